@@ -1,0 +1,55 @@
+# make demo    a virtual environment, the packages, and a few pictures in one of the shipped styles
+# make check   the same environment and the tests
+# make clean   takes away what these two made
+#
+# PYTHON=python3.11   which Python (3.9 to 3.12) makes the environment
+# STYLE=name          a folder of data/mini (default: the first)      PROMPTS=3   how many prompts, or "Cat,Dog"
+
+VENV := .venv
+BIN := $(VENV)/bin
+ifndef PYTHON
+PYTHON := $(firstword $(foreach name,python3 python3.12 python3.11 python3.10 python3.9,\
+	$(shell $(name) -c 'import sys; (3, 9) <= sys.version_info < (3, 13) and print("$(name)")' 2>/dev/null)))
+endif
+STYLE ?= $(firstword $(sort $(notdir $(patsubst %/,%,$(wildcard data/mini/*/)))))
+PROMPTS ?= 3
+OUTPUT ?= result
+
+.PHONY: demo check clean tools
+
+demo: $(VENV)/installed
+	$(BIN)/python test.py --styles "$(STYLE)" --prompts "$(PROMPTS)" --output "$(OUTPUT)"
+	@echo
+	@echo "The pictures are in $(OUTPUT)/$(STYLE)/ - all on one page: $(OUTPUT)/index.html"
+
+check: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(OUTPUT) .pytest_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp files are newer than the requirements once the packages are in.
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	@echo "Installing the packages into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(BIN)/python: | tools
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make a virtual environment: type 'sudo apt install python3-venv'." >&2; exit 2; }
+
+# What pip cannot install. Jittor compiles C++ code against Python's headers while the program runs.
+tools:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.9 to 3.12 was found: type 'sudo apt install python3 python3-venv python3-dev', or name one: make demo PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' || { \
+	  echo "make: $(PYTHON) is not a Python 3.9 to 3.12: name another, such as make demo PYTHON=python3.11" >&2; exit 2; }
+	@command -v "$${cc_path:-g++}" >/dev/null || { \
+	  echo "make: the C++ compiler is missing: type 'sudo apt install g++'." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import os, sys, sysconfig; v = "%d.%d" % sys.version_info[:2]; \
+	os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")) or \
+	sys.exit("make: the headers of Python %s (Python.h) are missing: type \"sudo apt install python%s-dev\"." % (v, v))'

@@ -1,0 +1,98 @@
+"""The judge in Jittor: what does an emoji picture show, and in which style is it drawn?
+
+    judge = Judge.load()
+    judge.score(pictures, subjects=["cat", "dog"], styles=["twemoji", "noto"])
+
+Only a measuring device: made by train.py beside it (PyTorch) on the real art, never on pictures of this project's generator.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from styleblend.runtime import jt
+
+BATCH = 64
+
+
+class Judge:
+    """A residual CNN with two heads. `heldout` holds its own accuracy on real art that it never saw."""
+
+    def __init__(self, weights: Dict[str, np.ndarray], about: dict):
+        self.weights = {name: jt.array(value.astype(np.float32)) for name, value in weights.items()}
+        self.size, self.blocks = about["size"], about["blocks"]
+        self.subjects, self.styles, self.heldout = about["subjects"], about["styles"], about["heldout"]
+        self.heldout_pairs = {(self.subjects[s], self.styles[k]) for s, k in about["heldout_pairs"]}
+
+    @classmethod
+    def load(cls, folder: Optional[Path] = None) -> Judge:
+        """Read judge.safetensors and judge.json from `folder`, by default the ones beside this file."""
+        folder = Path(folder or Path(__file__).parent)
+        return cls(load_file(folder / "judge.safetensors"), json.loads((folder / "judge.json").read_text(encoding="utf-8")))
+
+    def predict(self, pictures: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Subject and style logits, (N, subjects) and (N, styles), of uint8 pictures (N, H, H, 3)."""
+        pictures = np.asarray(pictures)
+        if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] != 3 or len(pictures) == 0:
+            raise ValueError(f"the judge reads uint8 pictures (N, H, H, 3), not {pictures.dtype} {pictures.shape}")
+        side = pictures.shape[1]
+        if pictures.shape[2] != side or side % self.size or side == 0:
+            raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, not {pictures.shape[1:3]}")
+        with jt.no_grad():
+            logits = [[v.numpy() for v in self._network(jt.array(self._shrink(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
+        subject, style = zip(*logits)
+        return np.concatenate(subject), np.concatenate(style)
+
+    def score(self, pictures: np.ndarray, subjects: Sequence[str], styles: Optional[Sequence[str]] = None,
+              candidates: Optional[Sequence[str]] = None) -> Dict[str, float]:
+        """The fractions of `pictures` that show their subject (among the best one, the best five) and are drawn in their style.
+
+        `candidates` limits the subjects among which the judge chooses.
+        """
+        for given in (subjects, styles):
+            if given is not None and len(given) != len(pictures):
+                raise ValueError(f"{len(pictures)} pictures, but {len(given)} labels")
+        columns = self._index(candidates, self.subjects) if candidates is not None else np.arange(len(self.subjects))
+        wanted = self._index(subjects, [self.subjects[c] for c in columns])
+        subject, style = self.predict(pictures)
+        subject = subject[:, columns]
+        rank = (subject > subject[np.arange(len(wanted)), wanted][:, None]).sum(1)
+        result = {"subject_top1": float(np.mean(rank < 1)), "subject_top5": float(np.mean(rank < 5))}
+        if styles is not None:
+            result["style"] = float(np.mean(style.argmax(1) == self._index(styles, self.styles)))
+        return result
+
+    @staticmethod
+    def _index(names: Sequence[str], known: List[str]) -> np.ndarray:
+        place = {name: i for i, name in enumerate(known)}
+        unknown = sorted(set(names) - set(place))
+        if unknown:
+            raise ValueError(f"the judge does not know {', '.join(map(repr, unknown[:5]))}")
+        return np.array([place[name] for name in names], int)
+
+    def _shrink(self, pictures: np.ndarray) -> np.ndarray:
+        """Area averages, (N, 3, size, size), in -1..1: as in training."""
+        n, cell = len(pictures), pictures.shape[1] // self.size
+        x = pictures.reshape(n, self.size, cell, self.size, cell, 3).mean((2, 4), dtype=np.float32)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) / np.float32(127.5) - 1
+
+    def _conv(self, x, name: str, stride: int = 1):
+        weight = self.weights[name + ".weight"]
+        return jt.nn.conv2d(x, weight, self.weights[name + ".bias"], stride, weight.shape[2] // 2)
+
+    def _network(self, x):
+        """The batch norms of the trained network are folded into its convolutions."""
+        relu, means = jt.nn.relu, []
+        x = relu(self._conv(x, "stem", 2))
+        for i, blocks in enumerate(self.blocks):
+            for j in range(blocks):
+                name, stride = f"stages.{i}.{j}", 2 if i and j == 0 else 1
+                skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
+                x = relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
+            means.append(x.mean((2, 3)))
+        return [jt.nn.linear(v, self.weights[head + ".weight"], self.weights[head + ".bias"])
+                for head, v in (("subject", means[-1]), ("style", jt.concat(means, 1)))]

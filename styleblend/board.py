@@ -1,0 +1,131 @@
+"""Draw a whole board: every prompt of every style to `<output>/<style>/<Prompt>.png`, contact sheets and one web page."""
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from tqdm import tqdm
+
+from styleblend.base import Base, find_base, load_base
+from styleblend.errors import StyleBlendError
+from styleblend.pictures import (check_name, contact_sheet, is_whole, load_picture, save_png, style_names, style_pictures, style_prompts)
+from styleblend.pipeline import StyleBlendPipeline, article
+from styleblend.settings import RunSettings, StyleSettings, blend_for, validated
+from styleblend.style import load_style, missing_parts
+from styleblend.weights import write_bytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to draw."""
+
+    style: str
+    prompt: str
+    path: Path
+
+
+def chosen_prompts(folder: Path, choice: Optional[str]) -> List[str]:
+    """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog")."""
+    if choice and not choice.isdigit():
+        return [check_name(p.strip()) for p in choice.split(",") if p.strip()]
+    prompts = list(dict.fromkeys(style_prompts(folder).values()))
+    return prompts[:int(choice)] if choice else prompts
+
+
+def chosen_styles(settings: RunSettings, names: Optional[str]) -> List[str]:
+    """The named styles, which must be whole; or all styles of the data folder that have all adapters."""
+    if names:
+        found = [check_name(n.strip()) for n in names.split(",") if n.strip()]
+        for name in found:
+            if not (Path(settings.data) / name).is_dir():
+                raise StyleBlendError(f"there is no style {name} in {settings.data}; there are: {', '.join(style_names(Path(settings.data))[:40])}")
+        return found
+    found = [n for n in style_names(Path(settings.data)) if not missing_parts(Path(settings.adapters) / n, n)]
+    if not found:
+        raise StyleBlendError(f"no style of {settings.data} has adapters in {settings.adapters}: train one with "
+                              "scripts/train_coarse_style.sh and scripts/train_fine_style.sh")
+    return found
+
+
+def shard(jobs: Sequence[Job], which: str) -> List[Job]:
+    """Part I of N ("2/3") in one piece, so that a worker changes styles as seldom as it can."""
+    try:
+        index, count = (int(x) for x in which.split("/"))
+    except ValueError:
+        raise StyleBlendError(f"--shard {which} is not like 1/3") from None
+    if not 1 <= index <= count:
+        raise StyleBlendError(f"--shard {which}: the first number goes from 1 to the second")
+    return list(jobs[len(jobs) * (index - 1) // count:len(jobs) * index // count])
+
+
+def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
+    """The picture with its longer side at `longer` pixels; None: as drawn."""
+    if not longer or max(picture.size) == longer:
+        return picture
+    factor = longer / max(picture.size)
+    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.BICUBIC)
+
+
+def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
+    """`style.json` where there is one, else what the config says of this style."""
+    own = pipeline_style.settings
+    if own != StyleSettings():
+        return own
+    return validated(StyleSettings, settings.styles.get(pipeline_style.name, {}), f"styles.{pipeline_style.name}")
+
+
+def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Optional[str] = None, which: str = "1/1",
+               overwrite: bool = False, base: Optional[Base] = None) -> List[Path]:
+    """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn."""
+    output = Path(settings.output)
+    names = chosen_styles(settings, styles)
+    jobs = [Job(n, p, output / n / f"{p}.png") for n in names for p in chosen_prompts(Path(settings.data) / n, prompts)]
+    mine = shard(jobs, which)
+    todo = [j for j in mine if overwrite or not is_whole(j.path)]
+    drawn = []
+    if todo:
+        base = base or load_base(find_base(settings.base, settings.base_id))
+        pipeline = StyleBlendPipeline(base)
+        with tqdm(total=len(mine), initial=len(mine) - len(todo), desc="pictures", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
+            for name in dict.fromkeys(j.style for j in todo):
+                pipeline.set_style(load_style(Path(settings.adapters) / name, name, base))
+                own = style_settings(settings, pipeline.style)
+                blend = blend_for(settings.blend, own, f"style {name}")
+                of_style = [j for j in todo if j.style == name]
+                for begin in range(0, len(of_style), settings.sampling.batch):
+                    part = of_style[begin:begin + settings.sampling.batch]
+                    bar.set_postfix_str(f"{name} {part[0].prompt}", refresh=False)
+                    phrases = [j.prompt if settings.plain_prompt else article(j.prompt) for j in part]
+                    seeds = [int(own.seeds.get(j.prompt, settings.sampling.seed)) for j in part]
+                    for job, pixels in zip(part, pipeline.generate(phrases, seeds, settings.sampling, blend)):
+                        save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output))
+                        drawn.append(job.path)
+                        bar.update()
+    for name in dict.fromkeys(j.style for j in mine):
+        write_sheet(settings, name, [j for j in jobs if j.style == name])
+    write_page(output)
+    return drawn
+
+
+def write_sheet(settings: RunSettings, name: str, jobs: Sequence[Job]) -> None:
+    """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn."""
+    columns = 6
+    top = [(p.caption, load_picture(p.path)) for p in style_pictures(Path(settings.data) / name)][:columns]
+    cells = [(j.prompt, load_picture(j.path)) for j in jobs if is_whole(j.path)]
+    rows = [top] + [cells[i:i + columns] for i in range(0, len(cells), columns)]
+    save_png(Path(settings.output) / f"{name}.png", contact_sheet(rows))
+
+
+def write_page(output: Path) -> None:
+    """`index.html` with everything that lies in the output folder."""
+    styles: Dict[str, list] = {}
+    for folder in sorted(p for p in Path(output).iterdir() if p.is_dir()):
+        pictures = sorted(folder.glob("*.png"))
+        if pictures:
+            styles[folder.name] = [(p.stem, f"{folder.name}/{p.name}") for p in pictures]
+    page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("index.html").render(styles=styles)
+    write_bytes(Path(output) / "index.html", page.encode("utf-8"))

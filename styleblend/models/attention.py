@@ -1,0 +1,129 @@
+"""Attention of the UNet and the one mechanism of this project: control over where Q, K and V come from.
+
+Every attention runs four stages: project, control, core, output. Only the second is open: a control receives the projected
+q, k, v with the rows that the core will read, and returns them changed. It is passed down as an argument in an
+`AttentionContext`; nothing is patched, so nothing has to be undone.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional, Tuple
+
+from styleblend.kernels import attention
+from styleblend.models.layers import LayerNorm, Linear, gelu
+from styleblend.runtime import jt
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Which batch row is what: guidance outermost, then branch, then sample.
+
+    With branches ("coarse", "fine") and one sample the rows are coarse uncond, fine uncond, coarse cond, fine cond; without
+    guidance only the conditional half exists.
+    """
+
+    branches: Tuple[str, ...] = ("fine",)
+    guidance: bool = True
+    samples: int = 1
+
+    @property
+    def count(self) -> int:
+        return len(self.branches) * self.samples * (2 if self.guidance else 1)
+
+    def row(self, branch: str, cond: bool, sample: int) -> int:
+        """The batch row of one sample of one branch. `cond=False` needs guidance."""
+        if not cond and not self.guidance:
+            raise ValueError("without guidance there are no unconditional rows")
+        half = 1 if cond and self.guidance else 0
+        return (half * len(self.branches) + self.branches.index(branch)) * self.samples + sample
+
+    def rows(self, branch: str) -> list:
+        """All (row, sample) pairs of a branch, unconditional ones first."""
+        return [(self.row(branch, cond, n), n) for cond in ((False, True) if self.guidance else (True,)) for n in range(self.samples)]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention of the UNet. Self- and cross-attention sites are each numbered 0..15 in FORWARD order: down, mid, up."""
+
+    name: str
+    index: int
+    kind: str  # "self" or "cross"
+    downscale: int  # the site sees (latent height * latent width) / downscale^2 tokens
+
+
+class Projections(NamedTuple):
+    """Projected q, k, v and the batch row of each that the core reads for every row (None: its own)."""
+
+    q: Any
+    k: Any
+    v: Any
+    q_rows: Optional[Tuple[int, ...]] = None
+    kv_rows: Optional[Tuple[int, ...]] = None
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What one denoising step does to attention: made anew for each step, never changed."""
+
+    rows: RowLayout = RowLayout()
+    step: int = 0
+    steps: int = 1
+    controls: tuple = ()
+    lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
+
+
+class Attention(jt.nn.Module):
+    """Multi-head attention with the four stages."""
+
+    def __init__(self, query_dim: int, context_dim: int, heads: int, site: Site):
+        self.heads, self.site = heads, site
+        self.to_q = Linear(query_dim, query_dim, bias=False)
+        self.to_k = Linear(context_dim, query_dim, bias=False)
+        self.to_v = Linear(context_dim, query_dim, bias=False)
+        self.to_out = jt.nn.ModuleList([Linear(query_dim, query_dim)])
+
+    def execute(self, x, text, context: Optional[AttentionContext] = None):
+        scale = context.lora_scale if context else None
+        p = Projections(self.to_q(x, scale), self.to_k(text, scale), self.to_v(text, scale))
+        if context:
+            for control in context.controls:
+                if control.applies(self.site, context):
+                    p = control.apply(p, context.rows)
+        return self.to_out[0](attention(p.q, p.k, p.v, self.heads, q_rows=p.q_rows, kv_rows=p.kv_rows))
+
+
+class GEGLU(jt.nn.Module):
+    """Gated GELU (Shazeer 2020)."""
+
+    def __init__(self, size: int, inner: int):
+        self.proj = Linear(size, inner * 2)
+
+    def execute(self, x):
+        value, gate = jt.chunk(self.proj(x), 2, dim=-1)
+        return value * gelu(gate)
+
+
+class FeedForward(jt.nn.Module):
+    def __init__(self, size: int):
+        # index 1 is a dropout in the checkpoint's module list: it has no parameters
+        self.net = jt.nn.ModuleList([GEGLU(size, size * 4), jt.nn.Identity(), Linear(size * 4, size)])
+
+    def execute(self, x):
+        return self.net[2](self.net[0](x))
+
+
+class BasicTransformerBlock(jt.nn.Module):
+    """Self-attention, cross-attention, feed-forward, each behind a layer norm and a residual."""
+
+    def __init__(self, size: int, heads: int, context_dim: int, self_site: Site, cross_site: Site):
+        self.norm1, self.norm2, self.norm3 = LayerNorm(size), LayerNorm(size), LayerNorm(size)
+        self.attn1 = Attention(size, size, heads, self_site)
+        self.attn2 = Attention(size, context_dim, heads, cross_site)
+        self.ff = FeedForward(size)
+
+    def execute(self, x, text, context=None):
+        y = self.norm1(x)
+        x = x + self.attn1(y, y, context)
+        x = x + self.attn2(self.norm2(x), text, context)
+        return x + self.ff(self.norm3(x))

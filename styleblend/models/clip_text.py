@@ -1,0 +1,95 @@
+"""The CLIP text encoder of Stable Diffusion 2.x. Attribute names are those of the transformers checkpoint."""
+from __future__ import annotations
+
+import numpy as np
+
+from styleblend.config import ClipTextConfig
+from styleblend.kernels import attention
+from styleblend.models.layers import LayerNorm, Linear, empty, gelu, quick_gelu
+from styleblend.runtime import jt
+
+
+class Embedding(jt.nn.Module):
+    def __init__(self, count: int, size: int):
+        self.weight = empty(count, size)
+
+
+class CLIPAttention(jt.nn.Module):
+    """Causal self-attention. A LoRA on any of the four projections follows `lora_scale`, one factor a row."""
+
+    def __init__(self, size: int, heads: int):
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(size, size) for _ in range(4))
+
+    def execute(self, x, lora_scale):
+        q, k, v = (p(x, lora_scale) for p in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attention(q, k, v, self.heads, causal=True), lora_scale)
+
+
+class CLIPMLP(jt.nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        self.activation = {"gelu": gelu, "quick_gelu": quick_gelu}[config.hidden_act]
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+
+    def execute(self, x):
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class CLIPEncoderLayer(jt.nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads)
+        self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = CLIPMLP(config)
+
+    def execute(self, x, lora_scale):
+        x = x + self.self_attn(self.layer_norm1(x), lora_scale)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class CLIPTextEmbeddings(jt.nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def execute(self, ids: np.ndarray, placeholders=None):
+        """ids (B, L) integers; ids from vocab_size on are rows of `placeholders` (K, width)."""
+        vocabulary = self.token_embedding.weight.shape[0]
+        x = self.token_embedding.weight[jt.array(np.minimum(ids, vocabulary - 1).astype(np.int32))]
+        if placeholders is not None and (ids >= vocabulary).any():
+            own = placeholders[jt.array(np.maximum(ids - vocabulary, 0).astype(np.int32))]
+            x = jt.ternary(jt.array((ids >= vocabulary)[..., None]).broadcast(x.shape), own, x)
+        return x + self.position_embedding.weight[:ids.shape[1]]
+
+
+class CLIPEncoder(jt.nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        self.layers = jt.nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+
+
+class CLIPTextTransformer(jt.nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        self.embeddings, self.encoder = CLIPTextEmbeddings(config), CLIPEncoder(config)
+        self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+
+class CLIPTextModel(jt.nn.Module):
+    """Token ids to the states that cross-attention reads. SD 2.x ends one layer early: its file simply has 23 layers."""
+
+    def __init__(self, config: ClipTextConfig = ClipTextConfig()):
+        self.config = config
+        self.text_model = CLIPTextTransformer(config)
+
+    def execute(self, ids, placeholders=None, lora_scale=None, penultimate: bool = False):
+        """ids (B, 77) integers -> (B, 77, width), final norm applied.
+
+        `placeholders` (K, width) are the embeddings of ids from vocab_size on; `lora_scale` None or a Var (B,);
+        `penultimate` leaves out the last layer and the final norm.
+        """
+        ids = np.asarray(ids)
+        x = self.text_model.embeddings(ids, placeholders)
+        layers = list(self.text_model.encoder.layers)
+        for layer in layers[:-1] if penultimate else layers:
+            x = layer(x, lora_scale)
+        return x if penultimate else self.text_model.final_layer_norm(x)

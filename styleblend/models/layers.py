@@ -1,0 +1,83 @@
+"""Linear, convolution and norms with the parameter names of PyTorch checkpoints.
+
+Parameters start as lazy constants: nothing is computed or allocated for them before the loader puts the real weights in.
+"""
+from __future__ import annotations
+
+from styleblend.runtime import jt
+
+
+def empty(*shape: int) -> "jt.Var":
+    """A parameter that is waiting for its checkpoint: zeros that exist only as a graph node until somebody reads them."""
+    return jt.zeros(shape, "float32")
+
+
+class Linear(jt.nn.Module):
+    """`y = x W^T + b`, plus a LoRA when one was injected into `lora` (see `styleblend.lora`)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = empty(out_features, in_features)
+        self.bias = empty(out_features) if bias else None
+        self.lora = None
+
+    def execute(self, x, lora_scale=None):
+        """`x` (..., in); `lora_scale` None (scale 1) or a Var (rows,) with one factor for each batch row."""
+        y = jt.nn.matmul_transpose(x, self.weight)
+        if self.bias is not None:
+            y = y + self.bias
+        return y if self.lora is None else y + self.lora(x, lora_scale)
+
+
+class Conv2d(jt.nn.Module):
+    """Convolution on (rows, channels, height, width); `padding` one number for all sides."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        self.stride, self.padding = stride, padding
+        self.weight = empty(out_channels, in_channels, kernel_size, kernel_size)
+        self.bias = empty(out_channels)
+
+    def execute(self, x):
+        return jt.nn.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class GroupNorm(jt.nn.Module):
+    """Group norm (Wu & He 2018). The variance is that of the centred values: E[x^2] - E[x]^2 loses digits in fp32."""
+
+    def __init__(self, groups: int, channels: int, eps: float):
+        self.groups, self.eps = groups, eps
+        self.weight, self.bias = empty(channels), empty(channels)
+
+    def execute(self, x):
+        rows, channels = x.shape[:2]
+        grouped = x.reshape(rows, self.groups, -1)
+        centred = grouped - grouped.mean(dim=2, keepdims=True)
+        scale = 1 / jt.sqrt((centred * centred).mean(dim=2, keepdims=True) + self.eps)
+        y = (centred * scale).reshape(rows, channels, -1)
+        return (y * self.weight.reshape(1, -1, 1) + self.bias.reshape(1, -1, 1)).reshape(x.shape)
+
+
+class LayerNorm(jt.nn.Module):
+    """Layer norm over the last axis."""
+
+    def __init__(self, size: int, eps: float = 1e-5):
+        self.eps = eps
+        self.weight, self.bias = empty(size), empty(size)
+
+    def execute(self, x):
+        centred = x - x.mean(dim=-1, keepdims=True)
+        scale = 1 / jt.sqrt((centred * centred).mean(dim=-1, keepdims=True) + self.eps)
+        return centred * scale * self.weight + self.bias
+
+
+def silu(x):
+    return x * x.sigmoid()
+
+
+def gelu(x):
+    """Exact GELU (Hendrycks & Gimpel 2016): the error function, not its tanh approximation."""
+    return x * (0.5 + 0.5 * (x * 0.7071067811865476).erf())
+
+
+def quick_gelu(x):
+    return x * (x * 1.702).sigmoid()

@@ -1,0 +1,199 @@
+"""The conditional UNet of Stable Diffusion 2.x. Attribute names are those of the diffusers checkpoint."""
+from __future__ import annotations
+
+import math
+from typing import List, Optional
+
+import numpy as np
+
+from styleblend.config import UNetConfig
+from styleblend.models.attention import AttentionContext, BasicTransformerBlock, Site
+from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
+from styleblend.runtime import jt
+
+
+def timestep_embedding(timesteps, size: int):
+    """Sinusoids of the time step (Ho et al. 2020), cosines first. `timesteps` (B,) any number type -> (B, size)."""
+    half = size // 2
+    frequency = np.exp(-math.log(10000) * np.arange(half, dtype=np.float32) / half).astype(np.float32)
+    angle = timesteps.float32().reshape(-1, 1) * jt.array(frequency).reshape(1, -1)
+    return jt.concat([angle.cos(), angle.sin()], dim=1)
+
+
+class TimestepEmbedding(jt.nn.Module):
+    def __init__(self, size: int, out: int):
+        self.linear_1, self.linear_2 = Linear(size, out), Linear(out, out)
+
+    def execute(self, x):
+        return self.linear_2(silu(self.linear_1(x)))
+
+
+class ResnetBlock2D(jt.nn.Module):
+    """Two 3x3 convolutions with a residual; the time embedding is added between them (None in the autoencoder)."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int, eps: float, time_size: Optional[int]):
+        self.norm1, self.conv1 = GroupNorm(groups, in_channels, eps), Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2, self.conv2 = GroupNorm(groups, out_channels, eps), Conv2d(out_channels, out_channels, 3, padding=1)
+        if time_size:
+            self.time_emb_proj = Linear(time_size, out_channels)
+        self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def execute(self, x, time=None):
+        """`time` is the embedding after its SiLU."""
+        y = self.conv1(silu(self.norm1(x)))
+        if time is not None:
+            y = y + self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1)
+        y = self.conv2(silu(self.norm2(y)))
+        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Transformer2DModel(jt.nn.Module):
+    """Pixels as tokens through one transformer block, with linear projections in and out."""
+
+    def __init__(self, channels: int, heads: int, config: UNetConfig, self_site: Site, cross_site: Site):
+        self.norm = GroupNorm(config.norm_num_groups, channels, 1e-6)
+        self.proj_in, self.proj_out = Linear(channels, channels), Linear(channels, channels)
+        self.transformer_blocks = jt.nn.ModuleList(
+            [BasicTransformerBlock(channels, heads, config.cross_attention_dim, self_site, cross_site)])
+
+    def execute(self, x, text, context=None):
+        rows, channels, height, width = x.shape
+        y = self.norm(x).reshape(rows, channels, height * width).permute(0, 2, 1)
+        y = self.proj_in(y)
+        for block in self.transformer_blocks:
+            y = block(y, text, context)
+        y = self.proj_out(y)
+        return x + y.permute(0, 2, 1).reshape(x.shape)
+
+
+class Downsample2D(jt.nn.Module):
+    def __init__(self, channels: int):
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def execute(self, x):
+        return self.conv(x)
+
+
+class Upsample2D(jt.nn.Module):
+    """Nearest neighbour to the size of the skip connection that comes next, then a convolution."""
+
+    def __init__(self, channels: int):
+        self.conv = Conv2d(channels, channels, 3, padding=1)
+
+    def execute(self, x, size):
+        return self.conv(nearest(x, size))
+
+
+def nearest(x, size):
+    """Nearest-neighbour resize of (B, C, H, W) to `size` = (height, width)."""
+    rows, channels, height, width = x.shape
+    if tuple(size) == (2 * height, 2 * width):
+        return x.reshape(rows, channels, height, 1, width, 1).broadcast([rows, channels, height, 2, width, 2]).reshape(
+            rows, channels, 2 * height, 2 * width)
+    y = jt.array((np.arange(size[0]) * height // size[0]).astype(np.int32))
+    z = jt.array((np.arange(size[1]) * width // size[1]).astype(np.int32))
+    return x[:, :, y][:, :, :, z]
+
+
+class DownBlock(jt.nn.Module):
+    """Residual blocks, each followed by a transformer where the level has attention, then half the size."""
+
+    def __init__(self, in_channels, out_channels, time_size, config, heads, sites, last):
+        groups, eps = config.norm_num_groups, config.norm_eps
+        self.resnets = jt.nn.ModuleList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups, eps, time_size)
+                                         for i in range(config.layers_per_block)])
+        self.attentions = jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites]) if sites else None
+        self.downsamplers = None if last else jt.nn.ModuleList([Downsample2D(out_channels)])
+
+    def execute(self, x, time, text, context, skips: List):
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time)
+            if self.attentions is not None:
+                x = self.attentions[i](x, text, context)
+            skips.append(x)
+        if self.downsamplers is not None:
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x
+
+
+class MidBlock(jt.nn.Module):
+    def __init__(self, channels, time_size, config, heads, sites):
+        self.resnets = jt.nn.ModuleList([ResnetBlock2D(channels, channels, config.norm_num_groups, config.norm_eps, time_size)
+                                         for _ in range(2)])
+        self.attentions = jt.nn.ModuleList([Transformer2DModel(channels, heads, config, *sites[0])])
+
+    def execute(self, x, time, text, context):
+        x = self.attentions[0](self.resnets[0](x, time), text, context)
+        return self.resnets[1](x, time)
+
+
+class UpBlock(jt.nn.Module):
+    """Like DownBlock with one more layer; each residual block also reads the matching skip connection."""
+
+    def __init__(self, in_channels, skip_channels, out_channels, time_size, config, heads, sites, last):
+        groups, eps = config.norm_num_groups, config.norm_eps
+        self.resnets = jt.nn.ModuleList([
+            ResnetBlock2D((in_channels if i == 0 else out_channels) + skip, out_channels, groups, eps, time_size)
+            for i, skip in enumerate(skip_channels)])
+        self.attentions = jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites]) if sites else None
+        self.upsamplers = None if last else jt.nn.ModuleList([Upsample2D(out_channels)])
+
+    def execute(self, x, time, text, context, skips: List):
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(jt.concat([x, skips.pop()], dim=1), time)
+            if self.attentions is not None:
+                x = self.attentions[i](x, text, context)
+        return x if self.upsamplers is None else self.upsamplers[0](x, skips[-1].shape[2:])
+
+
+class UNet2DConditionModel(jt.nn.Module):
+    """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
+
+    def __init__(self, config: UNetConfig = UNetConfig()):
+        self.config = config
+        channels, levels, time_size = config.block_out_channels, len(config.block_out_channels), config.block_out_channels[0] * 4
+        self.sites: List[Site] = []
+
+        def sites(prefix, count, downscale):
+            pairs = []
+            for i in range(count):
+                name, index = f"{prefix}.attentions.{i}.transformer_blocks.0", len(self.sites) // 2
+                pairs.append((Site(name + ".attn1", index, "self", downscale), Site(name + ".attn2", index, "cross", downscale)))
+                self.sites.extend(pairs[-1])
+            return pairs
+
+        self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(channels[0], time_size)
+        down, skip_channels = [], [channels[0]]
+        for i, kind in enumerate(config.down_block_types):
+            last = i == levels - 1
+            pairs = sites(f"down_blocks.{i}", config.layers_per_block, 2 ** i) if kind.startswith("CrossAttn") else None
+            down.append(DownBlock(channels[max(i - 1, 0)], channels[i], time_size, config, config.attention_head_dim[i], pairs, last))
+            skip_channels += [channels[i]] * (config.layers_per_block + (not last))
+        mid = MidBlock(channels[-1], time_size, config, config.attention_head_dim[-1], sites("mid_block", 1, 2 ** (levels - 1)))
+        up = []
+        for i, kind in enumerate(config.up_block_types):
+            level, count = levels - 1 - i, config.layers_per_block + 1
+            pairs = sites(f"up_blocks.{i}", count, 2 ** level) if kind.startswith("CrossAttn") else None
+            skips = [skip_channels.pop() for _ in range(count)]
+            up.append(UpBlock(channels[min(level + 1, levels - 1)], skips, channels[level], time_size, config,
+                              config.attention_head_dim[level], pairs, i == levels - 1))
+        self.down_blocks, self.mid_block, self.up_blocks = jt.nn.ModuleList(down), mid, jt.nn.ModuleList(up)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
+        self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
+
+    def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
+        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w)."""
+        rows = latents.shape[0]
+        if not isinstance(timestep, jt.Var):
+            timestep = jt.array(np.full(rows, timestep, np.float32))
+        time = silu(self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0])))
+        x = self.conv_in(latents)
+        skips = [x]
+        for block in self.down_blocks:
+            x = block(x, time, text, context, skips)
+        x = self.mid_block(x, time, text, context)
+        for block in self.up_blocks:
+            x = block(x, time, text, context, skips)
+        return self.conv_out(silu(self.conv_norm_out(x)))

@@ -1,0 +1,135 @@
+"""The method, top to bottom: encode the prompts of each branch, denoise the branches side by side, decode.
+
+Progress bars, previews and files are the caller's: `generate` returns pictures, `callback` sees every step.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Optional, Sequence, Tuple
+
+import numpy as np
+
+from styleblend import lora
+from styleblend.base import Base
+from styleblend.diffusion import seeded_noise
+from styleblend.errors import StyleBlendError
+from styleblend.models.attention import AttentionContext, RowLayout
+from styleblend.runtime import jt
+from styleblend.samplers import SAMPLERS
+from styleblend.settings import BlendSettings, SamplingSettings
+from styleblend.style import Style, apply_loras
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One row of pictures that is denoised: its prompt, and how much of each LoRA it feels."""
+
+    name: str
+    prompt: str  # "{prompt}" is replaced
+    text_scale: float
+    unet_scale: Optional[float]  # of to_q, to_k, to_v; None: the blend settings' scale
+
+
+COARSE = Branch("coarse", "{prompt} in the style of <C>.", 1.0, None)
+FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, 1.0)
+PLAIN = Branch("plain", "{prompt}.", 0.0, 0.0)
+
+
+def article(word: str) -> str:
+    """"Owl" -> "An owl", as the competition asks for its one-word prompts."""
+    return ("An " if word[:1].lower() in "aeiou" else "A ") + word.lower()
+
+
+class StyleBlendPipeline:
+    """A base with the adapters of one style (or none) put in."""
+
+    def __init__(self, base: Base, style: Optional[Style] = None):
+        self.base, self.style = base, style
+        self.tokenizer = base.tokenizer(("<C>", "<F>"))
+        self.set_style(style)
+
+    def set_style(self, style: Optional[Style]) -> None:
+        """Change the style; the base stays loaded."""
+        self.style = style
+        width = self.base.text_encoder.config.hidden_size
+        if style is None:
+            lora.remove(self.base.text_encoder)
+            lora.remove(self.base.unet)
+            self.placeholders = jt.zeros((2, width))
+        else:
+            apply_loras(self.base, style)
+            vectors = [np.zeros(width, np.float32) if v is None else v for v in (style.coarse, style.fine)]
+            self.placeholders = jt.array(np.stack(vectors).astype(np.float32))
+
+    def encode(self, prompts: Sequence[str], branches: Sequence[Branch], guidance: bool, negatives: dict):
+        """Text states for all rows, in the order of RowLayout: (rows, 77, width)."""
+        texts, scales = [], []
+        for cond in (False, True) if guidance else (True,):
+            for branch in branches:
+                texts += [branch.prompt.format(prompt=p) if cond else negatives.get(branch.name, "") for p in prompts]
+                scales += [branch.text_scale] * len(prompts)
+        with jt.no_grad():
+            return self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))
+
+    def denoise(self, text, latents, layout: RowLayout, branches: Sequence[Branch], sampling: SamplingSettings, blend: BlendSettings,
+                noise: Optional[Callable] = None, callback: Optional[Callable] = None):
+        """Both branches from the same noise. `text` as from `encode`, `latents` (samples, 4, h, w) -> (branches, samples, 4, h, w)."""
+        scales = [blend.scale if b.unet_scale is None else b.unet_scale for b in branches]
+        rows = np.repeat(np.tile(scales, 2 if layout.guidance else 1), layout.samples).astype(np.float32)
+        lora_scale = None if (rows == 1).all() else jt.array(rows)
+        controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
+
+        def model(x, t, step):
+            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale)
+            if not layout.guidance:
+                return self.base.unet(x, t, text, context)
+            uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]), t, text, context), 2)
+            return uncond + sampling.guidance * (cond - uncond)
+
+        def each_step(step, steps, x0, x):
+            x.sync()  # one step is one graph: a graph of all steps would hold every activation
+            if callback:
+                callback(step, steps, x0, x)
+
+        x = jt.concat([latents] * len(branches))
+        extra = dict(eta=sampling.eta, noise=noise) if sampling.sampler == "ddim" else {}
+        with jt.no_grad():
+            x = SAMPLERS[sampling.sampler](model, x, self.base.schedule, sampling.steps, callback=each_step, **extra)
+        return x.reshape([len(branches), layout.samples] + list(x.shape[1:]))
+
+    def decode(self, latents) -> np.ndarray:
+        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time: the decoder is the widest part."""
+        pictures = []
+        with jt.no_grad():
+            for n in range(latents.shape[0]):
+                picture = self.base.vae.decode(latents[n:n + 1] / self.base.vae.scale).numpy()[0]
+                if not np.isfinite(picture).all():
+                    raise StyleBlendError("the picture came out as NaN: the adapters do not fit this base, or the weights are broken")
+                pictures.append(picture)
+        pixels = np.clip(np.stack(pictures) / 2 + 0.5, 0, 1)
+        return (pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings = SamplingSettings(),
+                 blend: BlendSettings = BlendSettings(), branches: Tuple[Branch, ...] = (COARSE, FINE), all_branches: bool = False,
+                 callback: Optional[Callable] = None) -> np.ndarray:
+        """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)).
+
+        `prompts` are phrases such as "A dog"; each has its own seed, so a picture does not depend on its neighbours.
+        """
+        down = self.base.vae.config.downscale
+        if sampling.width % down or sampling.height % down:
+            raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")
+        shape = (1, self.base.unet.config.in_channels, sampling.height // down, sampling.width // down)
+        layout = RowLayout(tuple(b.name for b in branches), sampling.guidance != 1, len(prompts))
+        text = self.encode(prompts, branches, layout.guidance, {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative})
+        latents = jt.array(np.concatenate([seeded_noise(seed, shape) for seed in seeds]))
+
+        def noise(step):  # for eta > 0: a seed for each picture and step, the same for every branch
+            own = [seeded_noise(seed * 1_000_003 + step + 1 & 0x7FFFFFFF, shape) for seed in seeds]
+            return jt.array(np.concatenate(own * len(branches)))
+
+        x = self.denoise(text, latents, layout, branches, sampling, blend, noise, callback)
+        chosen = x if all_branches else x[len(branches) - 1:]
+        pictures = self.decode(chosen.reshape([-1] + list(x.shape[2:])))
+        jt.gc()
+        return pictures.reshape((len(branches), len(prompts)) + pictures.shape[1:]) if all_branches else pictures

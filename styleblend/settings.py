@@ -1,0 +1,212 @@
+"""Settings of a run: what a YAML file in `configs/` or a `style.json` may say, with defaults, ranges and clear errors."""
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import List, Optional
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from styleblend.controls import SwapKV, SwapQ
+from styleblend.errors import StyleBlendError
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SITES = 16
+PRESETS = {
+    "balanced": dict(c2f_sites=list(range(4, 10)), f2c_sites=[0, 1, 2, 3, 10, 11, 12, 13, 14, 15], scale=0.3, c2f_ratio=0.8, f2c_ratio=0.6),
+    "strong_layout": dict(c2f_sites=list(range(13)), f2c_sites=[0, 1, 13, 14, 15], scale=0.5, c2f_ratio=0.9, f2c_ratio=0.6),
+}
+
+
+class BlendSettings(Settings):
+    """How the two branches exchange attention. `c2f`: coarse gives to fine, `f2c`: fine gives to coarse."""
+
+    c2f_sites: List[int] = Field(PRESETS["balanced"]["c2f_sites"], description="self-attention sites (0..15, forward order) whose Q goes coarse to fine")
+    f2c_sites: List[int] = Field(PRESETS["balanced"]["f2c_sites"], description="self-attention sites whose K and V go fine to coarse")
+    cross_c2f_sites: List[int] = Field([], description="cross-attention sites whose Q goes coarse to fine")
+    cross_f2c_sites: List[int] = Field([], description="cross-attention sites whose Q goes fine to coarse")
+    scale: float = Field(0.3, description="factor of the UNet LoRA in the coarse branch (to_q, to_k, to_v)")
+    c2f_ratio: float = Field(0.8, ge=0, le=1, description="share of the steps, from the first, in which c2f is active")
+    f2c_ratio: float = Field(0.6, ge=0, le=1, description="the same for f2c")
+    window_steps: Optional[int] = Field(None, description="steps that the ratios count; default: the steps that are run")
+
+    def controls(self) -> tuple:
+        """The swaps as attention controls.
+
+        As published: a self-attention site in both lists follows the c2f window with both swaps; a cross-attention site
+        exchanges only Q, c2f before f2c, and inherits the window of the last listed self-attention site before it
+        (the published code walks down, up, mid: so the mid block's cross site follows site 15).
+        """
+        both = set(self.c2f_sites) & set(self.f2c_sites)
+        window = dict(window_steps=self.window_steps)
+        swaps = [SwapQ(tuple(self.c2f_sites), "coarse", "fine", self.c2f_ratio, **window),
+                 SwapKV(tuple(sorted(both)), "fine", "coarse", self.c2f_ratio, **window),
+                 SwapKV(tuple(s for s in self.f2c_sites if s not in both), "fine", "coarse", self.f2c_ratio, **window)]
+        ratio, mid = 1.0, 6
+        for site in [s for s in range(SITES) if s != mid] + [mid]:
+            if site in self.c2f_sites:
+                ratio = self.c2f_ratio
+            elif site in self.f2c_sites:
+                ratio = self.f2c_ratio
+            if site in self.cross_c2f_sites:
+                swaps.append(SwapQ((site,), "coarse", "fine", ratio, kind="cross", **window))
+            elif site in self.cross_f2c_sites:
+                swaps.append(SwapQ((site,), "fine", "coarse", ratio, kind="cross", **window))
+        return tuple(s for s in swaps if s.sites)
+
+
+class StyleSettings(Settings):
+    """`style.json` beside the adapters: what differs from the config's blend settings."""
+
+    preset: Optional[str] = Field(None, description="balanced or strong_layout: the start from which `blend` differs")
+    blend: dict = Field({}, description="any field of the blend settings")
+    seeds: dict = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
+    source: Optional[str] = Field(None, description="where the pictures come from")
+
+
+class SamplingSettings(Settings):
+    """How a picture is drawn."""
+
+    sampler: str = Field("ddim", pattern="^(ddim|dpmpp_2m|euler)$", description="ddim, dpmpp_2m or euler")
+    steps: int = Field(30, ge=1, le=1000)
+    guidance: float = Field(7.5, ge=0, description="classifier-free guidance; 1 switches it off and halves the work")
+    eta: float = Field(0.0, ge=0, le=1, description="noise of DDIM: 0 is deterministic")
+    seed: int = Field(2024, ge=0)
+    width: int = Field(768, ge=64, description="pixels that are drawn")
+    height: int = Field(768, ge=64)
+    output: Optional[int] = Field(512, description="pixels of the saved picture's longer side; null: as drawn")
+    coarse_negative: str = ""
+    fine_negative: str = "blur"
+    batch: int = Field(1, ge=1, description="prompts drawn together")
+
+
+class LookAlikeSettings(Settings):
+    """SDEdit look-alikes of each style picture: the same subject and layout, without the style."""
+
+    prompt: str = "{prompt}, realistic."
+    negative: str = "ugly, low quality, blur, distorted"
+    steps: int = Field(20, ge=1)
+    guidance: float = Field(7.5, ge=0)
+    strengths: List[float] = [0.75, 0.8, 0.85]
+    candidates: int = Field(15, ge=1)
+    keep: int = Field(10, ge=1, description="the candidates nearest to the style picture by CLIP that are kept")
+    batch: int = Field(5, ge=1)
+    clip: Optional[str] = Field(None, description="folder of CLIP ViT-L/14 for the filter; without it all candidates are kept")
+
+
+class StageSettings(Settings):
+    """One training stage: AdamW with a step decay of the learning rate."""
+
+    steps: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    batch: int = Field(1, ge=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    eps: float = Field(1e-8, gt=0)
+    decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate ...")
+    decay_every: int = Field(0, ge=0, description="... every so many steps; 0: never")
+    rank: int = Field(16, ge=1)
+    flip: bool = False
+
+
+class TrainingSettings(Settings):
+    """Both trainings of a style."""
+
+    seed: int = 2024
+    placeholder_coarse: str = "<C>"
+    placeholder_fine: str = "<F>"
+    initial_coarse: str = "&"
+    initial_fine: str = "artistic"
+    look_alikes: LookAlikeSettings = LookAlikeSettings()
+    coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
+    inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
+    lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
+    save_every: int = Field(100, ge=1, description="steps between checkpoints")
+    sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
+    sample_prompts: List[str] = ["Cat", "House", "Apple"]
+
+
+class RunSettings(Settings):
+    """A whole config file."""
+
+    base: str = Field(description="folder of the base model, or a hub id")
+    base_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
+    data: str = Field(description="folder with one folder a style: images/*.png and prompt.json")
+    adapters: str = Field(description="folder with one folder of trained adapters a style")
+    look_alikes: str = Field(description="folder in which the SDEdit pictures of coarse training are kept")
+    output: str = "result"
+    plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without an article")
+    blend: BlendSettings = BlendSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    training: TrainingSettings = TrainingSettings()
+    styles: dict = Field({}, description="settings of single styles, as in style.json, for adapters that have none")
+
+
+def known_keys(kind) -> List[str]:
+    """All keys that a settings class and the groups in it know."""
+    keys = list(kind.model_fields)
+    for field in kind.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys += known_keys(field.annotation)
+    return keys
+
+
+def validated(kind, data: dict, source: str):
+    """An instance of `kind`; the first problem becomes one StyleBlendError, an unknown key with its nearest known one."""
+    try:
+        return kind(**data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), known_keys(kind), 1, 0.4)
+            raise StyleBlendError(f"{source}: unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")) from None
+        raise StyleBlendError(f"{source}: {where}: {first['msg'][0].lower() + first['msg'][1:]} (got {str(first.get('input'))[:60]!r})") from None
+
+
+def read_settings(path: Path) -> RunSettings:
+    """A config file, checked in full."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
+    return validated(RunSettings, data, str(path))
+
+
+def read_style_settings(path: Path) -> StyleSettings:
+    """`style.json`, or the defaults when there is none."""
+    if not Path(path).is_file():
+        return StyleSettings()
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StyleBlendError(f"{path} cannot be read as JSON ({error}): mend or delete it") from None
+    if not isinstance(data, dict):
+        raise StyleBlendError(f"{path} holds no JSON object: mend or delete it")
+    return validated(StyleSettings, data, str(path))
+
+
+def blend_for(config: BlendSettings, style: StyleSettings, source: str) -> BlendSettings:
+    """The config's blend settings, replaced by the style's preset, then by the style's own fields."""
+    if style.preset is not None and style.preset not in PRESETS:
+        raise StyleBlendError(f"{source}: unknown preset {style.preset!r}; known: {', '.join(PRESETS)}")
+    start = PRESETS[style.preset] if style.preset else config.model_dump()
+    blend = validated(BlendSettings, {**start, **style.blend}, source)
+    for name in ("c2f_sites", "f2c_sites", "cross_c2f_sites", "cross_f2c_sites"):
+        wrong = [s for s in getattr(blend, name) if not 0 <= s < SITES]
+        if wrong:
+            raise StyleBlendError(f"{source}: {name} has {wrong[0]}; sites are numbered 0 to {SITES - 1}")
+    return blend

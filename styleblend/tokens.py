@@ -1,0 +1,96 @@
+"""Text to token ids, and placeholder tokens such as <C> and <F> whose embeddings are the only new parameters."""
+from __future__ import annotations
+
+import json
+import logging
+import unicodedata
+import warnings
+from pathlib import Path
+from typing import List, Sequence
+
+import numpy as np
+
+from styleblend.errors import StyleBlendError
+
+
+def is_cjk(character: str) -> bool:
+    code = ord(character)
+    return (0x3400 <= code <= 0x4DBF or 0x4E00 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF
+            or 0x20000 <= code <= 0x2CEAF or 0x2F800 <= code <= 0x2FA1F)
+
+
+def normalise(text: str) -> str:
+    """The text as the published pipelines saw it: NFC, no control characters, every CJK ideograph a word of its own.
+
+    Newer tokenizers keep runs of ideographs together and give other ids, so this is done here and not left to their version.
+    """
+    kept = []
+    for c in unicodedata.normalize("NFC", text):
+        if c in "\t\n\r" or unicodedata.category(c) == "Zs":
+            kept.append(" ")
+        elif c in "\0\ufffd" or unicodedata.category(c).startswith("C"):
+            continue
+        else:
+            kept.append(f" {c} " if is_cjk(c) else c)
+    return "".join(kept)
+
+
+class Tokenizer:
+    """The CLIP tokenizer of a base. `placeholders` become the ids from `vocabulary` on, in their order."""
+
+    length = 77
+
+    def __init__(self, folder: Path, placeholders: Sequence[str] = ()):
+        folder = Path(folder)
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise StyleBlendError(f"{folder / name} is missing: copy the base's whole tokenizer folder")
+        logging.getLogger("transformers").setLevel(logging.ERROR)  # it would say that PyTorch is missing: it is not needed
+        from transformers import CLIPTokenizer
+        try:
+            self.bpe = CLIPTokenizer.from_pretrained(str(folder))
+        except Exception as error:
+            raise StyleBlendError(f"the tokenizer in {folder} cannot be read ({str(error).splitlines()[0][:150]}): copy it again") from None
+        self.vocabulary = len(self.bpe)
+        self.pad = self.read_pad(folder)
+        self.placeholders: List[str] = []
+        for token in placeholders:
+            self.add(token)
+
+    def read_pad(self, folder: Path) -> int:
+        """SD 2.x pads with "!" (id 0), which only special_tokens_map.json says: padding with the end token draws other pictures."""
+        path = folder / "special_tokens_map.json"
+        token = json.loads(path.read_text(encoding="utf-8")).get("pad_token") if path.is_file() else self.bpe.pad_token
+        token = token["content"] if isinstance(token, dict) else token
+        return int(self.bpe.convert_tokens_to_ids(token)) if token is not None else 0
+
+    def add(self, token: str) -> int:
+        """A new placeholder token; its id. Refused when the tokenizer knows the word already."""
+        if token in self.bpe.get_vocab():
+            raise StyleBlendError(f"the tokenizer already knows the token {token}: choose another placeholder")
+        self.bpe.add_tokens(token)
+        self.placeholders.append(token)
+        return self.vocabulary + len(self.placeholders) - 1
+
+    def id_of(self, word: str) -> int:
+        """The id of a word that is a single token, for instance to start a placeholder from."""
+        ids = self.bpe(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise StyleBlendError(f"{word!r} is {len(ids)} tokens; a placeholder starts from a word that is one token")
+        return int(ids[0])
+
+    def ids(self, text: str) -> List[int]:
+        """All ids of a text with start and end, not cut, not padded."""
+        return [int(i) for i in self.bpe(normalise(text))["input_ids"]]
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, 77) int32. A longer text is cut, with a warning that names what is lost."""
+        rows = np.full((len(texts), self.length), self.pad, np.int32)
+        for row, text in zip(rows, texts):
+            ids = self.ids(text)
+            if len(ids) > self.length:
+                lost = self.bpe.decode(ids[self.length - 1:-1])
+                warnings.warn(f"the prompt has {len(ids)} tokens and the text encoder reads {self.length}; this is left out: {lost!r}", stacklevel=2)
+                ids = ids[:self.length - 1] + ids[-1:]
+            row[:len(ids)] = ids
+        return rows

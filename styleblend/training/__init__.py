@@ -1,0 +1,1 @@
+"""Learning a style: coarse (text-encoder LoRA) and fine (Textual Inversion, then UNet LoRA)."""

@@ -1,0 +1,55 @@
+"""Coarse style: a LoRA on the text encoder and the token <C> learn the layout that look-alikes of the style pictures share."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from styleblend import lora
+from styleblend.pictures import style_pictures
+from styleblend.pipeline import COARSE, StyleBlendPipeline, article
+from styleblend.runtime import jt
+from styleblend.settings import RunSettings
+from styleblend.style import save_part
+from styleblend.training.latents import LatentCache
+from styleblend.training.loop import loss_curve, step_rng, train
+from styleblend.training.samples import grid_writer
+from styleblend.training.sdedit import make_look_alikes
+
+
+def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
+    """Learn the coarse part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
+
+    As in the published Jittor release: the loss is on the look-alikes with the prompt that holds <C>; <C> keeps the
+    embedding of its initial token, only the LoRA learns. The pipeline's style is replaced.
+    """
+    base, config, stage = pipeline.base, settings.training, settings.training.coarse
+    folder = Path(settings.adapters) / name
+    pictures = style_pictures(Path(settings.data) / name)
+    pipeline.set_style(None)
+    files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed)
+    owner = np.array([n for n, group in enumerate(files) for _ in group])
+    cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
+
+    token = base.tokenizer().id_of(config.initial_coarse)
+    vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].numpy().reshape(-1)
+    pipeline.placeholders = jt.array(np.stack([vector, vector]))
+    lora.inject(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
+    ids = pipeline.tokenizer.encode([COARSE.prompt.format(prompt=article(p.caption)) for p in pictures])
+
+    def loss_of(rng):
+        index = rng.integers(0, len(cache), stage.batch)
+        x0 = jt.array(cache.sample(rng, index))
+        eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
+        t = rng.integers(0, len(base.schedule), stage.batch)
+        text = base.text_encoder(ids[owner[index]], pipeline.placeholders)
+        return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
+
+    losses = train("coarse", stage, lora.parameters(base.text_encoder), loss_of, folder / "training", config.seed, config.save_every,
+                   identity=f"{base.fingerprint()} {[p.caption for p in pictures]}", sample_every=config.sample_every,
+                   sample=grid_writer(pipeline, settings, (COARSE,)))
+    metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
+    save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
+    save_part(folder, name, "text_lora", lora.extract(base.text_encoder), {**metadata, "rank": str(stage.rank)})
+    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": losses})
+    lora.remove(base.text_encoder)

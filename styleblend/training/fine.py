@@ -1,0 +1,69 @@
+"""Fine style: Textual Inversion learns the token <F> (Gal et al. 2022), then a LoRA on the UNet learns texture and colour."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from styleblend import lora
+from styleblend.pictures import style_pictures
+from styleblend.pipeline import FINE, StyleBlendPipeline, article
+from styleblend.runtime import jt
+from styleblend.settings import RunSettings
+from styleblend.style import save_part
+from styleblend.training.latents import LatentCache
+from styleblend.training.loop import loss_curve, step_rng, train
+from styleblend.training.samples import grid_writer
+
+
+def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
+    """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
+
+    Latents are encoded once. Only the row of <F> learns in the first stage: the token table is no parameter. In the second
+    the texts are encoded once too. The pipeline's style is replaced.
+    """
+    base, config = pipeline.base, settings.training
+    folder = Path(settings.adapters) / name
+    pictures = style_pictures(Path(settings.data) / name)
+    pipeline.set_style(None)
+    mirror = config.inversion.flip or config.lora.flip
+    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror)
+    ids = pipeline.tokenizer.encode([FINE.prompt.format(prompt=article(p.caption)) for p in pictures])
+    identity = f"{base.fingerprint()} {[p.caption for p in pictures]}"
+
+    token = base.tokenizer().id_of(config.initial_fine)
+    table = base.text_encoder.text_model.embeddings.token_embedding.weight
+    row = jt.array(table[token].numpy().reshape(1, -1))
+    grids = grid_writer(pipeline, settings, (FINE,))
+
+    def diffusion_loss(rng, stage, text_of):
+        index = rng.integers(0, len(cache), stage.batch)
+        x0 = jt.array(cache.sample(rng, index))
+        eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
+        t = rng.integers(0, len(base.schedule), stage.batch)
+        output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text_of(index))
+        return base.schedule.loss(output, x0, eps, t)
+
+    def inversion_text(index):
+        # <C> is not in these prompts; its row is there so that <F> keeps its place
+        return base.text_encoder(ids[index], jt.concat([jt.zeros(row.shape), row]))
+
+    def inversion_grid(path):
+        pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
+        grids(path)
+
+    inversion = train("inversion", config.inversion, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
+                      folder / "training", config.seed, config.save_every, identity, config.sample_every, inversion_grid)
+
+    pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
+    with jt.no_grad():
+        texts = base.text_encoder(ids, pipeline.placeholders).numpy()
+    lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
+    fine = train("lora", config.lora, lora.parameters(base.unet),
+                 lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
+                 folder / "training", config.seed, config.save_every, identity, config.sample_every, grids)
+    metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
+    save_part(folder, name, "fine_embeds", {config.placeholder_fine: row.numpy()[0]}, metadata)
+    save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})
+    loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
+    lora.remove(base.unet)

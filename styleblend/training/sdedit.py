@@ -1,0 +1,76 @@
+"""Look-alikes by SDEdit (Meng et al. 2022): the subject and layout of a style picture, drawn by the base without the style."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from styleblend.models.attention import AttentionContext, RowLayout
+from styleblend.pictures import StylePicture, is_whole, load_picture, save_png, to_array
+from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline, article
+from styleblend.runtime import jt
+from styleblend.samplers import ddim, leading_timesteps
+from styleblend.settings import LookAlikeSettings, SamplingSettings
+from styleblend.training.loop import step_rng
+
+
+def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
+    """Draw one clean latent (1, 4, h, w) again, once for each row of `noise` (N, 4, h, w).
+
+    Of `settings.steps` DDIM steps the first are skipped: drawing starts at step n - int(strength * n) from the noised latent.
+    """
+    base, count = pipeline.base, len(noise)
+    start = max(settings.steps - int(strength * settings.steps), 0)
+    layout = RowLayout((PLAIN.name,), settings.guidance != 1, count)
+    branch = Branch(PLAIN.name, prompt, 0.0, 0.0)
+    text = pipeline.encode([""] * count, [branch], layout.guidance, {PLAIN.name: settings.negative})
+    context = AttentionContext(layout)
+
+    def model(x, t, step):
+        if not layout.guidance:
+            return base.unet(x, t, text, context)
+        uncond, cond = jt.chunk(base.unet(jt.concat([x, x]), t, text, context), 2)
+        return uncond + settings.guidance * (cond - uncond)
+
+    first = int(leading_timesteps(base.schedule, settings.steps)[min(start, settings.steps - 1)])
+    with jt.no_grad():
+        x = base.schedule.add_noise(jt.concat([latents] * count), jt.array(noise), first)
+        return ddim(model, x, base.schedule, settings.steps, start=start, callback=lambda step, steps, x0, x: x.sync())
+
+
+def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
+                     sampling: SamplingSettings, seed: int) -> List[List[Path]]:
+    """Write `<caption>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
+
+    Whole files that are there are kept, so a killed run goes on where it was. The pipeline must hold no style.
+    """
+    found = []
+    total = len(pictures) * settings.candidates
+    with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
+        for number, picture in enumerate(pictures):
+            files = [Path(folder) / f"{picture.path.stem}-{i:03d}.png" for i in range(settings.candidates)]
+            # strength and noise of a candidate depend on its number alone, not on what is there already
+            rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
+            strengths = [float(rng.choice(settings.strengths)) for rng in rngs]
+            todo = [i for i, path in enumerate(files) if not is_whole(path)]
+            bar.update(settings.candidates - len(todo))
+            if todo:
+                pixels = to_array(load_picture(picture.path), sampling.width, sampling.height)
+                with jt.no_grad():
+                    latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
+                noise = {i: rngs[i].standard_normal(tuple(latents.shape[1:])).astype(np.float32) for i in todo}
+                prompt = settings.prompt.format(prompt=article(picture.caption))
+                for strength in sorted(set(strengths[i] for i in todo)):
+                    same = [i for i in todo if strengths[i] == strength]
+                    for begin in range(0, len(same), settings.batch):
+                        part = same[begin:begin + settings.batch]
+                        drawn = sdedit(pipeline, latents, prompt, strength, settings, np.stack([noise[i] for i in part]))
+                        for i, pixels in zip(part, pipeline.decode(drawn)):
+                            save_png(files[i], Image.fromarray(pixels))
+                            bar.update()
+                        jt.gc()
+            found.append(files)
+    return found

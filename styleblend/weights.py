@@ -1,0 +1,100 @@
+"""Read and write safetensors, and load networks strictly: equal key sets, equal shapes, one report of all that is wrong."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Dict, Optional
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from styleblend.errors import StyleBlendError
+from styleblend.runtime import jt
+
+
+def read_safetensors(path: Path) -> Dict[str, np.ndarray]:
+    """All tensors of a file, by name. bfloat16, which NumPy does not have, comes back as float32."""
+    path = Path(path)
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            names = list(file.keys())
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
+            tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
+        if len(tensors) < len(names):
+            tensors.update(read_bfloat16(path, [n for n in names if kinds[n] == "BF16"]))
+    except FileNotFoundError:
+        raise StyleBlendError(f"{path} is missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StyleBlendError(f"{path} is no whole safetensors file ({error}): download or train it again") from None
+    return {name: tensors[name] for name in names}
+
+
+def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
+    """The header is already checked by the safetensors library; bfloat16 is the upper half of a float32."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    data = np.memmap(path, np.uint8, "r", offset=8 + size)
+    found = {}
+    for name in names:
+        begin, end = header[name]["data_offsets"]
+        half = data[begin:end].view(np.uint16).astype(np.uint32) << 16
+        found[name] = half.view(np.float32).reshape(header[name]["shape"])
+    return found
+
+
+def read_metadata(path: Path) -> Dict[str, str]:
+    """The header's text fields, empty when there are none."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise StyleBlendError(f"{path} is no whole safetensors file ({error}): download or train it again") from None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all: under a temporary name, synced, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # the folder itself is gone or read-only: the first error says so
+        raise StyleBlendError(f"{path} could not be written ({error.strerror or error}): free space or choose another folder") from None
+
+
+def write_safetensors(path: Path, tensors: Dict[str, np.ndarray], metadata: Optional[Dict[str, str]] = None) -> None:
+    """Write a whole file or none; `metadata` are text fields for the header."""
+    arrays = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
+    write_bytes(path, save(arrays, metadata={"format": "pt", **(metadata or {})}))
+
+
+def parameters(network) -> Dict[str, "jt.Var"]:
+    """Parameters by checkpoint name, LoRAs left out: they are not part of a base."""
+    return {name: p for name, p in network.named_parameters() if ".lora." not in name}
+
+
+def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
+    """Put `tensors` into a network. Key sets and shapes must be equal; else one StyleBlendError and nothing is loaded."""
+    own = parameters(network)
+    missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    shapes = [f"{n} is {tuple(tensors[n].shape)}, needed {tuple(own[n].shape)}" for n in sorted(set(own) & set(tensors))
+              if tuple(tensors[n].shape) != tuple(own[n].shape)]
+    problems = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                for what, names in (("tensors are missing", missing), ("tensors are too much", extra), ("tensors have another shape", shapes)) if names]
+    if problems:
+        raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. Download the whole folder again, or use a Stable Diffusion 2.x base")
+    for name, parameter in own.items():
+        value = jt.array(np.ascontiguousarray(tensors[name], np.float32))
+        parameter.assign(value)
+        parameter.stop_grad()  # a base is never trained: gradients reach only what was injected

@@ -1,0 +1,66 @@
+"""What both sides of a comparison know: sizes of the small networks, and weights and inputs that are drawn from a name.
+
+NumPy is all that this needs. PyTorch's side (make_references.py) and ours (test_parity.py) draw the same numbers, so only
+outputs are stored, and the full-size network needs no file at all.
+"""
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+LEVELS = dict(down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+              up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
+UNET = dict(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32, 32, 32), layers_per_block=2, norm_num_groups=8,
+            attention_head_dim=(1, 2, 2, 2), cross_attention_dim=32, use_linear_projection=True, **LEVELS)
+SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, norm_num_groups=32,
+                 attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True, **LEVELS)
+SD21_UNET_PARAMETERS = 865_910_724
+TEXT = dict(vocab_size=1000, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=77, hidden_act="gelu", layer_norm_eps=1e-5)
+VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16, 32, 32), layers_per_block=2, norm_num_groups=8,
+           scaling_factor=0.18215)
+SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+                set_alpha_to_one=False, clip_sample=False)
+
+# latents (rows, height, width) that the small UNet is run on: square, not square, no multiple of 8, odd
+UNET_SIZES = {"square": (2, 16, 16), "wide": (2, 8, 24), "ragged": (2, 12, 20), "odd": (1, 9, 13)}
+UNET_TIMES = (958, 21)
+PICTURE = (128, 192)
+GRADIENT_TIMES = (301, 877)
+RANK = 2
+FULL_LATENTS, FULL_TIMES, FULL_TOKENS = (2, 4, 64, 64), (981, 301), 77
+
+# sampler, eta: of the trajectories
+SAMPLERS = (("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0), ("euler", 0.0))
+STEP_COUNTS = (10, 20)
+LATENTS = (2, 4, 6, 5)
+
+
+def uniform(name: str, shape) -> np.ndarray:
+    """float32 numbers in -1..1. Raw PCG64 output, which no version of NumPy may change."""
+    return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).random(shape, np.float32) * 2 - 1
+
+
+def values(name: str, shape) -> np.ndarray:
+    """An input of variance 1."""
+    return uniform(name, shape) * np.float32(math.sqrt(3))
+
+
+def weight(name: str, shape) -> np.ndarray:
+    """A parameter by its name: matrices of variance 1 / fan-in, gains around 1, biases that are not 0."""
+    if len(shape) > 1:
+        return uniform(name, shape) * np.float32(math.sqrt(3 / math.prod(shape[1:])))
+    drawn = uniform(name, shape)
+    return drawn * np.float32(0.3) + 1 if name.endswith("weight") else drawn * np.float32(0.2)
+
+
+def token_ids(name: str, rows: int, vocabulary: int) -> np.ndarray:
+    """(rows, 77) ids below `vocabulary`."""
+    return ((uniform(name, (rows, 77)) + 1) / 2 * (vocabulary - 1)).astype(np.int64)
+
+
+def toy_model(x, t: float):
+    """Stands for the network when only a sampler is compared; `x` of any array type."""
+    return x * 0.3 + math.sin(t / 100)

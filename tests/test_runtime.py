@@ -1,0 +1,209 @@
+"""First contact: the traps of Jittor's first import, each met for real in a process of its own."""
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from styleblend import environment
+from styleblend.errors import StyleBlendError
+
+ROOT = Path(__file__).parent.parent
+COMPUTE = "from styleblend.runtime import jt, device; print(device(), (jt.ones(2) + 1).numpy().tolist())"
+
+
+def run_python(code: str, **env: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter in the project folder, without what this process has set for Jittor."""
+    clean = {key: value for key, value in os.environ.items()
+             if key not in (*environment.DEFAULTS, "nvcc_path", "python_config_path", "log_silent", "cc_path")}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**clean, **env},
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def write_program(path: Path, text: str) -> Path:
+    """Write an executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+def make_site(folder: Path, name: str, version: str) -> Path:
+    """A folder for PYTHONPATH in which a package has that version, as far as its metadata goes."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def test_an_nvcc_without_toolkit_does_not_abort_the_import(tmp_path):
+    write_program(tmp_path / "bin" / "nvcc", "echo 'Cuda compilation tools, release 12.2, V12.2.140'\n")
+    result = run_python(COMPUTE, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert result.returncode == 0, result.stderr
+    assert "[2.0, 2.0]" in result.stdout
+
+
+def test_hidden_gpus_mean_cpu():
+    result = run_python(COMPUTE, CUDA_VISIBLE_DEVICES="")
+    assert (result.returncode, result.stdout) == (0, "cpu [2.0, 2.0]\n"), result.stderr
+
+
+def test_import_is_quiet_and_leaves_torch_and_https_alone():
+    code = ("import ssl, signal; before = ssl._create_default_https_context\n" + COMPUTE + "\n"
+            "import sys; assert 'torch' not in sys.modules\n"
+            "assert ssl._create_default_https_context is before\n"
+            "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n")
+    run_python(COMPUTE)  # compiles what is not compiled yet
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1 and result.stderr == ""
+
+
+def test_the_error_path_of_jittors_logger_still_raises():
+    code = ("from styleblend.runtime import jt\nfrom jittor.compile_extern import search_file\n"
+            "search_file(['/nowhere'], 'libnothing.so')")
+    result = run_python(code)
+    assert result.returncode != 0 and "libnothing.so not found" in result.stderr
+
+
+def test_ctrl_c_is_a_keyboard_interrupt():
+    code = ("from styleblend.runtime import jt\nimport os, signal\n"
+            "try:\n    os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+            "except KeyboardInterrupt:\n    print('cleaned up')")
+    assert run_python(code).stdout == "cleaned up\n"
+
+
+def test_a_wrong_nvcc_path_of_the_user_is_named():
+    result = run_python(COMPUTE, nvcc_path="/nowhere/nvcc")
+    assert "StyleBlendError: nvcc_path names /nowhere/nvcc" in result.stderr
+
+
+def test_numpy_2_is_refused_before_jittor_is_imported(tmp_path):
+    site = make_site(tmp_path, "numpy", "2.1.0")
+    result = run_python(COMPUTE, PYTHONPATH=str(site))
+    assert "NumPy 1 is needed, found 2.1.0" in result.stderr and "pip install 'numpy<2'" in result.stderr
+
+
+def test_an_older_jittor_is_refused(tmp_path):
+    site = make_site(tmp_path, "jittor", "1.3.9.5")
+    result = run_python(COMPUTE, PYTHONPATH=str(site))
+    assert "Jittor 1.3.11 is needed, found 1.3.9.5" in result.stderr
+
+
+def test_a_missing_compiler_is_named(tmp_path):
+    result = run_python(COMPUTE, PATH=str(tmp_path))
+    assert "StyleBlendError: the C++ compiler g++ is missing: type `sudo apt install g++`." in result.stderr
+
+
+def test_missing_onednn_is_named(tmp_path):
+    """An empty home (no unpacked oneDNN) and an interpreter that does not see jittor-offline."""
+    code = ("import importlib.util as util; find = util.find_spec\n"
+            "util.find_spec = lambda name: None if name == 'jittor_offline' else find(name)\n" + COMPUTE)
+    result = run_python(code, HOME=str(tmp_path), JITTOR_HOME="")
+    assert "type `pip install jittor-offline`" in result.stderr
+
+
+def test_mpirun_is_refused():
+    assert "mpirun is not supported" in run_python(COMPUTE, OMPI_COMM_WORLD_SIZE="2").stderr
+
+
+def test_python_config_names_folders_with_python_h(tmp_path):
+    script = environment.write_python_config(tmp_path / "with space")
+
+    def answer(question: str) -> list[str]:
+        return shlex.split(subprocess.run([str(script), question], stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    assert all(flag.startswith("-I") for flag in answer("--includes"))
+    assert any((Path(flag[2:]) / "Python.h").is_file() for flag in answer("--includes"))
+    assert answer("--extension-suffix") == [sysconfig.get_config_var("EXT_SUFFIX")]
+    assert os.access(script, os.X_OK) and list(script.parent.iterdir()) == [script]
+
+
+def test_an_unchanged_python_config_is_not_written_again(tmp_path):
+    script = environment.write_python_config(tmp_path)
+    before = script.stat()
+    assert environment.write_python_config(tmp_path) == script
+    assert (script.stat().st_ino, script.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("parts, problem", [
+    ((), "without the CUDA libraries"),
+    (("lib64/libcudart.so", "include/cuda_runtime.h", "include/cuda.h=13000"), "CUDA 13"),
+    (("lib64/libcudart.so", "include/cuda_runtime.h", "include/cuda.h=12020"), "cuDNN 8 is missing"),
+    (("lib64/libcudart.so", "include/cuda_runtime.h", "include/cuda.h=12020", "lib64/libcudnn_ops_infer.so",
+      "lib64/libcudnn_cnn_infer.so", "lib64/libcudnn_cnn_train.so"), None),
+])
+def test_what_a_cuda_toolkit_lacks_is_named(tmp_path, parts, problem):
+    if problem and "cuDNN" in problem and (list(Path("/usr/lib").glob("libcudnn_*")) or list(Path("/usr/lib").glob("*/libcudnn_*"))):
+        pytest.skip("cuDNN is in a system folder here, where Jittor finds it too")
+    nvcc = write_program(tmp_path / "cuda" / "bin" / "nvcc", "")
+    for part in parts:
+        name, _, version = part.partition("=")
+        path = tmp_path / "cuda" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#define CUDA_VERSION {version}\n")
+    found = environment.toolkit_problem(str(nvcc))
+    assert found is None if problem is None else problem in found
+
+
+def test_the_users_nvcc_path_is_left_alone(monkeypatch):
+    monkeypatch.setenv("nvcc_path", "")
+    assert environment.choose_nvcc() == (None, None)
+    monkeypatch.setenv("nvcc_path", "/nowhere/nvcc")
+    with pytest.raises(StyleBlendError):
+        environment.choose_nvcc()
+
+
+def test_versions_and_devices():
+    code = ("from styleblend.runtime import *\nfrom styleblend import runtime as r\nv = r.versions()\n"
+            "assert set(v) == {'styleblend', 'jittor', 'python', 'g++'} and all(v.values()), v\n"
+            "r.use_cuda(False); assert r.device() == 'cpu'\n"
+            "try: r.use_cuda(True); assert r.device() == 'cuda'\n"
+            "except r.StyleBlendError as error: assert not r.jt.has_cuda and 'doctor' in str(error)\n")
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+# ---------------------------------------------------------------- doctor
+
+DOCTOR = "import sys; from styleblend.doctor import run_doctor; sys.exit(run_doctor({root!r}, ('mini.yaml',)))"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project folder with one config and a base folder that has all its parts."""
+    (tmp_path / "mini.yaml").write_text("base: base\n")
+    for part in ("unet", "text_encoder", "vae", "tokenizer", "scheduler"):
+        (tmp_path / "base" / part).mkdir(parents=True)
+    (tmp_path / "base" / "model_index.json").write_text("{}")
+    return tmp_path
+
+
+def test_doctor_finds_a_whole_machine_healthy(project):
+    result = run_python(DOCTOR.format(root=str(project)))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "computes on" in result.stdout and "fail" not in result.stdout
+
+
+def test_doctor_names_an_incomplete_base(project):
+    shutil.rmtree(project / "base" / "vae")
+    result = run_python(DOCTOR.format(root=str(project)))
+    assert result.returncode == 2 and "missing: vae" in result.stdout
+
+
+def test_doctor_names_a_missing_compiler(project):
+    result = run_python(DOCTOR.format(root=str(project)), PATH=str(project))
+    assert result.returncode == 2 and "sudo apt install g++" in result.stdout
+
+
+def test_doctor_works_where_jittor_does_not_import(project):
+    (project / "site" / "jittor").mkdir(parents=True)
+    (project / "site" / "jittor" / "__init__.py").write_text("raise ImportError('broken on purpose')\n")
+    result = run_python(DOCTOR.format(root=str(project)), PYTHONPATH=str(project / "site"))
+    assert result.returncode == 2 and "broken on purpose" in result.stdout
