@@ -88,7 +88,7 @@ def run_train(args) -> int:
     for name in names:
         style_pictures(Path(settings.data) / name)  # all are checked before the first one is trained
     stages = {"coarse": (train_coarse, "text_lora"), "fine": (train_fine, "unet_lora")}
-    pipeline = None
+    folder_of_base = find_base(settings.base, settings.base_id)
     for name in names:
         for part in stages if args.part == "all" else [args.part]:
             function, product = stages[part]
@@ -107,9 +107,9 @@ def run_train(args) -> int:
                         (folder / "training" / f"{state}.safetensors").unlink(missing_ok=True)
                     if part == "coarse":
                         shutil.rmtree(Path(settings.look_alikes) / name, ignore_errors=True)
-                pipeline = pipeline or StyleBlendPipeline(load_base(find_base(settings.base, settings.base_id)))
                 print(f"{name}: learning the {part} style", file=sys.stderr)
-                function(pipeline, name, settings)
+                # a training frees networks when their work is done, so each begins with the base anew
+                function(StyleBlendPipeline(load_base(folder_of_base)), name, settings)
                 print(f"{name}: {part} style is in {folder}", file=sys.stderr)
     return 0
 

@@ -32,6 +32,23 @@ class ClipTextConfig:
 
 
 @dataclass(frozen=True)
+class ClipVisionConfig:
+    """CLIP image encoder (ViT-L/14): it only ranks look-alikes by their likeness to a style picture."""
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    file_defaults: Any = None
+    accepted = {"hidden_act": ("gelu", "quick_gelu")}
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """Conditional UNet. `attention_head_dim` means the NUMBER of heads of a level, by a historical slip of the format."""
 
@@ -107,6 +124,8 @@ def read_config(kind: type, path: Path):
         raise StyleBlendError(f"{path} cannot be read as JSON ({error}): download it again") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no JSON object: download it again")
+    if kind is ClipVisionConfig:
+        data = data.get("vision_config", data)  # a whole CLIP keeps both towers in one file
     values = {}
     for f in fields(kind):
         if f.name == "file_defaults":

@@ -68,7 +68,7 @@ def matrix(value: Any, key: str, source: str) -> np.ndarray:
     if value.ndim == 4 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]
     if value.ndim != 2 or 0 in value.shape:
-        raise StyleBlendError(f"{source}: {printable(key)} has the shape {value.shape}, but only LoRAs of linear layers can be read, whose shapes have two numbers")
+        raise StyleBlendError(f"{source}: {printable(key)} has the shape {value.shape}, but only matrices, LoRAs of linear layers, can be read")
     return np.ascontiguousarray(value, np.float32)
 
 

@@ -69,7 +69,14 @@ class StyleBlendPipeline:
                 texts += [branch.prompt.format(prompt=p) if cond else negatives.get(branch.name, "") for p in prompts]
                 scales += [branch.text_scale] * len(prompts)
         with jt.no_grad():
-            return self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))
+            text = self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))
+            text.sync()  # one computation, not one more in the graph of every step
+            return text
+
+    def encode_for(self, prompts: Sequence[str], sampling: SamplingSettings, branches: Sequence[Branch]):
+        """`encode` with the guidance and the negative prompts of the sampling settings."""
+        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative}
+        return self.encode(prompts, branches, sampling.guidance != 1, negatives)
 
     def denoise(self, text, latents, layout: RowLayout, branches: Sequence[Branch], sampling: SamplingSettings, blend: BlendSettings,
                 noise: Optional[Callable] = None, callback: Optional[Callable] = None):
@@ -111,17 +118,18 @@ class StyleBlendPipeline:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings = SamplingSettings(),
                  blend: BlendSettings = BlendSettings(), branches: Tuple[Branch, ...] = (COARSE, FINE), all_branches: bool = False,
-                 callback: Optional[Callable] = None) -> np.ndarray:
+                 callback: Optional[Callable] = None, text=None) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)).
 
         `prompts` are phrases such as "A dog"; each has its own seed, so a picture does not depend on its neighbours.
+        `text`: the states of these prompts from `encode_for`, when they are there already.
         """
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
             raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")
         shape = (1, self.base.unet.config.in_channels, sampling.height // down, sampling.width // down)
         layout = RowLayout(tuple(b.name for b in branches), sampling.guidance != 1, len(prompts))
-        text = self.encode(prompts, branches, layout.guidance, {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative})
+        text = self.encode_for(prompts, sampling, branches) if text is None else text
         latents = jt.array(np.concatenate([seeded_noise(seed, shape) for seed in seeds]))
 
         def noise(step):  # for eta > 0: a seed for each picture and step, the same for every branch

@@ -84,8 +84,8 @@ def parameters(network) -> Dict[str, "jt.Var"]:
     return {name: p for name, p in network.named_parameters() if ".lora." not in name}
 
 
-def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
-    """Put `tensors` into a network. Key sets and shapes must be equal; else one StyleBlendError and nothing is loaded."""
+def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
+    """The network's parameters, if `tensors` has just their names and shapes; else one StyleBlendError with all that is wrong."""
     own = parameters(network)
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     shapes = [f"{n} is {tuple(tensors[n].shape)}, needed {tuple(own[n].shape)}" for n in sorted(set(own) & set(tensors))
@@ -94,7 +94,18 @@ def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
                 for what, names in (("tensors are missing", missing), ("tensors are too much", extra), ("tensors have another shape", shapes)) if names]
     if problems:
         raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. Download the whole folder again, or use a Stable Diffusion 2.x base")
-    for name, parameter in own.items():
-        value = jt.array(np.ascontiguousarray(tensors[name], np.float32))
-        parameter.assign(value)
+    return own
+
+
+def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
+    """Put arrays into a network, in float32, strictly (see `check`): all or nothing."""
+    for name, parameter in check(network, tensors, source).items():
+        parameter.assign(jt.array(np.ascontiguousarray(tensors[name], np.float32)))
         parameter.stop_grad()  # a base is never trained: gradients reach only what was injected
+
+
+def share(network, variables: Dict[str, "jt.Var"], source: str) -> None:
+    """Let a network use the Vars of another one, strictly: the same memory, no copy."""
+    for name, parameter in check(network, variables, source).items():
+        parameter.assign(variables[name])
+        parameter.stop_grad()

@@ -52,7 +52,8 @@ def tensor(shape=(2, 3), strides=(3, 1), offset=0, data=storage(6), hooks=name("
 
 
 def numpy_type(code: str = "f4") -> bytes:
-    return name("numpy", "dtype") + many(text(code), b"\x89", b"\x88") + b"R" + many(integer(3), text("<"), b"N", b"N", b"N", b"J\xff\xff\xff\xff" * 2, b"K\0") + b"b"
+    state = many(integer(3), text("<"), b"NNN", b"J\xff\xff\xff\xff" * 2, b"K\0")
+    return name("numpy", "dtype") + many(text(code), b"\x89", b"\x88") + b"R" + state + b"b"
 
 
 def numpy_array(shape: bytes, data: bytes, kind: bytes = numpy_type()) -> bytes:
@@ -195,7 +196,8 @@ HOSTILE_PICKLES = {
     "deep inside": (pickle.dumps({"a": [{"b": (SIX, Call(eval, CODE))}]}, 4), "wants to run builtins.eval"),
     "as a key": (START + b"}" + name("builtins", "eval") + b"Ns.", "wants to run builtins.eval"),
     "open": (pickle.dumps(Call(open, "ran", "w"), 2), "wants to run io.open"),
-    "a function behind an allowed module": (START + text("torch._utils") + text("_rebuild_tensor_v2.__globals__") + b"\x93.", "wants to run torch._utils._rebuild"),
+    "a function behind an allowed module": (START + text("torch._utils") + text("_rebuild_tensor_v2.__globals__") + b"\x93.",
+                                            "wants to run torch._utils._rebuild_tensor_v2.__globals__"),
     "a whole network": (START + name("torch.nn.modules.linear", "Linear") + b")\x81.", "wants to run torch.nn.modules.linear.Linear"),
     "numpy's loader": (START + name("numpy", "load") + text("x") + b"\x85R.", "wants to run numpy.load"),
     "terminal codes in a name": (START + text("os\x1b[2J") + text("system") + b"\x93.", r"os\\x1b\[2J"),

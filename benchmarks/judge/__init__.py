@@ -43,7 +43,7 @@ class Judge:
         if pictures.shape[2] != side or side % self.size or side == 0:
             raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, not {pictures.shape[1:3]}")
         with jt.no_grad():
-            logits = [[v.numpy() for v in self._network(jt.array(self._shrink(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
+            logits = [[v.numpy() for v in self._network(jt.array(self._prepare(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
         subject, style = zip(*logits)
         return np.concatenate(subject), np.concatenate(style)
 
@@ -74,11 +74,12 @@ class Judge:
             raise ValueError(f"the judge does not know {', '.join(map(repr, unknown[:5]))}")
         return np.array([place[name] for name in names], int)
 
-    def _shrink(self, pictures: np.ndarray) -> np.ndarray:
-        """Area averages, (N, 3, size, size), in -1..1: as in training."""
-        n, cell = len(pictures), pictures.shape[1] // self.size
-        x = pictures.reshape(n, self.size, cell, self.size, cell, 3).mean((2, 4), dtype=np.float32)
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) / np.float32(127.5) - 1
+    def _prepare(self, pictures: np.ndarray) -> np.ndarray:
+        """As in training: area averages of side `size` in -1..1, then every 2 x 2 block of pixels as 12 channels."""
+        n, cell, half = len(pictures), pictures.shape[1] // self.size, self.size // 2
+        x = pictures.reshape(n, self.size, cell, self.size, cell, 3).mean((2, 4), dtype=np.float32) / np.float32(127.5) - 1
+        x = x.reshape(n, half, 2, half, 2, 3).transpose(0, 5, 2, 4, 1, 3)  # picture, colour, row and column in the block, block
+        return np.ascontiguousarray(x.reshape(n, 12, half, half))
 
     def _conv(self, x, name: str, stride: int = 1):
         weight = self.weights[name + ".weight"]

@@ -1,13 +1,16 @@
 """Train the judge: a small CNN that tells what an emoji picture shows and in which style it is drawn.
 
-    python benchmarks/judge/train.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 28]
+    python benchmarks/judge/train.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 40] [--init FOLDER]
 
 Needs the requirements of tools/mini_base (PyTorch, diffusers) and the art that tools/mini_base/render_art.py makes; the runtime
 never imports this file. The judge learns all subjects and all styles, also those that the mini base never sees: it must know
 them to judge them. A fixed tenth of the (subject, style) pairs is kept back and only ever measured.
 
 Generated pictures come out of a lossy autoencoder, so training pictures are shifted, zoomed, blurred, resampled and noised, and
-with --vae half of them first go through that autoencoder. Colours move only a little: they are part of a style.
+with --vae a part of them first goes through that autoencoder. Colours move only a little: they are part of a style. Some pictures
+lose their colour altogether, so that the subject is also learned from its shape; those say nothing about the style.
+
+--init goes on from the weights of an earlier run, also from the shipped ones (batch norm starts as the identity on them).
 """
 import argparse, json, pathlib, time
 
@@ -15,9 +18,9 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-SIZE, WIDTHS, BLOCKS = 64, (32, 64, 128, 192), (1, 1, 2, 1)
+SIZE, WIDTHS, BLOCKS = 128, (32, 64, 128, 192), (1, 1, 2, 1)
 TEST_SHARE, TEST_SEED = 0.1, 2
 FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
             {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
@@ -59,7 +62,7 @@ class Net(nn.Module):
 
     def __init__(self, subjects, styles):
         super().__init__()
-        self.stem = Conv(3, WIDTHS[0], 5, 2)
+        self.stem = Conv(12, WIDTHS[0], 5, 2)  # reads blocks of 2 x 2 pixels
         self.stages, inputs = nn.ModuleList(), WIDTHS[0]
         for i, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
             self.stages.append(nn.Sequential(*[Block(inputs if j == 0 else width, width, 2 if i and j == 0 else 1) for j in range(blocks)]))
@@ -98,38 +101,53 @@ def fold(net):
     return weights
 
 
-def shrink(pictures):
-    """uint8 (N, H, H, 3) -> area averages (N, 3, SIZE, SIZE), centred on zero."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    return F.avg_pool2d(x, x.shape[2] // SIZE).div_(127.5).sub_(1)
+def to_input(x):
+    """(N, 3, SIZE, SIZE) in -1..1 -> what the network reads: every 2 x 2 block of pixels as 12 channels."""
+    return F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+
+
+def scaled(pictures):
+    return torch.from_numpy(pictures).float().div_(127.5).sub_(1)
 
 
 def augment(x, rng):
     """What may happen to a picture without changing its subject or style; every picture gets its own random mix."""
     n = len(x)
-    draw = lambda low, high: torch.from_numpy(rng.uniform(low, high, n).astype(np.float32))
-    some = lambda share: torch.from_numpy(rng.random(n) < share)
-    moved = some(0.85)
+    draw = lambda low, high, rows=n: torch.from_numpy(rng.uniform(low, high, rows).astype(np.float32))
+    some = lambda share: torch.from_numpy(np.flatnonzero(rng.random(n) < share))
+    moved = torch.from_numpy(rng.random(n) < 0.85)
     turn, zoom, stretch = draw(-0.15, 0.15) * moved, torch.exp(draw(-0.2, 0.2) * moved), torch.exp(draw(-0.08, 0.08) * moved)
-    flip = torch.where(some(0.5), -1.0, 1.0)
-    theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(-0.15, 0.15) * moved,
-                         flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(-0.15, 0.15) * moved], 1).view(n, 2, 3)
+    flip = 1 - 2 * torch.from_numpy(rng.integers(0, 2, n).astype(np.float32))
+    theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(-0.12, 0.12) * moved,
+                         flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(-0.12, 0.12) * moved], 1).view(n, 2, 3)
     x = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
 
-    def mix(other, share):
-        strength = (some(share) * draw(0.3, 1)).view(n, 1, 1, 1)
-        return torch.lerp(x, other, strength)
+    def resample(v, side):
+        return F.interpolate(F.interpolate(v, side, mode="area"), SIZE, mode="bilinear", align_corners=False)
 
-    def resample(v, side, mode="bilinear"):
-        return F.interpolate(F.interpolate(v, side, mode="area"), SIZE, mode=mode, **({} if mode == "nearest" else {"align_corners": False}))
+    def mix(rows, change):
+        if len(rows):
+            x[rows] = torch.lerp(x[rows], change(x[rows]), draw(0.3, 1, len(rows)).view(-1, 1, 1, 1))
 
-    x = mix(resample(x, int(rng.integers(24, 56))), 0.3)
-    x = mix(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 0.3)
-    grey = x.mean(1, keepdim=True)
-    x = mix(grey + resample(x - grey, int(rng.integers(12, 33))), 0.3)  # coarse chroma, as JPEG has it
-    gain = 1 + 0.06 * torch.from_numpy(rng.standard_normal((n, 3, 1, 1)).astype(np.float32)) * some(0.5).view(n, 1, 1, 1)
-    x = (x - 1) * gain * draw(0.9, 1.1).view(n, 1, 1, 1) + 1  # the paper stays white
-    return (x + torch.randn_like(x) * (draw(0, 0.12) * some(0.5)).view(n, 1, 1, 1)).clamp(-1, 1)
+    mix(some(0.25), lambda v: resample(v, int(rng.integers(40, 112))))
+    mix(some(0.2), lambda v: F.avg_pool2d(v, 3, 1, 1, count_include_pad=False))
+    mix(some(0.15), lambda v: v.mean(1, keepdim=True) + resample(v - v.mean(1, keepdim=True), int(rng.integers(16, 65))))  # coarse chroma, as in JPEG
+    gain = draw(0.9, 1.1).view(n, 1, 1, 1) * (1 + 0.05 * torch.from_numpy(rng.standard_normal((n, 3, 1, 1)).astype(np.float32)))
+    x = (x - 1).mul_(gain).add_(1)  # the paper stays white
+    rows = some(0.3)
+    x[rows] += torch.randn_like(x[rows]) * draw(0.01, 0.12, len(rows)).view(-1, 1, 1, 1)
+    return x.clamp_(-1, 1)
+
+
+def discolour(x, style, rng, share=0.2):
+    """Grey pictures, their contrast changed: the subject can still be told, the style cannot (-100: no loss)."""
+    rows = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < share))
+    weights = torch.from_numpy(rng.dirichlet([2, 2, 2], len(rows)).astype(np.float32)).view(-1, 3, 1, 1)
+    contrast = torch.from_numpy(rng.uniform(0.7, 2.5, len(rows)).astype(np.float32)).view(-1, 1, 1, 1)
+    x[rows] = ((x[rows] * weights).sum(1, keepdim=True) - 1).mul(contrast).add(1).clamp(-1, 1).expand(-1, 3, -1, -1)
+    style = style.clone()
+    style[rows] = -100
+    return x, style
 
 
 @torch.no_grad()
@@ -138,18 +156,44 @@ def reconstruct(pictures, folder):
     from diffusers import AutoencoderKL
     vae, out, start = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(memory_format=torch.channels_last), [], time.time()
     for i in range(0, len(pictures), 32):
-        x = torch.from_numpy(pictures[i:i + 32]).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            z = vae.encode(x).latent_dist.mean.float()
+            z = vae.encode(scaled(pictures[i:i + 32]).contiguous(memory_format=torch.channels_last)).latent_dist.mean.float()
             y = vae.decode(z + 0.1 * z.std() * torch.randn_like(z)).sample
-        out.append(y.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy())
-    out = np.concatenate(out)
-    print(f"autoencoder reconstructions in {time.time() - start:.0f} s", flush=True)
-    return out
+        out.append(y.float().clamp(-1, 1).add(1).mul(127.5).round().byte().contiguous().numpy())
+    print(f"{len(pictures)} autoencoder reconstructions in {time.time() - start:.0f} s", flush=True)
+    return np.concatenate(out)
 
 
+@torch.no_grad()
+def warm_start(net, folder, x):
+    """Take over folded weights; each batch norm becomes the identity on what its convolution gives for the pictures `x`."""
+    weights, hooks = load_file(folder / "judge.safetensors"), []
+
+    def set_norm(name):
+        def hook(module, inputs):
+            y = module.conv(inputs[0])
+            mean, var = y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False)
+            module.norm.running_mean.copy_(mean)
+            module.norm.running_var.copy_(var)
+            module.norm.weight.copy_((var + module.norm.eps).sqrt())
+            module.norm.bias.copy_(mean + weights[name + ".bias"].float())
+        return hook
+
+    for name, module in net.named_modules():
+        if isinstance(module, Conv):
+            module.conv.weight.copy_(weights[name + ".weight"].float())
+            hooks.append(module.register_forward_pre_hook(set_norm(name)))
+        elif isinstance(module, nn.Linear):
+            module.weight.copy_(weights[name + ".weight"].float())
+            module.bias.copy_(weights[name + ".bias"].float())
+    net(x)
+    for hook in hooks:
+        hook.remove()
+
+
+@torch.no_grad()
 def figures(weights, pictures, subject, style, candidates=None):
-    logits, styles = [torch.cat(v).numpy() for v in zip(*[plain_forward(weights, shrink(pictures[i:i + 256])) for i in range(0, len(pictures), 256)])]
+    logits, styles = [torch.cat(v).numpy() for v in zip(*[plain_forward(weights, to_input(scaled(pictures[i:i + 128]))) for i in range(0, len(pictures), 128)])]
     if candidates is not None:
         keep = np.isin(subject, candidates)
         logits, styles, subject, style = logits[keep][:, candidates], styles[keep], np.searchsorted(candidates, subject[keep]), style[keep]
@@ -159,7 +203,8 @@ def figures(weights, pictures, subject, style, candidates=None):
 
 
 def evaluate(weights, pictures, subject, style, train, test, info, candidates, recon):
-    names, n = info["styles"], len(pictures)
+    """All figures that judge.json reports; `recon` holds the test pictures as the autoencoder gives them back, or None."""
+    names = info["styles"]
     shown = {(int(subject[i]), names[style[i]]) for i in train}
     family = lambda s: next((f for f in FAMILIES if s in f), {s})
     new = np.array([i for i in test if not any((int(subject[i]), s) in shown for s in family(names[style[i]]))])
@@ -170,9 +215,9 @@ def evaluate(weights, pictures, subject, style, train, test, info, candidates, r
         report["candidates"] = figures(weights, pictures[test], subject[test], style[test], candidates)[0] | {"candidates": len(candidates)}
         report["candidates_new_drawings"] = figures(weights, pictures[new], subject[new], style[new], candidates)[0]
     if recon is not None:
-        report["through_autoencoder"] = figures(weights, recon[test], subject[test], style[test])[0]
+        report["through_autoencoder"] = figures(weights, recon, subject[test], style[test])[0]
         if candidates is not None:
-            report["candidates_through_autoencoder"] = figures(weights, recon[test], subject[test], style[test], candidates)[0]
+            report["candidates_through_autoencoder"] = figures(weights, recon, subject[test], style[test], candidates)[0]
     _, guess = figures(weights, pictures[test], subject[test], style[test])
     report["by_style"] = {}
     for k, name in enumerate(names):
@@ -188,33 +233,45 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--art", type=pathlib.Path, required=True, help="folder with art.npz and art.json")
     ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: half of the training pictures pass through it")
+    ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: a part of the training pictures passes through it")
+    ap.add_argument("--vae-share", type=float, default=0.5, help="share of the training pictures that are also shown as it gives them back")
+    ap.add_argument("--init", type=pathlib.Path, help="folder with the judge.safetensors to go on from")
     ap.add_argument("--candidates", type=pathlib.Path, help="JSON list of subject labels: report the figures among these as well")
-    ap.add_argument("--epochs", type=float, default=28)
+    ap.add_argument("--epochs", type=float, default=40)
     ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, default=3e-3)
+    ap.add_argument("--seed", type=int, default=0, help="of the training, not of the test pairs: these stay")
     ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
     ap.add_argument("--compile", action="store_true", help="torch.compile: twice as fast after half a minute")
     args = ap.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     data, info = np.load(args.art / "art.npz"), json.loads((args.art / "art.json").read_text())
-    pictures, subject, style = data["picture"], data["subject"].astype(int), data["style"].astype(int)
+    pictures = np.ascontiguousarray(data["picture"].transpose(0, 3, 1, 2))
+    subject, style = data["subject"].astype(int), data["style"].astype(int)
+    if pictures.shape[2:] != (SIZE, SIZE):
+        raise SystemExit(f"the judge learns from pictures of {SIZE} x {SIZE}, these are {pictures.shape[2:]}")
     order = np.random.default_rng(TEST_SEED).permutation(len(pictures))
     cut = round(TEST_SHARE * len(order))
     test, train = np.sort(order[:cut]), np.sort(order[cut:])
     candidates = np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())]) if args.candidates else None
-    recon = reconstruct(pictures, args.vae) if args.vae else None
+    rng = np.random.default_rng(args.seed)
+    through = np.sort(rng.permutation(train)[:int(args.vae_share * len(train))]) if args.vae else np.empty(0, int)
+    recon = reconstruct(pictures[np.concatenate([test, through])], args.vae) if args.vae else None
+    recon_row = np.full(len(pictures), -1)
+    recon_row[through] = np.arange(len(test), len(test) + len(through))
 
     net = Net(len(info["subjects"]), len(info["styles"])).to(memory_format=torch.channels_last)
+    if args.init:
+        warm_start(net, args.init, to_input(augment(scaled(pictures[train[::40]]), rng)))
     forward = torch.compile(net) if args.compile else net
     decay = [p for p in net.parameters() if p.ndim > 1]
     opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0}],
                             args.lr, betas=(0.9, 0.98), fused=True)
     steps = int(args.epochs * len(train) / args.batch)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps, pct_start=0.15)
-    rng, queue, start, run = np.random.default_rng(0), np.empty(0, int), time.time(), []
+    queue, start, run = np.empty(0, int), time.time(), []
     print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
     for step in range(1, steps + 1):
         if len(queue) < args.batch:
@@ -222,33 +279,34 @@ def main():
         rows, queue = np.sort(queue[:args.batch]), queue[args.batch:]
         batch = pictures[rows]
         if recon is not None:
-            through = rng.random(len(rows)) < 0.5
-            batch[through] = recon[rows[through]]
-        x = augment(shrink(batch), rng).contiguous(memory_format=torch.channels_last)
+            swap = (recon_row[rows] >= 0) & (rng.random(len(rows)) < 0.6)
+            batch[swap] = recon[recon_row[rows[swap]]]
+        x, wanted = discolour(augment(scaled(batch), rng), torch.from_numpy(style[rows]), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            subjects, styles = forward(x)
-        loss = (F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.1)
-                + F.cross_entropy(styles.float(), torch.from_numpy(style[rows]), label_smoothing=0.05))
+            subjects, styles = forward(to_input(x))
+        loss = (F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.05)
+                + F.cross_entropy(styles.float(), wanted, label_smoothing=0.02))
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
         plan.step()
         run.append(loss.item())
         if step % 100 == 0:
-            print(f"step {step}/{steps} loss {np.mean(run):.3f} {step * args.batch / (time.time() - start):.0f} pictures/s", flush=True)
+            print(f"step {step}/{steps} loss {np.mean(run):.3f} {step * args.batch / (time.time() - start):.0f} pictures/s, CPU {time.process_time() / 60:.1f} min", flush=True)
             run = []
-    minutes = (time.time() - start) / 60
+    minutes = time.process_time() / 60
 
     weights = fold(net.eval())
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, args.out / "judge.safetensors", metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
     with torch.no_grad():
-        report = evaluate(weights, pictures, subject, style, train, test, info, candidates, recon)
+        report = evaluate(weights, pictures, subject, style, train, test, info, candidates, None if recon is None else recon[:len(test)])
     compact = lambda v: json.dumps(v, separators=(",", ":"))
     fields = dict(size=SIZE, blocks=list(BLOCKS), styles=info["styles"], subjects=info["subjects"], heldout=report,
                   heldout_pairs=[[int(subject[i]), int(style[i])] for i in test],
                   recipe=f"{steps} steps of {args.batch} pictures, AdamW at {args.lr:g}, one cycle, label smoothing"
-                         + (", half of the pictures through the autoencoder" if args.vae else "") + f"; {minutes:.0f} minutes on one CPU core",
+                         + (f", {len(through)} pictures also through the autoencoder" if args.vae else "") + f"; {minutes:.0f} minutes of CPU time"
+                  + (", from the weights of an earlier run" if args.init else ""),
                   licences=LICENCES)
     (args.out / "judge.json").write_text("{\n" + ",\n".join(f" {compact(k)}: {compact(v)}" for k, v in fields.items()) + "\n}\n")
     print(json.dumps(report, indent=1))

@@ -15,19 +15,19 @@ class Embedding(jt.nn.Module):
 
 
 class CLIPAttention(jt.nn.Module):
-    """Causal self-attention. A LoRA on any of the four projections follows `lora_scale`, one factor a row."""
+    """Self-attention, causal for text. A LoRA on any of the four projections follows `lora_scale`, one factor a row."""
 
-    def __init__(self, size: int, heads: int):
-        self.heads = heads
+    def __init__(self, size: int, heads: int, causal: bool):
+        self.heads, self.causal = heads, causal
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(size, size) for _ in range(4))
 
     def execute(self, x, lora_scale):
         q, k, v = (p(x, lora_scale) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(attention(q, k, v, self.heads, causal=True), lora_scale)
+        return self.out_proj(attention(q, k, v, self.heads, causal=self.causal), lora_scale)
 
 
 class CLIPMLP(jt.nn.Module):
-    def __init__(self, config: ClipTextConfig):
+    def __init__(self, config):
         self.activation = {"gelu": gelu, "quick_gelu": quick_gelu}[config.hidden_act]
         self.fc1 = Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, config.hidden_size)
@@ -37,13 +37,15 @@ class CLIPMLP(jt.nn.Module):
 
 
 class CLIPEncoderLayer(jt.nn.Module):
-    def __init__(self, config: ClipTextConfig):
-        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads)
+    """One layer of the text or the vision tower; `config` has hidden_size, intermediate_size, num_attention_heads, hidden_act."""
+
+    def __init__(self, config, causal: bool = True):
+        self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads, causal)
         self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = CLIPMLP(config)
 
-    def execute(self, x, lora_scale):
+    def execute(self, x, lora_scale=None):
         x = x + self.self_attn(self.layer_norm1(x), lora_scale)
         return x + self.mlp(self.layer_norm2(x))
 
@@ -64,8 +66,8 @@ class CLIPTextEmbeddings(jt.nn.Module):
 
 
 class CLIPEncoder(jt.nn.Module):
-    def __init__(self, config: ClipTextConfig):
-        self.layers = jt.nn.ModuleList([CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+    def __init__(self, config, causal: bool = True):
+        self.layers = jt.nn.ModuleList([CLIPEncoderLayer(config, causal) for _ in range(config.num_hidden_layers)])
 
 
 class CLIPTextTransformer(jt.nn.Module):

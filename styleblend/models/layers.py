@@ -42,7 +42,11 @@ class Conv2d(jt.nn.Module):
 
 
 class GroupNorm(jt.nn.Module):
-    """Group norm (Wu & He 2018). The variance is that of the centred values: E[x^2] - E[x]^2 loses digits in fp32."""
+    """Group norm (Wu & He 2018) of (rows, channels, height, width).
+
+    The variance is that of the centred values: E[x^2] - E[x]^2 loses digits in fp32. Means are taken over each pixel row,
+    then over those: one running fp32 sum over a whole 768 px group would be wrong by a part in a thousand.
+    """
 
     def __init__(self, groups: int, channels: int, eps: float):
         self.groups, self.eps = groups, eps
@@ -50,9 +54,9 @@ class GroupNorm(jt.nn.Module):
 
     def execute(self, x):
         rows, channels = x.shape[:2]
-        grouped = x.reshape(rows, self.groups, -1)
-        centred = grouped - grouped.mean(dim=2, keepdims=True)
-        scale = 1 / jt.sqrt((centred * centred).mean(dim=2, keepdims=True) + self.eps)
+        grouped = x.reshape(rows, self.groups, -1, x.shape[-1])
+        centred = grouped - grouped.mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
+        scale = 1 / jt.sqrt((centred * centred).mean(dim=3, keepdims=True).mean(dim=2, keepdims=True) + self.eps)
         y = (centred * scale).reshape(rows, channels, -1)
         return (y * self.weight.reshape(1, -1, 1) + self.bias.reshape(1, -1, 1)).reshape(x.shape)
 

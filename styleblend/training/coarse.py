@@ -11,6 +11,7 @@ from styleblend.pipeline import COARSE, StyleBlendPipeline, article
 from styleblend.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.style import save_part
+from styleblend.training.clip_filter import nearest_look_alikes
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.samples import grid_writer
@@ -21,15 +22,17 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     """Learn the coarse part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     As in the published Jittor release: the loss is on the look-alikes with the prompt that holds <C>; <C> keeps the
-    embedding of its initial token, only the LoRA learns. The pipeline's style is replaced.
+    embedding of its initial token, only the LoRA learns. Uses the pipeline up: its VAE encoder is freed.
     """
     base, config, stage = pipeline.base, settings.training, settings.training.coarse
     folder = Path(settings.adapters) / name
     pictures = style_pictures(Path(settings.data) / name)
     pipeline.set_style(None)
     files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed)
+    files = nearest_look_alikes(pictures, files, config.look_alikes)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
     cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
+    base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
     token = base.tokenizer().id_of(config.initial_coarse)
     vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].numpy().reshape(-1)

@@ -20,7 +20,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     Latents are encoded once. Only the row of <F> learns in the first stage: the token table is no parameter. In the second
-    the texts are encoded once too. The pipeline's style is replaced.
+    the texts are encoded once too. Uses the pipeline up: its encoders are freed when their work is done.
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
@@ -28,6 +28,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
     cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror)
+    base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
     ids = pipeline.tokenizer.encode([FINE.prompt.format(prompt=article(p.caption)) for p in pictures])
     identity = f"{base.fingerprint()} {[p.caption for p in pictures]}"
 
@@ -58,10 +59,12 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
     with jt.no_grad():
         texts = base.text_encoder(ids, pipeline.placeholders).numpy()
+    fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True)
+    base.text_encoder = None  # every text of the second stage is encoded
     lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
     fine = train("lora", config.lora, lora.parameters(base.unet),
                  lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
-                 folder / "training", config.seed, config.save_every, identity, config.sample_every, grids)
+                 folder / "training", config.seed, config.save_every, identity, config.sample_every, fine_grids)
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: row.numpy()[0]}, metadata)
     save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})

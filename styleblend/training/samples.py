@@ -11,17 +11,27 @@ from styleblend.pipeline import Branch, StyleBlendPipeline, article
 from styleblend.settings import RunSettings
 
 
-def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: Sequence[Branch], seeds: Sequence[int] = (0, 1)) -> Callable:
-    """A function that draws the config's sample prompts with the networks as they are now, and writes them to a path."""
-    prompts = [p for p in settings.training.sample_prompts for _ in seeds]
-    every = list(seeds) * len(settings.training.sample_prompts)
+def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: Sequence[Branch], seeds: Sequence[int] = (0, 1),
+                frozen_text: bool = False) -> Callable:
+    """A function that draws the config's sample prompts with the networks as they are then, and writes them to a path.
+
+    `frozen_text` encodes the prompts here and now, once: the text encoder may be freed afterwards.
+    """
+    sampling, branches = settings.sampling, tuple(branches)
+    jobs = [(prompt, seed) for prompt in settings.training.sample_prompts for seed in seeds]
+    batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
+
+    def encode(batch):
+        return pipeline.encode_for([article(prompt) for prompt, _ in batch], sampling, branches)
+
+    texts = [encode(batch) for batch in batches] if frozen_text else [None] * len(batches)
 
     def write(path: Path) -> None:
         pictures = []
-        for begin in range(0, len(prompts), settings.sampling.batch):
-            part = slice(begin, begin + settings.sampling.batch)
-            pictures += list(pipeline.generate([article(p) for p in prompts[part]], every[part], settings.sampling, settings.blend, tuple(branches)))
-        cells = [(f"{p} {s}", Image.fromarray(x)) for p, s, x in zip(prompts, every, pictures)]
+        for batch, text in zip(batches, texts):
+            phrases, numbers = [article(prompt) for prompt, _ in batch], [seed for _, seed in batch]
+            pictures += list(pipeline.generate(phrases, numbers, sampling, settings.blend, branches, text=text))
+        cells = [(f"{prompt} {seed}", Image.fromarray(pixels)) for (prompt, seed), pixels in zip(jobs, pictures)]
         save_png(path, contact_sheet([cells[i:i + len(seeds)] for i in range(0, len(cells), len(seeds))]))
 
     return write

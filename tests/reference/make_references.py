@@ -329,7 +329,7 @@ def make_gradients() -> dict:
 
     ids = seeded.token_ids("gradients/ids", rows, vocabulary)
     ids[:, 5] = vocabulary
-    x0, eps = inputs("gradients", (rows, 4, 8, 8), (rows, 4, 8, 8))
+    x0, eps = inputs("gradients", (rows, 4, 16, 16), (rows, 4, 16, 16))
     t = torch.tensor(seeded.GRADIENT_TIMES)
     scheduler = diffusers.DDIMScheduler(**seeded.SCHEDULE, prediction_type="v_prediction")
     with torch.enable_grad():

@@ -83,10 +83,13 @@ def train_vae(args):
     vae = new_vae(tuple(args.vae_channels)).to(device).to(memory_format=torch.channels_last)
     with torch.no_grad():  # begin almost without noise: from a deviation of 1 the decoder first learns to ignore the latent, and stays there
         vae.quant_conv.bias[vae.config.latent_channels:] = -6
-    opt = torch.optim.AdamW(vae.parameters(), args.lr or 1e-3, weight_decay=1e-4, fused=True)
+    # the mean colour of every 8x8 patch must be readable from its latent by one linear layer: else a short training finds shape and
+    # brightness, and no gradient leads it to the hues that it has left out
+    probe = torch.nn.Conv2d(vae.config.latent_channels, 3, 1).to(device)
+    opt = torch.optim.AdamW([*vae.parameters(), *probe.parameters()], args.lr or 1e-3, weight_decay=1e-4, fused=True)
     state, step = args.out / "vae.pt", 0
     if state.exists():
-        s = torch.load(state, map_location=device); vae.load_state_dict(s["model"]); opt.load_state_dict(s["opt"]); step = s["step"]
+        s = torch.load(state, map_location=device); vae.load_state_dict(s["model"]); probe.load_state_dict(s["probe"]); opt.load_state_dict(s["opt"]); step = s["step"]
     rng, crop, clock = np.random.default_rng(step), args.crop, Clock(args.minutes, args.lr or 1e-3)
     while not clock.done():
         rows = rng.integers(0, len(pictures), args.batch)
@@ -101,17 +104,17 @@ def train_vae(args):
             out = vae.decode(posterior.mean + posterior.std * torch.randn_like(posterior.mean)).sample
         out, diff = out.float(), out.float() - image
         edges = sum((torch.diff(out, dim=d) - torch.diff(image, dim=d)).abs().mean() for d in (2, 3))
-        # hue costs few of the plain error's units, so a short training would leave a colour axis out: it gets a term of its own
-        colour = (diff - diff.mean(1, keepdim=True)).abs().mean() + F.avg_pool2d(diff, 8).abs().mean()
-        loss = diff.abs().mean() + diff.pow(2).mean() + edges + 2 * colour + 1e-6 * posterior.kl().mean()
+        read = (probe(posterior.mean.float()) - F.avg_pool2d(image, 8)).abs().mean()
+        hue = (diff - diff.mean(1, keepdim=True)).abs().mean()
+        loss = diff.abs().mean() + diff.pow(2).mean() + edges + 2 * hue + 2 * read + 1e-6 * posterior.kl().mean()
         opt.zero_grad(set_to_none=True); loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0); opt.step(); step += 1
         if step % args.log == 0:
             psnr = -10 * math.log10(diff.detach().pow(2).mean().item() / 4)
-            print(f"vae step {step} loss {loss.item():.4f} psnr {psnr:.2f} lr {clock.lr(step):.1e}", flush=True)
+            print(f"vae step {step} loss {loss.item():.4f} hue {hue.item():.4f} psnr {psnr:.2f} lr {clock.lr(step):.1e}", flush=True)
         if step % (args.log * 10) == 0:
-            checkpoint(state, model=vae.state_dict(), opt=opt.state_dict(), step=step)
-    checkpoint(state, model=vae.state_dict(), opt=opt.state_dict(), step=step)
+            checkpoint(state, model=vae.state_dict(), probe=probe.state_dict(), opt=opt.state_dict(), step=step)
+    checkpoint(state, model=vae.state_dict(), probe=probe.state_dict(), opt=opt.state_dict(), step=step)
     vae.save_pretrained(args.out / "base" / "vae")
 
 

@@ -1,0 +1,73 @@
+"""A tiny base of Stable Diffusion 2.1's structure, with random weights: enough for every test of loading, control and sampling."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reference import seeded
+
+ROOT = Path(__file__).parent.parent
+TEXT = {**seeded.TEXT, "vocab_size": 49408}
+
+
+def tokenizer_folder() -> Path:
+    """CLIP's vocabulary is 1.5 MB: it is borrowed from a base that is there."""
+    for folder in (ROOT / "checkpoints" / "mini" / "base" / "tokenizer", Path(os.environ.get("STYLEBLEND_GOLDEN", "nowhere")) / "base" / "tokenizer"):
+        if (folder / "vocab.json").is_file():
+            return folder
+    pytest.skip("no tokenizer: neither checkpoints/mini/base nor STYLEBLEND_GOLDEN is there")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A diffusers folder; tests that change it copy it first."""
+    from styleblend import weights
+    from styleblend.config import ClipTextConfig, UNetConfig, VaeConfig
+    from styleblend.models.clip_text import CLIPTextModel
+    from styleblend.models.unet import UNet2DConditionModel
+    from styleblend.models.vae import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    shutil.copytree(tokenizer_folder(), folder / "tokenizer")
+    for part, name, config, network in (
+            ("unet", "diffusion_pytorch_model", seeded.UNET, UNet2DConditionModel(UNetConfig(**seeded.UNET))),
+            ("vae", "diffusion_pytorch_model", seeded.VAE, AutoencoderKL(VaeConfig(**seeded.VAE))),
+            ("text_encoder", "model", TEXT, CLIPTextModel(ClipTextConfig(**TEXT)))):
+        tensors = {key: seeded.weight(f"{part}/{key}", tuple(p.shape)) for key, p in weights.parameters(network).items()}
+        weights.write_safetensors(folder / part / f"{name}.safetensors", tensors)
+        (folder / part / "config.json").write_text(json.dumps(config))
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({**seeded.SCHEDULE, "prediction_type": "v_prediction"}))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_folder):
+    """The folder, loaded. A test that puts a LoRA in takes it out again."""
+    from styleblend.base import load_base
+
+    return load_base(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_style(tiny_base):
+    """Made-up adapters that change the tiny base's pictures."""
+    from styleblend import lora
+    from styleblend.style import Style
+
+    def random_lora(network, pattern, rank=2):
+        found = {}
+        for path, linear in lora.targets(network, pattern):
+            for end, shape in (("down", (rank, linear.in_features)), ("up", (linear.out_features, rank))):
+                found[f"{path}.lora.{end}.weight"] = seeded.weight(f"style/{path}.{end}", shape) * np.float32(0.5)
+        return found
+
+    width = TEXT["hidden_size"]
+    return Style("tiny", seeded.values("style/coarse", (width,)), seeded.values("style/fine", (width,)),
+                 random_lora(tiny_base.text_encoder, lora.TEXT_TARGETS), random_lora(tiny_base.unet, lora.UNET_TARGETS))

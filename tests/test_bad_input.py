@@ -1,0 +1,149 @@
+"""Whatever a user gets wrong: one sentence on stderr, exit code 2, nothing half-written."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from styleblend.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def world(tmp_path, tiny_base):
+    """A config with a tiny base, one style with two pictures and two prompts, no adapters yet."""
+    style = tmp_path / "data" / "dots"
+    (style / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("red_apple", "boat"):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(style / "images" / f"{name}.png")
+    (style / "prompt.json").write_text(json.dumps({"0": "Cat", "1": "Owl"}))
+    settings = dict(base=str(tiny_base), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"), look_alikes=str(tmp_path / "look"),
+                    output=str(tmp_path / "result"), sampling=dict(steps=2, width=64, height=64, guidance=3.0, output=None, batch=2),
+                    training=dict(look_alikes=dict(steps=2, candidates=2, keep=2), coarse=dict(steps=2, lr=1e-3, rank=2),
+                                  inversion=dict(steps=2, lr=1e-2, flip=True), lora=dict(steps=2, lr=1e-3, rank=2, flip=True), sample_every=0))
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def change(path, **changes):
+    """Rewrite single settings; dots separate levels."""
+    settings = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        here = settings
+        for group in groups:
+            here = here[group]
+        here[last] = value
+    path.write_text(yaml.safe_dump(settings))
+
+
+def refused(capsys, *argv):
+    """Run a command that must be refused; its one sentence."""
+    assert main([str(a) for a in argv]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("styleblend: ") and len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize("key, value, words", [
+    ("sampling__stepz", 3, "did you mean steps?"),
+    ("sampling__sampler", "ddpm", "sampler"),
+    ("sampling__steps", 0, "steps"),
+    ("training__lora__lr", "fast", "lr"),
+    ("outptu", "x", "did you mean output?"),
+])
+def test_config(world, capsys, key, value, words):
+    change(world, **{key: value})
+    assert words in refused(capsys, "test", "--config", world)
+
+
+def test_config_is_missing_or_no_yaml(world, capsys):
+    assert "does not exist" in refused(capsys, "test", "--config", "nowhere.yaml")
+    world.write_text("a: [1")
+    assert "YAML" in refused(capsys, "test", "--config", world)
+
+
+def test_missing_base_names_known_copies(world, capsys):
+    change(world, base="nowhere")
+    assert "sd2-community" in refused(capsys, "train", "fine", "--config", world)
+
+
+def test_wrong_base(world, capsys, tmp_path):
+    """Stable Diffusion 1.5: text width 768, no linear projections."""
+    base = tmp_path / "sd15"
+    shutil.copytree(yaml.safe_load(world.read_text())["base"], base)
+    for part in ("unet", "text_encoder"):
+        config = json.loads((base / part / "config.json").read_text())
+        config.update(dict(cross_attention_dim=768) if part == "unet" else dict(hidden_size=768))
+        (base / part / "config.json").write_text(json.dumps(config))
+    change(world, base=str(base))
+    assert "1.x" in refused(capsys, "train", "fine", "--config", world)
+
+
+def test_style_without_pictures(world, capsys, tmp_path):
+    for path in (tmp_path / "data" / "dots" / "images").iterdir():
+        path.unlink()
+    assert "no pictures" in refused(capsys, "train", "all", "--config", world)
+
+
+def test_unreadable_picture_is_named(world, capsys, tmp_path):
+    (tmp_path / "data" / "dots" / "images" / "boat.png").write_bytes(b"not a picture")
+    assert "boat.png" in refused(capsys, "train", "fine", "--config", world)
+    assert not list((tmp_path / "adapters").rglob("*.safetensors"))
+
+
+def test_no_prompt_json(world, capsys, tmp_path):
+    (tmp_path / "data" / "dots" / "prompt.json").unlink()
+    assert "prompt.json" in refused(capsys, "test", "--config", world, "--styles", "dots")
+
+
+@pytest.mark.parametrize("name", ["../dots", "a/b", "..", ".hidden"])
+def test_names_that_leave_their_folder(world, capsys, name):
+    assert "name" in refused(capsys, "test", "--config", world, "--styles", name)
+    assert "name" in refused(capsys, "train", "fine", "--config", world, "--styles", name)
+    assert "name" in refused(capsys, "test", "--config", world, "--styles", "dots", "--prompts", f"Cat,{name}")
+
+
+def test_untrained_style_says_which_script(world, capsys):
+    assert "train" in refused(capsys, "test", "--config", world)
+    assert "train_coarse_style.sh" in refused(capsys, "test", "--config", world, "--styles", "dots")
+
+
+@pytest.mark.parametrize("which", ["0/2", "3/2", "x", "1"])
+def test_shard(world, capsys, which, tmp_path):
+    assert "--shard" in refused(capsys, "test", "--config", world, "--styles", "dots", "--shard", which)
+
+
+def test_full_disk_leaves_nothing_torn(tmp_path):
+    """A file size limit stands in for a full disk: the same error, from the same call."""
+    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from styleblend.weights import write_safetensors\nimport numpy as np\nfrom styleblend.errors import StyleBlendError\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            "try:\n    write_safetensors(sys.argv[1], {'a': np.zeros(9999, np.float32)})\nexcept StyleBlendError as error:\n    print(error); sys.exit(2)")
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.safetensors")], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 2 and "could not be written" in run.stdout, run.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_long_prompt_is_cut_with_a_warning(tiny_base):
+    from styleblend.tokens import Tokenizer
+    tokenizer = Tokenizer(Path(tiny_base) / "tokenizer")
+    with pytest.warns(UserWarning, match="left out: 'word"):
+        ids = tokenizer.encode(["word " * 90])
+    assert ids.shape == (1, 77) and ids[0, -1] == tokenizer.ids("")[-1]
+
+
+def test_placeholder_that_is_a_word(tiny_base):
+    from styleblend.errors import StyleBlendError
+    from styleblend.tokens import Tokenizer
+    with pytest.raises(StyleBlendError, match="already knows"):
+        Tokenizer(Path(tiny_base) / "tokenizer", ["cat</w>"])

@@ -1,0 +1,134 @@
+"""Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from styleblend import lora
+from styleblend.base import load_base
+from styleblend.cli import main
+from styleblend.runtime import jt
+from styleblend.settings import StageSettings
+from styleblend.training.optimiser import AdamW
+from test_bad_input import world  # noqa: F401  (a fixture)
+
+ROOT = Path(__file__).parents[1]
+MINI = ROOT / "checkpoints" / "mini" / "base"
+
+
+def test_adamw_is_pytorchs():
+    """Three steps on f(x) = sum(a x^2), by hand in float64 (Loshchilov & Hutter 2019, algorithm 2)."""
+    settings = StageSettings(steps=3, lr=0.1, weight_decay=0.05, decay=0.5, decay_every=2)
+    a, start = np.array([1.0, -2.0, 3.0]), np.array([0.5, 1.5, -1.0])
+    x = jt.array(start.astype(np.float32))
+    optimiser = AdamW({"x": x}, settings)
+    for _ in range(3):
+        optimiser.update((jt.array(a.astype(np.float32)) * x * x).sum())
+    p, m, v = start.copy(), 0, 0
+    for t in range(1, 4):
+        lr, g = 0.1 * 0.5 ** ((t - 1) // 2), 2 * a * p
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        p = p * (1 - lr * 0.05) - lr * (m / (1 - 0.9 ** t)) / (np.sqrt(v / (1 - 0.999 ** t)) + 1e-8)
+    np.testing.assert_allclose(x.numpy(), p, rtol=2e-6)
+
+
+def test_only_adapters_change_and_all_files_come_out(world, tmp_path):  # noqa: F811
+    base = Path(yaml.safe_load(world.read_text())["base"])
+    before = {p: p.read_bytes() for p in base.rglob("*.safetensors")}
+    assert main(["train", "all", "--config", str(world)]) == 0
+    assert before == {p: p.read_bytes() for p in base.rglob("*.safetensors")}
+    made = sorted(p.name for p in (tmp_path / "adapters" / "dots").glob("*.safetensors"))
+    assert made == ["dots_coarse_style_embeds.safetensors", "dots_fine_style_embeds.safetensors",
+                    "dots_text_encoder_lora.safetensors", "dots_unet_lora.safetensors"]
+    assert len(list((tmp_path / "look" / "dots").glob("*.png"))) == 4
+    assert (tmp_path / "adapters" / "dots" / "training" / "fine-loss.png").is_file()
+
+    assert main(["test", "--config", str(world)]) == 0
+    result = tmp_path / "result"
+    first = {p.name: p.read_bytes() for p in (result / "dots").glob("*.png")}
+    assert sorted(first) == ["Cat.png", "Owl.png"] and (result / "index.html").is_file() and (result / "dots.png").is_file()
+    # a torn picture is drawn again, a whole one is left alone; batches and shards draw the same
+    (result / "dots" / "Cat.png").write_bytes(first["Cat.png"][:200])
+    assert main(["test", "--config", str(world), "--batch", "1", "--shard", "1/2"]) == 0
+    assert main(["test", "--config", str(world), "--batch", "1", "--shard", "2/2", "--overwrite"]) == 0
+    for name, data in first.items():
+        import io
+        again, once = (np.asarray(Image.open(io.BytesIO(d)), int) for d in ((result / "dots" / name).read_bytes(), data))
+        assert np.abs(again - once).max() <= 1
+
+
+@pytest.mark.parametrize("stage, part", [("lora", "fine"), ("coarse", "coarse")])
+def test_a_killed_run_resumes_exactly(world, tmp_path, stage, part):  # noqa: F811
+    """Bit for bit the adapters of a run that was never killed."""
+    settings = yaml.safe_load(world.read_text())
+    settings["training"]["save_every"] = 3
+    settings["training"][stage]["steps"] = 8
+    whole, killed = dict(settings, adapters=str(tmp_path / "whole")), dict(settings, adapters=str(tmp_path / "killed"))
+    for name, s in (("whole", whole), ("killed", killed)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(s))
+    assert main(["train", part, "--config", str(tmp_path / "whole.yaml")]) == 0
+    state = tmp_path / "killed" / "dots" / "training" / f"{stage}.safetensors"
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", part, "--config", str(tmp_path / "killed.yaml")], cwd=ROOT,
+                               stderr=subprocess.PIPE)
+    end = time.time() + 240
+    while not state.exists() and process.poll() is None and time.time() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert state.exists()
+    assert main(["train", part, "--config", str(tmp_path / "killed.yaml")]) == 0
+    for path in (tmp_path / "whole" / "dots").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "killed" / "dots" / path.name).read_bytes(), path.name
+
+
+def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):  # noqa: F811
+    assert main(["train", "fine", "--config", str(world)]) == 0
+    settings = yaml.safe_load(world.read_text())
+    settings["training"]["lora"]["lr"] = 0.5
+    world.write_text(yaml.safe_dump(settings))
+    (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").unlink()
+    assert main(["train", "fine", "--config", str(world)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["train", "fine", "--config", str(world), "--overwrite"]) == 0
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="checkpoints/mini/base is not there")
+def test_learning_is_real():
+    """On a style that the base never saw, the loss on pictures that the training never saw goes down."""
+    from styleblend.pictures import style_pictures
+    from styleblend.pipeline import FINE, StyleBlendPipeline, article
+    from styleblend.training.latents import LatentCache
+    base = load_base(MINI)
+    pipeline = StyleBlendPipeline(base)
+    pictures = style_pictures(sorted((ROOT / "data" / "mini").glob("*/images"))[0].parent)
+    cache = LatentCache(base, [p.path for p in pictures], 128, 128, mirror=False)
+    texts = base.text_encoder(pipeline.tokenizer.encode([FINE.prompt.format(prompt=article(p.caption)) for p in pictures]), pipeline.placeholders).numpy()
+    train, held = np.arange(len(pictures) - 2), np.arange(len(pictures) - 2, len(pictures))
+
+    def loss(rng, index):
+        x0 = jt.array(cache.sample(rng, index))
+        eps, t = jt.array(rng.standard_normal(x0.shape).astype(np.float32)), rng.integers(0, 1000, len(index))
+        output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), jt.array(texts[index]))
+        return base.schedule.loss(output, x0, eps, t)
+
+    def held_loss():
+        with jt.no_grad():
+            return np.mean([loss(np.random.default_rng(i), np.repeat(held, 4)).item() for i in range(8)])
+
+    lora.inject(base.unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
+    optimiser, before = AdamW(lora.parameters(base.unet), StageSettings(steps=60, lr=1e-3)), held_loss()
+    for step in range(60):
+        rng = np.random.default_rng([7, step])
+        value = loss(rng, rng.choice(train, 4))
+        optimiser.update(value)
+        value.item()
+    after = held_loss()
+    print(f"loss on held-out pictures {before:.4f} -> {after:.4f}")
+    assert after < 0.97 * before
