@@ -81,7 +81,7 @@ def vae_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     return renamed
 
 
-@dataclass
+@dataclass(repr=False)
 class Base:
     """Networks, tokenizer and noise schedule of one base."""
 

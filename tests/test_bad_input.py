@@ -25,7 +25,7 @@ def world(tmp_path, tiny_base):
     for name in ("red_apple", "boat"):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(style / "images" / f"{name}.png")
     (style / "prompt.json").write_text(json.dumps({"0": "Cat", "1": "Owl"}))
-    settings = dict(base=str(tiny_base), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"), look_alikes=str(tmp_path / "look"),
+    settings = dict(base=str(tiny_base.folder), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"), look_alikes=str(tmp_path / "look"),
                     output=str(tmp_path / "result"), sampling=dict(steps=2, width=64, height=64, guidance=3.0, output=None, batch=2),
                     training=dict(look_alikes=dict(steps=2, candidates=2, keep=2), coarse=dict(steps=2, lr=1e-3, rank=2),
                                   inversion=dict(steps=2, lr=1e-2, flip=True), lora=dict(steps=2, lr=1e-3, rank=2, flip=True), sample_every=0))
@@ -136,7 +136,7 @@ def test_full_disk_leaves_nothing_torn(tmp_path):
 
 def test_long_prompt_is_cut_with_a_warning(tiny_base):
     from styleblend.tokens import Tokenizer
-    tokenizer = Tokenizer(Path(tiny_base) / "tokenizer")
+    tokenizer = Tokenizer(tiny_base.folder / "tokenizer")
     with pytest.warns(UserWarning, match="left out: 'word"):
         ids = tokenizer.encode(["word " * 90])
     assert ids.shape == (1, 77) and ids[0, -1] == tokenizer.ids("")[-1]
@@ -146,4 +146,4 @@ def test_placeholder_that_is_a_word(tiny_base):
     from styleblend.errors import StyleBlendError
     from styleblend.tokens import Tokenizer
     with pytest.raises(StyleBlendError, match="already knows"):
-        Tokenizer(Path(tiny_base) / "tokenizer", ["cat</w>"])
+        Tokenizer(tiny_base.folder / "tokenizer", ["cat</w>"])

@@ -51,7 +51,7 @@ class Judge:
               candidates: Optional[Sequence[str]] = None) -> Dict[str, float]:
         """The fractions of `pictures` that show their subject (among the best one, the best five) and are drawn in their style.
 
-        `candidates` limits the subjects among which the judge chooses.
+        `candidates` limits the subjects among which the judge chooses. Upper and lower case are the same.
         """
         for given in (subjects, styles):
             if given is not None and len(given) != len(pictures):
@@ -68,11 +68,11 @@ class Judge:
 
     @staticmethod
     def _index(names: Sequence[str], known: List[str]) -> np.ndarray:
-        place = {name: i for i, name in enumerate(known)}
-        unknown = sorted(set(names) - set(place))
+        place = {name.lower(): i for i, name in enumerate(known)}
+        unknown = sorted(name for name in set(names) if name.lower() not in place)
         if unknown:
-            raise ValueError(f"the judge does not know {', '.join(map(repr, unknown[:5]))}")
-        return np.array([place[name] for name in names], int)
+            raise ValueError(f"the judge has no such label to choose: {', '.join(map(repr, unknown[:5]))}")
+        return np.array([place[name.lower()] for name in names], int)
 
     def _prepare(self, pictures: np.ndarray) -> np.ndarray:
         """As in training: area averages of side `size` in -1..1, then every 2 x 2 block of pixels as 12 channels."""

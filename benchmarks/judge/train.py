@@ -25,7 +25,7 @@ TEST_SHARE, TEST_SEED = 0.1, 2
 FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
             {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
 LICENCES = ("Trained on Noto Emoji and its first version (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji in four variants (MIT), OpenMoji and "
-            "OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (Apache-2.0) and "
+            "OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (CC-BY-4.0) and "
             "Streamline Emojis (CC-BY-4.0); labels by emojibase (MIT).")
 
 
@@ -208,8 +208,8 @@ def evaluate(weights, pictures, subject, style, train, test, info, candidates, r
     shown = {(int(subject[i]), names[style[i]]) for i in train}
     family = lambda s: next((f for f in FAMILIES if s in f), {s})
     new = np.array([i for i in test if not any((int(subject[i]), s) in shown for s in family(names[style[i]]))])
-    report = {"all": figures(weights, pictures[test], subject[test], style[test])[0],
-              "new_drawings": figures(weights, pictures[new], subject[new], style[new])[0]}
+    report, guess = figures(weights, pictures[test], subject[test], style[test])
+    report["new_drawings"] = figures(weights, pictures[new], subject[new], style[new])[0]
     report["new_drawings"]["meaning"] = "held-out pictures whose drawing was not seen in a sister style either"
     if candidates is not None:
         report["candidates"] = figures(weights, pictures[test], subject[test], style[test], candidates)[0] | {"candidates": len(candidates)}
@@ -218,7 +218,6 @@ def evaluate(weights, pictures, subject, style, train, test, info, candidates, r
         report["through_autoencoder"] = figures(weights, recon, subject[test], style[test])[0]
         if candidates is not None:
             report["candidates_through_autoencoder"] = figures(weights, recon, subject[test], style[test], candidates)[0]
-    _, guess = figures(weights, pictures[test], subject[test], style[test])
     report["by_style"] = {}
     for k, name in enumerate(names):
         rows = test[style[test] == k]
@@ -229,6 +228,15 @@ def evaluate(weights, pictures, subject, style, train, test, info, candidates, r
     return report
 
 
+def write_reference(folder, pictures, subject, style, test, info, path, count=10):
+    """Held-out pictures and PyTorch's logits for them, in fp32 from the exported weights: what tests/test_judge.py compares with."""
+    rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
+    with torch.no_grad():
+        logits = plain_forward(load_file(folder / "judge.safetensors"), to_input(scaled(pictures[rows])))
+    np.savez_compressed(path, pictures=pictures[rows].transpose(0, 2, 3, 1), subject_logits=logits[0].numpy(), style_logits=logits[1].numpy(),
+                        subjects=[info["subjects"][i] for i in subject[rows]], styles=[info["styles"][i] for i in style[rows]])
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--art", type=pathlib.Path, required=True, help="folder with art.npz and art.json")
@@ -237,6 +245,7 @@ def main():
     ap.add_argument("--vae-share", type=float, default=0.5, help="share of the training pictures that are also shown as it gives them back")
     ap.add_argument("--init", type=pathlib.Path, help="folder with the judge.safetensors to go on from")
     ap.add_argument("--candidates", type=pathlib.Path, help="JSON list of subject labels: report the figures among these as well")
+    ap.add_argument("--reference", type=pathlib.Path, help="train nothing: write this file for tests/test_judge.py from the weights in --out")
     ap.add_argument("--epochs", type=float, default=40)
     ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, default=3e-3)
@@ -255,6 +264,8 @@ def main():
     order = np.random.default_rng(TEST_SEED).permutation(len(pictures))
     cut = round(TEST_SHARE * len(order))
     test, train = np.sort(order[:cut]), np.sort(order[cut:])
+    if args.reference:
+        return write_reference(args.out, pictures, subject, style, test, info, args.reference)
     candidates = np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())]) if args.candidates else None
     rng = np.random.default_rng(args.seed)
     through = np.sort(rng.permutation(train)[:int(args.vae_share * len(train))]) if args.vae else np.empty(0, int)

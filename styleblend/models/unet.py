@@ -15,7 +15,8 @@ from styleblend.runtime import jt
 def timestep_embedding(timesteps, size: int):
     """Sinusoids of the time step (Ho et al. 2020), cosines first. `timesteps` (B,) any number type -> (B, size)."""
     half = size // 2
-    frequency = np.exp(-math.log(10000) * np.arange(half, dtype=np.float32) / half).astype(np.float32)
+    exponent = -math.log(10000) * np.arange(half, dtype=np.float32) / half
+    frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)  # t near 1000 multiplies a last-digit error: NumPy's fp32 exp has some
     angle = timesteps.float32().reshape(-1, 1) * jt.array(frequency).reshape(1, -1)
     return jt.concat([angle.cos(), angle.sin()], dim=1)
 
