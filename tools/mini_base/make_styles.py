@@ -1,6 +1,6 @@
 """Write the style folders of data/mini: for each held-out style a few pictures and 25 prompts.
 
-    python tools/mini_base/make_styles.py --art art --known run/subjects.json [--pictures 6] [--out data/mini]
+    python tools/mini_base/make_styles.py --art art --known run/base/subjects.json [--pictures 6] [--out data/mini]
 
 --known is the JSON list of subjects that the base can draw: a style is shown, and asked for, only in these. The pictures come
 one from each group below, so that a style shows animals, food and houses alike; the prompts come from all groups in turn and

@@ -9,12 +9,13 @@
 PyTorch and diffusers only make the weights, as they made Stable Diffusion's; the folder that comes out is an ordinary diffusers
 folder. Every stage resumes from OUT and stops at --minutes. On a GPU it uses bf16; on a CPU with AMX too.
 """
-import argparse, copy, json, math, pathlib, shutil, time
+import argparse, collections, copy, json, math, pathlib, shutil, time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -49,6 +50,15 @@ def to_tensor(pictures):
 def checkpoint(path, **state):
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
+
+
+def note(args, stage, result, **numbers):
+    """One line of the training's history, for the model card (card.py)."""
+    path = args.out / "training.json"
+    history = json.loads(path.read_text()) if path.exists() else []
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    history.append(dict(dict(stage=stage, steps="", batch="", minutes=""), **numbers, device=name, result=result))
+    path.write_text(json.dumps(history, indent=1) + "\n")
 
 
 class Clock:
@@ -100,6 +110,7 @@ def train_vae(args):
     if state.exists():
         s = torch.load(state, map_location=device)
         vae.load_state_dict(s["model"]); probe.load_state_dict(s["probe"]); opt.load_state_dict(s["opt"]); step = s["step"]
+    first = step
     rng, crop, clock = np.random.default_rng(step), args.crop, Clock(args.minutes, args.lr or 1e-3)
     while not clock.done():
         rows = rng.integers(0, len(pictures), args.batch)
@@ -126,6 +137,7 @@ def train_vae(args):
             checkpoint(state, model=vae.state_dict(), probe=probe.state_dict(), opt=opt.state_dict(), step=step)
     checkpoint(state, model=vae.state_dict(), probe=probe.state_dict(), opt=opt.state_dict(), step=step)
     vae.save_pretrained(args.out / "base" / "vae")
+    note(args, "vae", f"to step {step}", steps=step - first, batch=f"{args.batch} crops of {crop}", minutes=args.minutes)
 
 
 @torch.no_grad()
@@ -150,7 +162,9 @@ def encode(args):
     vae.register_to_config(scaling_factor=scale); vae.save_pretrained(args.out / "base" / "vae")
     torch.save(dict(mean=torch.stack([means[plain], means[mirror]]), std=torch.stack([stds[plain], stds[mirror]]), subject=subject, style=style,
                     scale=scale), args.out / "latents.pt")
-    print(f"{len(plain)} pictures, scaling factor {scale:.4f}, psnr {(-10 * torch.log10(torch.cat(errors) / 4)).mean():.2f} dB")
+    psnr = f"{(-10 * torch.log10(torch.cat(errors) / 4)).mean():.1f} dB PSNR"
+    print(f"{len(plain)} pictures, scaling factor {scale:.4f}, {psnr}")
+    note(args, "encode", psnr)
 
 
 def caption(rng, info, subject, style):
@@ -172,6 +186,9 @@ def new_models(args):
                                 cross_attention_dim=128, attention_head_dim=[max(1, c // 64) for c in ch], use_linear_projection=True,
                                 down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
                                 up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3)
+    if device == "cpu":  # at these sizes the backward pass of the fused attention costs more than the scores
+        text.set_attn_implementation("eager")
+        unet.set_attn_processor(AttnProcessor())
     return text.to(device), unet.to(device).to(memory_format=torch.channels_last)
 
 
@@ -238,7 +255,7 @@ def train_unet(args):
         checkpoint(state, text=text.state_dict(), unet=unet.state_dict(), ema_text=ema[0].state_dict(), ema_unet=ema[1].state_dict(),
                    opt=opt.state_dict(), step=step)
         save_text_encoder(ema[0], args.out / "base" / "text_encoder")
-        ema[1].half().save_pretrained(args.out / "base" / "unet"); ema[1].float()
+        copy.deepcopy(ema[1]).half().save_pretrained(args.out / "base" / "unet")
         scheduler().save_pretrained(args.out / "base" / "scheduler")
         save_tokenizer(args.tokenizer, args.out / "base" / "tokenizer")
         (args.out / "base" / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
@@ -246,14 +263,14 @@ def train_unet(args):
     abar = scheduler().alphas_cumprod.to(device)
     rng, clock, seen, t0 = np.random.default_rng(step), Clock(args.minutes, args.lr or 1e-3), 0, time.time()
     print(f"{len(chosen)} pictures, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M UNet parameters, from step {step}", flush=True)
-    run = []
+    run, recent, first = [], collections.deque(maxlen=200), step
     while not clock.done():
         rows = rng.integers(0, len(chosen), args.batch)
         texts = ["" if rng.random() < 0.1 else caption(rng, info, subject[r], style[r]) for r in rows]
         ids = tokens(tok, texts).to(device)
         view, r = torch.from_numpy(rng.integers(0, 2, args.batch)).to(device), torch.from_numpy(rows).to(device)
         z = (mean[view, r] + std[view, r] * torch.randn_like(mean[0, r])) * lat["scale"]
-        t = torch.from_numpy(rng.integers(0, 1000, args.batch)).to(device)
+        t = torch.from_numpy(((np.arange(args.batch) + rng.random()) * 1000 / args.batch).astype(int)).to(device)  # evenly over the noise levels
         a = abar[t].view(-1, 1, 1, 1); noise = torch.randn_like(z)
         noisy, target = a.sqrt() * z + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z
         for g in opt.param_groups:
@@ -262,7 +279,7 @@ def train_unet(args):
             pred = unet(noisy.contiguous(memory_format=torch.channels_last), t, text(ids)[0]).sample
         loss = F.mse_loss(pred.float(), target)
         opt.zero_grad(set_to_none=True); loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0); opt.step(); step += 1; seen += args.batch; run.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(params, 1.0); opt.step(); step += 1; seen += args.batch; run.append(loss.item()); recent.append(run[-1])
         decay = min(0.9995, 1 - 1 / (1 + step / 10))
         with torch.no_grad():
             for avg, m in zip(ema, (text, unet)):
@@ -272,6 +289,7 @@ def train_unet(args):
         if step % (args.log * 20) == 0:
             save()
     save()
+    note(args, "unet", f"loss {np.mean(recent):.3f}, {len(chosen)} pictures", steps=step - first, batch=args.batch, minutes=args.minutes)
 
 
 @torch.no_grad()
