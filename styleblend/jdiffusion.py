@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import weakref
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,8 +28,19 @@ def config_of(module, kind: type, folder: Path):
     return read_config(kind, path)
 
 
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """vocab.json, merges.txt and the padding, as a base's folder has them."""
+    folder.mkdir()
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        tokenizer.save_vocabulary(str(folder))
+    else:
+        core.model.save(str(folder))  # in transformers 5 save_vocabulary writes another file and neither of these
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": str(tokenizer.pad_token)}), encoding="utf-8")
+
+
 def from_jdiffusion(pipeline) -> Base:
-    """A Base that shares the weights of a JDiffusion Stable Diffusion 2.x pipeline: module names agree, so no tensor is copied.
+    """A Base that shares the weights of a JDiffusion Stable Diffusion 2.x pipeline: module names agree, so no float32 tensor is copied.
 
     `pipeline` has `unet`, `vae`, `text_encoder` (Jittor modules with `config`), `tokenizer` and `scheduler`.
     """
@@ -35,9 +48,18 @@ def from_jdiffusion(pipeline) -> Base:
         if not hasattr(pipeline, part):
             raise StyleBlendError(f"this pipeline has no {part}: from_jdiffusion takes a Stable Diffusion 2.x pipeline of JDiffusion")
     folder = Path(tempfile.mkdtemp(prefix="styleblend-"))
-    (folder / "tokenizer").mkdir()
-    pipeline.tokenizer.save_vocabulary(str(folder / "tokenizer"))
-    (folder / "tokenizer" / "special_tokens_map.json").write_text(json.dumps({"pad_token": str(pipeline.tokenizer.pad_token)}), encoding="utf-8")
+    try:
+        base = taken_over(pipeline, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(base, shutil.rmtree, folder, ignore_errors=True)
+    return base
+
+
+def taken_over(pipeline, folder: Path) -> Base:
+    """The Base, with its tokenizer in `folder`."""
+    save_tokenizer(pipeline.tokenizer, folder / "tokenizer")
     networks = {}
     for part, kind, network in (("unet", UNetConfig, UNet2DConditionModel), ("vae", VaeConfig, AutoencoderKL),
                                 ("text_encoder", ClipTextConfig, CLIPTextModel)):

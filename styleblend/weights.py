@@ -105,7 +105,8 @@ def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
 
 
 def share(network, variables: Dict[str, "jt.Var"], source: str) -> None:
-    """Let a network use the Vars of another one, strictly: the same memory, no copy."""
+    """Let a network use the Vars of another one, strictly: the same memory, no copy. Half precision becomes float32, as in `load`."""
     for name, parameter in check(network, variables, source).items():
-        parameter.assign(variables[name])
+        shared = variables[name]
+        parameter.assign(shared if shared.dtype == "float32" else shared.float32())
         parameter.stop_grad()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from styleblend.runtime import jt
 from styleblend.settings import SamplingSettings
 
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
-TEXTS = ["A cat in the style of <C>.", "Épicé, don't 123 !!", ""]
+TEXTS = ["A cat in the style of Monet.", "Épicé, don't 123 ☃", ""]
 
 
 class Part(jt.nn.Module):
@@ -94,12 +95,26 @@ def test_it_draws_what_the_folder_draws(theirs, tiny_base, tiny_style):
 
 
 @pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])
-def test_the_tokenizer_gives_the_same_ids(pad, theirs, tiny_base):
+def test_the_tokenizer_gives_the_pipelines_ids(pad, theirs):
     """The padding is part of it: SD 2.x pads with "!", other tokenizers with the end token."""
     theirs.tokenizer.pad_token = pad
-    ours, loaded = (base.tokenizer(("<C>",)) for base in (styleblend.from_jdiffusion(theirs), tiny_base))
-    assert ours.pad == theirs.tokenizer.convert_tokens_to_ids(pad) and ours.vocabulary == loaded.vocabulary
-    assert [ours.ids(text) for text in TEXTS] == [loaded.ids(text) for text in TEXTS]
+    base = styleblend.from_jdiffusion(theirs)
+    ours = base.tokenizer(("<C>",))
+    padded = theirs.tokenizer(TEXTS, padding="max_length", max_length=77)["input_ids"]
+    assert ours.encode(TEXTS).tolist() == padded and ours.pad == padded[0][-1]
+    assert ours.ids("<C>")[1:-1] == [ours.vocabulary] == [len(theirs.tokenizer)]
+
+
+def test_a_tokenizer_without_the_rust_core_writes_its_own_files(theirs, tiny_folder):
+    """transformers 4 has such a one: save_vocabulary is all that it offers."""
+    def save_vocabulary(folder):
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(tiny_folder / "tokenizer" / name, folder)
+
+    expected = styleblend.from_jdiffusion(theirs).tokenizer().encode(TEXTS)
+    theirs.tokenizer = SimpleNamespace(pad_token="!", save_vocabulary=save_vocabulary)
+    base = styleblend.from_jdiffusion(theirs)
+    assert np.array_equal(base.tokenizer().encode(TEXTS), expected)
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])

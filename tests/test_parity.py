@@ -14,9 +14,9 @@ import pytest
 
 from reference import seeded
 from styleblend import lora, weights
-from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
+from styleblend.config import ClipTextConfig, ClipVisionConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.diffusion import NoiseSchedule
-from styleblend.models import attention, clip_text, layers, unet, vae
+from styleblend.models import attention, clip_text, clip_vision, layers, unet, vae
 from styleblend.runtime import jt
 from styleblend.samplers import SAMPLERS
 
@@ -206,6 +206,13 @@ def test_text_encoder(output, small_text, reference):
     with jt.no_grad():
         states = small_text(seeded.token_ids("text/ids", 2, TEXT.vocab_size), penultimate=output == "penultimate")
     agree(f"text encoder {output}", states, reference["networks"][f"text/{output}"])
+
+
+def test_clip_image_encoder(reference):
+    tower = filled(clip_vision.CLIPVisionModel(ClipVisionConfig(**seeded.VISION)), "vision")
+    assert parameter_count(tower) == reference["vision"]["parameters"]
+    with jt.no_grad():
+        agree("CLIP image encoder", tower(*inputs("vision", (2, 3, seeded.VISION["image_size"], seeded.VISION["image_size"]))), reference["vision"]["last"])
 
 
 def test_parameter_counts(small_unet, small_vae, small_text, reference):

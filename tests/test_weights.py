@@ -14,6 +14,7 @@ from styleblend import weights
 from styleblend.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.models.layers import Linear
+from styleblend.runtime import jt
 
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
 GAIN = "conv_norm_out.weight"  # a tensor of the UNet
@@ -118,13 +119,36 @@ def test_a_broken_base_is_refused_with_one_line(name, folder):
     assert "\n" not in message and all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("wrong", [{"bias": np.ones(4, np.float32)}, {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float32)},
-                                   {"weight": np.ones((3, 4), np.float32), "bias": np.ones(3, np.float32), "other": np.ones(1, np.float32)}], ids=["missing", "shape", "extra"])
+def test_the_report_names_three_tensors_and_the_cure(folder):
+    """Not all of them: another model's file would fill the screen."""
+    change_tensors(folder, "unet", lambda t: {k: v for k, v in t.items() if not k.startswith("mid_block")})
+    with pytest.raises(StyleBlendError) as caught:
+        load_base(folder)
+    message = str(caught.value)
+    assert message.count("mid_block.") == 3 and ", ...)" in message and "Download the whole folder again" in message
+
+
+SEVENS = {"weight": np.full((3, 4), 7, np.float32), "bias": np.full(3, 7, np.float32)}
+WRONG = pytest.mark.parametrize("wrong", [{"bias": np.ones(3, np.float32)}, {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float32)},
+                                          {"weight": np.ones((3, 4), np.float32), "bias": np.ones(3, np.float32), "other": np.ones(1, np.float32)}],
+                                ids=["missing", "shape", "extra"])
+
+
+@WRONG
 def test_nothing_is_half_loaded(wrong):
     network = Linear(4, 3)
-    weights.load(network, {"weight": np.full((3, 4), 7, np.float32), "bias": np.full(3, 7, np.float32)}, "first")
-    with pytest.raises(StyleBlendError):
+    weights.load(network, SEVENS, "first")
+    with pytest.raises(StyleBlendError, match="second"):
         weights.load(network, wrong, "second")
+    assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
+
+
+@WRONG
+def test_nothing_is_half_shared(wrong):
+    network = Linear(4, 3)
+    weights.load(network, SEVENS, "first")
+    with pytest.raises(StyleBlendError, match="second"):
+        weights.share(network, {name: jt.array(t) for name, t in wrong.items()}, "second")
     assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
 
 
@@ -211,6 +235,24 @@ def test_a_base_loads_what_is_on_disk(tiny_folder, tiny_base):
         assert all(p.is_stop_grad() for p in own.values())
 
 
+def test_sharing_copies_nothing():
+    first, second = Linear(4, 3), Linear(4, 3)
+    weights.load(first, SEVENS, "first")
+    pointers = {name: v.raw_ptr for name, v in weights.parameters(first).items()}
+    weights.share(second, weights.parameters(first), "second")
+    assert {name: v.raw_ptr for name, v in weights.parameters(second).items()} == pointers
+    assert same_parameters(first, second) and (second.weight.numpy() == 7).all()
+    weights.load(second, {name: t + 1 for name, t in SEVENS.items()}, "third")  # a new load gives it memory of its own
+    assert (first.weight.numpy() == 7).all() and (second.weight.numpy() == 8).all()
+
+
+def test_shared_half_precision_becomes_float32():
+    first, second = {name: jt.array(t).float16() for name, t in SEVENS.items()}, Linear(4, 3)
+    weights.share(second, first, "half")
+    assert second.weight.dtype == second.bias.dtype == "float32" and (second.weight.numpy() == 7).all()
+    assert all(v.dtype == "float16" for v in first.values())
+
+
 def test_config_fields_set_the_prediction(folder):
     change_config(folder, "scheduler/scheduler_config.json", prediction_type=None)
     assert load_base(folder).schedule.config.prediction_type == "epsilon"
@@ -260,6 +302,24 @@ def test_a_full_disk_leaves_no_new_file(tmp_path, small_files):
     with small_files, pytest.raises(StyleBlendError, match="could not be written"):
         weights.write_safetensors(tmp_path / "x.safetensors", TENSORS)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_writer_that_is_interrupted_before_the_end_leaves_the_old_file(tmp_path, monkeypatch):
+    """The last step alone may touch the real name."""
+    path = tmp_path / "x.safetensors"
+    weights.write_safetensors(path, {"old": np.ones(2, np.float32)})
+    seen = []
+
+    def no_rename(source, target):
+        seen.append((os.path.getsize(source), weights.read_safetensors(target)))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", no_rename)
+    with pytest.raises(StyleBlendError, match="Input/output error"):
+        weights.write_safetensors(path, TENSORS)
+    size, before = seen[0]
+    assert size > sum(t.nbytes for t in TENSORS.values()) and set(before) == {"old"}  # the new file was whole, the old one still there
+    assert set(weights.read_safetensors(path)) == {"old"} and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -30,6 +30,7 @@ from transformers.models.clip import modeling_clip as clip
 import seeded
 
 DATA = Path(__file__).parent.parent / "data"
+TOWERS = {transformers.CLIPTextModel: "text_model.", transformers.CLIPVisionModel: "vision_model."}
 
 
 def inputs(case: str, *shapes) -> list:
@@ -40,8 +41,9 @@ def filled(module: torch.nn.Module, case: str) -> torch.nn.Module:
     """The module in evaluation mode, with the weights of `case`."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if isinstance(module, transformers.CLIPTextModel) and not name.startswith("text_model."):
-                name = f"text_model.{name}"  # transformers 5 leaves it out, the files of SD 2.1 have it
+            for kind, prefix in TOWERS.items():
+                if isinstance(module, kind) and not name.startswith(prefix):
+                    name = prefix + name  # transformers 5 leaves it out, the files of SD 2.1 and of CLIP have it
             parameter.copy_(torch.from_numpy(seeded.weight(f"{case}/{name}", tuple(parameter.shape))))
     return module.eval()
 
@@ -271,6 +273,12 @@ def make_networks() -> dict:
     return found
 
 
+def make_vision() -> dict:
+    tower = filled(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**seeded.VISION, attn_implementation="eager")), "vision")
+    pictures, = inputs("vision", (2, 3, seeded.VISION["image_size"], seeded.VISION["image_size"]))
+    return {"parameters": np.array(sum(p.numel() for p in tower.parameters())), "last": tower(pictures).last_hidden_state.numpy()}
+
+
 # ---------------------------------------------------------------- schedulers
 
 def make_schedulers() -> dict:
@@ -367,7 +375,8 @@ def main() -> None:
         np.savez(options.full, **make_full(options.small))
         return
     DATA.mkdir(exist_ok=True)
-    for name, make in (("blocks", make_blocks), ("networks", make_networks), ("schedulers", make_schedulers), ("gradients", make_gradients)):
+    for name, make in (("blocks", make_blocks), ("networks", make_networks), ("vision", make_vision), ("schedulers", make_schedulers),
+                       ("gradients", make_gradients)):
         path = DATA / f"{name}.npz"
         np.savez_compressed(path, **make())
         print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")

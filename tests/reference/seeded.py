@@ -19,6 +19,8 @@ SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channe
 SD21_UNET_PARAMETERS = 865_910_724
 TEXT = dict(vocab_size=1000, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=77, hidden_act="gelu", layer_norm_eps=1e-5)
+VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28, patch_size=7,
+              hidden_act="quick_gelu", layer_norm_eps=1e-5)
 VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16, 32, 32), layers_per_block=2, norm_num_groups=8,
            scaling_factor=0.18215)
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,

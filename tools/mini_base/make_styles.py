@@ -15,21 +15,7 @@ from PIL import Image
 STYLES = ["fluent-3d", "openmoji-black", "emojione-monotone", "fxemoji"]  # never shown to the base
 PROMPTS = 25
 # Common words of one or two parts; prompts are taken from the front of each group, pictures from its back.
-GROUPS = {
-    "animal": ["dog", "panda", "whale", "elephant", "tiger", "bear", "rabbit", "zebra", "wolf", "fox", "lion", "dolphin", "monkey", "cow", "octopus", "giraffe",
-               "kangaroo", "swan", "shark", "deer", "donkey", "eagle", "duck", "owl", "parrot", "butterfly", "ant", "horse", "pig", "frog", "koala", "camel",
-               "turtle", "snake", "mouse", "penguin", "goat", "snail"],
-    "food": ["pizza", "bread", "strawberry", "grapes", "banana", "sushi", "peach", "tomato", "carrot", "watermelon", "pineapple", "onion", "potato",
-             "cucumber", "mango", "ice cream", "red apple", "lemon", "pear", "candy", "french fries", "spaghetti", "tangerine", "cherries", "cookie"],
-    "vehicle": ["train", "bus", "bicycle", "rocket", "ship", "sailboat", "airplane", "taxi", "helicopter", "tractor", "locomotive", "speedboat", "fire engine",
-                "ambulance", "automobile"],
-    "building": ["castle", "hospital", "house", "factory", "hotel", "school", "stadium", "station", "tent", "fountain", "office building", "love hotel",
-                 "circus tent", "ferris wheel"],
-    "object": ["umbrella", "fire", "camera", "key", "chair", "bed", "backpack", "scissors", "glasses", "sunglasses", "laptop", "radio", "ring", "pencil", "dress",
-               "scarf", "spoon", "skateboard", "mirror", "television", "star", "balloon", "anchor", "snowflake", "beer mug", "wine glass", "baby bottle",
-               "fuel pump", "ribbon"],
-    "plant": ["rose", "tulip", "sunflower", "mushroom", "palm tree", "cactus", "hibiscus", "bouquet", "seedling", "herb", "chestnut", "Christmas tree"],
-}
+GROUPS = json.loads((pathlib.Path(__file__).parent / "common_words.json").read_text(encoding="utf-8"))
 
 
 def in_turn(groups):

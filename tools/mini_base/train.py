@@ -30,16 +30,13 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 amp = lambda: torch.autocast(device, dtype=torch.bfloat16)
 
 
-def load_art(folder, base_only=True, subjects=0):
+def load_art(folder, base_only=True):
     data, info = np.load(folder / "art.npz"), json.loads((folder / "art.json").read_text())
     subject, style = data["subject"].astype(int), data["style"].astype(int)
     keep = np.ones(len(subject), bool)
     if base_only:
         held = [i for i, s in enumerate(info["styles"]) if s in HELD_OUT_STYLES]
         keep = ~np.isin(style, held) & (subject % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)
-    if subjects:  # the subjects drawn in most styles first: a smaller world for a slow machine
-        count = np.bincount(subject[keep], minlength=len(info["subjects"]))
-        keep &= np.isin(subject, np.argsort(-count, kind="stable")[:subjects])
     return data["picture"][keep], subject[keep], style[keep], info
 
 
@@ -231,8 +228,10 @@ def train_unet(args):
     lat = torch.load(args.out / "latents.pt", weights_only=False)
     _, _, _, info = load_art(args.art)
     chosen = np.arange(len(lat["subject"]))
-    if args.subjects:
-        best = np.argsort(-np.bincount(lat["subject"], minlength=len(info["subjects"])), kind="stable")[:args.subjects]
+    if args.subjects:  # a smaller world for a slow machine: of the common words those that are drawn in most styles
+        words = {w for group in json.loads((pathlib.Path(__file__).parent / "common_words.json").read_text()).values() for w in group}
+        count = np.bincount(lat["subject"], minlength=len(info["subjects"])) * np.array([s in words for s in info["subjects"]])
+        best = [i for i in np.argsort(-count, kind="stable")[:args.subjects] if count[i]]
         chosen = chosen[np.isin(lat["subject"], best)]
         (args.out / "base" / "subjects.json").write_text(json.dumps(sorted(info["subjects"][i] for i in best), indent=0) + "\n")
     mean, std = lat["mean"][:, chosen].float().to(device), lat["std"][:, chosen].float().to(device)
@@ -336,7 +335,7 @@ if __name__ == "__main__":
     ap.add_argument("--tokenizer", type=pathlib.Path)
     ap.add_argument("--minutes", type=float, default=10); ap.add_argument("--batch", type=int, default=64); ap.add_argument("--lr", type=float)
     ap.add_argument("--crop", type=int, default=64); ap.add_argument("--log", type=int, default=50)
-    ap.add_argument("--subjects", type=int, default=0, help="0 = all; else only the N drawn in most styles")
+    ap.add_argument("--subjects", type=int, default=0, help="0 = all; else only N common words (common_words.json)")
     ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice; 1 when other jobs share the cores (threads that spin cost ten-fold)")
     ap.add_argument("--vae-channels", type=int, nargs=4, default=[16, 32, 64, 128])
     ap.add_argument("--unet-channels", type=int, nargs=4, default=[64, 128, 192, 192])

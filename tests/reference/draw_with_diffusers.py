@@ -1,0 +1,15 @@
+"""Draw one prompt with diffusers from a folder and given first noise: draw_with_diffusers.py FOLDER PROMPT NOISE.npy OUT.npy
+
+In a process of its own, with requirements.txt of this folder.
+"""
+import sys
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+folder, prompt, noise, out = sys.argv[1:]
+pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+pipeline.set_progress_bar_config(disable=True)
+pictures = pipeline(prompt, height=128, width=128, num_inference_steps=30, guidance_scale=5.0, latents=torch.from_numpy(np.load(noise)), output_type="np").images
+np.save(out, pictures)
