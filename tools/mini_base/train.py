@@ -186,7 +186,7 @@ def new_models(args):
     if device == "cpu":  # at these sizes the backward pass of the fused attention costs more than the scores
         text.set_attn_implementation("eager")
         unet.set_attn_processor(AttnProcessor())
-    return text.to(device), unet.to(device).to(memory_format=torch.channels_last)
+    return text.to(device), unet.to(device, memory_format=torch.channels_last if device == "cuda" else torch.contiguous_format)
 
 
 def scheduler():
@@ -275,7 +275,7 @@ def train_unet(args):
         for g in opt.param_groups:
             g["lr"] = clock.lr(step)
         with amp():
-            pred = unet(noisy.contiguous(memory_format=torch.channels_last), t, text(ids)[0]).sample
+            pred = unet(noisy, t, text(ids)[0]).sample
         loss = F.mse_loss(pred.float(), target)
         opt.zero_grad(set_to_none=True); loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0); opt.step(); step += 1; seen += args.batch; run.append(loss.item()); recent.append(run[-1])

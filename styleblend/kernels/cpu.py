@@ -1,0 +1,55 @@
+"""The CPU's attention core: `attention_cpu.h` as a Jittor operator with its gradient."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional, Sequence
+
+import numpy as np
+
+from styleblend.runtime import jt
+
+HEADER = (Path(__file__).parent / "attention_cpu.h").read_text(encoding="utf-8")
+# inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
+PROBLEM = """
+    styleblend::Problem p{{}};
+    p.rows = in3_shape0; p.heads = (int)data["heads"]; p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
+    p.scale = (float)data["scale"]; p.causal = data["causal"] != 0;
+    p.bias = in5_shape1 == in1_shape1 ? in5_p : nullptr; p.bias_rows = in5_shape0;
+    p.q_rows = in3_p; p.kv_rows = in4_p;
+"""
+FORWARD = PROBLEM + "styleblend::attention_forward<{size}>(p, in0_p, in1_p, in2_p, out0_p, out1_p);"
+BACKWARD = PROBLEM + """
+    std::memset(out0_p, 0, out0->size); std::memset(out1_p, 0, out1->size); std::memset(out2_p, 0, out2->size);
+    styleblend::attention_backward<{size}>(p, in0_p, in1_p, in2_p, in6_p, in7_p, in8_p, out0_p, out1_p, out2_p);
+"""
+
+
+class Attention(jt.Function):
+    """One call of the core; keeps q, k, v, the result and two numbers a query for the gradient, and no scores."""
+
+    def __init__(self, heads: int, size: int, scale: float, causal: bool, rows: tuple, bias):
+        self.size, self.rows, self.bias = size, rows, bias
+        self.data = {"heads": heads, "scale": scale, "causal": int(causal)}
+
+    def execute(self, q, k, v):
+        batch, queries, width = len(self.rows[0]), q.shape[1], q.shape[2]
+        self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
+        out, log_sum = jt.code([(batch, queries, width), (batch, self.data["heads"], queries)], ["float32"] * 2, self.inputs,
+                               cpu_header=HEADER, cpu_src=FORWARD.format(size=self.size), data=self.data)
+        self.results = [out, log_sum]
+        return out
+
+    def grad(self, gradient):
+        return tuple(jt.code([x.shape for x in self.inputs[:3]], ["float32"] * 3, self.inputs + self.results + [gradient],
+                             cpu_header=HEADER, cpu_src=BACKWARD.format(size=self.size), data=self.data))
+
+
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
+              scale: Optional[float] = None, causal: bool = False):
+    """As `kernels.reference.attention`, for float32 on the CPU. The gradient of `bias` is not computed."""
+    size = q.shape[2] // heads
+    batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
+    rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
+    bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
+    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)
+    return call(q, k, v)
