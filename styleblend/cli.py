@@ -13,6 +13,7 @@ from styleblend import __version__
 from styleblend.errors import StyleBlendError
 
 MINI = "configs/mini.yaml"
+FORMATS = ("diffusers", "kohya", "webui", "single")
 
 
 def add_config(parser) -> None:
@@ -52,6 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=2024)
     generate.add_argument("--output", default="picture.png", help="file to write")
     generate.set_defaults(run=run_generate)
+    inspect = commands.add_parser("inspect", help="say what an adapter file is: kind, rank, layers, tokens, width", formatter_class=kind)
+    inspect.add_argument("file", help=".safetensors, .bin or .pt")
+    inspect.set_defaults(run=run_inspect)
+    export = commands.add_parser("export", help="write a trained style for other programs", formatter_class=kind)
+    export.add_argument("style", help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
+    export.add_argument("--format", choices=FORMATS, default="kohya", help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this program")
+    export.add_argument("--output", required=True, help="folder for the files")
+    export.add_argument("--coarse-strength", type=float, default=1.0, help="factor of the text encoder's LoRA")
+    export.add_argument("--fine-strength", type=float, default=1.0, help="factor of the UNet's LoRA")
+    export.set_defaults(run=run_export)
     parser_for_test(commands.add_parser("test", help="draw every prompt of every style (as test.py)", formatter_class=kind))
     return parser
 
@@ -59,6 +70,22 @@ def build_parser() -> argparse.ArgumentParser:
 def run_doctor(args) -> int:
     from styleblend.doctor import run_doctor as check
     return check()
+
+
+def run_inspect(args) -> int:
+    from styleblend.inspection import inspect
+    for name, text in inspect(Path(args.file)).items():
+        print(f"{name:28} {text}")
+    return 0
+
+
+def run_export(args) -> int:
+    from styleblend.export import LOSS, export
+    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength):
+        print(path)
+    if args.format != "single":
+        print(f"styleblend: {LOSS}", file=sys.stderr)
+    return 0
 
 
 def run_test(args) -> int:

@@ -1,6 +1,7 @@
 """The adapters of one style: four files with the names of the published release, and `style.json`."""
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Optional
@@ -11,7 +12,7 @@ from styleblend import formats, lora, weights
 from styleblend.base import Base
 from styleblend.errors import StyleBlendError
 from styleblend.pickles import read_arrays
-from styleblend.settings import StyleSettings, read_style_settings
+from styleblend.settings import StyleSettings, read_style_settings, validated
 
 # our name of each part -> stems of its file: ours and the competition release's first, then the PyTorch release's
 PARTS = {
@@ -36,17 +37,23 @@ class Style:
 
 def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
     """The file of a part, safetensors before pickles; None when there is none."""
-    for ending in (".safetensors", ".bin"):
-        for stem in PARTS[part]:
-            path = Path(folder) / f"{name}_{stem}{ending}"
-            if path.is_file():
-                return path
+    candidates = [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in PARTS[part]]
+    for file in candidates + [f"{name}.safetensors"]:  # the last: all parts in one file
+        path = Path(folder) / file
+        if path.is_file():
+            return path
     return None
 
 
 def missing_parts(folder: Path, name: str) -> list:
     """The parts that are not there yet."""
     return [part for part in PARTS if part_file(folder, name, part) is None]
+
+
+def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.ndarray]:
+    """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
+    start = {"coarse_embeds": "emb.<C>", "fine_embeds": "emb.<F>", "text_lora": "text_encoder.", "unet_lora": "unet."}[part]
+    return {key: value for key, value in tensors.items() if key.startswith(start)}
 
 
 def read_part(folder: Path, name: str, part: str, base: Base):
@@ -57,6 +64,8 @@ def read_part(folder: Path, name: str, part: str, base: Base):
         script = "coarse" if part in ("coarse_embeds", "text_lora") else "fine"
         raise StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): run scripts/train_{script}_style.sh --styles {name}")
     tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else read_arrays(path)
+    if path.name == f"{name}.safetensors":
+        tensors = part_of_single(tensors, part)
     if part.endswith("embeds"):
         _, vector = formats.embedding(tensors, base.text_encoder.config.hidden_size, str(path))
         if len(vector) != 1:
@@ -71,11 +80,23 @@ def read_part(folder: Path, name: str, part: str, base: Base):
     return found["vector"] if part.endswith("embeds") else found
 
 
+def style_settings(folder: Path, name: str) -> StyleSettings:
+    """What `style.json`, or else the header of a style in one file, says."""
+    path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
+    if path.is_file() or not single.is_file():
+        return read_style_settings(path)
+    try:
+        data = json.loads(weights.read_metadata(single).get("settings", "{}"))
+    except ValueError as error:
+        raise StyleBlendError(f"{single}: the settings in its header are no JSON ({error}): export it again") from None
+    return validated(StyleSettings, data, str(single))
+
+
 def load_style(folder: Path, name: str, base: Base) -> Style:
-    """All four parts and `style.json` of `folder`."""
+    """All four parts and `style.json` of `folder`; a style in one file has its settings in the header."""
     return Style(name, read_part(folder, name, "coarse_embeds", base), read_part(folder, name, "fine_embeds", base),
                  read_part(folder, name, "text_lora", base), read_part(folder, name, "unet_lora", base),
-                 read_style_settings(Path(folder) / "style.json"))
+                 style_settings(folder, name))
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:

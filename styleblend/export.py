@@ -1,0 +1,109 @@
+"""A trained style for other programs: diffusers, kohya's names (ComfyUI, A1111), or everything in one file.
+
+What leaves this project is an ordinary LoRA and two embeddings. The exchange between the two branches is no weight and stays behind.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from styleblend import weights
+from styleblend.errors import StyleBlendError
+from styleblend.formats import PREFIXES, embedding, flat, matrix, number, split
+from styleblend.pickles import read_arrays
+from styleblend.style import PARTS, part_file
+
+LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
+        "two branches, so pictures differ from those that are drawn here")
+
+
+def read_file(path: Path) -> dict:
+    """The tensors of a .safetensors or a .bin file, by name."""
+    return weights.read_safetensors(path) if Path(path).suffix == ".safetensors" else read_arrays(path)
+
+
+def pairs(tensors: dict, network: str, source: str) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
+    """Layer -> (down, up) of one network of a LoRA with dotted names; alpha / rank is multiplied in."""
+    found: Dict[str, dict] = {}
+    for key, value in flat(tensors).items():
+        part, layer, end = split(key, source)
+        if part == network:
+            if "." not in layer or ".processor." in layer:
+                raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
+            layer = f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
+            found.setdefault(layer, {})[end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
+    for layer, ends in found.items():
+        if not {"down", "up"} <= set(ends):
+            raise StyleBlendError(f"{source}: {layer} lacks its down or up matrix: the file is incomplete, train or download it again")
+    return {layer: (e["down"], e["up"] * np.float32(e.get("alpha", e["down"].shape[0]) / e["down"].shape[0])) for layer, e in found.items()}
+
+
+def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
+    """The LoRAs {"unet" | "text": {layer: (down, up)}} and the embeddings {"coarse" | "fine": (1, width)} of a style's folder."""
+    folder = Path(folder)
+    files = {part: part_file(folder, folder.name, part) for part in PARTS}
+    if not any(files.values()):
+        raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): name a folder such as checkpoints/mini/styles/fxemoji")
+    loras = {network: pairs(read_file(path), network, str(path)) for network, path in (("unet", files["unet_lora"]), ("text", files["text_lora"])) if path}
+    vectors = {}
+    for kind in ("coarse", "fine"):
+        path = files[f"{kind}_embeds"]
+        if path:
+            tensors = read_file(path)
+            width = next((v.shape[-1] for v in tensors.values() if isinstance(v, np.ndarray) and v.ndim), 0)
+            vectors[kind] = embedding(tensors, width, str(path))[1]
+    return loras, vectors
+
+
+def kohya(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
+    """kohya's names; the strength is in alpha, where these programs look for it."""
+    found = {}
+    for network, layers in loras.items():
+        for path, (down, up) in layers.items():
+            name = PREFIXES[network][1] + path.replace(".", "_")
+            found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = down, up
+            found[f"{name}.alpha"] = np.array(down.shape[0] * strengths[network], np.float32)
+    return found
+
+
+def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
+    """The names that diffusers saves; the strength is in the up matrices."""
+    middle, found = {"unet": "lora", "text": "lora_linear_layer"}, {}
+    for network, layers in loras.items():
+        for path, (down, up) in layers.items():
+            name = f"{PREFIXES[network][0]}{path}.{middle[network]}"
+            found[f"{name}.down.weight"], found[f"{name}.up.weight"] = down, up * np.float32(strengths[network])
+    return found
+
+
+def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0) -> List[Path]:
+    """Write the style of `folder` into the folder `output`; the files. `kind`: "diffusers", "kohya", "webui" or "single"."""
+    folder, output = Path(folder), Path(output)
+    loras, vectors = read_style(folder)
+    name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength}
+    rank = next((down.shape[0] for layers in loras.values() for down, _ in layers.values()), 0)
+    title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
+    written = []
+
+    def write(file: str, tensors, metadata):
+        weights.write_safetensors(output / file, tensors, metadata)
+        written.append(output / file)
+
+    if kind == "single":
+        settings = folder / "style.json"
+        tokens = {"coarse": "<C>", "fine": "<F>"}
+        write(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
+              {"styleblend": "1", "style": name, "settings": json.dumps(json.loads(settings.read_text(encoding="utf-8"))) if settings.is_file() else "{}"})
+    elif kind == "diffusers":
+        write("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
+        for part, vector in vectors.items():
+            write(f"{part}_learned_embeds.safetensors", {f"<{name}-{part}>": vector}, {})
+    else:  # the same files; A1111 takes LoRAs and embeddings from two folders
+        write(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", kohya(loras, strengths),
+              {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank), "ss_output_name": name, "ss_v2": "True", **title})
+        for part, vector in vectors.items():
+            write(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors", {"emb_params": vector}, {})
+    return written

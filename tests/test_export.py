@@ -1,0 +1,112 @@
+"""A style that leaves for another program: right names, right numbers, the same pictures there."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from styleblend import formats, weights
+from styleblend.cli import main
+from styleblend.diffusion import seeded_noise
+from styleblend.inspection import inspect
+from styleblend.pipeline import Branch, StyleBlendPipeline
+from styleblend.settings import SamplingSettings
+from styleblend.style import load_style, save_part
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_style):
+    """The made-up style's four files and a style.json."""
+    found = tmp_path / "dots"
+    save_part(found, "dots", "coarse_embeds", {"<C>": tiny_style.coarse}, {})
+    save_part(found, "dots", "fine_embeds", {"<F>": tiny_style.fine}, {})
+    save_part(found, "dots", "text_lora", tiny_style.text_lora, {})
+    save_part(found, "dots", "unet_lora", tiny_style.unet_lora, {"style": "dots"})
+    (found / "style.json").write_text(json.dumps({"preset": "strong_layout", "seeds": {"Cat": 7}}))
+    return found
+
+
+def same_product(ours, theirs):
+    """LoRAs are equal when every up @ down is."""
+    assert set(ours) == set(theirs)
+    for key in ours:
+        if key.endswith("down.weight"):
+            up = key.replace("down.weight", "up.weight")
+            np.testing.assert_allclose(ours[up] @ ours[key], theirs[up] @ theirs[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind, lora, fine", [("diffusers", "pytorch_lora_weights", "fine_learned_embeds"), ("kohya", "dots", "dots-fine"),
+                                              ("webui", "Lora/dots", "embeddings/dots-fine")])
+def test_what_is_exported_is_read_again(kind, lora, fine, folder, tmp_path, tiny_base, tiny_style, capsys):
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
+    assert "exchange of attention" in capsys.readouterr().err
+    tensors = load_file(tmp_path / "out" / f"{lora}.safetensors")
+    half = {key: value * (0.5 if key.endswith("up.weight") else 1) for key, value in tiny_style.unet_lora.items()}
+    same_product(formats.unet_lora(tensors, tiny_base.unet, "file"), half)
+    same_product(formats.text_lora(tensors, tiny_base.text_encoder, "file"), tiny_style.text_lora)
+    _, vector = formats.embedding(load_file(tmp_path / "out" / f"{fine}.safetensors"), len(tiny_style.fine), "file")
+    np.testing.assert_array_equal(vector[0], tiny_style.fine)
+
+
+def test_a_style_in_one_file_is_the_whole_style(folder, tmp_path, tiny_base, tiny_style):
+    assert main(["export", str(folder), "--format", "single", "--output", str(tmp_path / "alone" / "dots")]) == 0
+    style = load_style(tmp_path / "alone" / "dots", "dots", tiny_base)
+    same_product(style.unet_lora, tiny_style.unet_lora)
+    same_product(style.text_lora, tiny_style.text_lora)
+    np.testing.assert_array_equal(style.coarse, tiny_style.coarse)
+    np.testing.assert_array_equal(style.fine, tiny_style.fine)
+    assert style.settings.preset == "strong_layout" and style.settings.seeds == {"Cat": 7}
+
+
+@pytest.mark.parametrize("kind, file, words", [("kohya", "dots", ("LoRA (kohya)", "text encoder", "UNet")), ("kohya", "dots-fine", ("embedding (kohya)", "dots-fine")),
+                                               ("diffusers", "pytorch_lora_weights", ("LoRA (diffusers)",)), ("diffusers", "fine_learned_embeds", ("<dots-fine>",)),
+                                               ("single", "dots", ("one file", "<C>", "<F>"))])
+def test_inspect_says_what_it_is(kind, file, words, folder, tmp_path):
+    main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")])
+    facts = " ".join(inspect(tmp_path / "out" / f"{file}.safetensors").values())
+    assert all(word in facts for word in words), facts
+
+
+def test_inspect_refuses_what_is_no_adapter(tmp_path, tiny_folder, capsys):
+    weights.write_safetensors(tmp_path / "full.safetensors", {"model.diffusion_model.x": np.zeros(1, np.float32)})
+    weights.write_safetensors(tmp_path / "xl.safetensors", {"lora_te2_x.lora_down.weight": np.zeros((1, 1), np.float32)})
+    (tmp_path / "torn.safetensors").write_bytes(b"12345678{}")
+    for path, words in ((tmp_path / "full.safetensors", "whole checkpoint"), (tmp_path / "xl.safetensors", "Stable Diffusion XL"), (tmp_path / "torn.safetensors", "no whole"),
+                        (tmp_path / "none.safetensors", "no file"), (tiny_folder / "unet" / "diffusion_pytorch_model.safetensors", "network of a base")):
+        assert main(["inspect", str(path)]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_export_of_an_empty_folder(tmp_path, capsys):
+    assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "no trained style" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["diffusers", "kohya"])
+def test_diffusers_draws_an_exported_style(kind, tmp_path):
+    """The real peer, on the mini base with a shipped style: one branch with both parts, as an ordinary LoRA has them."""
+    python, name = os.environ.get("STYLEBLEND_TORCH_PYTHON"), "fxemoji"
+    folder = ROOT / "checkpoints" / "mini" / "styles" / name
+    if not python or not folder.is_dir():
+        pytest.skip("needs STYLEBLEND_TORCH_PYTHON, a Python with tests/reference/requirements.txt, and the shipped styles")
+    from styleblend.base import load_base
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")]) == 0
+    np.save(tmp_path / "noise.npy", seeded_noise(3, (1, 4, 16, 16)))
+    files = {"diffusers": ("pytorch_lora_weights", "fine_learned_embeds"), "kohya": (name, f"{name}-fine")}[kind]
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    base_folder = ROOT / "checkpoints" / "mini" / "base"
+    subprocess.run([python, str(ROOT / "tests" / "reference" / "draw_with_diffusers.py"), str(base_folder), "A dog in the style of <style>.",
+                    str(tmp_path / "noise.npy"), str(tmp_path / "out.npy")] + [str(tmp_path / "out" / f"{f}.safetensors") for f in files], check=True, env=clean)
+    base = load_base(base_folder)
+    ordinary = Branch("ordinary", "{prompt} in the style of <F>.", 1.0, 1.0)
+    ours = StyleBlendPipeline(base, load_style(folder, name, base)).generate(
+        ["A dog"], [3], SamplingSettings(width=128, height=128, guidance=5.0, fine_negative="", output=None), branches=(ordinary,))[0]
+    difference = np.abs(ours - np.load(tmp_path / "out.npy")[0] * 255)
+    print(f"{kind}: largest difference {difference.max():.2f}/255")
+    assert difference.max() <= 2
