@@ -14,6 +14,7 @@ from styleblend.base import Base, find_base, load_base
 from styleblend.errors import StyleBlendError
 from styleblend.pictures import (check_name, contact_sheet, is_whole, load_picture, save_png, style_names, style_pictures, style_prompts)
 from styleblend.pipeline import StyleBlendPipeline, article
+from styleblend.record import Record, style_hash
 from styleblend.settings import RunSettings, StyleSettings, blend_for, validated
 from styleblend.style import load_style, missing_parts
 from styleblend.weights import write_bytes
@@ -95,14 +96,17 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                 pipeline.set_style(load_style(Path(settings.adapters) / name, name, base))
                 own = style_settings(settings, pipeline.style)
                 blend = blend_for(settings.blend, own, f"style {name}")
+                learned, drawn_with = style_hash(pipeline.style), base.fingerprint()
                 of_style = [j for j in todo if j.style == name]
                 for begin in range(0, len(of_style), settings.sampling.batch):
                     part = of_style[begin:begin + settings.sampling.batch]
                     bar.set_postfix_str(f"{name} {part[0].prompt}", refresh=False)
                     phrases = [j.prompt if settings.plain_prompt else article(j.prompt) for j in part]
                     seeds = [int(own.seeds.get(j.prompt, settings.sampling.seed)) for j in part]
-                    for job, pixels in zip(part, pipeline.generate(phrases, seeds, settings.sampling, blend)):
-                        save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output))
+                    pictures = pipeline.generate(phrases, seeds, settings.sampling, blend)
+                    for job, phrase, seed, pixels in zip(part, phrases, seeds, pictures):
+                        record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend)
+                        save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
                         drawn.append(job.path)
                         bar.update()
     for name in dict.fromkeys(j.style for j in mine):

@@ -48,8 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.set_defaults(run=run_train)
     generate = commands.add_parser("generate", help="draw one prompt in a style", formatter_class=kind)
     add_config(generate)
-    generate.add_argument("--style", required=True, help="name of a trained style")
-    generate.add_argument("--prompt", required=True, help='a phrase such as "A cat on a boat"')
+    generate.add_argument("--style", help="name of a trained style")
+    generate.add_argument("--prompt", help='a phrase such as "A cat on a boat"')
+    generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries")
     generate.add_argument("--seed", type=int, default=2024)
     generate.add_argument("--output", default="picture.png", help="file to write")
     generate.set_defaults(run=run_generate)
@@ -146,16 +147,24 @@ def run_generate(args) -> int:
     from styleblend.board import saved_size, style_settings
     from styleblend.pictures import check_name, save_png
     from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.record import Record, read_record, style_hash
     from styleblend.settings import blend_for, read_settings
     from styleblend.style import load_style
     from PIL import Image
-    settings = read_settings(args.config)
-    name = check_name(args.style)
+    settings, record = read_settings(args.config), read_record(args.again) if args.again else None
+    if record is None and not (args.style and args.prompt):
+        raise StyleBlendError("generate needs --style and --prompt, or --from a picture that was drawn here")
+    name = check_name(args.style or record.style)
     base = load_base(find_base(settings.base, settings.base_id))
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
-    blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
-    pixels = pipeline.generate([args.prompt.rstrip(".")], [args.seed], settings.sampling, blend)[0]
-    save_png(Path(args.output), saved_size(Image.fromarray(pixels), settings.sampling.output))
+    if record is None:
+        blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
+        record = Record(args.prompt.rstrip("."), args.seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend)
+    for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
+        if then != now:
+            raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
+    pixels = pipeline.generate([record.prompt], [record.seed], record.sampling, record.blend)[0]
+    save_png(Path(args.output), saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
     print(args.output)
     return 0
 

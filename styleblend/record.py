@@ -1,0 +1,76 @@
+"""What a picture says of itself: the text chunk that A1111 and picture viewers read, and all that it takes to draw it again."""
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Dict
+
+from PIL import Image, UnidentifiedImageError
+
+from styleblend import __version__
+from styleblend.errors import StyleBlendError
+from styleblend.settings import BlendSettings, SamplingSettings, validated
+from styleblend.style import Style
+
+SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
+CHUNK = "styleblend"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One drawn picture. `prompt` is the phrase that both branches' prompts are made of."""
+
+    prompt: str
+    seed: int
+    style: str
+    style_hash: str
+    base: str  # fingerprint
+    sampling: SamplingSettings
+    blend: BlendSettings
+    version: str = __version__
+
+    def chunks(self) -> Dict[str, str]:
+        """The text chunks of the PNG file."""
+        s, b = self.sampling, self.blend
+        facts = {"Steps": s.steps, "Sampler": SAMPLER_NAMES[s.sampler], "CFG scale": s.guidance, "Seed": self.seed, "Size": f"{s.width}x{s.height}", "RNG": "CPU",
+                 "Model hash": self.base[:10], "StyleBlend style": self.style, "StyleBlend style hash": self.style_hash, "StyleBlend coarse scale": b.scale,
+                 "StyleBlend c2f": f"{b.c2f_ratio} at {' '.join(map(str, b.c2f_sites))}", "StyleBlend f2c": f"{b.f2c_ratio} at {' '.join(map(str, b.f2c_sites))}",
+                 "Version": f"StyleBlend {self.version}"}
+        # A1111 splits at commas: a value that holds one, or a colon or quote, is written as JSON
+        line = ", ".join(f"{k}: {json.dumps(str(v)) if any(c in str(v) for c in ',:' + chr(34)) else v}" for k, v in facts.items())
+        negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
+        everything = {**asdict(self), "sampling": s.model_dump(), "blend": b.model_dump()}
+        return {"parameters": f"{self.prompt} in the style of <F>.{negative}\n{line}", CHUNK: json.dumps(everything, ensure_ascii=False)}
+
+
+def style_hash(style: Style) -> str:
+    """10 hex digits that change when any adapter of the style does."""
+    digest = hashlib.sha256()
+    vectors = {"coarse": style.coarse, "fine": style.fine}
+    for name, array in sorted({**{k: v for k, v in vectors.items() if v is not None}, **style.text_lora, **style.unet_lora}.items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()[:10]
+
+
+def read_record(path: Path) -> Record:
+    """The record of a picture that was drawn here."""
+    try:
+        with Image.open(path) as image:
+            text = image.info.get(CHUNK)
+    except FileNotFoundError:
+        raise StyleBlendError(f"the picture {path} does not exist") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise StyleBlendError(f"{path} cannot be read as a picture ({str(error)[:100]})") from None
+    if not isinstance(text, str):
+        raise StyleBlendError(f"{path} does not say how it was drawn: only PNG files of this program do, and a program that saves one again may drop it")
+    try:
+        data = json.loads(text)
+        sampling, blend = data.pop("sampling"), data.pop("blend")
+        kinds = {"prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
+        if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()):
+            raise ValueError("its fields are others")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StyleBlendError(f"{path}: what it says of itself is damaged ({str(error)[:100]})") from None
+    return Record(sampling=validated(SamplingSettings, sampling, str(path)), blend=validated(BlendSettings, blend, str(path)), **data)
