@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from styleblend import __version__
-from styleblend.errors import StyleBlendError
+from styleblend.errors import Stopped, StyleBlendError
 
 MINI = "configs/mini.yaml"
 FORMATS = ("diffusers", "kohya", "webui", "single")
@@ -177,6 +177,12 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     warnings.showwarning = lambda message, *_: print(f"styleblend: {message}", file=sys.stderr)
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        print("styleblend: stopped; whole files are kept: start the same command again to go on", file=sys.stderr)
+        return 130
+    except Stopped as stop:
+        print(f"styleblend: {stop}", file=sys.stderr)
+        return 130
     except StyleBlendError as error:
         print(f"styleblend: {error}", file=sys.stderr)
         return 2

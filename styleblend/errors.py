@@ -6,3 +6,7 @@ class StyleBlendError(Exception):
 
     The command line prints it as ``styleblend: <sentence>`` on stderr and exits with 2.
     """
+
+
+class Stopped(StyleBlendError):
+    """The user stopped the program; what was done is saved. Exit code 130, as shells have it for Ctrl-C."""

@@ -1,5 +1,6 @@
 """Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from styleblend.cli import main
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings
 from styleblend.training.optimiser import AdamW
+from styleblend.weights import read_metadata
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "checkpoints" / "mini" / "base"
@@ -88,6 +90,25 @@ def test_a_killed_run_resumes_exactly(world, tmp_path, stage, part):
     for path in (tmp_path / "whole" / "dots").glob("*.safetensors"):
         once, twice = load_file(path), load_file(tmp_path / "killed" / "dots" / path.name)  # the order of a header's metadata is free
         assert list(once) == list(twice) and all(np.array_equal(once[key], twice[key]) for key in once), path.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_and_says_how_to_go_on(world, tmp_path, number):
+    """Ctrl-C and SIGTERM: exit code 130, the present step is in the checkpoint although no regular one was due."""
+    settings = yaml.safe_load(world.read_text())
+    settings["training"].update(save_every=100_000, lora=dict(settings["training"]["lora"], steps=100_000))
+    world.write_text(yaml.safe_dump(settings))
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", "fine", "--config", str(world)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                               env=dict(os.environ, TQDM_MININTERVAL="0"))
+    seen = ""
+    while "lora:" not in seen or "1/100000" not in seen:
+        read = process.stderr.read(1)
+        assert read, seen
+        seen += read
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130 and "start the same command again" in rest
+    assert int(read_metadata(tmp_path / "adapters" / "dots" / "training" / "lora.safetensors")["step"]) >= 1
 
 
 def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):

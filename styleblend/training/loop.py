@@ -4,14 +4,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import numpy as np
 from tqdm import tqdm
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import Stopped, StyleBlendError
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings
 from styleblend.training.optimiser import AdamW
@@ -21,6 +23,27 @@ from styleblend.weights import read_metadata, read_safetensors, write_safetensor
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
     """The random numbers of one step: a function of seed, stage and step, so that there is no RNG state to save."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "little"), step])
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in two; a second one stops at once."""
+
+    def __init__(self):
+        self.requested, self.previous = False, {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self.request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def request(self, number, frame) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
 
 
 def train(stage: str, settings: StageSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, seed: int, save_every: int,
@@ -48,7 +71,7 @@ def train(stage: str, settings: StageSettings, parameters: Dict[str, "jt.Var"], 
         write_safetensors(path, optimiser.state(), {"step": str(optimiser.step), "fingerprint": fingerprint, "losses": json.dumps(losses)})
 
     bar = tqdm(total=settings.steps, initial=optimiser.step, desc=stage, unit="step", file=sys.stderr, dynamic_ncols=True)
-    with bar:
+    with bar, StopRequest() as stop:
         while optimiser.step < settings.steps:
             loss = loss_of(step_rng(seed, stage, optimiser.step))
             optimiser.update(loss)
@@ -63,6 +86,9 @@ def train(stage: str, settings: StageSettings, parameters: Dict[str, "jt.Var"], 
                 save()
             if sample and sample_every and (optimiser.step % sample_every == 0 or optimiser.step == settings.steps):
                 sample(folder / f"{stage}-{optimiser.step:05d}.png")
+            if stop.requested and optimiser.step < settings.steps:
+                save()
+                raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved: start the same command again to go on")
             if optimiser.step % 50 == 0:
                 jt.gc()
     return losses
