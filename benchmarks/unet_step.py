@@ -1,0 +1,30 @@
+"""One call of the UNet with the four rows of two branches with guidance (times --batch): `python -m benchmarks.unet_step --peer torch`."""
+import numpy as np
+
+from benchmarks.harness import arguments, main
+
+
+def network(args):
+    from styleblend.base import load_base
+    from styleblend.config import UNetConfig
+    from styleblend.models.unet import UNet2DConditionModel
+    return UNet2DConditionModel(UNetConfig()) if args.base == "sd21" else load_base(args.base).unet
+
+
+def build(args):
+    from styleblend.runtime import jt
+    unet, rng, rows = network(args), np.random.default_rng(0), 4 * args.batch
+    x = jt.array(rng.standard_normal((rows, 4, args.latent, args.latent)).astype(np.float32))
+    text = jt.array(rng.standard_normal((rows, 77, unet.config.cross_attention_dim)).astype(np.float32))
+    time = jt.array(np.full(rows, 500, np.float32))
+
+    def run():
+        with jt.no_grad():
+            unet(x, time, text).sync()
+        jt.sync_all(True)
+
+    return run
+
+
+if __name__ == "__main__":
+    main(build, arguments(__doc__), "benchmarks.unet_step")
