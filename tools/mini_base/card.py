@@ -24,6 +24,8 @@ download. `tools/mini_base/` is the whole recipe.
 
 {subjects}
 
+{state}
+
 ## What it cannot draw
 
 - Anything that is not in the list above: other words give one of these things, or a blob. People, scenes, several things, text, numbers, positions.
@@ -53,7 +55,9 @@ LICENCES = [("Noto Emoji, and its first version (Google)", "Apache-2.0"), ("Twem
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", type=pathlib.Path, required=True, help="the folder that train.py wrote")
-    base = (out := ap.parse_args().out) / "base"
+    ap.add_argument("--state", default="", help="a sentence on how good this version is")
+    args = ap.parse_args()
+    out, base = args.out, args.out / "base"
     subjects, notes = json.loads((base / "subjects.json").read_text()), json.loads((out / "training.json").read_text())
     size = sum(f.stat().st_size for f in base.rglob("*.safetensors")) / 1e6
     training = ["| stage | steps | batch | minutes | device | result |", "|---|---|---|---|---|---|"]
@@ -61,7 +65,7 @@ def main():
     psnr = next((n["result"] for n in reversed(notes) if n["stage"] == "encode"), "little sharpness")
     words = "noto, old noto, twemoji, smooth gradient, flat fluent, black and white, outlined openmoji, emojione, vintage emojione, pastel streamline"
     (base / "README.md").write_text(CARD.format(
-        size=f"{size:.0f} MB in fp16", count=len(subjects), styles=words, subjects=", ".join(subjects) + ".", psnr=psnr, training="\n".join(training),
+        size=f"{size:.0f} MB in fp16", count=len(subjects), styles=words, subjects=", ".join(subjects) + ".", psnr=psnr, state=args.state, training="\n".join(training),
         licences="\n".join(["| set | licence |", "|---|---|"] + [f"| {a} | {b} |" for a, b in LICENCES])), encoding="utf-8")
 
 
