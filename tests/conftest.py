@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,13 @@ from reference import seeded
 
 ROOT = Path(__file__).parent.parent
 TEXT = {**seeded.TEXT, "vocab_size": 49408}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works():
+    """A shell that starts the tests in the background makes them, and every process that they start, ignore Ctrl-C; some of them press it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tokenizer_folder() -> Path:
