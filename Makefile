@@ -3,7 +3,7 @@
 # make clean   takes away what these two made
 #
 # PYTHON=python3.11   which Python (3.9 to 3.12) makes the environment
-# STYLE=name          a folder of data/mini (default: the first)      PROMPTS=3   how many prompts, or "Cat,Dog"
+# STYLE=name          a folder of data/mini (default: fxemoji)      PROMPTS=3   how many prompts, or "Cat,Dog"
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ ifndef PYTHON
 PYTHON := $(firstword $(foreach name,python3 python3.12 python3.11 python3.10 python3.9,\
 	$(shell $(name) -c 'import sys; (3, 9) <= sys.version_info < (3, 13) and print("$(name)")' 2>/dev/null)))
 endif
-STYLE ?= $(firstword $(sort $(notdir $(patsubst %/,%,$(wildcard data/mini/*/)))))
+STYLE ?= fxemoji
 PROMPTS ?= 3
 OUTPUT ?= result
 
