@@ -9,16 +9,16 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Callable
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.worker import serve
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,21 +53,6 @@ class Worker:
         return {**self.ready, **last, "seconds": statistics.median(self.seconds)}
 
 
-def serve(build: Callable, args) -> None:
-    """The worker's side: one JSON object a line on stdout."""
-    begin = time.perf_counter()
-    run = build(args)
-    run()
-    print(json.dumps({"first_s": time.perf_counter() - begin}), flush=True)
-    for line in sys.stdin:
-        if line.strip() != "run":
-            break
-        begin = time.perf_counter()
-        run()
-        print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
-    print(json.dumps({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
-
-
 def arguments(doc: str) -> argparse.ArgumentParser:
     """The options of every benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -86,7 +71,7 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
     """Measure and print; `flop(args)` is the number of floating-point operations of one run, where it is known."""
     args = parser.parse_args()
     if args.worker:
-        return serve(build, args)
+        return serve(lambda: build(args))
     job, given = module.rsplit(".", 1)[-1], [a for a in sys.argv[1:] if a != "--worker"]
     workers = [Worker("ours", [sys.executable, "-m", module, "--worker"] + given)]
     if args.peer:

@@ -1,12 +1,11 @@
 """The benchmarks' jobs in PyTorch + diffusers with its fused attention: peer.py JOB ARGUMENTS-AS-JSON. No Jittor here: the two crash in one process."""
 import json
-import resource
 import sys
-import time
 from types import SimpleNamespace
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from worker import serve
 
 job, args = sys.argv[1], SimpleNamespace(**json.loads(sys.argv[2]))
 SD21 = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=1024,
@@ -64,14 +63,4 @@ def train_step():
     return run
 
 
-begin = time.perf_counter()
-run = {"attention": attention, "unet_step": unet_step, "generate": generate, "train_step": train_step}[job]()
-run()
-print(json.dumps({"first_s": time.perf_counter() - begin}), flush=True)
-for line in sys.stdin:
-    if line.strip() != "run":
-        break
-    begin = time.perf_counter()
-    run()
-    print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
-print(json.dumps({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+serve({"attention": attention, "unet_step": unet_step, "generate": generate, "train_step": train_step}[job])

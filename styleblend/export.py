@@ -12,47 +12,38 @@ import numpy as np
 
 from styleblend import weights
 from styleblend.errors import StyleBlendError
-from styleblend.formats import PREFIXES, embedding, flat, matrix, number, split
-from styleblend.pickles import read_arrays
-from styleblend.style import PARTS, part_file
+from styleblend.formats import PREFIXES, embedding, flat, matrix, number, scaled_pairs, split, to_diffusers_text, to_diffusers_unet
+from styleblend.style import PARTS, part_file, read_tensors
 
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
         "two branches, so pictures differ from those that are drawn here")
 
 
-def read_file(path: Path) -> dict:
-    """The tensors of a .safetensors or a .bin file, by name."""
-    return weights.read_safetensors(path) if Path(path).suffix == ".safetensors" else read_arrays(path)
-
-
-def pairs(tensors: dict, network: str, source: str) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
-    """Layer -> (down, up) of one network of a LoRA with dotted names; alpha / rank is multiplied in."""
-    found: Dict[str, dict] = {}
+def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
+    """One network's part of a LoRA with dotted names, under the keys of `styleblend.lora`; the base is not needed for it."""
+    found = {}
     for key, value in flat(tensors).items():
         part, layer, end = split(key, source)
         if part == network:
             if "." not in layer or ".processor." in layer:
                 raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
             layer = f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
-            found.setdefault(layer, {})[end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
-    for layer, ends in found.items():
-        if not {"down", "up"} <= set(ends):
-            raise StyleBlendError(f"{source}: {layer} lacks its down or up matrix: the file is incomplete, train or download it again")
-    return {layer: (e["down"], e["up"] * np.float32(e.get("alpha", e["down"].shape[0]) / e["down"].shape[0])) for layer, e in found.items()}
+            found[layer, end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
+    return scaled_pairs(found, source)
 
 
 def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
-    """The LoRAs {"unet" | "text": {layer: (down, up)}} and the embeddings {"coarse" | "fine": (1, width)} of a style's folder."""
+    """The LoRAs {"unet" | "text": tensors} and the embeddings {"coarse" | "fine": (1, width)} of a style's folder."""
     folder = Path(folder)
     files = {part: part_file(folder, folder.name, part) for part in PARTS}
     if not any(files.values()):
         raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): name a folder such as checkpoints/mini/styles/fxemoji")
-    loras = {network: pairs(read_file(path), network, str(path)) for network, path in (("unet", files["unet_lora"]), ("text", files["text_lora"])) if path}
+    loras = {network: lora_of(read_tensors(path), network, str(path)) for network, path in (("unet", files["unet_lora"]), ("text", files["text_lora"])) if path}
     vectors = {}
     for kind in ("coarse", "fine"):
         path = files[f"{kind}_embeds"]
         if path:
-            tensors = read_file(path)
+            tensors = read_tensors(path)
             width = next((v.shape[-1] for v in tensors.values() if isinstance(v, np.ndarray) and v.ndim), 0)
             vectors[kind] = embedding(tensors, width, str(path))[1]
     return loras, vectors
@@ -61,21 +52,22 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
 def kohya(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
     """kohya's names; the strength is in alpha, where these programs look for it."""
     found = {}
-    for network, layers in loras.items():
-        for path, (down, up) in layers.items():
-            name = PREFIXES[network][1] + path.replace(".", "_")
-            found[f"{name}.lora_down.weight"], found[f"{name}.lora_up.weight"] = down, up
-            found[f"{name}.alpha"] = np.array(down.shape[0] * strengths[network], np.float32)
+    for network, tensors in loras.items():
+        for key, value in tensors.items():
+            layer, end = key.replace(".lora.", "|").split("|")
+            name = PREFIXES[network][1] + layer.replace(".", "_")
+            found[f"{name}.lora_{end}"] = value
+            if end == "down.weight":
+                found[f"{name}.alpha"] = np.array(value.shape[0] * strengths[network], np.float32)
     return found
 
 
 def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
     """The names that diffusers saves; the strength is in the up matrices."""
-    middle, found = {"unet": "lora", "text": "lora_linear_layer"}, {}
-    for network, layers in loras.items():
-        for path, (down, up) in layers.items():
-            name = f"{PREFIXES[network][0]}{path}.{middle[network]}"
-            found[f"{name}.down.weight"], found[f"{name}.up.weight"] = down, up * np.float32(strengths[network])
+    found = {}
+    for network, tensors in loras.items():
+        name = {"unet": to_diffusers_unet, "text": to_diffusers_text}[network]
+        found.update(name({key: value * np.float32(strengths[network]) if key.endswith(".up.weight") else value for key, value in tensors.items()}))
     return found
 
 
@@ -84,7 +76,7 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
     folder, output = Path(folder), Path(output)
     loras, vectors = read_style(folder)
     name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength}
-    rank = next((down.shape[0] for layers in loras.values() for down, _ in layers.values()), 0)
+    rank = next((v.shape[0] for tensors in loras.values() for key, v in tensors.items() if key.endswith(".down.weight")), 0)
     title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
     written = []
 

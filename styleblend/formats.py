@@ -80,6 +80,18 @@ def number(value: Any, key: str, source: str) -> float:
     return float(array.reshape(-1)[0])
 
 
+def scaled_pairs(found: Dict[Tuple[str, str], Any], source: str) -> Dict[str, np.ndarray]:
+    """{(layer, "down" | "up" | "alpha"): value} as our names -> matrices, with alpha / rank multiplied into the up matrices."""
+    ours = {}
+    for path in dict.fromkeys(path for path, _ in found):
+        down, up = found.get((path, "down")), found.get((path, "up"))
+        if down is None or up is None:
+            raise StyleBlendError(f"{source}: {path} has no {'down' if down is None else 'up'} matrix: the file is incomplete, save or download it again")
+        alpha = found.get((path, "alpha"), down.shape[0])
+        ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up * np.float32(alpha / down.shape[0])
+    return ours
+
+
 def normalised(tensors: Dict[str, Any], network, pattern: str, kind: str, source: str) -> Dict[str, np.ndarray]:
     """The part of a LoRA file that is for one network, in our names, with alpha / rank multiplied into the up matrices."""
     table, found = layer_table(network, pattern, kind), {}
@@ -93,14 +105,7 @@ def normalised(tensors: Dict[str, Any], network, pattern: str, kind: str, source
         if (table[layer], end) in found:
             raise StyleBlendError(f"{source}: {printable(key)} is there a second time under another name: save it anew with one kind of names")
         found[table[layer], end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
-    ours = {}
-    for path in dict.fromkeys(path for path, _ in found):
-        down, up = found.get((path, "down")), found.get((path, "up"))
-        if down is None or up is None:
-            raise StyleBlendError(f"{source}: {path} has no {'down' if down is None else 'up'} matrix: the file is incomplete, save or download it again")
-        alpha = found.get((path, "alpha"), down.shape[0])
-        ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up * np.float32(alpha / down.shape[0])
-    return ours
+    return scaled_pairs(found, source)
 
 
 def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: str = UNET_TARGETS) -> Dict[str, np.ndarray]:

@@ -8,9 +8,9 @@ from typing import Dict
 import numpy as np
 
 from styleblend.errors import StyleBlendError
-from styleblend.export import read_file
 from styleblend.formats import flat, split
 from styleblend.pickles import printable
+from styleblend.style import read_tensors
 from styleblend.weights import read_metadata
 
 MODELS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL", 128: "the mini base"}
@@ -25,7 +25,7 @@ def inspect(path: Path) -> Dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise StyleBlendError(f"{path} is no file: name a .safetensors, .bin or .pt file")
-    tensors = read_file(path)
+    tensors = read_tensors(path)
     if any(key.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")) for key in tensors):
         raise StyleBlendError(f"{path} is a whole checkpoint, not an adapter: a base is a diffusers folder (unet/ text_encoder/ vae/ tokenizer/ scheduler/)")
     if {"conv_in.weight", "conv_out.weight"} <= set(tensors) or "text_model.final_layer_norm.weight" in tensors or "encoder.conv_in.weight" in tensors:

@@ -56,6 +56,11 @@ def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.nd
     return {key: value for key, value in tensors.items() if key.startswith(start)}
 
 
+def read_tensors(path: Path) -> dict:
+    """The tensors of a .safetensors or a .bin file, by name."""
+    return weights.read_safetensors(path) if Path(path).suffix == ".safetensors" else read_arrays(path)
+
+
 def read_part(folder: Path, name: str, part: str, base: Base):
     """One part as arrays, in our names, checked against the base."""
     path = part_file(folder, name, part)
@@ -63,7 +68,7 @@ def read_part(folder: Path, name: str, part: str, base: Base):
         stems = " or ".join(f"{name}_{stem}.safetensors" for stem in PARTS[part])
         script = "coarse" if part in ("coarse_embeds", "text_lora") else "fine"
         raise StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): run scripts/train_{script}_style.sh --styles {name}")
-    tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else read_arrays(path)
+    tensors = read_tensors(path)
     if path.name == f"{name}.safetensors":
         tensors = part_of_single(tensors, part)
     if part.endswith("embeds"):
@@ -80,7 +85,7 @@ def read_part(folder: Path, name: str, part: str, base: Base):
     return found["vector"] if part.endswith("embeds") else found
 
 
-def style_settings(folder: Path, name: str) -> StyleSettings:
+def settings_in(folder: Path, name: str) -> StyleSettings:
     """What `style.json`, or else the header of a style in one file, says."""
     path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
     if path.is_file() or not single.is_file():
@@ -96,7 +101,7 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
     """All four parts and `style.json` of `folder`; a style in one file has its settings in the header."""
     return Style(name, read_part(folder, name, "coarse_embeds", base), read_part(folder, name, "fine_embeds", base),
                  read_part(folder, name, "text_lora", base), read_part(folder, name, "unet_lora", base),
-                 style_settings(folder, name))
+                 settings_in(folder, name))
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:

@@ -74,9 +74,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_safetensors(path: Path, tensors: Dict[str, np.ndarray], metadata: Optional[Dict[str, str]] = None) -> None:
-    """Write a whole file or none; `metadata` are text fields for the header."""
+    """Write a whole file or none; `metadata` are text fields for the header. Equal content gives equal bytes."""
     arrays = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
-    write_bytes(path, save(arrays, metadata={"format": "pt", **(metadata or {})}))
+    write_bytes(path, with_sorted_metadata(save(arrays, metadata={"format": "pt", **(metadata or {})})))
+
+
+def with_sorted_metadata(data: bytes) -> bytes:
+    """A safetensors file with its text fields in order: the library writes them in a new random order every time."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[8 + size:]])
 
 
 def parameters(network) -> Dict[str, "jt.Var"]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from safetensors.numpy import load_file
 
 from styleblend import lora
 from styleblend.base import load_base
@@ -88,8 +87,7 @@ def test_a_killed_run_resumes_exactly(world, tmp_path, stage, part):
     assert state.exists()
     assert main(["train", part, "--config", str(tmp_path / "killed.yaml")]) == 0
     for path in (tmp_path / "whole" / "dots").glob("*.safetensors"):
-        once, twice = load_file(path), load_file(tmp_path / "killed" / "dots" / path.name)  # the order of a header's metadata is free
-        assert list(once) == list(twice) and all(np.array_equal(once[key], twice[key]) for key in once), path.name
+        assert path.read_bytes() == (tmp_path / "killed" / "dots" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -273,6 +273,15 @@ def test_what_is_written_is_read_back(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_equal_content_gives_equal_bytes(tmp_path):
+    """So that a hash of the file says whether two trainings came out equal."""
+    fields = {f"field {i}": "Größe" for i in range(9)}
+    for name in ("once", "twice"):
+        weights.write_safetensors(tmp_path / name, TENSORS, dict(sorted(fields.items(), reverse=name == "twice")))
+    assert (tmp_path / "once").read_bytes() == (tmp_path / "twice").read_bytes()
+    assert weights.read_metadata(tmp_path / "once") == {"format": "pt", **fields}
+
+
 @pytest.fixture
 def small_files():
     """Within this, no file may grow beyond 1000 bytes: what a full disk does to a writer."""

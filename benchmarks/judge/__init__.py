@@ -20,7 +20,7 @@ BATCH = 64
 
 
 class Judge:
-    """A residual CNN with two heads. `heldout` holds its own accuracy on real art that it never saw."""
+    """Two small CNNs, one for the subject and one for the style. `heldout` holds their accuracy on real art that they never saw."""
 
     def __init__(self, weights: Dict[str, np.ndarray], about: dict):
         self.weights = {name: jt.array(value.astype(np.float32)) for name, value in weights.items()}
@@ -85,15 +85,20 @@ class Judge:
         weight = self.weights[name + ".weight"]
         return jt.nn.conv2d(x, weight, self.weights[name + ".bias"], stride, weight.shape[2] // 2)
 
+    def _linear(self, x, name: str):
+        return jt.nn.linear(x, self.weights[name + ".weight"], self.weights[name + ".bias"])
+
     def _network(self, x):
-        """The batch norms of the trained network are folded into its convolutions."""
-        relu, means = jt.nn.relu, []
-        x = relu(self._conv(x, "stem", 2))
+        """Subject and style logits; the batch norms of the trained networks are folded into the layers beside them."""
+        relu, y, found = jt.nn.relu, x, []
+        while f"style.convs.{len(found) // 2}.weight" in self.weights:
+            y = relu(self._conv(y, f"style.convs.{len(found) // 2}", 2 if found else 1))
+            found += [y.mean((2, 3)), ((y * y).mean((2, 3)) + 1e-6).sqrt()]
+        style = self._linear(relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+        x = relu(self._conv(x, "subject.stem", 2))
         for i, blocks in enumerate(self.blocks):
             for j in range(blocks):
-                name, stride = f"stages.{i}.{j}", 2 if i and j == 0 else 1
+                name, stride = f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1
                 skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
                 x = relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
-            means.append(x.mean((2, 3)))
-        return [jt.nn.linear(v, self.weights[head + ".weight"], self.weights[head + ".bias"])
-                for head, v in (("subject", means[-1]), ("style", jt.concat(means, 1)))]
+        return [self._linear(x.mean((2, 3)), "subject.head"), style]

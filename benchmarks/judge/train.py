@@ -1,4 +1,4 @@
-"""Train the judge: a small CNN that tells what an emoji picture shows and in which style it is drawn.
+"""Train the judge: two small CNNs, one tells what an emoji picture shows, the other in which style it is drawn.
 
     python benchmarks/judge/train.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 40] [--init FOLDER]
 
@@ -6,9 +6,9 @@ Needs the requirements of tools/mini_base (PyTorch, diffusers) and the art that 
 never imports this file. The judge learns all subjects and all styles, also those that the mini base never sees: it must know
 them to judge them. A fixed tenth of the (subject, style) pairs is kept back and only ever measured.
 
-Generated pictures come out of a lossy autoencoder, so training pictures are shifted, zoomed, blurred, resampled and noised, and
-with --vae a part of them first goes through that autoencoder. Colours move only a little: they are part of a style. Some pictures
-lose their colour altogether, so that the subject is also learned from its shape; those say nothing about the style.
+Generated pictures come out of a lossy autoencoder, so with --vae a part of the training pictures first goes through it. For the
+subject they are also shifted, zoomed, blurred, resampled and noised, and some lose their colour, so that the shape is learned. For
+the style they move only a little: line, texture and palette are what it is told by.
 
 --init goes on from the weights of an earlier run, also from the shipped ones (batch norm starts as the identity on them).
 """
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 SIZE, WIDTHS, BLOCKS = 128, (32, 64, 128, 192), (1, 1, 2, 1)
+STYLE_WIDTHS, STYLE_HIDDEN = (32, 64, 128, 128), 128
 TEST_SHARE, TEST_SEED = 0.1, 2
 FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
             {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
@@ -57,48 +58,83 @@ class Block(nn.Module):
         return F.relu(self.conv2(F.relu(self.conv1(x))) + skip)
 
 
-class Net(nn.Module):
-    """A residual network; the subject is read from its last stage, the style from the means of all stages."""
+class SubjectNet(nn.Module):
+    """A residual network; the subject is read from the means of its last stage."""
 
-    def __init__(self, subjects, styles):
+    def __init__(self, subjects):
         super().__init__()
         self.stem = Conv(12, WIDTHS[0], 5, 2)  # reads blocks of 2 x 2 pixels
         self.stages, inputs = nn.ModuleList(), WIDTHS[0]
         for i, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
             self.stages.append(nn.Sequential(*[Block(inputs if j == 0 else width, width, 2 if i and j == 0 else 1) for j in range(blocks)]))
             inputs = width
-        self.subject, self.style = nn.Linear(WIDTHS[-1], subjects), nn.Linear(sum(WIDTHS), styles)
+        self.head = nn.Linear(WIDTHS[-1], subjects)
 
     def forward(self, x):
-        x, means = F.relu(self.stem(x)), []
+        x = F.relu(self.stem(x))
         for stage in self.stages:
             x = stage(x)
-            means.append(x.mean((2, 3)))
-        return self.subject(means[-1]), self.style(torch.cat(means, 1))
+        return self.head(x.mean((2, 3)))
+
+
+class StyleNet(nn.Module):
+    """How strong each feature is, at four scales, wherever it lies: means and root mean squares of every layer, then two linear ones."""
+
+    def __init__(self, styles):
+        super().__init__()
+        widths = (12, *STYLE_WIDTHS)
+        self.convs = nn.ModuleList([Conv(a, b, 3, 2 if i else 1) for i, (a, b) in enumerate(zip(widths, widths[1:]))])
+        self.norm = nn.BatchNorm1d(2 * sum(STYLE_WIDTHS))
+        self.hidden, self.head = nn.Linear(2 * sum(STYLE_WIDTHS), STYLE_HIDDEN), nn.Linear(STYLE_HIDDEN, styles)
+
+    def forward(self, x):
+        found = []
+        for conv in self.convs:
+            x = F.relu(conv(x))
+            found += moments(x)
+        return self.head(F.relu(self.hidden(self.norm(torch.cat(found, 1)))))
+
+
+def moments(x):
+    x = x.float()
+    return [x.mean((2, 3)), (x.square().mean((2, 3)) + 1e-6).sqrt()]
 
 
 def plain_forward(weights, x):
-    """The network as it is shipped: folded weights, no batch norm. Also makes the reference of tests/test_judge.py."""
+    """Both networks as they are shipped: folded weights, no batch norm. Also makes the reference of tests/test_judge.py."""
     def conv(x, name, stride=1):
         w = weights[name + ".weight"].float()
         return F.conv2d(x, w, weights[name + ".bias"].float(), stride, w.shape[2] // 2)
-    x, means = F.relu(conv(x, "stem", 2)), []
+
+    def linear(x, name):
+        return F.linear(x, weights[name + ".weight"].float(), weights[name + ".bias"].float())
+
+    y, found = x, []
+    for i in range(len(STYLE_WIDTHS)):
+        y = F.relu(conv(y, f"style.convs.{i}", 2 if i else 1))
+        found += moments(y)
+    style = linear(F.relu(linear(torch.cat(found, 1), "style.hidden")), "style.head")
+    x = F.relu(conv(x, "subject.stem", 2))
     for i, blocks in enumerate(BLOCKS):
         for j in range(blocks):
-            name, stride = f"stages.{i}.{j}", 2 if i and j == 0 else 1
+            name, stride = f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1
             skip = conv(x, name + ".skip", stride) if name + ".skip.weight" in weights else x
             x = F.relu(conv(F.relu(conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
-        means.append(x.mean((2, 3)))
-    return [F.linear(v, weights[n + ".weight"].float(), weights[n + ".bias"].float())
-            for n, v in (("subject", means[-1]), ("style", torch.cat(means, 1)))]
+    return linear(x.mean((2, 3)), "subject.head"), style
 
 
-def fold(net):
+def fold(nets):
+    """The weights as they are shipped: every batch norm goes into the layer beside it."""
     weights = {}
-    for name, module in net.named_modules():
+    for name, module in nets.named_modules():
         parts = module.folded() if isinstance(module, Conv) else dict(module.named_parameters()) if isinstance(module, nn.Linear) else {}
-        weights.update({f"{name}.{k}": v.detach().half().contiguous() for k, v in parts.items()})
-    return weights
+        weights.update({f"{name}.{k}": v.detach() for k, v in parts.items()})
+    norm = nets["style"].norm  # stands before the hidden layer: h(a x + b) = (h a) x + h b
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = weights["style.hidden.weight"]
+    weights["style.hidden.bias"] = weights["style.hidden.bias"] + weight @ (norm.bias - norm.running_mean * scale)
+    weights["style.hidden.weight"] = weight * scale
+    return {k: v.detach().half().contiguous() for k, v in weights.items()}
 
 
 def to_input(x):
@@ -110,17 +146,32 @@ def scaled(pictures):
     return torch.from_numpy(pictures).float().div_(127.5).sub_(1)
 
 
-def augment(x, rng):
-    """What may happen to a picture without changing its subject or style; every picture gets its own random mix."""
+def moved(x, rng, share, turn=0.0, zoom=0.1, stretch=0.0, shift=0.1):
+    """Mirrored or not, and a share of the pictures turned, zoomed, stretched and shifted by up to these amounts."""
     n = len(x)
-    draw = lambda low, high, rows=n: torch.from_numpy(rng.uniform(low, high, rows).astype(np.float32))
-    some = lambda share: torch.from_numpy(np.flatnonzero(rng.random(n) < share))
-    moved = torch.from_numpy(rng.random(n) < 0.85)
-    turn, zoom, stretch = draw(-0.15, 0.15) * moved, torch.exp(draw(-0.2, 0.2) * moved), torch.exp(draw(-0.08, 0.08) * moved)
+    draw = lambda amount: torch.from_numpy(rng.uniform(-amount, amount, n).astype(np.float32))
+    some = torch.from_numpy(rng.random(n) < share)
+    turn, zoom, stretch = draw(turn) * some, torch.exp(draw(zoom) * some), torch.exp(draw(stretch) * some)
     flip = 1 - 2 * torch.from_numpy(rng.integers(0, 2, n).astype(np.float32))
-    theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(-0.12, 0.12) * moved,
-                         flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(-0.12, 0.12) * moved], 1).view(n, 2, 3)
-    x = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
+    theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(shift) * some,
+                         flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(shift) * some], 1).view(n, 2, 3)
+    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
+
+
+def tinted(x, rng, brightness, colour):
+    """Ink a little brighter or darker and of another tone; the paper stays white."""
+    n = len(x)
+    gain = torch.from_numpy(rng.uniform(1 - brightness, 1 + brightness, (n, 1, 1, 1)).astype(np.float32))
+    gain = gain * (1 + colour * torch.from_numpy(rng.standard_normal((n, 3, 1, 1)).astype(np.float32)))
+    return (x - 1).mul_(gain).add_(1).clamp_(-1, 1)
+
+
+def for_subject(x, rng):
+    """What may happen to a picture without changing its subject; every picture gets its own random mix."""
+    n = len(x)
+    draw = lambda low, high, rows: torch.from_numpy(rng.uniform(low, high, rows).astype(np.float32))
+    some = lambda share: torch.from_numpy(np.flatnonzero(rng.random(n) < share))
+    x = moved(x, rng, 0.85, turn=0.15, zoom=0.2, stretch=0.08, shift=0.12)
 
     def resample(v, side):
         return F.interpolate(F.interpolate(v, side, mode="area"), SIZE, mode="bilinear", align_corners=False)
@@ -131,23 +182,24 @@ def augment(x, rng):
 
     mix(some(0.25), lambda v: resample(v, int(rng.integers(40, 112))))
     mix(some(0.2), lambda v: F.avg_pool2d(v, 3, 1, 1, count_include_pad=False))
-    mix(some(0.15), lambda v: v.mean(1, keepdim=True) + resample(v - v.mean(1, keepdim=True), int(rng.integers(16, 65))))  # coarse chroma, as in JPEG
-    gain = draw(0.9, 1.1).view(n, 1, 1, 1) * (1 + 0.05 * torch.from_numpy(rng.standard_normal((n, 3, 1, 1)).astype(np.float32)))
-    x = (x - 1).mul_(gain).add_(1)  # the paper stays white
+    x = tinted(x, rng, 0.1, 0.05)
     rows = some(0.3)
     x[rows] += torch.randn_like(x[rows]) * draw(0.01, 0.12, len(rows)).view(-1, 1, 1, 1)
-    return x.clamp_(-1, 1)
+    return discoloured(x.clamp_(-1, 1), rng)
 
 
-def discolour(x, style, rng, share=0.2):
-    """Grey pictures, their contrast changed: the subject can still be told, the style cannot (-100: no loss)."""
+def for_style(x, rng):
+    """What may happen to a picture without changing its style."""
+    return tinted(moved(x, rng, 0.5), rng, 0.0, 0.02)
+
+
+def discoloured(x, rng, share=0.2):
+    """A share of the pictures in grey, their contrast changed: the subject can still be told."""
     rows = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < share))
     weights = torch.from_numpy(rng.dirichlet([2, 2, 2], len(rows)).astype(np.float32)).view(-1, 3, 1, 1)
     contrast = torch.from_numpy(rng.uniform(0.7, 2.5, len(rows)).astype(np.float32)).view(-1, 1, 1, 1)
     x[rows] = ((x[rows] * weights).sum(1, keepdim=True) - 1).mul(contrast).add(1).clamp(-1, 1).expand(-1, 3, -1, -1)
-    style = style.clone()
-    style[rows] = -100
-    return x, style
+    return x
 
 
 @torch.no_grad()
@@ -165,28 +217,30 @@ def reconstruct(pictures, folder):
 
 
 @torch.no_grad()
-def warm_start(net, folder, x):
+def warm_start(nets, folder, x):
     """Take over folded weights; each batch norm becomes the identity on what its convolution gives for the pictures `x`."""
-    weights, hooks = load_file(folder / "judge.safetensors"), []
+    weights, hooks = {k: v.float() for k, v in load_file(folder / "judge.safetensors").items()}, []
 
-    def set_norm(name):
-        def hook(module, inputs):
-            y = module.conv(inputs[0])
-            mean, var = y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False)
-            module.norm.running_mean.copy_(mean)
-            module.norm.running_var.copy_(var)
-            module.norm.weight.copy_((var + module.norm.eps).sqrt())
-            module.norm.bias.copy_(mean + weights[name + ".bias"].float())
-        return hook
+    def set_norm(module, bias, y):
+        dims = [d for d in range(y.ndim) if d != 1]
+        mean, var = y.mean(dims), y.var(dims, unbiased=False)
+        module.running_mean.copy_(mean)
+        module.running_var.copy_(var)
+        module.weight.copy_((var + module.eps).sqrt())
+        module.bias.copy_(mean + bias)
 
-    for name, module in net.named_modules():
+    for name, module in nets.named_modules():
         if isinstance(module, Conv):
-            module.conv.weight.copy_(weights[name + ".weight"].float())
-            hooks.append(module.register_forward_pre_hook(set_norm(name)))
+            module.conv.weight.copy_(weights[name + ".weight"])
+            hooks.append(module.register_forward_pre_hook(
+                lambda module, inputs, bias=weights[name + ".bias"]: set_norm(module.norm, bias, module.conv(inputs[0]))))
+        elif isinstance(module, nn.BatchNorm1d):
+            hooks.append(module.register_forward_pre_hook(lambda module, inputs: set_norm(module, 0, inputs[0])))
         elif isinstance(module, nn.Linear):
-            module.weight.copy_(weights[name + ".weight"].float())
-            module.bias.copy_(weights[name + ".bias"].float())
-    net(x)
+            module.weight.copy_(weights[name + ".weight"])
+            module.bias.copy_(weights[name + ".bias"])
+    for net in nets.values():
+        net(x)
     for hook in hooks:
         hook.remove()
 
@@ -273,17 +327,17 @@ def main():
     recon_row = np.full(len(pictures), -1)
     recon_row[through] = np.arange(len(test), len(test) + len(through))
 
-    net = Net(len(info["subjects"]), len(info["styles"])).to(memory_format=torch.channels_last)
+    nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(info["styles"])))).to(memory_format=torch.channels_last)
     if args.init:
-        warm_start(net, args.init, to_input(augment(scaled(pictures[train[::40]]), rng)))
-    forward = torch.compile(net) if args.compile else net
-    decay = [p for p in net.parameters() if p.ndim > 1]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in net.parameters() if p.ndim == 1], "weight_decay": 0}],
+        warm_start(nets, args.init, to_input(scaled(pictures[train[::40]])))
+    subject_net, style_net = [torch.compile(net) if args.compile else net for net in nets.values()]
+    decay = [p for p in nets.parameters() if p.ndim > 1]
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in nets.parameters() if p.ndim == 1], "weight_decay": 0}],
                             args.lr, betas=(0.9, 0.98), fused=True)
     steps = int(args.epochs * len(train) / args.batch)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps, pct_start=0.15)
     queue, start, run = np.empty(0, int), time.time(), []
-    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
+    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in nets.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
     for step in range(1, steps + 1):
         if len(queue) < args.batch:
             queue = np.concatenate([queue, rng.permutation(train)])
@@ -292,22 +346,23 @@ def main():
         if recon is not None:
             swap = (recon_row[rows] >= 0) & (rng.random(len(rows)) < 0.6)
             batch[swap] = recon[recon_row[rows[swap]]]
-        x, wanted = discolour(augment(scaled(batch), rng), torch.from_numpy(style[rows]), rng)
+        x = scaled(batch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            subjects, styles = forward(to_input(x))
-        loss = (F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.05)
-                + F.cross_entropy(styles.float(), wanted, label_smoothing=0.02))
+            subjects, styles = subject_net(to_input(for_subject(x, rng))), style_net(to_input(for_style(x, rng)))
+        losses = [F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.05),
+                  F.cross_entropy(styles.float(), torch.from_numpy(style[rows]), label_smoothing=0.02)]
         opt.zero_grad(set_to_none=True)
-        loss.backward()
+        sum(losses).backward()
         opt.step()
         plan.step()
-        run.append(loss.item())
+        run.append([loss.item() for loss in losses])
         if step % 100 == 0:
-            print(f"step {step}/{steps} loss {np.mean(run):.3f} {step * args.batch / (time.time() - start):.0f} pictures/s, CPU {time.process_time() / 60:.1f} min", flush=True)
+            print(f"step {step}/{steps} loss {np.round(np.mean(run, 0), 3)} {step * args.batch / (time.time() - start):.0f} pictures/s, "
+                  f"CPU {time.process_time() / 60:.1f} min", flush=True)
             run = []
     minutes = time.process_time() / 60
 
-    weights = fold(net.eval())
+    weights = fold(nets.eval())
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, args.out / "judge.safetensors", metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
     with torch.no_grad():

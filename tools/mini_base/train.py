@@ -59,15 +59,15 @@ def note(args, stage, result, **numbers):
 
 
 class Clock:
-    """Learning rate by elapsed share of the time budget: warm-up, flat, then cosine to zero in the last 40 %."""
+    """Learning rate by elapsed share of the time budget: warm-up (of every run: at once at the peak it can diverge), flat, then cosine to zero in the last 40 %."""
 
-    def __init__(self, minutes, peak):
-        self.end, self.start, self.peak = minutes * 60, time.time(), peak
+    def __init__(self, minutes, peak, first):
+        self.end, self.start, self.peak, self.first = minutes * 60, time.time(), peak, first
 
     def lr(self, step):
         share = min(1.0, (time.time() - self.start) / self.end)
         decay = 1.0 if share < 0.6 else 0.5 * (1 + math.cos(math.pi * (share - 0.6) / 0.4))
-        return self.peak * min(1.0, (step + 1) / 100) * decay
+        return self.peak * min(1.0, (step - self.first + 1) / 100) * decay
 
     def done(self):
         return time.time() - self.start > self.end
@@ -108,7 +108,7 @@ def train_vae(args):
         s = torch.load(state, map_location=device)
         vae.load_state_dict(s["model"]); probe.load_state_dict(s["probe"]); opt.load_state_dict(s["opt"]); step = s["step"]
     first = step
-    rng, crop, clock = np.random.default_rng(step), args.crop, Clock(args.minutes, args.lr or 1e-3)
+    rng, crop, clock = np.random.default_rng(step), args.crop, Clock(args.minutes, args.lr or 1e-3, step)
     while not clock.done():
         rows = rng.integers(0, len(pictures), args.batch)
         batch = np.stack([inked_crop(rng, pictures[r], crop) for r in rows])
@@ -238,13 +238,13 @@ def train_unet(args):
     subject, style = lat["subject"][chosen], lat["style"][chosen]
     text, unet = new_models(args)
     params = list(text.parameters()) + list(unet.parameters())
-    opt = torch.optim.AdamW(params, args.lr or 1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
+    opt = torch.optim.AdamW(params, args.lr or 1e-3, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     ema, state, step = [copy.deepcopy(m).eval().requires_grad_(False) for m in (text, unet)], args.out / "unet.pt", 0
     if state.exists():
         s = torch.load(state, map_location=device)
         for m, k in zip((text, unet, *ema), ("text", "unet", "ema_text", "ema_unet")):
             m.load_state_dict(s[k])
-        opt.load_state_dict(s["opt"]); step = s["step"]
+        opt.load_state_dict(dict(s["opt"], param_groups=opt.state_dict()["param_groups"])); step = s["step"]
     elif (args.out / "base" / "unet").exists():  # warm start from shipped weights: the optimiser state is too large to travel
         text.load_state_dict(CLIPTextModel.from_pretrained(args.out / "base" / "text_encoder", torch_dtype=torch.float32).state_dict())
         unet.load_state_dict(UNet2DConditionModel.from_pretrained(args.out / "base" / "unet", torch_dtype=torch.float32).state_dict())
@@ -260,7 +260,7 @@ def train_unet(args):
         (args.out / "base" / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
 
     abar = scheduler().alphas_cumprod.to(device)
-    rng, clock, seen, t0 = np.random.default_rng(step), Clock(args.minutes, args.lr or 1e-3), 0, time.time()
+    rng, clock, seen, t0 = np.random.default_rng(step), Clock(args.minutes, args.lr or 1e-3, step), 0, time.time()
     print(f"{len(chosen)} pictures, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M UNet parameters, from step {step}", flush=True)
     run, recent, first = [], collections.deque(maxlen=200), step
     while not clock.done():
