@@ -8,7 +8,12 @@ def network(args):
     from styleblend.base import load_base
     from styleblend.config import UNetConfig
     from styleblend.models.unet import UNet2DConditionModel
-    return UNet2DConditionModel(UNetConfig()) if args.base == "sd21" else load_base(args.base).unet
+    from styleblend.weights import load, parameters
+    if args.base != "sd21":
+        return load_base(args.base).unet
+    unet, rng = UNet2DConditionModel(UNetConfig()), np.random.default_rng(0)
+    load(unet, {name: rng.standard_normal(p.shape, np.float32) * np.float32(0.02) for name, p in parameters(unet).items()}, "sd21")
+    return unet
 
 
 def build(args):

@@ -1,18 +1,37 @@
-"""Attention cores behind one function: `attention(q, k, v, heads, ...)`."""
+"""Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
+
+The CPU has its own for float32. A GPU and other precisions have the plain ones so far.
+"""
 from typing import Optional, Sequence
 
 from styleblend.kernels import cpu, reference
 from styleblend.runtime import jt
 
-__all__ = ["attention"]
+__all__ = ["attention", "geglu", "group_norm", "layer_norm"]
+
+
+def best(x, *frozen):
+    """The kernels for this device and precision. The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones."""
+    plain = jt.flags.use_cuda or x.dtype != "float32" or any(f is not None and not f.is_stop_grad() for f in frozen)
+    return reference if plain else cpu
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False):
-    """Softmax attention; arguments and result as in `kernels.reference.attention`, by the best core for this device and precision.
+    """Softmax attention; arguments and result as in `kernels.reference.attention`."""
+    return best(q, bias).attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
 
-    The CPU core takes float32. A GPU, other precisions, and a bias that wants a gradient have the plain one so far.
-    """
-    plain = jt.flags.use_cuda or q.dtype != "float32" or (bias is not None and not bias.is_stop_grad())
-    core = reference if plain else cpu
-    return core.attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
+
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
+    """Group norm of (rows, channels, height, width), with `silu` followed by x * sigmoid(x)."""
+    return best(x, weight, bias).group_norm(x, weight, bias, groups, eps, silu)
+
+
+def layer_norm(x, weight, bias, eps: float):
+    """Layer norm over the last axis."""
+    return best(x, weight, bias).layer_norm(x, weight, bias, eps)
+
+
+def geglu(x):
+    """Gated GELU of (..., 2 n), values then gates -> (..., n)."""
+    return best(x).geglu(x)

@@ -2,31 +2,17 @@
 // the running maximum is that of Milakov & Gimelshein 2018). Every thread works on tiles of queries and keys that stay in its cache; the
 // backward pass computes the scores again from the saved log-sum-exp. Tiles lie as [key][query] and [d][query], so that 16 queries fill a
 // vector: the softmax needs no sums across a vector, and k and v are read where they are, once for every tile, without a copy.
-// D is the head size, a compile-time constant; any number of queries and keys. Needs g++ (vector extensions), no intrinsics.
+// D is the head size, a compile-time constant; any number of queries and keys.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
+#include "vectors.h"
 
 namespace styleblend {
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int Ints __attribute__((vector_size(64), aligned(4), may_alias));
-constexpr int LANES = 16, KEYS = 64, GROUP = 64, QUERIES = 256;  // QUERIES: what one thread takes at a time, in groups
-constexpr float HIDDEN = -1e30f, LOG2E = 1.44269504f, LN2 = 0.69314718f;
-constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
-
-inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-
-// 2^x for x <= 0.5: the whole part of x goes into the exponent, the rest, within a half, into a polynomial (relative error < 1.1e-7, 1 at 0).
-// Below -126 it is 0.
-inline Floats exp2_negative(Floats x) {
-    Ints alive = x > -126.f, n = __builtin_convertvector(x - 0.5f, Ints);
-    Floats r = x - __builtin_convertvector(n, Floats), p = Floats{} + 0.00132647273f;
-    p = p * r + 0.00967151299f; p = p * r + 0.0555073358f; p = p * r + 0.240222424f; p = p * r + 0.693147004f; p = p * r + 1.f;
-    return (Floats)(((Ints)p + (n << 23)) & alive);
-}
+constexpr int KEYS = 64, GROUP = 64, QUERIES = 256;  // QUERIES: what one thread takes at a time, in groups
+constexpr float HIDDEN = -1e30f;
 
 // C (R x 16 N) = (ADD: +=) A (R x k) B (k x 16 N): the sums stay in registers. A's element (r, i) is a[r * ra + i * ia].
 template <int R, int N, bool ADD> inline void block(const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, int k) {
@@ -73,13 +59,6 @@ template <int D> inline void turn(const float* from, size_t stride, int count, f
             for (int d = 0; d < D; d++)
                 for (int i = part; i < part + LANES; i++) to[d * GROUP + i] = t + i < count ? from[(t + i) * stride + d] * factor : 0.f;
 }
-
-// Working memory of a thread that begins at a cache line: a vector load that crosses one costs two.
-struct Memory {
-    std::vector<float> all;
-    explicit Memory(size_t size) : all(size + LANES) {}
-    float* begin() { return (float*)(((size_t)all.data() + 63) / 64 * 64); }
-};
 
 struct Problem {
     int rows, heads, queries, keys, width;  // of a batch row: `width` = heads * D numbers a token

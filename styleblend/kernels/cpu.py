@@ -1,4 +1,4 @@
-"""The CPU's attention core: `attention_cpu.h` as a Jittor operator with its gradient."""
+"""The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +8,15 @@ import numpy as np
 
 from styleblend.runtime import jt
 
-HEADER = (Path(__file__).parent / "attention_cpu.h").read_text(encoding="utf-8")
+
+
+def source(name: str) -> str:
+    """A header with the one that it includes put in: Jittor compiles text, in a folder of its own."""
+    read = lambda file: (Path(__file__).parent / file).read_text(encoding="utf-8").replace("#pragma once\n", "")
+    return read(name).replace('#include "vectors.h"\n', read("vectors.h"))
+
+
+ATTENTION, NORMS = source("attention_cpu.h"), source("norms_cpu.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};
@@ -35,13 +43,13 @@ class Attention(jt.Function):
         batch, queries, width = len(self.rows[0]), q.shape[1], q.shape[2]
         self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
         out, log_sum = jt.code([(batch, queries, width), (batch, self.data["heads"], queries)], ["float32"] * 2, self.inputs,
-                               cpu_header=HEADER, cpu_src=FORWARD.format(size=self.size), data=self.data)
+                               cpu_header=ATTENTION, cpu_src=FORWARD.format(size=self.size), data=self.data)
         self.results = [out, log_sum]
         return out
 
     def grad(self, gradient):
         return tuple(jt.code([x.shape for x in self.inputs[:3]], ["float32"] * 3, self.inputs + self.results + [gradient],
-                             cpu_header=HEADER, cpu_src=BACKWARD.format(size=self.size), data=self.data))
+                             cpu_header=ATTENTION, cpu_src=BACKWARD.format(size=self.size), data=self.data))
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
@@ -53,3 +61,51 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
     call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)
     return call(q, k, v)
+
+
+class Kernel(jt.Function):
+    """A kernel of `norms_cpu.h`: sources of the forward and the backward pass; `numbers` are what they read as `data`.
+
+    The forward pass writes the result to out0, and to out1 what the backward pass needs again besides the inputs.
+    """
+
+    def __init__(self, forward: str, backward: str, shapes: list, numbers: dict):
+        self.forward, self.backward, self.shapes, self.numbers = forward, backward, shapes, numbers
+
+    def execute(self, *inputs):
+        self.inputs = list(inputs)
+        self.results = jt.code(self.shapes, ["float32"] * len(self.shapes), self.inputs, cpu_header=NORMS, cpu_src=self.forward, data=self.numbers)
+        return self.results[0]
+
+    def grad(self, gradient):
+        kept = self.inputs + list(self.results[1:]) + [gradient]
+        return (jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward, data=self.numbers),) + (None,) * (len(self.inputs) - 1)
+
+
+GROUPS = """
+    styleblend::Groups g{in0_shape0, in0_shape1, (int)data["groups"], (int)data["pixels"], (float)data["eps"]};
+"""
+
+
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
+    """As `kernels.reference.group_norm`; the gradients of `weight` and `bias` are not computed."""
+    kind, pixels = "true" if silu else "false", int(np.prod(x.shape[2:]))
+    return Kernel(GROUPS + f"styleblend::group_norm_forward<{kind}>(g, in0_p, in1_p, in2_p, out0_p, out1_p);",
+                  GROUPS + f"styleblend::group_norm_backward<{kind}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
+                  [x.shape, (x.shape[0], groups, 2)], {"groups": groups, "pixels": pixels, "eps": eps})(x, weight, bias)
+
+
+def layer_norm(x, weight, bias, eps: float):
+    """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
+    tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
+    return Kernel('styleblend::layer_norm_forward((int)data["tokens"], (int)data["size"], (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
+                  'styleblend::layer_norm_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, in3_p, in4_p, out0_p);',
+                  [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})(x, weight, bias)
+
+
+def geglu(x):
+    """As `kernels.reference.geglu`."""
+    shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
+    return Kernel('styleblend::geglu_forward((int)data["tokens"], (int)data["size"], in0_p, out0_p);',
+                  'styleblend::geglu_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, out0_p);',
+                  [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})(x)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Tuple
 
-from styleblend.kernels import attention
-from styleblend.models.layers import LayerNorm, Linear, gelu
+from styleblend.kernels import attention, geglu
+from styleblend.models.layers import LayerNorm, Linear
 from styleblend.runtime import jt
 
 
@@ -100,8 +100,7 @@ class GEGLU(jt.nn.Module):
         self.proj = Linear(size, inner * 2)
 
     def execute(self, x):
-        value, gate = jt.chunk(self.proj(x), 2, dim=-1)
-        return value * gelu(gate)
+        return geglu(self.proj(x))
 
 
 class FeedForward(jt.nn.Module):

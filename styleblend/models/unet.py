@@ -41,10 +41,10 @@ class ResnetBlock2D(jt.nn.Module):
 
     def execute(self, x, time=None):
         """`time` is the embedding after its SiLU."""
-        y = self.conv1(silu(self.norm1(x)))
+        y = self.conv1(self.norm1(x, silu=True))
         if time is not None:
             y = y + self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1)
-        y = self.conv2(silu(self.norm2(y)))
+        y = self.conv2(self.norm2(y, silu=True))
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -197,4 +197,4 @@ class UNet2DConditionModel(jt.nn.Module):
         x = self.mid_block(x, time, text, context)
         for block in self.up_blocks:
             x = block(x, time, text, context, skips)
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))

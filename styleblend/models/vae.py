@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from styleblend.config import VaeConfig
 from styleblend.kernels import attention
-from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
+from styleblend.models.layers import Conv2d, GroupNorm, Linear
 from styleblend.models.unet import ResnetBlock2D, nearest
 from styleblend.runtime import jt
 
@@ -100,7 +100,7 @@ class Encoder(jt.nn.Module):
         x = self.conv_in(x)
         for level in self.down_blocks:
             x = level(x)
-        return self.conv_out(silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(self.conv_norm_out(self.mid_block(x), silu=True))
 
 
 class Decoder(jt.nn.Module):
@@ -118,7 +118,7 @@ class Decoder(jt.nn.Module):
         x = self.mid_block(self.conv_in(z))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
 class AutoencoderKL(jt.nn.Module):
