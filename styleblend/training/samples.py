@@ -7,7 +7,8 @@ from typing import Callable, Sequence
 from PIL import Image
 
 from styleblend.pictures import contact_sheet, save_png
-from styleblend.pipeline import Branch, StyleBlendPipeline, article
+from styleblend.pipeline import Branch, StyleBlendPipeline
+from styleblend.prompts import article
 from styleblend.settings import RunSettings
 
 
