@@ -22,8 +22,10 @@ from styleblend.base import find_base, load_base
 from styleblend.board import chosen_styles, style_settings
 from styleblend.cli import run
 from styleblend.errors import StyleBlendError
-from styleblend.pictures import save_png, style_prompts
-from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, article
+from styleblend.names import entry
+from styleblend.pictures import save_png
+from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
+from styleblend.prompts import article
 from styleblend.settings import blend_for, read_settings
 from styleblend.style import load_style
 
@@ -54,7 +56,7 @@ def measure(args) -> int:
         report["base"] = {"subject_top5": judge.score(pictures, subjects)["subject_top5"]}
     for name in chosen_styles(settings, args.styles):
         style = load_style(Path(settings.adapters) / name, name, base)
-        prompts = list(style_prompts(Path(settings.data) / name).values())
+        prompts = [p.text for p in style_prompts(entry(settings.data, name))]
         unknown = [p for p in prompts if p.lower() not in {s.lower() for s in judge.subjects}]
         if unknown or name not in judge.styles:
             raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")

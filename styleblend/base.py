@@ -93,7 +93,11 @@ class Base:
 
     def tokenizer(self, placeholders: Sequence[str] = ()) -> Tokenizer:
         """A new tokenizer with these placeholder tokens."""
-        return Tokenizer(self.folder / "tokenizer", placeholders)
+        tokenizer = Tokenizer(self.folder / "tokenizer", placeholders)
+        if self.text_encoder is not None and tokenizer.vocabulary != self.text_encoder.config.vocab_size:
+            raise StyleBlendError(f"{self.folder / 'tokenizer'} has {tokenizer.vocabulary} tokens, the text encoder {self.text_encoder.config.vocab_size}: "
+                                  "words were added to one of them; use both folders of the same base")
+        return tokenizer
 
     def fingerprint(self) -> str:
         """16 hex digits that tell bases apart: SHA-256 of the UNet's first and last weights, rounded so that fp16 and fp32 copies agree."""

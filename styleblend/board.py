@@ -11,9 +11,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from styleblend.base import Base, find_base, load_base
+from styleblend.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
-from styleblend.pictures import (check_name, contact_sheet, is_whole, load_picture, save_png, style_names, style_pictures, style_prompts)
-from styleblend.pipeline import StyleBlendPipeline, article
+from styleblend.names import check_name, entry
+from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
+from styleblend.pipeline import StyleBlendPipeline
+from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, style_hash
 from styleblend.settings import RunSettings, StyleSettings, blend_for, validated
 from styleblend.style import load_style, missing_parts
@@ -25,15 +28,17 @@ class Job:
     """One picture to draw."""
 
     style: str
-    prompt: str
+    prompt: Prompt
     path: Path
 
 
-def chosen_prompts(folder: Path, choice: Optional[str]) -> List[str]:
-    """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog")."""
+def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
+    """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog"), which need not be in it."""
     if choice and not choice.isdigit():
-        return [check_name(p.strip()) for p in choice.split(",") if p.strip()]
-    prompts = list(dict.fromkeys(style_prompts(folder).values()))
+        known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
+        named = [make_prompt(text) for text in choice.split(",") if text.strip()]
+        return [known.get(p.name, p) for p in dict.fromkeys(named)]
+    prompts = style_prompts(folder)
     return prompts[:int(choice)] if choice else prompts
 
 
@@ -42,7 +47,7 @@ def chosen_styles(settings: RunSettings, names: Optional[str]) -> List[str]:
     if names:
         found = [check_name(n.strip()) for n in names.split(",") if n.strip()]
         for name in found:
-            if not (Path(settings.data) / name).is_dir():
+            if not entry(settings.data, name).is_dir():
                 raise StyleBlendError(f"there is no style {name} in {settings.data}; there are: {', '.join(style_names(Path(settings.data))[:40])}")
         return found
     found = [n for n in style_names(Path(settings.data)) if not missing_parts(Path(settings.adapters) / n, n)]
@@ -84,13 +89,14 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
     """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn."""
     output = Path(settings.output)
     names = chosen_styles(settings, styles)
-    jobs = [Job(n, p, output / n / f"{p}.png") for n in names for p in chosen_prompts(Path(settings.data) / n, prompts)]
+    jobs = [Job(n, p, output / n / f"{p.name}.png") for n in names for p in chosen_prompts(entry(settings.data, n), prompts)]
     mine = shard(jobs, which)
     todo = [j for j in mine if overwrite or not is_whole(j.path)]
     drawn = []
     if todo:
         base = base or load_base(find_base(settings.base, settings.base_id))
         pipeline = StyleBlendPipeline(base)
+        pipeline.tokenizer.refuse_reserved([j.prompt.text for j in todo])  # before the first one is drawn
         with tqdm(total=len(mine), initial=len(mine) - len(todo), desc="pictures", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
             for name in dict.fromkeys(j.style for j in todo):
                 pipeline.set_style(load_style(Path(settings.adapters) / name, name, base))
@@ -100,9 +106,9 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                 of_style = [j for j in todo if j.style == name]
                 for begin in range(0, len(of_style), settings.sampling.batch):
                     part = of_style[begin:begin + settings.sampling.batch]
-                    bar.set_postfix_str(f"{name} {part[0].prompt}", refresh=False)
-                    phrases = [j.prompt if settings.plain_prompt else article(j.prompt) for j in part]
-                    seeds = [int(own.seeds.get(j.prompt, settings.sampling.seed)) for j in part]
+                    bar.set_postfix_str(f"{name} {part[0].prompt.name}", refresh=False)
+                    phrases = [j.prompt.phrase(settings.plain_prompt) for j in part]
+                    seeds = [int(own.seeds.get(j.prompt.name, settings.sampling.seed)) for j in part]
                     pictures = pipeline.generate(phrases, seeds, settings.sampling, blend)
                     for job, phrase, seed, pixels in zip(part, phrases, seeds, pictures):
                         record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend)
@@ -118,8 +124,8 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
 def write_sheet(settings: RunSettings, name: str, jobs: Sequence[Job]) -> None:
     """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn."""
     columns = 6
-    top = [(p.caption, load_picture(p.path)) for p in style_pictures(Path(settings.data) / name)][:columns]
-    cells = [(j.prompt, load_picture(j.path)) for j in jobs if is_whole(j.path)]
+    top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels)) for p in style_pictures(entry(settings.data, name))[:columns]]
+    cells = [(j.prompt.name, picture) for j in jobs for picture in [whole_picture(j.path)] if picture]
     rows = [top] + [cells[i:i + columns] for i in range(0, len(cells), columns)]
     save_png(Path(settings.output) / f"{name}.png", contact_sheet(rows))
 

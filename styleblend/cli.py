@@ -20,6 +20,18 @@ def add_config(parser) -> None:
     parser.add_argument("--config", default=MINI, help="settings: configs/mini.yaml (laptop) or configs/sd21.yaml (Stable Diffusion 2.1)")
 
 
+def add_max_pixels(parser) -> None:
+    parser.add_argument("--max-pixels", type=int, help="style pictures with more are refused; default: the config's (pictures.max_pixels), else 64 million")
+
+
+def with_pictures(settings, **changes):
+    """The settings with these of `pictures` where they are given."""
+    from styleblend.settings import validated
+    given = {key: value for key, value in changes.items() if value is not None}
+    pictures = validated(type(settings.pictures), {**settings.pictures.model_dump(), **given}, "--" + next(iter(given), "pictures").replace("_", "-"))
+    return settings.model_copy(update={"pictures": pictures})
+
+
 def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The options of `python test.py`."""
     add_config(parser)
@@ -28,6 +40,7 @@ def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--output", help="folder of the pictures; default: the config's")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="draw part I of N: for several GPUs or machines")
     parser.add_argument("--batch", type=int, help="prompts that are drawn together; default: the config's")
+    add_max_pixels(parser)
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     parser.set_defaults(run=run_test)
     return parser
@@ -44,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("part", choices=["coarse", "fine", "all"], help="layout (text encoder), texture (UNet), or both")
     add_config(train)
     train.add_argument("--styles", default=None, help="names with commas between them; default: all of the data folder")
+    train.add_argument("--fit", choices=["crop", "pad"], help="style pictures of other proportions than the training size: crop to the middle, "
+                       "or pad with white; default: the config's (pictures.fit), else crop")
+    add_max_pixels(train)
     train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
     train.set_defaults(run=run_train)
     generate = commands.add_parser("generate", help="draw one prompt in a style", formatter_class=kind)
@@ -92,7 +108,7 @@ def run_export(args) -> int:
 def run_test(args) -> int:
     from styleblend.board import draw_board
     from styleblend.settings import read_settings, validated
-    settings = read_settings(args.config)
+    settings = with_pictures(read_settings(args.config), max_pixels=args.max_pixels)
     if args.output:
         settings = settings.model_copy(update={"output": args.output})
     if args.batch is not None:
@@ -105,16 +121,19 @@ def run_test(args) -> int:
 
 def run_train(args) -> int:
     from styleblend.base import find_base, load_base
-    from styleblend.pictures import check_name, style_names, style_pictures
+    from styleblend.captions import style_names, style_pictures
+    from styleblend.names import check_name, entry
+    from styleblend.pictures import check_picture
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.settings import read_settings
     from styleblend.style import part_file
     from styleblend.training.coarse import train_coarse
     from styleblend.training.fine import train_fine
-    settings = read_settings(args.config)
+    settings = with_pictures(read_settings(args.config), fit=args.fit, max_pixels=args.max_pixels)
     names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
     for name in names:
-        style_pictures(Path(settings.data) / name)  # all are checked before the first one is trained
+        for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
+            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
     stages = {"coarse": (train_coarse, "text_lora"), "fine": (train_fine, "unet_lora")}
     folder_of_base = find_base(settings.base, settings.base_id)
     for name in names:
@@ -145,7 +164,8 @@ def run_train(args) -> int:
 def run_generate(args) -> int:
     from styleblend.base import find_base, load_base
     from styleblend.board import saved_size, style_settings
-    from styleblend.pictures import check_name, save_png
+    from styleblend.names import check_name
+    from styleblend.pictures import save_png
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.record import Record, read_record, style_hash
     from styleblend.settings import blend_for, read_settings

@@ -1,92 +1,156 @@
-"""Pictures in and out: style folders, loading, contact sheets, whole-or-nothing saving."""
+"""Pictures in and out: any of six formats as upright RGB, contact sheets, whole-or-nothing saving."""
 from __future__ import annotations
 
 import io
-import json
 import re
-from dataclasses import dataclass
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Iterator, Optional, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
+from styleblend.settings import PictureSettings
 from styleblend.weights import write_bytes
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# All that Pillow may take a file for, by its content: one of its other readers starts another program (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+# Pictures that cannot be read here; the camera formats have a TIFF inside that is only a preview.
+UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".svg": "SVG", ".jxl": "JPEG XL", ".psd": "Photoshop", ".pdf": "PDF", ".eps": "PostScript",
+              **{ending: "camera" for ending in (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")}}
+BEGINNINGS = {  # of a file, and what it is then
+    rb"\x89PNG": "PNG", rb"\xff\xd8\xff": "JPEG", rb"RIFF....WEBP": "WEBP", rb"BM....\0\0\0\0": "BMP", rb"GIF8": "GIF", rb"II\*\0|MM\0\*": "TIFF",
+    rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)": "HEIC", rb"....ftypavi[fs]": "AVIF", rb"....ftyp": "video", rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL",
+    rb"8BPS": "Photoshop", rb"%PDF": "PDF", rb"%!PS": "PostScript", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<![^>]*>\s*)*<svg": "SVG",
+    rb"(?i)\s*(<!doctype html|<html)": "web page (HTML)", rb"PK\x03\x04": "ZIP", rb"version https://git-lfs": "Git LFS pointer",
+}
 
 
-@dataclass(frozen=True)
-class StylePicture:
-    """A picture of a style; the caption is its file name with spaces for underscores."""
-
-    path: Path
-    caption: str
-
-
-def check_name(name: str) -> str:
-    """A style or prompt becomes a file name: refuse what would leave its folder."""
-    if not name or name in (".", "..") or re.search(r'[/\\\0]', name) or name.startswith("."):
-        raise StyleBlendError(f"{name!r} cannot be a style or prompt name here: it becomes a file name, so no '/', '\\' or leading '.'")
-    return name
-
-
-def style_names(data: Path) -> List[str]:
-    """All style folders of a data folder, in order."""
-    if not Path(data).is_dir():
-        raise StyleBlendError(f"the data folder {data} does not exist: put one folder a style there, with images/*.png and prompt.json")
-    names = sorted(p.name for p in Path(data).iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
-        raise StyleBlendError(f"{data} holds no style folders: put one folder a style there, with images/*.png and prompt.json")
-    return names
-
-
-def style_pictures(folder: Path) -> List[StylePicture]:
-    """The pictures of one style, in order of their names."""
-    images = Path(folder) / "images"
-    found = sorted(p for p in images.iterdir() if p.suffix.lower() in ENDINGS) if images.is_dir() else []
-    if not found:
-        raise StyleBlendError(f"style {Path(folder).name} has no pictures: put 3 to 10 into {images}, named after what they show")
-    return [StylePicture(p, p.stem.replace("_", " ").strip()) for p in found]
-
-
-def style_prompts(folder: Path) -> Dict[str, str]:
-    """`prompt.json` of one style: {"0": "Dolphin", ...} or a list. Checked: strings that can be file names."""
-    path = Path(folder) / "prompt.json"
+def kind_of(path: Path) -> Optional[str]:
+    """What a file is by its first bytes: one of FORMATS, another well-known kind, "empty", or None."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StyleBlendError(f"{path} does not exist: write {{\"0\": \"Cat\", \"1\": \"House\"}} into it, or name prompts with --prompts") from None
-    except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as JSON ({error}): it should be like {{\"0\": \"Cat\"}}") from None
-    data = {str(i): p for i, p in enumerate(data)} if isinstance(data, list) else data
-    if not isinstance(data, dict) or not data or not all(isinstance(p, str) and p.strip() for p in data.values()):
-        raise StyleBlendError(f"{path} should map numbers to prompts, like {{\"0\": \"Cat\", \"1\": \"House\"}}")
-    return {key: check_name(prompt.strip()) for key, prompt in data.items()}
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError:
+        return None
+    return next((kind for beginning, kind in BEGINNINGS.items() if re.match(beginning, head, re.S)), None) if head else "empty"
 
 
-def load_picture(path: Path) -> Image.Image:
-    """An RGB picture, upright, transparency on white."""
+@contextmanager
+def opened(path: Path, max_pixels: int = PictureSettings().max_pixels) -> Iterator[Image.Image]:
+    """A picture of which only the header has been read. What is wrong with it, also if found while it is decoded, is a StyleBlendError."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit cannot be passed as an argument
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            return image.convert("RGB")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, more than {max_pixels:,}: make it smaller, "
+                                      "or raise pictures.max_pixels in the config (--max-pixels)")
+            yield image
+    except StyleBlendError:
+        raise
     except FileNotFoundError:
         raise StyleBlendError(f"the picture {path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise StyleBlendError(f"the picture {path} cannot be read ({str(error)[:120]}): save it again as PNG, or remove it") from None
+    except UnidentifiedImageError:
+        kind = kind_of(path)
+        known = f"a damaged {kind} file" if kind in FORMATS else "empty" if kind == "empty" else f"a {kind} file" if kind else "of an unknown kind"
+        raise StyleBlendError(f"the picture {path} cannot be read, it is {known}: save it again as PNG or JPEG, or remove it") from None
+    except Exception as error:  # Pillow's decoders let out whatever a damaged file makes them run into
+        raise StyleBlendError(f"the picture {path} cannot be read ({str(error)[:120] or type(error).__name__}): save it again as PNG, or remove it") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
-def to_array(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """(3, height, width) float32 in -1..1; other proportions are cropped around the middle."""
+def load_picture(path: Path, max_pixels: int = PictureSettings().max_pixels) -> Image.Image:
+    """A picture as upright RGB, 8 bits, in sRGB; transparency on white; the first of several frames."""
+    with opened(path, max_pixels) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # MPO: a JPEG with a preview
+            warnings.warn(f"{path} has {frames} frames: the first is used")
+        if image.mode == "F" or image.mode == "I" and image.format == "TIFF":
+            raise StyleBlendError(f"the picture {path} has 32 bits a channel, of which nobody says what is white: save it with 8 or 16")
+        image.load()
+        return on_white(in_srgb(eight_bits(upright(image, path)), path))
+
+
+def upright(image: Image.Image, path: Path) -> Image.Image:
+    """Turned as its Exif data say."""
+    try:
+        with warnings.catch_warnings(record=True) as damage:  # Pillow remarks on it without naming the file
+            warnings.simplefilter("always")
+            if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
+                return ImageOps.exif_transpose(image)
+    except Exception:  # as above
+        damage = [True]
+    if damage:
+        warnings.warn(f"the Exif data of {path} are damaged: if it lies on its side, turn it and save it again")
+    return image
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 bit grey by its upper halves, as Pillow reads 16 bit colours; a palette as its colours."""
+    if image.mode.startswith("I"):
+        values, clear = np.asarray(image), image.info.get("transparency")
+        grey = (values >> 8).astype(np.uint8)
+        if clear is not None:
+            grey[values == clear] = 255
+        return Image.fromarray(grey)
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBa"):
+        return image.convert("RGBA")
+    return image if image.mode in ("RGB", "RGBA", "CMYK") else image.convert("RGB")
+
+
+def in_srgb(image: Image.Image, path: Path) -> Image.Image:
+    """Colours of another space (Adobe RGB, Display P3, a press) by the profile in the file. Grey pictures are taken as they are."""
+    data = image.info.get("icc_profile")
+    if data:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            space = profile.profile.xcolor_space.strip()
+            if image.mode[:len(space)] == space and "sRGB" not in ImageCms.getProfileDescription(profile):
+                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGBA" if image.mode == "RGBA" else "RGB")
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            warnings.warn(f"the colour profile of {path} is damaged: its colours are taken as sRGB")
+    return image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB, with white behind what is transparent."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def contained(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture, as large as fits; at least a pixel each way, however long and thin it is."""
+    factor = min(width / image.width, height / image.height)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image if image.size == size else image.resize(size, Image.LANCZOS)
+
+
+def to_array(image: Image.Image, width: int, height: int, fit: str = "crop") -> np.ndarray:
+    """(3, height, width) float32 in -1..1. Other proportions: "crop" takes the middle, "pad" puts white around the whole."""
     if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.LANCZOS)
+        image = ImageOps.fit(image, (width, height), Image.LANCZOS) if fit == "crop" else padded(image, width, height)
     return (np.asarray(image, np.float32) / 127.5 - 1).transpose(2, 0, 1)
+
+
+def padded(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture in the middle of a white one."""
+    inner, outer = contained(image, width, height), Image.new("RGB", (width, height), "white")
+    outer.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+    return outer
+
+
+def check_picture(path: Path, width: int, height: int, settings: PictureSettings) -> None:
+    """Read a style picture to its end before a training begins; warn if next to nothing is left of it."""
+    image = load_picture(path, settings.max_pixels)
+    ratio = (max if settings.fit == "crop" else min)(width / image.width, height / image.height)
+    if ratio > 4:
+        warnings.warn(f"{path} is only {image.width} x {image.height} pixels: it is enlarged {ratio:.0f} times for {width} x {height} and will be a blur")
 
 
 def save_png(path: Path, pixels, metadata: Dict[str, str] = {}) -> None:
@@ -99,14 +163,17 @@ def save_png(path: Path, pixels, metadata: Dict[str, str] = {}) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def whole_picture(path: Path) -> Optional[Image.Image]:
+    """A picture that was drawn here, decoded; None when it is not there or torn."""
+    try:
+        return load_picture(path)
+    except StyleBlendError:
+        return None
+
+
 def is_whole(path: Path) -> bool:
     """Whether a picture is there and can be decoded to its end."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-        return True
-    except (OSError, SyntaxError, ValueError):
-        return False
+    return whole_picture(path) is not None
 
 
 def contact_sheet(rows: Sequence[Sequence[tuple]], cell: int = 160, margin: int = 8, line: int = 16) -> Image.Image:
@@ -117,7 +184,10 @@ def contact_sheet(rows: Sequence[Sequence[tuple]], cell: int = 160, margin: int 
     for r, row in enumerate(rows):
         for c, (label, image) in enumerate(row):
             x, y = margin + c * (cell + margin), margin + r * (cell + line + margin)
-            fitted = ImageOps.contain(image, (cell, cell), Image.LANCZOS)
+            fitted = contained(image, cell, cell)
             sheet.paste(fitted, (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2))
-            draw.text((x + 2, y + cell + 2), label, fill="black")
+            shown = label[:cell]
+            while draw.textlength(shown) > cell - 4:
+                shown = shown[:-2] + "…"
+            draw.text((x + 2, y + cell + 2), shown, fill="black")
     return sheet

@@ -5,7 +5,7 @@ Progress bars, previews and files are the caller's: `generate` returns pictures,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -35,11 +35,6 @@ FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, 1.0)
 PLAIN = Branch("plain", "{prompt}.", 0.0, 0.0)
 
 
-def article(word: str) -> str:
-    """"Owl" -> "An owl", as the competition asks for its one-word prompts."""
-    return ("An " if word[:1].lower() in "aeiou" else "A ") + word.lower()
-
-
 class StyleBlendPipeline:
     """A base with the adapters of one style (or none) put in."""
 
@@ -61,12 +56,18 @@ class StyleBlendPipeline:
             vectors = [np.zeros(width, np.float32) if v is None else v for v in (style.coarse, style.fine)]
             self.placeholders = jt.array(np.stack(vectors).astype(np.float32))
 
+    def texts(self, prompts: Sequence[str], branch: Branch) -> List[str]:
+        """The prompts of a branch: phrases such as "A dog", put in front of the branch's style."""
+        self.tokenizer.refuse_reserved(prompts)
+        return [self.tokenizer.fitted(branch.prompt, p) for p in prompts]
+
     def encode(self, prompts: Sequence[str], branches: Sequence[Branch], guidance: bool, negatives: dict):
         """Text states for all rows, in the order of RowLayout: (rows, 77, width)."""
+        self.tokenizer.refuse_reserved(list(negatives.values()))
         texts, scales = [], []
         for cond in (False, True) if guidance else (True,):
             for branch in branches:
-                texts += [branch.prompt.format(prompt=p) if cond else negatives.get(branch.name, "") for p in prompts]
+                texts += self.texts(prompts, branch) if cond else [negatives.get(branch.name, "")] * len(prompts)
                 scales += [branch.text_scale] * len(prompts)
         with jt.no_grad():
             text = self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Dict
 
-from PIL import Image, UnidentifiedImageError
-
 from styleblend import __version__
 from styleblend.errors import StyleBlendError
+from styleblend.pictures import opened
 from styleblend.settings import BlendSettings, SamplingSettings, validated
 from styleblend.style import Style
+from styleblend.text_files import parse_json
 
 SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
 CHUNK = "styleblend"
@@ -56,17 +56,12 @@ def style_hash(style: Style) -> str:
 
 def read_record(path: Path) -> Record:
     """The record of a picture that was drawn here."""
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(CHUNK)
-    except FileNotFoundError:
-        raise StyleBlendError(f"the picture {path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise StyleBlendError(f"{path} cannot be read as a picture ({str(error)[:100]})") from None
+    with opened(path) as image:
+        text = image.info.get(CHUNK)
     if not isinstance(text, str):
         raise StyleBlendError(f"{path} does not say how it was drawn: only PNG files of this program do, and a program that saves one again may drop it")
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         sampling, blend = data.pop("sampling"), data.pop("blend")
         kinds = {"prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
         if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()):

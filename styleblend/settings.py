@@ -88,10 +88,17 @@ class SamplingSettings(Settings):
     batch: int = Field(1, ge=1, description="prompts drawn together")
 
 
+class PictureSettings(Settings):
+    """How style pictures are read."""
+
+    fit: str = Field("crop", pattern="^(crop|pad)$", description="other proportions than the training size: crop to the middle, or pad with white")
+    max_pixels: int = Field(64_000_000, ge=1, description="a picture with more is refused: while it is decoded a pixel takes up to twelve bytes")
+
+
 class LookAlikeSettings(Settings):
     """SDEdit look-alikes of each style picture: the same subject and layout, without the style."""
 
-    prompt: str = "{prompt}, realistic."
+    prompt: str = Field("{prompt}, realistic.", pattern=r"^[^{}]*\{prompt\}[^{}]*$", description="{prompt} stands for the caption")
     negative: str = "ugly, low quality, blur, distorted"
     steps: int = Field(20, ge=1)
     guidance: float = Field(7.5, ge=0)
@@ -147,6 +154,7 @@ class RunSettings(Settings):
     plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without an article")
     blend: BlendSettings = BlendSettings()
     sampling: SamplingSettings = SamplingSettings()
+    pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
     styles: dict = Field({}, description="settings of single styles, as in style.json, for adapters that have none")
 

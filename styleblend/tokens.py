@@ -65,11 +65,14 @@ class Tokenizer:
         return int(self.bpe.convert_tokens_to_ids(token)) if token is not None else 0
 
     def add(self, token: str) -> int:
-        """A new placeholder token; its id. Refused when the tokenizer knows the word already."""
+        """A new placeholder token; its id. Refused when the tokenizer knows the word already, or would not find it in a text."""
         if token in self.bpe.get_vocab():
             raise StyleBlendError(f"the tokenizer already knows the token {token}: choose another placeholder")
         self.bpe.add_tokens(token)
         self.placeholders.append(token)
+        for number, own in enumerate(self.placeholders, self.vocabulary):  # <c> is found as <C>, the empty word nowhere
+            if len(own.split()) != 1 or self.ids(own)[1:-1] != [number]:
+                raise StyleBlendError(f"{own!r} cannot be a placeholder beside {self.placeholders}: take one word that no text holds, such as <C>")
         return self.vocabulary + len(self.placeholders) - 1
 
     def id_of(self, word: str) -> int:
@@ -82,6 +85,32 @@ class Tokenizer:
     def ids(self, text: str) -> List[int]:
         """All ids of a text with start and end, not cut, not padded."""
         return [int(i) for i in self.bpe(normalise(text))["input_ids"]]
+
+    def refuse_reserved(self, phrases: Sequence[str]) -> None:
+        """StyleBlendError for a phrase that holds a placeholder, also as <c>, or a word that begins or ends a text."""
+        reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token, **dict(enumerate(self.placeholders, self.vocabulary))}
+        for phrase in phrases:
+            found = [reserved[i] for i in self.ids(phrase)[1:-1] if i in reserved]
+            if found:
+                raise StyleBlendError(f"the prompt {phrase[:80]!r} holds {found[0]}, which is put in where it belongs: leave it out")
+
+    def fitted(self, template: str, phrase: str) -> str:
+        """`template` with `phrase` for {prompt}. Of a phrase that is too long the last words are left out, with a warning, and not the style behind it."""
+        def fits(characters: int) -> bool:
+            return len(self.ids(template.format(prompt=phrase[:characters]))) <= self.length
+
+        if fits(len(phrase)):
+            return template.format(prompt=phrase)
+        low, high = 0, len(phrase)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        kept = phrase[:low]
+        if " " in kept and phrase[low:low + 1] != " ":
+            kept = kept.rsplit(" ", 1)[0]
+        warnings.warn(f"the prompt has {len(self.ids(phrase)) - 2} tokens, more than the text encoder reads; "
+                      f"this is left out: {phrase[len(kept):].strip()[:200]!r}", stacklevel=2)
+        return template.format(prompt=kept.rstrip())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, 77) int32. A longer text is cut, with a warning that names what is lost."""

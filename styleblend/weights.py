@@ -107,8 +107,18 @@ def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
     return own
 
 
+def finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite as float32. A sum says so at once; only one that overflows needs a second look."""
+    with np.errstate(all="ignore"):
+        array = np.asarray(array, np.float32)
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
 def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
-    """Put arrays into a network, in float32, strictly (see `check`): all or nothing."""
+    """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing."""
+    broken = [name for name, array in tensors.items() if not finite(array)]
+    if broken:
+        raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
     for name, parameter in check(network, tensors, source).items():
         parameter.assign(jt.array(np.ascontiguousarray(tensors[name], np.float32)))
         parameter.stop_grad()  # a base is never trained: gradients reach only what was injected

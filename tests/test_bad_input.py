@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from styleblend.cli import main
+from styleblend.weights import finite, read_safetensors, write_safetensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +70,26 @@ def test_wrong_base(world, capsys, tmp_path):
         (base / part / "config.json").write_text(json.dumps(config))
     change(world, base=str(base))
     assert "1.x" in refused(capsys, "train", "fine", "--config", world)
+
+
+@pytest.mark.parametrize("part, file, value, kind", [
+    ("unet", "diffusion_pytorch_model", np.nan, np.float32), ("vae", "diffusion_pytorch_model", -np.inf, np.float16), ("text_encoder", "model", 1e300, np.float64)])
+def test_a_base_with_numbers_that_are_none(world, capsys, tmp_path, part, file, value, kind):
+    """NaN, infinity, and what becomes infinite as float32: said with the tensor's name, before any training."""
+    base = tmp_path / "base"
+    shutil.copytree(yaml.safe_load(world.read_text())["base"], base)
+    path = base / part / f"{file}.safetensors"
+    tensors = {name: t.astype(kind) for name, t in read_safetensors(path).items()}
+    name = sorted(tensors)[3]
+    tensors[name].reshape(-1)[-1] = value
+    write_safetensors(path, tensors)
+    change(world, base=str(base))
+    message = refused(capsys, "train", "fine", "--config", world)
+    assert str(path) in message and f"NaN or infinity in {name}" in message
+
+
+def test_large_weights_are_not_taken_for_infinite_ones():
+    assert finite(np.full(9, 3e38, np.float32)) and not finite(np.array([1, np.inf, -np.inf], np.float16))
 
 
 def test_style_without_pictures(world, capsys, tmp_path):

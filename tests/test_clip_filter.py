@@ -9,10 +9,10 @@ from PIL import Image
 
 from reference import seeded
 from styleblend import weights
+from styleblend.captions import StylePicture
 from styleblend.config import ClipVisionConfig
 from styleblend.errors import StyleBlendError
 from styleblend.models.clip_vision import CLIPVisionModel
-from styleblend.pictures import StylePicture
 from styleblend.runtime import jt
 from styleblend.settings import LookAlikeSettings
 from styleblend.training.clip_filter import load_clip, nearest_look_alikes, patch_features
@@ -70,7 +70,7 @@ def test_features_are_all_patches_of_the_normalised_picture(clip_folder, picture
 def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
     style, *candidates = pictures
     settings = LookAlikeSettings(candidates=4, keep=3, clip=str(clip_folder))
-    kept, = nearest_look_alikes([StylePicture(style, "style")], [candidates], settings)
+    kept, = nearest_look_alikes([StylePicture(style, "style", "A style")], [candidates], settings)
     assert [path.stem for path in kept] == ["b", "d", "c"]
 
 
@@ -78,6 +78,6 @@ def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
 def test_without_weights_all_are_kept(keep, remark, pictures, capsys):
     """In silence only when nothing was to be left out."""
     files = [pictures[1:]]
-    assert nearest_look_alikes([StylePicture(pictures[0], "style")], files, LookAlikeSettings(candidates=4, keep=keep)) == files
+    assert nearest_look_alikes([StylePicture(pictures[0], "style", "A style")], files, LookAlikeSettings(candidates=4, keep=keep)) == files
     error = capsys.readouterr().err
     assert remark in error and bool(remark) == bool(error)

@@ -123,14 +123,14 @@ def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):
 @pytest.mark.skipif(not MINI.is_dir(), reason="checkpoints/mini/base is not there")
 def test_learning_is_real():
     """On a style that the base never saw, the loss on pictures that the training never saw goes down."""
-    from styleblend.pictures import style_pictures
-    from styleblend.pipeline import FINE, StyleBlendPipeline, article
+    from styleblend.captions import style_pictures
+    from styleblend.pipeline import FINE, StyleBlendPipeline
     from styleblend.training.latents import LatentCache
     base = load_base(MINI)
     pipeline = StyleBlendPipeline(base)
     pictures = style_pictures(sorted((ROOT / "data" / "mini").glob("*/images"))[0].parent)
     cache = LatentCache(base, [p.path for p in pictures], 128, 128, mirror=False)
-    texts = base.text_encoder(pipeline.tokenizer.encode([FINE.prompt.format(prompt=article(p.caption)) for p in pictures]), pipeline.placeholders).numpy()
+    texts = base.text_encoder(pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE)), pipeline.placeholders).numpy()
     train, held = np.arange(len(pictures) - 2), np.arange(len(pictures) - 2, len(pictures))
 
     def loss(rng, index):

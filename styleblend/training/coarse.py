@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from styleblend import lora
-from styleblend.pictures import style_pictures
-from styleblend.pipeline import COARSE, StyleBlendPipeline, article
+from styleblend.captions import style_pictures
+from styleblend.names import entry
+from styleblend.pipeline import COARSE, StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.style import save_part
@@ -26,19 +27,20 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     """
     base, config, stage = pipeline.base, settings.training, settings.training.coarse
     folder = Path(settings.adapters) / name
-    pictures = style_pictures(Path(settings.data) / name)
+    token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_coarse)
+    pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
-    files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed)
-    files = nearest_look_alikes(pictures, files, config.look_alikes)
+    files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed,
+                             settings.pictures)
+    files = nearest_look_alikes(pictures, files, config.look_alikes, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
     cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
-    token = base.tokenizer().id_of(config.initial_coarse)
     vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].numpy().reshape(-1)
     pipeline.placeholders = jt.array(np.stack([vector, vector]))
     lora.inject(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
-    ids = pipeline.tokenizer.encode([COARSE.prompt.format(prompt=article(p.caption)) for p in pictures])
+    ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], COARSE))
 
     def loss_of(rng):
         index = rng.integers(0, len(cache), stage.batch)
@@ -49,7 +51,7 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
 
     losses = train("coarse", stage, lora.parameters(base.text_encoder), loss_of, folder / "training", config.seed, config.save_every,
-                   identity=f"{base.fingerprint()} {[p.caption for p in pictures]}", sample_every=config.sample_every,
+                   identity=f"{base.fingerprint()} {[p.phrase for p in pictures]} {settings.pictures.fit}", sample_every=config.sample_every,
                    sample=grid_writer(pipeline, settings, (COARSE,)))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from styleblend import lora
-from styleblend.pictures import style_pictures
-from styleblend.pipeline import FINE, StyleBlendPipeline, article
+from styleblend.captions import style_pictures
+from styleblend.names import entry
+from styleblend.pipeline import FINE, StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.style import save_part
@@ -24,15 +25,15 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
-    pictures = style_pictures(Path(settings.data) / name)
+    token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_fine)
+    pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
-    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror)
+    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror, settings.pictures)
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    ids = pipeline.tokenizer.encode([FINE.prompt.format(prompt=article(p.caption)) for p in pictures])
-    identity = f"{base.fingerprint()} {[p.caption for p in pictures]}"
+    ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
+    identity = f"{base.fingerprint()} {[p.phrase for p in pictures]} {settings.pictures.fit}"
 
-    token = base.tokenizer().id_of(config.initial_fine)
     table = base.text_encoder.text_model.embeddings.token_embedding.weight
     row = jt.array(table[token].numpy().reshape(1, -1))
     grids = grid_writer(pipeline, settings, (FINE,))

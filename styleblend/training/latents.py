@@ -9,19 +9,20 @@ from PIL import ImageOps
 from styleblend.base import Base
 from styleblend.pictures import load_picture, to_array
 from styleblend.runtime import jt
+from styleblend.settings import PictureSettings
 
 
 class LatentCache:
     """Mean and deviation of every picture's latent and of its mirror image's: (2, N, 4, h, w) float32 on the host."""
 
-    def __init__(self, base: Base, paths: Sequence, width: int, height: int, mirror: bool):
+    def __init__(self, base: Base, paths: Sequence, width: int, height: int, mirror: bool, reading: PictureSettings = PictureSettings()):
         self.scale, self.mirror = base.vae.scale, mirror
         means, deviations = [], []
         with jt.no_grad():
             for path in paths:
-                image = load_picture(path)
+                image = load_picture(path, reading.max_pixels)
                 for view in (image, ImageOps.mirror(image)) if mirror else (image,):
-                    posterior = base.vae.encode(jt.array(to_array(view, width, height)[None]))
+                    posterior = base.vae.encode(jt.array(to_array(view, width, height, reading.fit)[None]))
                     means.append(posterior.mean.numpy()[0])
                     deviations.append(posterior.std.numpy()[0])
         views = 2 if mirror else 1

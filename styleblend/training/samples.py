@@ -7,7 +7,8 @@ from typing import Callable, Sequence
 from PIL import Image
 
 from styleblend.pictures import contact_sheet, save_png
-from styleblend.pipeline import Branch, StyleBlendPipeline, article
+from styleblend.pipeline import Branch, StyleBlendPipeline
+from styleblend.prompts import article
 from styleblend.settings import RunSettings
 
 
@@ -20,6 +21,8 @@ def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: S
     sampling, branches = settings.sampling, tuple(branches)
     jobs = [(prompt, seed) for prompt in settings.training.sample_prompts for seed in seeds]
     batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
+
+    pipeline.tokenizer.refuse_reserved(settings.training.sample_prompts)  # before the training, not at its first grid
 
     def encode(batch):
         return pipeline.encode_for([article(prompt) for prompt, _ in batch], sampling, branches)

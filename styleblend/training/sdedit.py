@@ -8,12 +8,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from styleblend.captions import StylePicture
 from styleblend.models.attention import AttentionContext, RowLayout
-from styleblend.pictures import StylePicture, is_whole, load_picture, save_png, to_array
-from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline, article
+from styleblend.names import composed
+from styleblend.pictures import is_whole, load_picture, save_png, to_array
+from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.samplers import ddim, leading_timesteps
-from styleblend.settings import LookAlikeSettings, SamplingSettings
+from styleblend.settings import LookAlikeSettings, PictureSettings, SamplingSettings
 from styleblend.training.loop import step_rng
 
 
@@ -25,8 +27,8 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
     base, count = pipeline.base, len(noise)
     start = max(settings.steps - int(strength * settings.steps), 0)
     layout = RowLayout((PLAIN.name,), settings.guidance != 1, count)
-    branch = Branch(PLAIN.name, prompt, 0.0, 0.0)
-    text = pipeline.encode([""] * count, [branch], layout.guidance, {PLAIN.name: settings.negative})
+    branch = Branch(PLAIN.name, "{prompt}", 0.0, 0.0)
+    text = pipeline.encode([prompt] * count, [branch], layout.guidance, {PLAIN.name: settings.negative})
     context = AttentionContext(layout)
 
     def model(x, t, step):
@@ -42,8 +44,8 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
 
 
 def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
-                     sampling: SamplingSettings, seed: int) -> List[List[Path]]:
-    """Write `<caption>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
+                     sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
+    """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
 
     Whole files that are there are kept, so a killed run goes on where it was. The pipeline must hold no style.
     """
@@ -51,18 +53,18 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
     total = len(pictures) * settings.candidates
     with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
         for number, picture in enumerate(pictures):
-            files = [Path(folder) / f"{picture.path.stem}-{i:03d}.png" for i in range(settings.candidates)]
+            files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
             # strength and noise of a candidate depend on its number alone, not on what is there already
             rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
             strengths = [float(rng.choice(settings.strengths)) for rng in rngs]
             todo = [i for i, path in enumerate(files) if not is_whole(path)]
             bar.update(settings.candidates - len(todo))
             if todo:
-                pixels = to_array(load_picture(picture.path), sampling.width, sampling.height)
+                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
                 with jt.no_grad():
                     latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
                 noise = {i: rngs[i].standard_normal(tuple(latents.shape[1:])).astype(np.float32) for i in todo}
-                prompt = settings.prompt.format(prompt=article(picture.caption))
+                prompt = settings.prompt.format(prompt=picture.phrase)
                 for strength in sorted(set(strengths[i] for i in todo)):
                     same = [i for i in todo if strengths[i] == strength]
                     for begin in range(0, len(same), settings.batch):
