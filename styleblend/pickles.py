@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
 MAX_INSTRUCTIONS = 500_000  # a whole Stable Diffusion checkpoint needs about 50,000
 MAX_NESTING = 32
@@ -68,11 +68,6 @@ class Program(io.BytesIO):
 
     def readline(self, size: Optional[int] = -1) -> bytes:
         return super().readline(512)
-
-
-def printable(text: str) -> str:
-    """A name from a file that is not to be trusted, short and without control characters."""
-    return text[:80].encode("unicode_escape").decode("ascii")
 
 
 class Machine:

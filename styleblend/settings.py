@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Literal, Optional
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,6 +70,8 @@ class StyleSettings(Settings):
     blend: dict = Field({}, description="any field of the blend settings")
     seeds: dict = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
     source: Optional[str] = Field(None, description="where the pictures come from")
+    parts: Optional[List[Literal["coarse_embeds", "fine_embeds", "text_lora", "unet_lora"]]] = Field(
+        None, min_length=1, description="the parts of a style that is not whole, as `styleblend load` writes it; default: all four")
 
 
 class SamplingSettings(Settings):
@@ -191,12 +193,21 @@ def read_style_settings(path: Path) -> StyleSettings:
     if not Path(path).is_file():
         return StyleSettings()
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as JSON ({error}): mend or delete it") from None
+        raise StyleBlendError(f"{path} cannot be read as text ({error}): mend or delete it") from None
+    return style_settings_from(text, str(path))
+
+
+def style_settings_from(text: str, source: str) -> StyleSettings:
+    """A style's settings from JSON."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StyleBlendError(f"{source} cannot be read as JSON ({error}): mend or delete it") from None
     if not isinstance(data, dict):
-        raise StyleBlendError(f"{path} holds no JSON object: mend or delete it")
-    return validated(StyleSettings, data, str(path))
+        raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")
+    return validated(StyleSettings, data, source)
 
 
 def blend_for(config: BlendSettings, style: StyleSettings, source: str) -> BlendSettings:
