@@ -205,7 +205,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
         print(f"styleblend: {stop}", file=sys.stderr)
         return 130
     except StyleBlendError as error:
-        print(f"styleblend: {error}", file=sys.stderr)
+        print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)  # one line, also where a file's name has a line break
         return 2
     except OSError as error:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

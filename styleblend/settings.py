@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import reprlib
 from pathlib import Path
 from typing import List, Literal, Optional
 
@@ -10,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from styleblend.controls import SwapKV, SwapQ
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
 
 class Settings(BaseModel):
@@ -165,14 +166,14 @@ def known_keys(kind) -> List[str]:
 def validated(kind, data: dict, source: str):
     """An instance of `kind`; the first problem becomes one StyleBlendError, an unknown key with its nearest known one."""
     try:
-        return kind(**data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), known_keys(kind), 1, 0.4)
-            raise StyleBlendError(f"{source}: unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")) from None
-        raise StyleBlendError(f"{source}: {where}: {first['msg'][0].lower() + first['msg'][1:]} (got {str(first.get('input'))[:60]!r})") from None
+            raise StyleBlendError(f"{source}: unknown key {printable(where)}" + (f"; did you mean {near[0]}?" if near else "")) from None
+        raise StyleBlendError(f"{source}: {printable(where)}: {first['msg'][0].lower() + first['msg'][1:]} (got {printable(reprlib.repr(first.get('input')))})") from None
 
 
 def read_settings(path: Path) -> RunSettings:
@@ -181,8 +182,8 @@ def read_settings(path: Path) -> RunSettings:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
     return validated(RunSettings, data, str(path))
@@ -195,7 +196,7 @@ def read_style_settings(path: Path) -> StyleSettings:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as text ({error}): mend or delete it") from None
+        raise StyleBlendError(f"{path} cannot be read as text ({printable(str(error), 150)}): mend or delete it") from None
     return style_settings_from(text, str(path))
 
 
@@ -204,7 +205,7 @@ def style_settings_from(text: str, source: str) -> StyleSettings:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StyleBlendError(f"{source} cannot be read as JSON ({error}): mend or delete it") from None
+        raise StyleBlendError(f"{source} cannot be read as JSON ({printable(str(error), 150)}): mend or delete it") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")
     return validated(StyleSettings, data, source)
