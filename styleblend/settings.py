@@ -7,9 +7,11 @@ import reprlib
 from pathlib import Path
 from typing import List, Literal, Optional
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from styleblend.config import MAX_JSON
 from styleblend.controls import SwapKV, SwapQ
 from styleblend.errors import StyleBlendError, printable
 
@@ -20,7 +22,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-SITES = 16
+SITES, MAX_NESTING = 16, 50
 PRESETS = {
     "balanced": dict(c2f_sites=list(range(4, 10)), f2c_sites=[0, 1, 2, 3, 10, 11, 12, 13, 14, 15], scale=0.3, c2f_ratio=0.8, f2c_ratio=0.6),
     "strong_layout": dict(c2f_sites=list(range(13)), f2c_sites=[0, 1, 13, 14, 15], scale=0.5, c2f_ratio=0.9, f2c_ratio=0.6),
@@ -176,10 +178,19 @@ def validated(kind, data: dict, source: str):
         raise StyleBlendError(f"{source}: {printable(where)}: {first['msg'][0].lower() + first['msg'][1:]} (got {printable(reprlib.repr(first.get('input')))})") from None
 
 
+def nesting(text: str) -> int:
+    """How many brackets of YAML or JSON are open at once, at most. The time that YAML takes grows with its square."""
+    depth = np.cumsum([{"[": 1, "{": 1, "]": -1, "}": -1}.get(c, 0) for c in text] or [0])
+    return int(depth.max() - min(depth.min(), 0))
+
+
 def read_settings(path: Path) -> RunSettings:
     """A config file, checked in full."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if nesting(text) > MAX_NESTING or len(text) > MAX_JSON:
+            raise ValueError("it is nested too deeply or too long for settings")
+        data = yaml.safe_load(text)
     except FileNotFoundError:
         raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -194,6 +205,8 @@ def read_style_settings(path: Path) -> StyleSettings:
     if not Path(path).is_file():
         return StyleSettings()
     try:
+        if Path(path).stat().st_size > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON} bytes")
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise StyleBlendError(f"{path} cannot be read as text ({printable(str(error), 150)}): mend or delete it") from None

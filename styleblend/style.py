@@ -101,8 +101,8 @@ def settings_in(folder: Path, name: str) -> StyleSettings:
 
 def settings_in_header(path: Path) -> StyleSettings:
     """The settings that a style in one file carries; the defaults for any other file."""
-    text = weights.read_metadata(path).get("settings", "{}") if path.suffix == ".safetensors" else "{}"
-    return style_settings_from(text, f"the header of {path}")
+    known = weights.read_metadata(path) if path.suffix == ".safetensors" else {}
+    return style_settings_from(known.get("settings", "{}") if "styleblend" in known else "{}", f"the header of {path}")
 
 
 def load_style(folder: Path, name: str, base: Base) -> Style:
