@@ -13,7 +13,7 @@ from typing import Any
 
 from styleblend.errors import StyleBlendError, printable
 
-MAX_JSON = 4 << 20  # bytes; a config has some 2,000
+MAX_JSON = 1 << 18  # bytes; a config has some 2,000, and some Pythons read a number of a million digits for minutes
 
 
 @dataclass(frozen=True)

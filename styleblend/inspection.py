@@ -60,7 +60,8 @@ def inspect(path: Path) -> Dict[str, str]:
         raise StyleBlendError(f"{source} has the text width {' and '.join(map(with_model, sorted(widths)))}; StyleBlend needs {with_model(1024)}: get or train one for that")
     facts["width"] = ", ".join(map(with_model, widths)) or "unknown"
     if path.suffix == ".safetensors":
-        facts.update({key: printable(value) for key, value in read_metadata(path).items() if key in SHOWN_METADATA})
+        known = read_metadata(path)
+        facts.update({key: printable(known[key]) for key in SHOWN_METADATA if key in known})
     return facts
 
 

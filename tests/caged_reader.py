@@ -1,6 +1,6 @@
 """Reads files (their names come on stdin) as `styleblend inspect` does, with at most 1 GiB of memory, and says of each what became of it.
 
-A line of JSON a file: its name, the exit code, the sentence, seconds, and what it did beyond reading: nothing, if all is well.
+A line of JSON a file: its name, the exit code, the sentence, seconds of processor time, and what it did beyond reading: nothing, if all is well.
 """
 import json
 import os
@@ -46,7 +46,7 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     sys.addaudithook(watch)
     for path in filter(None, names):
-        start = time.monotonic()
+        start = time.process_time()
         code, sentence = read(path)
-        print(json.dumps([path, code, sentence, time.monotonic() - start, done, peak()]), flush=True)
+        print(json.dumps([path, code, sentence, time.process_time() - start, done, peak()]), flush=True)
         done.clear()

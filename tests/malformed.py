@@ -197,7 +197,6 @@ def broken_pickles() -> Iterator[Case]:
     yield "names without end", pickle.dumps({"a.lora_A" + ".w" * 200_000: SIX}, 4), True
 
 
-HUGE = (1 << 30).to_bytes(4, "little")
 MORE_HOSTILE = {  # beyond those in test_pickles.py: bombs of memory and tricks with memo, frames and persistent ids
     "LONG4 of 2 GiB": START + b"\x8b\xff\xff\xff\x7f.",
     "LONG4 of -1": START + b"\x8b\xff\xff\xff\xff.",
@@ -243,13 +242,13 @@ def broken_configs(good: bytes) -> Iterator[Case]:
     for title, damaged in flips(good, 80, 5):
         yield title, damaged, False
     for field in ("cross_attention_dim", "block_out_channels", "layers_per_block", "norm_num_groups", "in_channels", "norm_eps", "down_block_types"):
-        for value in ("x", -1, 0, 10 ** 30, 1e308, float("nan"), float("inf"), [], {}, [[64]], ["x"] * 100_000, True, "9" * 5000):
+        for value in ("x", -1, 0, 10 ** 30, 1e308, float("nan"), float("inf"), [], {}, [[64]], ["x"] * 10_000, True, "9" * 5000):
             if not (value == 10 ** 30 and field == "norm_eps"):
                 yield f"{field} is {str(value)[:20]}", json.dumps({**data, field: value}).encode(), True
     yield "levels that do not agree", json.dumps({**data, "attention_head_dim": [1]}).encode(), True
     yield "not divisible", json.dumps({**data, "norm_num_groups": 7}).encode(), True
     yield "lists in lists", b"[" * 200_000, True
-    yield "objects in objects", b'{"a":' * 200_000, True
+    yield "objects in objects", b'{"a":' * 40_000, True
     yield "no UTF-8", good.replace(b"silu", b"\xff\xfe"), True
     yield "no object", b"[1, 2]", True
     yield "5 MiB", b'{"a": "' + b"x" * (5 << 20) + b'"}', True

@@ -27,7 +27,7 @@ def test_nothing_but_the_one_error_comes_out(tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     seeds(corpus)
-    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).with_name("fuzz_readers.py")), str(corpus), f"-max_total_time={SECONDS}", "-timeout=60", "-rss_limit_mb=1024",
+    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).with_name("fuzz_readers.py")), str(corpus), f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024",
                           "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"], capture_output=True, text=True, cwd=tmp_path,
                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     runs = int(re.search(r"number_of_executed_units: (\d+)", run.stderr)[1])
