@@ -67,7 +67,8 @@ def broken_safetensors() -> Iterator[Case]:
         yield f"a header of {length} bytes", safetensors(header, data, length), True
     key = LAYER + "down.weight"
     for title, changes in {
-            "reversed": dict(begin=64, end=0), "negative": dict(begin=-64, end=0), "beyond the end": dict(end=1 << 20), "2 ** 64": dict(end=1 << 64), "in the other": dict(begin=32, end=96),
+            "reversed": dict(begin=64, end=0), "negative": dict(begin=-64, end=0), "beyond the end": dict(end=1 << 20), "2 ** 64": dict(end=1 << 64),
+            "in the other": dict(begin=32, end=96),
             "a hole before": dict(begin=8, end=72), "too short": dict(end=60), "fractions": dict(begin=0.0, end=64.5), "text": dict(begin="0", end="64"),
             "nothing": dict(begin=None, end=None)}.items():
         yield f"offsets: {title}", safetensors({**header, key: entry(**changes)}, data), True

@@ -1,4 +1,4 @@
-"""Five minutes of coverage-guided fuzzing of the readers (tests/fuzz_readers.py), and what it found."""
+"""Five minutes of coverage-guided fuzzing of the readers (tests/fuzz_readers.py)."""
 import os
 import re
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import malformed
 import pytest
-from test_pickles import HOSTILE, SIX, START, STOP, mapping, tensor
+from test_pickles import HOSTILE, START, STOP, mapping, tensor
 
 PYTHON, SECONDS = os.environ.get("STYLEBLEND_FUZZ_PYTHON"), os.environ.get("STYLEBLEND_FUZZ_SECONDS", "300")
 
@@ -27,11 +27,11 @@ def test_nothing_but_the_one_error_comes_out(tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     seeds(corpus)
-    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).with_name("fuzz_readers.py")), str(corpus), f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024",
-                          "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"], capture_output=True, text=True, cwd=tmp_path,
+    options = [f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"]
+    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).with_name("fuzz_readers.py")), str(corpus), *options], capture_output=True, text=True, cwd=tmp_path,
                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     runs = int(re.search(r"number_of_executed_units: (\d+)", run.stderr)[1])
     found = [path for path in tmp_path.iterdir() if path != corpus]
     print(f"{runs} executions in {SECONDS} s, {len(found)} finds: {found}")
     assert run.returncode == 0 and not found, run.stdout[-2000:] + run.stderr[-2000:]
-    assert runs > 10_000
+    assert runs > 20 * int(SECONDS)
