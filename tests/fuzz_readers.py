@@ -9,7 +9,6 @@ a pickle, a pickle in a zip file with two storages, a whole .bin file, or a safe
 from __future__ import annotations
 
 import io
-import os
 import struct
 import sys
 import tempfile
@@ -25,7 +24,7 @@ with atheris.instrument_imports(include=["styleblend", "pickletools", "zipfile"]
     from styleblend.errors import StyleBlendError
     from styleblend.inspection import inspect
 
-FOLDER = Path(tempfile.mkdtemp(prefix="styleblend-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+FOLDER = Path(tempfile.mkdtemp(prefix="styleblend-fuzz-"))
 
 
 def in_zip(program: bytes) -> bytes:
