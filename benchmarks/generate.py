@@ -4,12 +4,12 @@ from benchmarks.harness import arguments, main
 
 def build(args):
     from styleblend.base import load_base
-    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
     from styleblend.settings import SamplingSettings
     pipeline = StyleBlendPipeline(load_base(args.base))
     side = args.latent * pipeline.base.vae.config.downscale
     sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, output=None)
-    return lambda: pipeline.generate(["A dog"] * args.batch, list(range(args.batch)), sampling)
+    return lambda: pipeline.generate(["A dog"] * args.batch, list(range(args.batch)), sampling, branches=(COARSE, FINE))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Dict, Optional, Sequence
 
 import numpy as np
 
-from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config
+from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config, read_json
 from styleblend.diffusion import NoiseSchedule
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
@@ -112,12 +111,9 @@ def load_base(folder: Path) -> Base:
         raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x (known copies: {', '.join(KNOWN_COPIES)})")
     index = folder / "model_index.json"
     if index.is_file():
-        try:
-            kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-        except ValueError as error:
-            raise StyleBlendError(f"{index} cannot be read as JSON ({error}): download it again") from None
+        kind = str(read_json(index).get("_class_name", ""))[:80]
         if "XL" in kind or "Flux" in kind or "StableDiffusion3" in kind:
-            raise StyleBlendError(f"{folder} is a {kind}; StyleBlend needs a Stable Diffusion 2.x base")
+            raise StyleBlendError(f"{folder} is a {printable(kind)}; StyleBlend needs a Stable Diffusion 2.x base")
     configs = {part: read_config(kind, folder / part / name) for part, kind, name in (
         ("text_encoder", ClipTextConfig, "config.json"), ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
         ("scheduler", ScheduleConfig, "scheduler_config.json"))}

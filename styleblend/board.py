@@ -79,7 +79,7 @@ def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
 def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
     """`style.json` where there is one, else what the config says of this style."""
     own = pipeline_style.settings
-    if own != StyleSettings():
+    if own != StyleSettings(parts=own.parts):
         return own
     return validated(StyleSettings, settings.styles.get(pipeline_style.name, {}), f"styles.{pipeline_style.name}")
 

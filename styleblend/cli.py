@@ -1,4 +1,4 @@
-"""The command line: `styleblend doctor | train | generate | test`. Every error a user can cause is one sentence and exit code 2."""
+"""The command line: `styleblend doctor | train | generate | inspect | load | export | test`. Every error a user can cause is one sentence and exit code 2."""
 from __future__ import annotations
 
 import argparse
@@ -73,6 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="say what an adapter file is: kind, rank, layers, tokens, width", formatter_class=kind)
     inspect.add_argument("file", help=".safetensors, .bin or .pt")
     inspect.set_defaults(run=run_inspect)
+    load = commands.add_parser("load", help="take adapter files of other programs as a style", formatter_class=kind)
+    load.add_argument("files", nargs="+", metavar="FILE", help="LoRAs and embeddings of diffusers, PEFT, kohya, A1111 or the published StyleBlend; or a style in one file")
+    load.add_argument("--name", required=True, help="name of the style")
+    add_config(load)
+    load.add_argument("--output", default=None, help="folder of adapters; default: the config's")
+    load.add_argument("--overwrite", action="store_true", help="replace parts that are there already")
+    load.set_defaults(run=run_load)
     export = commands.add_parser("export", help="write a trained style for other programs", formatter_class=kind)
     export.add_argument("style", help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
     export.add_argument("--format", choices=FORMATS, default="kohya", help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this program")
@@ -93,6 +100,20 @@ def run_inspect(args) -> int:
     from styleblend.inspection import inspect
     for name, text in inspect(Path(args.file)).items():
         print(f"{name:28} {text}")
+    return 0
+
+
+def run_load(args) -> int:
+    from styleblend.loading import gather, load_files
+    from styleblend.names import check_name
+    from styleblend.settings import read_settings
+    settings, name = read_settings(args.config), check_name(args.name)
+    found = gather([Path(file) for file in args.files])  # before the base, which takes longer to read
+    from styleblend.base import find_base, load_base
+    base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
+    for line in load_files(found, name, base, output, args.overwrite):
+        print(line)
+    print(f"{name} is in {output / name}" + ("" if args.output else f'; draw with it: python -m styleblend generate --config {args.config} --style {name} --prompt "A rabbit"'))
     return 0
 
 
@@ -204,7 +225,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
         print(f"styleblend: {stop}", file=sys.stderr)
         return 130
     except StyleBlendError as error:
-        print(f"styleblend: {error}", file=sys.stderr)
+        print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)  # one line, also where a file's name has a line break
         return 2
     except OSError as error:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

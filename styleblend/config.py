@@ -6,11 +6,14 @@ with its name, so that no checkpoint is ever run as something that it is not.
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
+
+MAX_JSON = 1 << 18  # bytes; a config has some 2,000, and some Pythons read a number of a million digits for minutes
 
 
 @dataclass(frozen=True)
@@ -111,34 +114,83 @@ class ScheduleConfig:
                 "set_alpha_to_one": (False,)}
 
 
-def read_config(kind: type, path: Path):
-    """An instance of the dataclass `kind` from the JSON file `path`.
+MAX_SIZE, MAX_LEVELS = 65_536, 8  # no width, count or number of levels of a Stable Diffusion model is larger
+COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16}  # of these each one is a layer that is built
+MAY_BE_ZERO = ("steps_offset", "freq_shift")
 
-    Raises StyleBlendError when the file is missing, is no JSON, or asks for something that is not built here.
-    """
+
+def well_typed(name: str, value: Any, default: Any) -> bool:
+    """Whether a value of a file is of the kind of its default, and of a size that a network can have."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and 0 < len(value) <= MAX_LEVELS and all(well_typed(name, v, default[0]) for v in value)
+    if isinstance(default, (bool, str)):
+        return type(value) is type(default)
+    if isinstance(default, int):
+        return type(value) is int and (0 if name in MAY_BE_ZERO else 1) <= value <= COUNTS.get(name, MAX_SIZE)
+    return type(value) in (int, float) and 0 < value < MAX_SIZE  # false for NaN, too
+
+
+def check_sizes(values: dict, path: Path) -> None:
+    """Refuse sizes that do not go together: no network can be built of them."""
+    channels = values.get("block_out_channels", ())
+    for name in ("attention_head_dim", "down_block_types", "up_block_types"):
+        if name in values and len(values[name]) != len(channels):
+            raise StyleBlendError(f"{path}: {name} has {len(values[name])} levels and block_out_channels {len(channels)}: download it again")
+    parts = [(c, values["norm_num_groups"], "norm_num_groups") for c in channels]
+    parts += list(zip(channels, values.get("attention_head_dim", ()), ["attention_head_dim"] * len(channels)))
+    if "num_attention_heads" in values:
+        parts.append((values["hidden_size"], values["num_attention_heads"], "num_attention_heads"))
+    for width, count, name in parts:
+        if width % count:
+            raise StyleBlendError(f"{path}: a width of {width} cannot be divided into {count} ({name}): download it again")
+    if values.get("beta_end", 0) >= 1:
+        raise StyleBlendError(f"{path}: beta_end is {values['beta_end']}, but noise grows to less than 1: download it again")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; StyleBlendError when there is none."""
     try:
+        if Path(path).stat().st_size > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON} bytes")
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, scheduler)") from None
-    except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as JSON ({error}): download it again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error), 150)}): download it again") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no JSON object: download it again")
+    return data
+
+
+def read_config(kind: type, path: Path):
+    """An instance of the dataclass `kind` from the JSON file `path`.
+
+    Raises StyleBlendError when the file is missing, is no JSON, says something that no network can be, or asks for something that is not built here.
+    """
+    data = read_json(path)
     if kind is ClipVisionConfig:
         data = data.get("vision_config", data)  # a whole CLIP keeps both towers in one file
-    values = {}
-    for f in fields(kind):
-        if f.name == "file_defaults":
-            continue
-        default = (kind.file_defaults or {}).get(f.name, f.default)
-        value = data.get(f.name, default)
+        data = data if isinstance(data, dict) else {}
+    values, defaults = {}, {f.name: f.default for f in fields(kind) if f.name != "file_defaults"}
+    for name in defaults:
+        default = (kind.file_defaults or {}).get(name, defaults[name])
+        value = data.get(name, default)
         value = default if value is None else value
-        values[f.name] = tuple(value) if isinstance(value, list) else value
-    levels = len(values.get("block_out_channels", ()))
-    if isinstance(values.get("attention_head_dim"), int):  # one number for all levels
-        values["attention_head_dim"] = (values["attention_head_dim"],) * levels
+        values[name] = tuple(value) if isinstance(value, list) else value
+    levels = values.get("block_out_channels", ())
+    if type(values.get("attention_head_dim")) is int and isinstance(levels, tuple):  # one number for all levels
+        values["attention_head_dim"] = (values["attention_head_dim"],) * len(levels)
     for name, allowed in kind.accepted.items():
         if values[name] not in allowed:
             hint = " (this looks like Stable Diffusion 1.x; StyleBlend needs a 2.x base)" if name == "use_linear_projection" else ""
-            raise StyleBlendError(f"{path}: {name} is {values[name]!r}, but only {' or '.join(map(repr, allowed))} is supported{hint}")
+            raise StyleBlendError(f"{path}: {name} is {shown(values[name])}, but only {' or '.join(map(repr, allowed))} is supported{hint}")
+    for name, value in values.items():
+        if not well_typed(name, value, defaults[name]):
+            raise StyleBlendError(f"{path}: {name} is {shown(value)}, which no Stable Diffusion 2.x has (there it is like {defaults[name]!r}): download it again")
+    check_sizes(values, path)
     return kind(**values)
+
+
+def shown(value: Any) -> str:
+    """A value of a file for a message: short, whatever it is."""
+    return printable(reprlib.repr(value))

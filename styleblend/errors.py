@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and names from files in it."""
 
 
 class StyleBlendError(Exception):
@@ -10,3 +10,8 @@ class StyleBlendError(Exception):
 
 class Stopped(StyleBlendError):
     """The user stopped the program; what was done is saved. Exit code 130, as shells have it for Ctrl-C."""
+
+
+def printable(text: str, length: int = 80) -> str:
+    """Text from a file that is not to be trusted, short and without control characters."""
+    return text[:length].encode("unicode_escape").decode("ascii")

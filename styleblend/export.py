@@ -4,7 +4,6 @@ What leaves this project is an ordinary LoRA and two embeddings. The exchange be
 """
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from styleblend import weights
 from styleblend.errors import StyleBlendError
-from styleblend.formats import PREFIXES, embedding, flat, matrix, number, scaled_pairs, split, to_diffusers_text, to_diffusers_unet
-from styleblend.style import PARTS, part_file, read_tensors
+from styleblend.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet
+from styleblend.style import PARTS, part_file, read_part_file, settings_in
 
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
         "two branches, so pictures differ from those that are drawn here")
@@ -21,15 +20,12 @@ LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one p
 
 def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
     """One network's part of a LoRA with dotted names, under the keys of `styleblend.lora`; the base is not needed for it."""
-    found = {}
-    for key, value in flat(tensors).items():
-        part, layer, end = split(key, source)
-        if part == network:
-            if "." not in layer or ".processor." in layer:
-                raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
-            layer = f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
-            found[layer, end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
-    return scaled_pairs(found, source)
+    def ours(layer: str, key: str) -> str:
+        if "." not in layer or ".processor." in layer:
+            raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
+        return f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
+
+    return pairs(tensors, network, source, ours)
 
 
 def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
@@ -38,15 +34,21 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
     files = {part: part_file(folder, folder.name, part) for part in PARTS}
     if not any(files.values()):
         raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): name a folder such as checkpoints/mini/styles/fxemoji")
-    loras = {network: lora_of(read_tensors(path), network, str(path)) for network, path in (("unet", files["unet_lora"]), ("text", files["text_lora"])) if path}
+    tensors = {part: read_part_file(path, part, folder.name) for part, path in files.items() if path}
+    loras = {network: lora_of(tensors[part], network, str(files[part])) for network, part in (("unet", "unet_lora"), ("text", "text_lora")) if part in tensors}
     vectors = {}
     for kind in ("coarse", "fine"):
-        path = files[f"{kind}_embeds"]
-        if path:
-            tensors = read_tensors(path)
-            width = next((v.shape[-1] for v in tensors.values() if isinstance(v, np.ndarray) and v.ndim), 0)
-            vectors[kind] = embedding(tensors, width, str(path))[1]
+        part = f"{kind}_embeds"
+        if part in tensors:
+            width = next((v.shape[-1] for v in tensors[part].values() if isinstance(v, np.ndarray) and v.ndim), 0)
+            vectors[kind] = embedding(tensors[part], width, str(files[part]))[1]
     return loras, vectors
+
+
+def base_of(folder: Path) -> Dict[str, str]:
+    """The fingerprint of the base that a style was trained on, where its files say one."""
+    files = [path for path in (part_file(folder, folder.name, part) for part in PARTS) if path and path.suffix == ".safetensors"]
+    return next(({"base": known["base"]} for known in map(weights.read_metadata, files) if "base" in known), {})
 
 
 def kohya(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
@@ -78,17 +80,16 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
     name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength}
     rank = next((v.shape[0] for tensors in loras.values() for key, v in tensors.items() if key.endswith(".down.weight")), 0)
     title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
-    written = []
+    written, known_base = [], base_of(folder)
 
     def write(file: str, tensors, metadata):
-        weights.write_safetensors(output / file, tensors, metadata)
+        weights.write_safetensors(output / file, tensors, {**metadata, **known_base})
         written.append(output / file)
 
     if kind == "single":
-        settings = folder / "style.json"
         tokens = {"coarse": "<C>", "fine": "<F>"}
         write(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
-              {"styleblend": "1", "style": name, "settings": json.dumps(json.loads(settings.read_text(encoding="utf-8"))) if settings.is_file() else "{}"})
+              {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
     elif kind == "diffusers":
         write("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
         for part, vector in vectors.items():

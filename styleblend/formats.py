@@ -6,13 +6,11 @@ current names of diffusers.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import numpy as np
 
-from styleblend.errors import StyleBlendError
-from styleblend.lora import TEXT_TARGETS, UNET_TARGETS, targets
-from styleblend.pickles import printable
+from styleblend.errors import StyleBlendError, printable
 
 # How a key ends; the layer's name is what stands before.
 ENDINGS = (r"\.lora(?:_linear_layer|_layer)?\.(down|up)\.weight",  # diffusers; lora_layer: the published StyleBlend
@@ -21,8 +19,31 @@ ENDINGS = (r"\.lora(?:_linear_layer|_layer)?\.(down|up)\.weight",  # diffusers; 
            r"\.lora_(down|up)\.weight", r"\.(alpha)")              # kohya
 PREFIXES = {"unet": ("unet.", "lora_unet_"), "text": ("text_encoder.", "lora_te_")}
 BARE = {"unet": ("down_blocks.", "mid_block.", "up_blocks."), "text": ("text_model.", "encoder.layers.")}
-SDXL = ("lora_te1_", "lora_te2_", "text_encoder_2.", "clip_l", "clip_g", "lora_unet_input_blocks_", "lora_unet_middle_block_",
-        "lora_unet_output_blocks_")
+
+# Widths of text states tell models apart: of an embedding, or of what a UNet's cross-attention reads.
+MODELS = {128: "the mini base", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL", 2048: "Stable Diffusion XL",
+          4096: "Flux or Stable Diffusion 3"}
+OURS = (128, 1024)
+
+# Files that are no adapter of ours: how a key of theirs begins or ends, what the file is, and what to do.
+OTHER_MODEL = "get or train one for Stable Diffusion 2.x"
+NO_ADAPTER = "give a LoRA or a textual inversion file; a base is a diffusers folder, named as `base:` in a config"
+NOT_PLAIN = "train it again as a plain LoRA (in kohya's scripts: --network_module networks.lora, without DoRA)"
+FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in (
+    (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", "a whole checkpoint", NO_ADAPTER),
+    (r"(control_model|controlnet_cond_embedding|controlnet_down_blocks)\.", "a ControlNet", NO_ADAPTER),
+    (r"(ip_adapter|image_proj)\.", "an IP-Adapter", NO_ADAPTER),
+    (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$|(text_model\.)?embeddings\.token_embedding\.weight$",
+     "a network of a base", NO_ADAPTER),
+    (r"lora_te[12]_|text_encoder_2\.|clip_[lg]$|lora_unet_(input_blocks|middle_block|output_blocks)_|emb\.clip_[lg]$",
+     "made for Stable Diffusion XL", OTHER_MODEL),
+    (r"(lora_unet_|diffusion_model\.|transformer\.)?(double|single)_blocks[_.]|lora_te3_|lora_unet_joint_blocks_|lora_transformer_|(base_model\.model\.)?transformer[_.]"
+     r"|diffusion_model\.|t5xxl$|(lora_unet_)?(single_)?transformer_blocks[_.]", "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
+    (r".*\.hada_(w[12]_[ab]|t[12])$", "a LoHa of LyCORIS", NOT_PLAIN),
+    (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
+    (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$", "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
+    (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
+TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
 
 
 def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
@@ -33,10 +54,25 @@ def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
     return found
 
 
+def refuse_foreign(keys: Iterable[str], source: str) -> None:
+    """One sentence for a file that is for another model, of another method, or no adapter at all; `keys`: its dotted names."""
+    for pattern, what, advice in FOREIGN:
+        for key in keys:
+            if pattern.match(key):
+                raise StyleBlendError(f"{source} is {what} ({printable(key)}); StyleBlend needs a plain LoRA or an embedding for Stable Diffusion 2.x: {advice}")
+
+
+def with_model(width: int) -> str:
+    """A width and the model that has it."""
+    return f"{width} ({MODELS[width]})" if width in MODELS else str(width)
+
+
+def is_lora_key(key: str) -> bool:
+    return any(re.fullmatch(f".+?{ending}", key) for ending in ENDINGS)
+
+
 def split(key: str, source: str) -> Tuple[str, str, str]:
     """A key as network ("unet" or "text"), the layer as the file names it, and "down", "up" or "alpha"."""
-    if key.startswith(SDXL):
-        raise StyleBlendError(f"{source}: {printable(key)} belongs to Stable Diffusion XL; StyleBlend needs a LoRA for Stable Diffusion 2.x")
     name = key[len("base_model.model."):] if key.startswith("base_model.model.") else key
     for network in PREFIXES:
         for prefix in PREFIXES[network] + BARE[network]:
@@ -50,10 +86,10 @@ def split(key: str, source: str) -> Tuple[str, str, str]:
                           "save it with one of these, as a plain LoRA of linear layers")
 
 
-def layer_table(network, pattern: str, kind: str) -> Dict[str, str]:
-    """Every name that a file may give a layer -> our name. Made from the network: kohya's underscores cannot be undone by rule."""
+def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
+    """Every name that a file may give a layer -> our name. Made from the network's paths: kohya's underscores cannot be undone by rule."""
     table = {}
-    for path, _ in targets(network, pattern):
+    for path in paths:
         processor = re.sub(r"\.(to_q|to_k|to_v|to_out)(?:\.0)?$", r".processor.\1", path)
         processor = re.sub(r"\.(q|k|v|out)_proj$", r".to_\1", processor)  # the text encoder's, of the same months
         for name in (path, path.replace("text_model.", "", 1), processor, PREFIXES[kind][1] + path.replace(".", "_")):
@@ -69,51 +105,72 @@ def matrix(value: Any, key: str, source: str) -> np.ndarray:
         value = value[:, :, 0, 0]
     if value.ndim != 2 or 0 in value.shape:
         raise StyleBlendError(f"{source}: {printable(key)} has the shape {value.shape}, but only matrices, LoRAs of linear layers, can be read")
-    return np.ascontiguousarray(value, np.float32)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is refused by name later
+        return np.ascontiguousarray(value, np.float32)
 
 
 def number(value: Any, key: str, source: str) -> float:
     """The alpha of a layer: a number, or an array of one."""
     array = np.asarray(value) if isinstance(value, (int, float, np.ndarray)) else np.zeros(0)
-    if array.dtype.kind not in "fiu" or array.size != 1 or not np.isfinite(array).all():
+    if array.dtype.kind not in "fiu" or array.size != 1 or not (np.abs(array) < 1e9).all():
         raise StyleBlendError(f"{source}: {printable(key)} is not one number: the file is damaged, save or download it again")
     return float(array.reshape(-1)[0])
 
 
-def scaled_pairs(found: Dict[Tuple[str, str], Any], source: str) -> Dict[str, np.ndarray]:
-    """{(layer, "down" | "up" | "alpha"): value} as our names -> matrices, with alpha / rank multiplied into the up matrices."""
-    ours = {}
-    for path in dict.fromkeys(path for path, _ in found):
-        down, up = found.get((path, "down")), found.get((path, "up"))
-        if down is None or up is None:
-            raise StyleBlendError(f"{source}: {path} has no {'down' if down is None else 'up'} matrix: the file is incomplete, save or download it again")
-        alpha = found.get((path, "alpha"), down.shape[0])
-        ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up * np.float32(alpha / down.shape[0])
-    return ours
+def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str, str], str]) -> Dict[str, np.ndarray]:
+    """The part of a LoRA file that is for one network ("unet" or "text"), with alpha / rank multiplied into the up matrices.
 
-
-def normalised(tensors: Dict[str, Any], network, pattern: str, kind: str, source: str) -> Dict[str, np.ndarray]:
-    """The part of a LoRA file that is for one network, in our names, with alpha / rank multiplied into the up matrices."""
-    table, found = layer_table(network, pattern, kind), {}
+    `rename(layer, key)` gives the layer its name in the result, whose keys are those of `styleblend.lora`. StyleBlendError
+    where a matrix is missing, there twice, or of another rank than its other half.
+    """
+    found: Dict[Tuple[str, str], Any] = {}
     for key, value in flat(tensors).items():
         part, layer, end = split(key, source)
         if part != kind:
             continue
+        path = rename(layer, key)
+        if (path, end) in found:
+            raise StyleBlendError(f"{source}: {printable(key)} is there a second time under another name: save it anew with one kind of names")
+        found[path, end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
+    ours = {}
+    for path in dict.fromkeys(path for path, _ in found):
+        down, up = found.get((path, "down")), found.get((path, "up"))
+        if down is None or up is None:
+            raise StyleBlendError(f"{source}: {printable(path)} has no {'down' if down is None else 'up'} matrix: the file is incomplete, save or download it again")
+        if down.shape[0] != up.shape[1]:
+            raise StyleBlendError(f"{source}: {printable(path)} has the rank {down.shape[0]} in its down matrix and {up.shape[1]} in its up matrix: "
+                                  "the file is damaged, save or download it again")
+        alpha = found.get((path, "alpha"), down.shape[0])
+        with np.errstate(over="ignore"):
+            ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up * np.float32(alpha / down.shape[0])
+    return ours
+
+
+def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str, source: str) -> Dict[str, np.ndarray]:
+    """The part of a LoRA file that is for one network, in our names and checked against the network's layers."""
+    from styleblend import lora  # here, so that looking at a file starts no Jittor
+    refuse_foreign(flat(tensors), source)
+    layers = dict(lora.targets(network, pattern or {"unet": lora.UNET_TARGETS, "text": lora.TEXT_TARGETS}[kind]))
+    table = layer_table(layers, kind)
+
+    def ours(layer: str, key: str) -> str:
         if layer not in table:
             raise StyleBlendError(f"{source}: {printable(key)} names no layer of this base that a style changes: "
-                                  "use a LoRA for the attention layers of Stable Diffusion 2.x")
-        if (table[layer], end) in found:
-            raise StyleBlendError(f"{source}: {printable(key)} is there a second time under another name: save it anew with one kind of names")
-        found[table[layer], end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
-    return scaled_pairs(found, source)
+                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
+        return table[layer]
+
+    found = pairs(tensors, kind, source, ours)
+    for path in sorted({key.rsplit(".lora.", 1)[0] for key in found}, key=lambda path: (not lora.reads_text(path), path)):  # the width says most
+        lora.check_fit(path, layers[path], found[f"{path}.lora.down.weight"], found[f"{path}.lora.up.weight"], source)
+    return found
 
 
-def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: str = UNET_TARGETS) -> Dict[str, np.ndarray]:
-    """The UNet's part of a LoRA file in our names, empty when it has none. `pattern`: the layers that are allowed."""
+def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
+    """The UNet's part of a LoRA file in our names, empty when it has none. `pattern`: the layers that are allowed; None: those of a style."""
     return normalised(tensors, network, pattern, "unet", source)
 
 
-def text_lora(tensors: Dict[str, Any], network, source: str, pattern: str = TEXT_TARGETS) -> Dict[str, np.ndarray]:
+def text_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
     """The text encoder's part of a LoRA file in our names, empty when it has none."""
     return normalised(tensors, network, pattern, "text", source)
 
@@ -130,8 +187,7 @@ def to_diffusers_text(ours: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
 
 def embedding(tensors: Dict[str, Any], width: int, source: str) -> Tuple[Optional[str], np.ndarray]:
     """The token (None when the file names none) and its vectors (n, width) from an embedding of diffusers, A1111 or kohya."""
-    if "clip_l" in tensors or "clip_g" in tensors:
-        raise StyleBlendError(f"{source} holds clip_l or clip_g, an embedding for Stable Diffusion XL; StyleBlend needs one for Stable Diffusion 2.x")
+    refuse_foreign(tensors, source)
     token, vectors = None, {key: value for key, value in tensors.items() if isinstance(value, np.ndarray)}
     if isinstance(tensors.get("string_to_param"), dict):  # A1111
         token, vectors = tensors.get("name"), tensors["string_to_param"]
@@ -147,7 +203,6 @@ def embedding(tensors: Dict[str, Any], width: int, source: str) -> Tuple[Optiona
     if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f" or vector.ndim not in (1, 2) or vector.size == 0:
         raise StyleBlendError(f"{source} holds no vectors of floating-point numbers: give a textual inversion file")
     if vector.shape[-1] != width:
-        model = {768: " (Stable Diffusion 1.x)", 1024: " (Stable Diffusion 2.x)", 1280: " (Stable Diffusion XL)"}
-        raise StyleBlendError(f"{source}: the embedding is {vector.shape[-1]} wide{model.get(vector.shape[-1], '')}, the base needs "
-                              f"{width}{model.get(width, '')}: get or train one for this base")
-    return token, np.ascontiguousarray(vector.reshape(-1, width), np.float32)
+        raise StyleBlendError(f"{source}: the embedding has the width {with_model(vector.shape[-1])}, the base needs {with_model(width)}: get or train one for this base")
+    with np.errstate(over="ignore"):
+        return token, np.ascontiguousarray(vector.reshape(-1, width), np.float32)

@@ -1,4 +1,4 @@
-"""What is in an adapter file: kind, rank, layers, tokens, width. Reads names and shapes, changes nothing."""
+"""What is in an adapter file: kind, rank, layers, tokens, width. Reads names and shapes, changes nothing, and starts no Jittor."""
 from __future__ import annotations
 
 from collections import Counter
@@ -7,60 +7,75 @@ from typing import Dict
 
 import numpy as np
 
-from styleblend.errors import StyleBlendError
-from styleblend.formats import flat, split
-from styleblend.pickles import printable
-from styleblend.style import read_tensors
+from styleblend.adapters import read_tensors, refuse_damaged
+from styleblend.errors import StyleBlendError, printable
+from styleblend.formats import MODELS, OURS, TARGET, flat, is_lora_key, pairs, split, with_model
 from styleblend.weights import read_metadata
 
-MODELS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL", 128: "the mini base"}
 STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te_", "kohya"), ("_lora.", "attention processors of early diffusers"),
                    (".lora_layer.", "published StyleBlend"))
+NETWORKS = {"text": "text encoder", "unet": "UNet"}
 SHOWN_METADATA = ("base", "style", "stage", "ss_output_name", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "modelspec.title", "modelspec.architecture",
                   "modelspec.trigger_phrase")
+MAX_VECTORS = 75  # of one token: a prompt has no room for more
 
 
 def inspect(path: Path) -> Dict[str, str]:
-    """Facts about a file, name -> text. Raises StyleBlendError when it is no adapter."""
-    path = Path(path)
-    if not path.is_file():
-        raise StyleBlendError(f"{path} is no file: name a .safetensors, .bin or .pt file")
+    """Facts about a file, name -> text. Raises StyleBlendError when it is no adapter that a base of ours could take."""
+    path, source = Path(path), str(path)
     tensors = read_tensors(path)
-    if any(key.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")) for key in tensors):
-        raise StyleBlendError(f"{path} is a whole checkpoint, not an adapter: a base is a diffusers folder (unet/ text_encoder/ vae/ tokenizer/ scheduler/)")
-    if {"conv_in.weight", "conv_out.weight"} <= set(tensors) or "text_model.final_layer_norm.weight" in tensors or "encoder.conv_in.weight" in tensors:
-        raise StyleBlendError(f"{path} is a network of a base, not an adapter: give the folder that it lies in as `base:` in a config")
-    facts = {"file": str(path)}
+    facts = {"file": source.encode(errors="backslashreplace").decode()}
     if isinstance(tensors.get("string_to_param"), dict):
-        tensors, facts["kind"] = tensors["string_to_param"], "embedding (A1111)"
-        facts["tokens"] = printable(path.stem)
+        tensors, facts["kind"], facts["tokens"] = tensors["string_to_param"], "embedding (A1111)", printable(path.stem)
     elif "emb_params" in tensors:
         facts.update(kind="embedding (kohya)", tokens=printable(path.stem))
     entries = flat(tensors)
-    vectors = {key: v for key, v in entries.items() if isinstance(v, np.ndarray) and not any(word in key for word in ("lora", ".alpha"))}
-    layers = {key: v for key, v in entries.items() if key not in vectors}
-    if layers:
-        whole = vectors and all(key.startswith("emb.") for key in vectors)
-        facts["kind"] = "StyleBlend style in one file" if whole else "LoRA (" + next((n for w, n in STYLES_OF_NAMES if any(w in k for k in layers)), "diffusers") + ")"
-        found = [split(key, str(path)) + (value,) for key, value in layers.items()]
-        downs = [(network, layer, value) for network, layer, end, value in found if end == "down" and isinstance(value, np.ndarray) and value.ndim]
-        facts["rank"] = ", ".join(map(str, sorted({v.shape[0] for _, _, v in downs}))) or "unknown"
-        parts = Counter(network for network, _, _ in downs)
-        facts["layers"] = ", ".join(f"{count} of the {'UNet' if network == 'unet' else 'text encoder'}" for network, count in sorted(parts.items()))
+    arrays = {key: v for key, v in entries.items() if isinstance(v, np.ndarray)}
+    refuse_damaged(arrays, source)
+    loras = {key: v for key, v in entries.items() if is_lora_key(key)}
+    vectors = {key: v for key, v in arrays.items() if key not in loras}
+    widths = set()
+    if loras:
+        single = vectors and all(key.startswith("emb.") for key in vectors)
+        if not single:
+            loras.update(vectors)  # what is neither is named below
+        facts["kind"] = "StyleBlend style in one file" if single else "LoRA (" + next((n for w, n in STYLES_OF_NAMES if any(w in k for k in loras)), "diffusers") + ")"
+        downs = {(network, key): value for network in NETWORKS for key, value in pairs(loras, network, source, attention_layer(source)).items() if key.endswith(".down.weight")}
+        facts["rank"] = ", ".join(map(str, sorted({value.shape[0] for value in downs.values()})))
+        facts["layers"] = ", ".join(f"{count} of the {NETWORKS[network]}" for network, count in sorted(Counter(network for network, _ in downs).items()))
+        facts["targets"] = ", ".join(sorted({target(split(key, source)[1]) for key in loras}))
         # the text encoder's layers read its width; keys of cross-attention read it too
-        widths = {v.shape[1] for network, layer, v in downs if network == "text" or ("attn2" in layer and ("to_k" in layer or "to_v" in layer))}
-    else:
-        widths = {v.shape[-1] for v in vectors.values() if v.dtype.kind == "f" and v.ndim in (1, 2)}
-        if not vectors or len(widths) != 1:
-            raise StyleBlendError(f"{path} is neither a LoRA nor an embedding: it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")
+        widths = {value.shape[1] for (network, key), value in downs.items() if network == "text" or ("attn2" in key and ("to_k" in key or "to_v" in key))}
+    if vectors and (not loras or single):
         facts.setdefault("kind", "embedding (diffusers)")
-    if vectors:
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
-        widths |= {v.shape[-1] for v in vectors.values() if v.ndim in (1, 2)}
-    facts["width"] = ", ".join(f"{w}" + (f" ({MODELS[w]})" if w in MODELS else "") for w in sorted(widths)) or "unknown"
-    broken = [key for key, v in entries.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f" and not np.isfinite(v).all()]
-    if broken:
-        facts["damage"] = f"NaN or infinity in {printable(broken[0])}" + (f" and {len(broken) - 1} more" if len(broken) > 1 else "")
+        for key, value in vectors.items():
+            if value.dtype.kind != "f" or value.ndim not in (1, 2) or value.size == 0 or len(value.reshape(-1, value.shape[-1])) > MAX_VECTORS:
+                raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: its {printable(key)} has the shape {value.shape} and the type {value.dtype}")
+            widths.add(value.shape[-1])
+    if not loras and not vectors:
+        raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")
+    other = [w for w in sorted(widths) if w in MODELS and w not in OURS]
+    if other or len(widths) > 1:
+        raise StyleBlendError(f"{source} has the text width {' and '.join(map(with_model, sorted(widths)))}; StyleBlend needs {with_model(1024)}: get or train one for that")
+    facts["width"] = ", ".join(map(with_model, widths)) or "unknown"
     if path.suffix == ".safetensors":
-        facts.update({key: printable(value) for key, value in read_metadata(path).items() if key in SHOWN_METADATA})
+        known = read_metadata(path)
+        facts.update({key: printable(known[key]) for key in SHOWN_METADATA if key in known})
     return facts
+
+
+def target(layer: str) -> str:
+    """What kind of layer a LoRA changes ("to_q"), empty when it is none that a style has."""
+    match = TARGET.fullmatch(layer)
+    return (match[1] or match[2]) if match else ""
+
+
+def attention_layer(source: str):
+    """A `rename` for `formats.pairs` that keeps the file's names and refuses layers that no style changes."""
+    def rename(layer: str, key: str) -> str:
+        if not target(layer):
+            raise StyleBlendError(f"{source}: {printable(key)} names no layer that a style changes: use a LoRA that was trained on the attention layers of "
+                                  "Stable Diffusion 2.x alone")
+        return layer
+    return rename

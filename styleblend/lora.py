@@ -12,6 +12,7 @@ from typing import Dict, Iterator, Tuple
 import numpy as np
 
 from styleblend.errors import StyleBlendError
+from styleblend.formats import with_model
 from styleblend.models.layers import Linear
 from styleblend.runtime import jt
 
@@ -68,6 +69,19 @@ def extract(network) -> Dict[str, np.ndarray]:
     return {name: p.numpy() for name, p in parameters(network).items()}
 
 
+def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, source: str) -> None:
+    """StyleBlendError when a pair of matrices does not fit the layer `path`."""
+    if down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features or down.shape[0] != up.shape[1]:
+        widths = f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})" if reads_text(path) and down.ndim == 2 else ""
+        raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, the base's layer is {linear.in_features} -> "
+                              f"{linear.out_features}{widths}: this LoRA was trained for another base, get or train one for this base")
+
+
+def reads_text(path: str) -> bool:
+    """Whether a layer reads the states of the text encoder, whose width tells models apart."""
+    return bool(re.search(r"attn2\.to_[kv]$|self_attn\.[qkv]_proj$", path))
+
+
 def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> None:
     """Put a trained LoRA into a network. `tensors` has keys `<path>.lora.down.weight` and `.lora.up.weight`.
 
@@ -85,10 +99,7 @@ def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> 
             continue
         if up is None:
             raise StyleBlendError(f"{source}: {path} has a down matrix without an up matrix: the file is incomplete")
-        linear = layers[path]
-        if down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features or down.shape[0] != up.shape[1]:
-            raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, the base's layer is {linear.in_features} -> "
-                                  f"{linear.out_features}: this LoRA was trained for another base")
+        check_fit(path, layers[path], down, up, source)
         made[path] = LoRA(down, up)
     remove(network)
     for path, lora in made.items():

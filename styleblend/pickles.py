@@ -16,10 +16,11 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
 MAX_INSTRUCTIONS = 500_000  # a whole Stable Diffusion checkpoint needs about 50,000
 MAX_NESTING = 32
+MAX_RECORDS = 20_000
 JITTOR_END = b"HCAJSLHD"    # jt.save: pickle, SHA-1 of the pickle, this
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that torch.save began with before 1.6
 ADVICE = "it is not opened; get the .safetensors version"
@@ -68,11 +69,6 @@ class Program(io.BytesIO):
 
     def readline(self, size: Optional[int] = -1) -> bytes:
         return super().readline(512)
-
-
-def printable(text: str) -> str:
-    """A name from a file that is not to be trusted, short and without control characters."""
-    return text[:80].encode("unicode_escape").decode("ascii")
 
 
 class Machine:
@@ -229,6 +225,9 @@ class Machine:
 
 def read_zip(path: Path) -> Any:
     """A torch.save file: NAME/data.pkl and NAME/data/KEY, stored uncompressed."""
+    with open(path, "rb") as file:  # before zipfile reads the directory: it makes an object of each of its records
+        if sum(part.count(b"PK\x01\x02") for part in iter(lambda: file.read(1 << 24), b"")) > MAX_RECORDS:
+            raise ValueError(f"it has more than {MAX_RECORDS} records")
     with zipfile.ZipFile(path) as archive:
         size, entries = path.stat().st_size, {entry.filename: entry for entry in archive.infolist()}
         programs = [name for name in entries if name.endswith("/data.pkl")]

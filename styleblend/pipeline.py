@@ -4,7 +4,7 @@ Progress bars, previews and files are the caller's: `generate` returns pictures,
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -33,6 +33,14 @@ class Branch:
 COARSE = Branch("coarse", "{prompt} in the style of <C>.", 1.0, None)
 FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, 1.0)
 PLAIN = Branch("plain", "{prompt}.", 0.0, 0.0)
+
+
+def branches_of(style: Optional[Style]) -> Tuple[Branch, ...]:
+    """The branches that a style has something for. Without its embedding a branch's prompt has no placeholder."""
+    if style is None:
+        return (PLAIN,)
+    halves = ((COARSE, style.coarse, style.text_lora), (FINE, style.fine, style.unet_lora))
+    return tuple(branch if vector is not None else replace(branch, prompt=PLAIN.prompt) for branch, vector, lora in halves if vector is not None or lora)
 
 
 class StyleBlendPipeline:
@@ -118,13 +126,14 @@ class StyleBlendPipeline:
         return (pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings = SamplingSettings(),
-                 blend: BlendSettings = BlendSettings(), branches: Tuple[Branch, ...] = (COARSE, FINE), all_branches: bool = False,
+                 blend: BlendSettings = BlendSettings(), branches: Optional[Tuple[Branch, ...]] = None, all_branches: bool = False,
                  callback: Optional[Callable] = None, text=None) -> np.ndarray:
-        """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)).
+        """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)). `branches`: default those of the style.
 
         `prompts` are phrases such as "A dog"; each has its own seed, so a picture does not depend on its neighbours.
         `text`: the states of these prompts from `encode_for`, when they are there already.
         """
+        branches = branches_of(self.style) if branches is None else branches
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
             raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")

@@ -3,14 +3,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import reprlib
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Literal, Optional
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from styleblend.config import MAX_JSON
 from styleblend.controls import SwapKV, SwapQ
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
 
 class Settings(BaseModel):
@@ -19,7 +22,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-SITES = 16
+SITES, MAX_NESTING = 16, 50
 PRESETS = {
     "balanced": dict(c2f_sites=list(range(4, 10)), f2c_sites=[0, 1, 2, 3, 10, 11, 12, 13, 14, 15], scale=0.3, c2f_ratio=0.8, f2c_ratio=0.6),
     "strong_layout": dict(c2f_sites=list(range(13)), f2c_sites=[0, 1, 13, 14, 15], scale=0.5, c2f_ratio=0.9, f2c_ratio=0.6),
@@ -70,6 +73,8 @@ class StyleSettings(Settings):
     blend: dict = Field({}, description="any field of the blend settings")
     seeds: dict = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
     source: Optional[str] = Field(None, description="where the pictures come from")
+    parts: Optional[List[Literal["coarse_embeds", "fine_embeds", "text_lora", "unet_lora"]]] = Field(
+        None, min_length=1, description="the parts of a style that is not whole, as `styleblend load` writes it; default: all four")
 
 
 class SamplingSettings(Settings):
@@ -171,24 +176,33 @@ def known_keys(kind) -> List[str]:
 def validated(kind, data: dict, source: str):
     """An instance of `kind`; the first problem becomes one StyleBlendError, an unknown key with its nearest known one."""
     try:
-        return kind(**data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(first["loc"][-1]), known_keys(kind), 1, 0.4)
-            raise StyleBlendError(f"{source}: unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")) from None
-        raise StyleBlendError(f"{source}: {where}: {first['msg'][0].lower() + first['msg'][1:]} (got {str(first.get('input'))[:60]!r})") from None
+            raise StyleBlendError(f"{source}: unknown key {printable(where)}" + (f"; did you mean {near[0]}?" if near else "")) from None
+        raise StyleBlendError(f"{source}: {printable(where)}: {first['msg'][0].lower() + first['msg'][1:]} (got {printable(reprlib.repr(first.get('input')))})") from None
+
+
+def nesting(text: str) -> int:
+    """How many brackets of YAML or JSON are open at once, at most. The time that YAML takes grows with its square."""
+    depth = np.cumsum([{"[": 1, "{": 1, "]": -1, "}": -1}.get(c, 0) for c in text] or [0])
+    return int(depth.max() - min(depth.min(), 0))
 
 
 def read_settings(path: Path) -> RunSettings:
     """A config file, checked in full."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if nesting(text) > MAX_NESTING or len(text) > MAX_JSON:
+            raise ValueError("it is nested too deeply or too long for settings")
+        data = yaml.safe_load(text)
     except FileNotFoundError:
         raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
     return validated(RunSettings, data, str(path))
@@ -199,12 +213,23 @@ def read_style_settings(path: Path) -> StyleSettings:
     if not Path(path).is_file():
         return StyleSettings()
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if Path(path).stat().st_size > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON} bytes")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as JSON ({error}): mend or delete it") from None
+        raise StyleBlendError(f"{path} cannot be read as text ({printable(str(error), 150)}): mend or delete it") from None
+    return style_settings_from(text, str(path))
+
+
+def style_settings_from(text: str, source: str) -> StyleSettings:
+    """A style's settings from JSON."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StyleBlendError(f"{source} cannot be read as JSON ({printable(str(error), 150)}): mend or delete it") from None
     if not isinstance(data, dict):
-        raise StyleBlendError(f"{path} holds no JSON object: mend or delete it")
-    return validated(StyleSettings, data, str(path))
+        raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")
+    return validated(StyleSettings, data, source)
 
 
 def blend_for(config: BlendSettings, style: StyleSettings, source: str) -> BlendSettings:

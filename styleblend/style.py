@@ -1,7 +1,6 @@
 """The adapters of one style: four files with the names of the published release, and `style.json`."""
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Optional
@@ -9,10 +8,10 @@ from typing import Dict, Optional
 import numpy as np
 
 from styleblend import formats, lora, weights
+from styleblend.adapters import read_tensors, refuse_damaged
 from styleblend.base import Base
-from styleblend.errors import StyleBlendError
-from styleblend.pickles import read_arrays
-from styleblend.settings import StyleSettings, read_style_settings, validated
+from styleblend.errors import StyleBlendError, printable
+from styleblend.settings import StyleSettings, read_style_settings, style_settings_from
 
 # our name of each part -> stems of its file: ours and the competition release's first, then the PyTorch release's
 PARTS = {
@@ -36,18 +35,18 @@ class Style:
 
 
 def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
-    """The file of a part, safetensors before pickles; None when there is none."""
-    candidates = [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in PARTS[part]]
-    for file in candidates + [f"{name}.safetensors"]:  # the last: all parts in one file
-        path = Path(folder) / file
-        if path.is_file():
-            return path
-    return None
+    """The file of a part, safetensors before pickles, then a file that holds a whole style; None when there is none."""
+    for file in [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in PARTS[part]]:
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    single = Path(folder) / f"{name}.safetensors"
+    return single if single.is_file() and part_of_single(dict.fromkeys(weights.read_names(single)), part) else None
 
 
 def missing_parts(folder: Path, name: str) -> list:
-    """The parts that are not there yet."""
-    return [part for part in PARTS if part_file(folder, name, part) is None]
+    """The parts that this style should have and that are not there yet."""
+    needed = settings_in(folder, name).parts
+    return [part for part in (PARTS if needed is None else needed) if part_file(folder, name, part) is None]
 
 
 def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.ndarray]:
@@ -56,9 +55,31 @@ def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.nd
     return {key: value for key, value in tensors.items() if key.startswith(start)}
 
 
-def read_tensors(path: Path) -> dict:
-    """The tensors of a .safetensors or a .bin file, by name."""
-    return weights.read_safetensors(path) if Path(path).suffix == ".safetensors" else read_arrays(path)
+def read_part_file(path: Path, part: str, name: str) -> dict:
+    """The tensors of one part of the style `name`, as its file names them."""
+    tensors = read_tensors(path)
+    return part_of_single(tensors, part) if path.name == f"{name}.safetensors" else tensors
+
+
+def checked_part(tensors: dict, part: str, base: Base, source: str):
+    """One part in our names, checked against the base: an embedding (width,), or a LoRA, empty when the tensors hold none for that network."""
+    if part.endswith("embeds"):
+        _, vectors = formats.embedding(tensors, base.text_encoder.config.hidden_size, source)
+        if len(vectors) != 1:
+            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, a style has one: train the embedding with one vector")
+        refuse_damaged({"its vector": vectors}, source)
+        return vectors[0]
+    found = formats.text_lora(tensors, base.text_encoder, source) if part == "text_lora" else formats.unet_lora(tensors, base.unet, source)
+    refuse_damaged(found, source)
+    return found
+
+
+def check_base(path: Path, base: Base) -> None:
+    """Refuse adapters that say of themselves that they were trained on another base."""
+    theirs = weights.read_metadata(path).get("base") if path.suffix == ".safetensors" else None
+    if theirs not in (None, base.fingerprint()):
+        raise StyleBlendError(f"{path} was trained on another base ({printable(theirs)}; {base.folder} is {base.fingerprint()}): "
+                              "name a config with its base (--config), or train the style on this one")
 
 
 def read_part(folder: Path, name: str, part: str, base: Base):
@@ -68,40 +89,31 @@ def read_part(folder: Path, name: str, part: str, base: Base):
         stems = " or ".join(f"{name}_{stem}.safetensors" for stem in PARTS[part])
         script = "coarse" if part in ("coarse_embeds", "text_lora") else "fine"
         raise StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): run scripts/train_{script}_style.sh --styles {name}")
-    tensors = read_tensors(path)
-    if path.name == f"{name}.safetensors":
-        tensors = part_of_single(tensors, part)
-    if part.endswith("embeds"):
-        _, vector = formats.embedding(tensors, base.text_encoder.config.hidden_size, str(path))
-        if len(vector) != 1:
-            raise StyleBlendError(f"{path} has {len(vector)} vectors for its token; one is needed")
-        found = {"vector": vector[0]}
-    else:
-        read = formats.text_lora if part == "text_lora" else formats.unet_lora
-        found = read(tensors, base.text_encoder if part == "text_lora" else base.unet, str(path))
-    broken = [key for key, t in found.items() if not np.isfinite(t).all()]
-    if broken:
-        raise StyleBlendError(f"{path} holds NaN or infinity in {broken[0]}: train the style again")
-    return found["vector"] if part.endswith("embeds") else found
+    check_base(path, base)
+    return checked_part(read_part_file(path, part, name), part, base, str(path))
 
 
 def settings_in(folder: Path, name: str) -> StyleSettings:
     """What `style.json`, or else the header of a style in one file, says."""
     path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
-    if path.is_file() or not single.is_file():
-        return read_style_settings(path)
-    try:
-        data = json.loads(weights.read_metadata(single).get("settings", "{}"))
-    except ValueError as error:
-        raise StyleBlendError(f"{single}: the settings in its header are no JSON ({error}): export it again") from None
-    return validated(StyleSettings, data, str(single))
+    return read_style_settings(path) if path.is_file() or not single.is_file() else settings_in_header(single)
+
+
+def settings_in_header(path: Path) -> StyleSettings:
+    """The settings that a style in one file carries; the defaults for any other file."""
+    known = weights.read_metadata(path) if path.suffix == ".safetensors" else {}
+    return style_settings_from(known.get("settings", "{}") if "styleblend" in known else "{}", f"the header of {path}")
 
 
 def load_style(folder: Path, name: str, base: Base) -> Style:
-    """All four parts and `style.json` of `folder`; a style in one file has its settings in the header."""
-    return Style(name, read_part(folder, name, "coarse_embeds", base), read_part(folder, name, "fine_embeds", base),
-                 read_part(folder, name, "text_lora", base), read_part(folder, name, "unet_lora", base),
-                 settings_in(folder, name))
+    """All parts and `style.json` of `folder`; a style in one file has its settings in the header.
+
+    A part may be absent only where the settings say so (`parts`): `styleblend load` writes that for adapters that have no more.
+    """
+    settings = settings_in(folder, name)
+    found = {part: read_part(folder, name, part, base) for part in PARTS
+             if settings.parts is None or part in settings.parts or part_file(folder, name, part)}
+    return Style(name, found.get("coarse_embeds"), found.get("fine_embeds"), found.get("text_lora", {}), found.get("unet_lora", {}), settings)
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:

@@ -1,7 +1,6 @@
 """Text to token ids, and placeholder tokens such as <C> and <F> whose embeddings are the only new parameters."""
 from __future__ import annotations
 
-import json
 import logging
 import unicodedata
 import warnings
@@ -10,6 +9,7 @@ from typing import List, Sequence
 
 import numpy as np
 
+from styleblend.config import read_json
 from styleblend.errors import StyleBlendError
 
 
@@ -60,8 +60,10 @@ class Tokenizer:
     def read_pad(self, folder: Path) -> int:
         """SD 2.x pads with "!" (id 0), which only special_tokens_map.json says: padding with the end token draws other pictures."""
         path = folder / "special_tokens_map.json"
-        token = json.loads(path.read_text(encoding="utf-8")).get("pad_token") if path.is_file() else self.bpe.pad_token
-        token = token["content"] if isinstance(token, dict) else token
+        token = read_json(path).get("pad_token") if path.is_file() else self.bpe.pad_token
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is not None and not isinstance(token, str):
+            raise StyleBlendError(f"{path}: pad_token is no text: copy the base's whole tokenizer folder")
         return int(self.bpe.convert_tokens_to_ids(token)) if token is not None else 0
 
     def add(self, token: str) -> int:
@@ -72,7 +74,7 @@ class Tokenizer:
         self.placeholders.append(token)
         for number, own in enumerate(self.placeholders, self.vocabulary):  # <c> is found as <C>, the empty word nowhere
             if len(own.split()) != 1 or self.ids(own)[1:-1] != [number]:
-                raise StyleBlendError(f"{own!r} cannot be a placeholder beside {self.placeholders}: take one word that no text holds, such as <C>")
+                raise StyleBlendError(f"{token!r} cannot be a placeholder beside {self.placeholders[:-1]}: take one word that no text holds, such as <C>")
         return self.vocabulary + len(self.placeholders) - 1
 
     def id_of(self, word: str) -> int:

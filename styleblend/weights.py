@@ -1,33 +1,58 @@
 """Read and write safetensors, and load networks strictly: equal key sets, equal shapes, one report of all that is wrong."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
-from styleblend.errors import StyleBlendError
-from styleblend.runtime import jt
+from styleblend.errors import StyleBlendError, printable
+
+MAX_HEADER = 16 << 20  # bytes; a whole Stable Diffusion checkpoint has some 300,000, and its names take far more memory than the header
+TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
+
+
+@contextlib.contextmanager
+def opened(path: Path):
+    """A safetensors file, for reading. All that the library can find wrong becomes one StyleBlendError."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"its header claims {size} bytes")
+        with safe_open(str(path), framework="numpy") as file:
+            yield file
+    except FileNotFoundError:
+        raise StyleBlendError(f"{path} is missing") from None
+    except StyleBlendError:
+        raise
+    except Exception as error:  # the library's own error, and those of NumPy for shapes that are too large
+        raise StyleBlendError(f"{path} is no whole safetensors file ({printable(str(error), 150)}): download or train it again") from None
+
+
+def read_names(path: Path) -> List[str]:
+    """The names of a file's tensors, without reading the tensors."""
+    with opened(path) as file:
+        return list(file.keys())
 
 
 def read_safetensors(path: Path) -> Dict[str, np.ndarray]:
     """All tensors of a file, by name. bfloat16, which NumPy does not have, comes back as float32."""
     path = Path(path)
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            names = list(file.keys())
-            kinds = {name: file.get_slice(name).get_dtype() for name in names}
-            tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
+    with opened(path) as file:
+        names = list(file.keys())
+        kinds = {name: file.get_slice(name).get_dtype() for name in names}
+        other = [name for name in names if kinds[name] not in TYPES]
+        if other:
+            raise StyleBlendError(f"{path}: {printable(other[0])} has numbers of the type {printable(kinds[other[0]])}, which is not read: save it as F16 or F32")
+        tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
         if len(tensors) < len(names):
             tensors.update(read_bfloat16(path, [n for n in names if kinds[n] == "BF16"]))
-    except FileNotFoundError:
-        raise StyleBlendError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} is no whole safetensors file ({error}): download or train it again") from None
     return {name: tensors[name] for name in names}
 
 
@@ -47,11 +72,8 @@ def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
 
 def read_metadata(path: Path) -> Dict[str, str]:
     """The header's text fields, empty when there are none."""
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise StyleBlendError(f"{path} is no whole safetensors file ({error}): download or train it again") from None
+    with opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,6 +138,7 @@ def finite(array: np.ndarray) -> bool:
 
 def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
     """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing."""
+    from styleblend.runtime import jt  # here, so that reading a file starts no Jittor
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
         raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")

@@ -1,0 +1,197 @@
+"""`styleblend load`: adapters of other programs become a style here, whole or in part, with the same numbers."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_export import folder  # noqa: F401  the made-up style as four files
+from test_formats import TEXT_NAMES, UNET_NAMES, renamed
+from test_pickles import integer, mapping, storage, tensor, text, zip_file
+
+from styleblend import weights
+from styleblend.cli import main
+from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, branches_of
+from styleblend.settings import SamplingSettings
+from styleblend.style import Style, load_style, missing_parts
+
+SMALL = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
+
+
+@pytest.fixture
+def load(world, capsys):
+    """Runs `styleblend load` with the tiny base; exit code and what it said."""
+    def run(*arguments):
+        code = main(["load", *map(str, arguments), "--config", str(world)])
+        said = capsys.readouterr()
+        return code, said.out if code == 0 else said.err.strip()
+    return run
+
+
+@pytest.fixture
+def adapters(world):
+    return Path(yaml.safe_load(world.read_text())["adapters"])
+
+
+def assert_same(found: Style, expected: Style) -> None:
+    for part in ("coarse", "fine"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
+    for part in ("text_lora", "unet_lora"):
+        ours, theirs = getattr(found, part), getattr(expected, part)
+        assert set(ours) == set(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "kohya", "webui", "single"])
+def test_what_leaves_comes_back_bit_for_bit(kind, folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")]) == 0
+    code, said = load(*sorted((tmp_path / "out").rglob("*.safetensors")), "--name", "back")
+    assert code == 0 and "missing" not in said
+    style = load_style(adapters / "back", "back", tiny_base)
+    assert_same(style, tiny_style)
+    assert style.settings.preset == ("strong_layout" if kind == "single" else None) and style.settings.parts is None
+    assert branches_of(style) == (COARSE, FINE)
+
+
+def torch_file(tensors: dict) -> bytes:
+    """What torch.save writes for a flat dict, or one level of nesting, of float32 arrays."""
+    records, count = {}, iter(range(10_000))
+
+    def one(array):
+        key = next(count)
+        records[f"_{key}"] = np.ascontiguousarray(array, np.float32).tobytes()
+        strides = [int(np.prod(array.shape[i + 1:])) for i in range(array.ndim)]
+        return tensor(array.shape, strides, data=storage(array.size, key=text(str(key))))
+
+    def entries(values):
+        return b"}(" + b"".join(text(k) + (entries(v) if isinstance(v, dict) else one(v)) for k, v in values.items()) + b"u"
+
+    return zip_file(entries(tensors), **records)
+
+
+@pytest.mark.parametrize("flavour", ["PyTorch", "Jittor"])
+def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, tiny_base, tiny_style):
+    """PyTorch: zip files, composition and texture, flat names; Jittor: jt.save, coarse and fine, the text encoder's LoRA nested."""
+    from styleblend.runtime import jt
+    nested = {}
+    for key, value in tiny_style.text_lora.items():
+        path, end = key.split(".lora.")
+        nested.setdefault(f"{path}.lora_layer", {})[end] = value
+    names = ("composition", "texture", "<C>", "<T>") if flavour == "PyTorch" else ("coarse", "fine", "<C>", "<F>")
+    parts = {f"{names[0]}_style_embeds": {names[2]: tiny_style.coarse}, f"{names[1]}_style_embeds": {names[3]: tiny_style.fine},
+             "text_encoder_lora": nested if flavour == "Jittor" else renamed(tiny_style.text_lora, *TEXT_NAMES["diffusers"]),
+             "unet_lora": renamed(tiny_style.unet_lora, *UNET_NAMES["diffusers"])}
+    files = [tmp_path / f"03_{part}.bin" for part in parts]
+    for file, tensors in zip(files, parts.values()):
+        if flavour == "PyTorch":
+            file.write_bytes(torch_file(tensors))
+        else:
+            jt.save(tensors, str(file.with_suffix(".pkl")))  # the ending makes Jittor choose its own format
+            file.with_suffix(".pkl").rename(file)
+    assert load(*files, "--name", "ink")[0] == 0
+    assert_same(load_style(adapters / "ink", "ink", tiny_base), tiny_style)
+
+
+@pytest.mark.parametrize("unet", ["PEFT", "attention processors", "kohya"])
+def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, load, adapters, tiny_base, tiny_style, world):
+    """The most common find: no coarse part. One branch draws, and what is missing is said."""
+    weights.write_safetensors(tmp_path / "lora.safetensors", renamed(tiny_style.unet_lora, *UNET_NAMES[unet]))
+    vector = np.ascontiguousarray(tiny_style.fine)
+    (tmp_path / "ink.pt").write_bytes(zip_file(mapping(string_to_token=mapping(**{"*": integer(265)}), name=text("ink"), step=integer(500),
+        string_to_param=mapping(**{"*": tensor((1, vector.size), (vector.size, 1), data=storage(vector.size))})), _0=vector.tobytes()))
+    code, said = load(tmp_path / "lora.safetensors", tmp_path / "ink.pt", "--name", "ink")
+    assert code == 0 and "missing: coarse embedding, text encoder LoRA; the fine branch alone draws" in said
+    style = load_style(adapters / "ink", "ink", tiny_base)
+    assert style.coarse is None and style.text_lora == {} and np.array_equal(style.fine, vector) and branches_of(style) == (FINE,)
+    assert missing_parts(adapters / "ink", "ink") == []
+    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
+    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
+
+
+def test_what_a_style_has_decides_what_draws(tiny_base, tiny_style):
+    unet_only, text_only = Style("a", unet_lora=tiny_style.unet_lora), Style("b", coarse=tiny_style.coarse)
+    assert [b.name for b in branches_of(unet_only)] == ["fine"] and branches_of(unet_only)[0].prompt == PLAIN.prompt
+    assert branches_of(text_only) == (COARSE,) and branches_of(None) == (PLAIN,)
+    pipeline = StyleBlendPipeline(tiny_base)
+    plain = pipeline.generate(["A cat"], [1], SMALL)
+    pipeline.set_style(unet_only)
+    assert not np.array_equal(pipeline.generate(["A cat"], [1], SMALL), plain)
+    pipeline.set_style(None)
+    assert np.array_equal(pipeline.generate(["A cat"], [1], SMALL), plain)
+
+
+def test_a_style_is_never_overwritten_unasked(folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
+    files = sorted(folder.glob("*.safetensors"))
+    assert load(*files, "--name", "ink")[0] == 0
+    before = {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()}
+    weights.write_safetensors(tmp_path / "other-fine.safetensors", {"emb_params": tiny_style.fine[None] * 2})
+    code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink")
+    assert code == 2 and "holds a style already" in said and "--overwrite" in said
+    assert {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()} == before
+    code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink", "--overwrite")
+    assert code == 0 and "kept as it was: coarse embedding, text encoder LoRA, UNet LoRA" in said
+    assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).fine, tiny_style.fine * 2)
+
+
+def other_base(path, style):
+    weights.write_safetensors(path, {"<F>": style.fine}, {"base": "0123456789abcdef"})
+
+
+def nan(path, style):
+    weights.write_safetensors(path, {"<F>": style.fine * np.float32("nan")})
+
+
+def alpha_beyond_float32(path, style):
+    theirs = renamed(style.unet_lora, *UNET_NAMES["kohya"])
+    weights.write_safetensors(path, {**theirs, next(iter(theirs)).replace(".lora_down.weight", ".alpha"): np.array(1e300)})
+
+
+REFUSED = {
+    "another width": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
+    "several vectors": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.stack([style.fine] * 3)}), "3 vectors"),
+    "another base": (other_base, "was trained on another base (0123456789abcdef"),
+    "NaN": (nan, "NaN or infinity"),
+    "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),
+    "a pointer of Git LFS": (lambda path, style: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "git lfs pull"),
+    "a folder": (lambda path, style: path.mkdir(), "is no file"),
+    "Stable Diffusion XL": (lambda path, style: weights.write_safetensors(path, {"clip_l": np.zeros((1, 768), np.float32)}), "Stable Diffusion XL"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(kind, tmp_path, load, adapters, tiny_style):
+    make, words = REFUSED[kind]
+    make(tmp_path / "their.safetensors", tiny_style)
+    code, said = load(tmp_path / "their.safetensors", "--name", "ink")
+    assert code == 2 and words in said and len(said.splitlines()) == 1
+    assert not adapters.exists()
+
+
+def test_two_files_with_the_same_part(tmp_path, load, tiny_style):
+    for file in ("a", "b"):
+        weights.write_safetensors(tmp_path / f"{file}.safetensors", {"emb_params": tiny_style.fine[None]})
+    code, said = load(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--name", "ink")
+    assert code == 2 and "both hold the fine embedding" in said and "-coarse and -fine" in said
+
+
+def test_a_half_trained_style_is_still_named_as_such(folder, tmp_path, tiny_base):  # noqa: F811
+    """Only `styleblend load` says that a style may lack a part: a forgotten training is an error, as ever."""
+    (folder / "dots_unet_lora.safetensors").unlink()
+    assert missing_parts(folder, "dots") == ["unet_lora"]
+    from styleblend.errors import StyleBlendError
+    with pytest.raises(StyleBlendError, match="train_fine_style.sh"):
+        load_style(folder, "dots", tiny_base)
+
+
+def test_a_full_disk_leaves_no_half_style(folder, tmp_path, load, adapters):  # noqa: F811
+    """The third file does not fit: the style is not there at all."""
+    import resource
+    import signal
+    sizes = sorted(p.stat().st_size for p in folder.glob("*.safetensors"))
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[-1] - 1, before[1]))
+    try:
+        code, said = load(*sorted(folder.glob("*.safetensors")), "--name", "ink")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 2 and "could not be written" in said
+    assert not (adapters / "ink").exists() and list(adapters.iterdir()) == []
