@@ -51,6 +51,9 @@ def train_step():
     from peft import LoraConfig
     network = unet().requires_grad_(False)
     network.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    if args.checkpointing:
+        network.train()  # else diffusers leaves it off
+        network.enable_gradient_checkpointing()
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], 1e-4)
     x, target, when, text = inputs(network, args.batch)
 

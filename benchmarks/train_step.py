@@ -11,6 +11,8 @@ def build(args):
     from styleblend.settings import StageSettings
     from styleblend.training.optimiser import AdamW
     unet, rng = network(args), np.random.default_rng(0)
+    if args.checkpointing:
+        unet.enable_gradient_checkpointing()
     lora.inject(unet, lora.UNET_TARGETS, 16, rng)
     optimiser = AdamW(lora.parameters(unet), StageSettings(steps=1, lr=1e-4))
     x, target = (jt.array(rng.standard_normal((args.batch, 4, args.latent, args.latent)).astype(np.float32)) for _ in range(2))
@@ -27,4 +29,6 @@ def build(args):
 
 
 if __name__ == "__main__":
-    main(build, arguments(__doc__), "benchmarks.train_step")
+    parser = arguments(__doc__)
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing: less memory, one more forward pass")
+    main(build, parser, "benchmarks.train_step")

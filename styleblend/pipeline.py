@@ -96,7 +96,7 @@ class StyleBlendPipeline:
         controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):
-            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale)
+            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, projected)
             if not layout.guidance:
                 return self.base.unet(x, t, text, context)
             uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]), t, text, context), 2)
@@ -110,6 +110,8 @@ class StyleBlendPipeline:
         x = jt.concat([latents] * len(branches))
         extra = dict(eta=sampling.eta, noise=noise) if sampling.sampler == "ddim" else {}
         with jt.no_grad():
+            projected = self.base.unet.project_text(text, lora_scale)
+            jt.sync([var for pair in projected.values() for var in pair])
             x = SAMPLERS[sampling.sampler](model, x, self.base.schedule, sampling.steps, callback=each_step, **extra)
         return x.reshape([len(branches), layout.samples] + list(x.shape[1:]))
 

@@ -142,6 +142,7 @@ class TrainingSettings(Settings):
     coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
     inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
     lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
+    gradient_checkpointing: bool = Field(False, description="compute activations a second time instead of keeping them: less memory, about a third more time")
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
     sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
     sample_prompts: List[str] = ["Cat", "House", "Apple"]

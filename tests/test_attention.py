@@ -371,6 +371,18 @@ def test_guidance_1_is_guidance_off(styled):
     assert np.linalg.norm(results[0] - results[1]) <= 1e-5 * np.linalg.norm(results[1])
 
 
+def test_text_is_projected_once(styled):
+    """k and v of the text from `project_text` are what every step would compute again: bit for bit the same noise prediction."""
+    unet, text, x = styled.base.unet, styled.encode(["A cat"], (COARSE, FINE), True, {}), jt.array(seeded.values("once/x", (4, 4, 8, 8)))
+    scale = jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
+    with jt.no_grad():
+        ready = unet.project_text(text, scale)
+        assert len(ready) == 16
+        once, again = (unet(x, 7, text, AttentionContext(LAYOUT, lora_scale=scale, text=given)).numpy() for given in (ready, None))
+        nothing = unet(x, 7, text * 0, AttentionContext(LAYOUT, lora_scale=scale, text=ready)).numpy()
+    assert np.array_equal(once, again) and np.array_equal(once, nothing)
+
+
 def test_one_branch_without_a_style(tiny_base):
     pipeline = StyleBlendPipeline(tiny_base)
     pictures = pipeline.generate(PROMPTS[:2], SEEDS[:2], SMALL, branches=(PLAIN,))

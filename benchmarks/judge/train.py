@@ -146,7 +146,7 @@ def scaled(pictures):
     return torch.from_numpy(pictures).float().div_(127.5).sub_(1)
 
 
-def moved(x, rng, share, turn=0.0, zoom=0.1, stretch=0.0, shift=0.1):
+def moved(x, rng, share, turn, zoom, stretch, shift):
     """Mirrored or not, and a share of the pictures turned, zoomed, stretched and shifted by up to these amounts."""
     n = len(x)
     draw = lambda amount: torch.from_numpy(rng.uniform(-amount, amount, n).astype(np.float32))
@@ -189,8 +189,12 @@ def for_subject(x, rng):
 
 
 def for_style(x, rng):
-    """What may happen to a picture without changing its style."""
-    return tinted(moved(x, rng, 0.5), rng, 0.0, 0.02)
+    """What may happen to a picture without changing its style: it moves by whole pixels only, for how an edge is drawn tells styles apart."""
+    wide = F.pad(x, (8, 8, 8, 8), mode="replicate")
+    x = torch.stack([wide[i, :, r:r + SIZE, c:c + SIZE] for i, (r, c) in enumerate(rng.integers(0, 17, (len(x), 2)))])
+    flip = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < 0.5))
+    x[flip] = x[flip].flip(3)
+    return tinted(x, rng, 0.0, 0.01)
 
 
 def discoloured(x, rng, share=0.2):
@@ -200,6 +204,12 @@ def discoloured(x, rng, share=0.2):
     contrast = torch.from_numpy(rng.uniform(0.7, 2.5, len(rows)).astype(np.float32)).view(-1, 1, 1, 1)
     x[rows] = ((x[rows] * weights).sum(1, keepdim=True) - 1).mul(contrast).add(1).clamp(-1, 1).expand(-1, 3, -1, -1)
     return x
+
+
+def net_loss(net, x, labels):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = net(to_input(x))
+    return F.cross_entropy(logits.float(), labels, label_smoothing=0.05)
 
 
 @torch.no_grad()
@@ -298,6 +308,7 @@ def main():
     ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: a part of the training pictures passes through it")
     ap.add_argument("--vae-share", type=float, default=0.5, help="share of the training pictures that are also shown as it gives them back")
     ap.add_argument("--init", type=pathlib.Path, help="folder with the judge.safetensors to go on from")
+    ap.add_argument("--only", nargs=1, choices=["subject", "style"], help="train one of the two networks, with --init")
     ap.add_argument("--candidates", type=pathlib.Path, help="JSON list of subject labels: report the figures among these as well")
     ap.add_argument("--reference", type=pathlib.Path, help="train nothing: write this file for tests/test_judge.py from the weights in --out")
     ap.add_argument("--epochs", type=float, default=40)
@@ -330,14 +341,16 @@ def main():
     nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(info["styles"])))).to(memory_format=torch.channels_last)
     if args.init:
         warm_start(nets, args.init, to_input(scaled(pictures[train[::40]])))
-    subject_net, style_net = [torch.compile(net) if args.compile else net for net in nets.values()]
-    decay = [p for p in nets.parameters() if p.ndim > 1]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in nets.parameters() if p.ndim == 1], "weight_decay": 0}],
+    learning = nn.ModuleDict({name: nets[name] for name in args.only or nets})
+    learners = [(torch.compile(net) if args.compile else net, *{"subject": (for_subject, subject), "style": (for_style, style)}[name])
+                for name, net in learning.items()]
+    decay = [p for p in learning.parameters() if p.ndim > 1]
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in learning.parameters() if p.ndim == 1], "weight_decay": 0}],
                             args.lr, betas=(0.9, 0.98), fused=True)
     steps = int(args.epochs * len(train) / args.batch)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps, pct_start=0.15)
     queue, start, run = np.empty(0, int), time.time(), []
-    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in nets.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
+    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in learning.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
     for step in range(1, steps + 1):
         if len(queue) < args.batch:
             queue = np.concatenate([queue, rng.permutation(train)])
@@ -347,10 +360,7 @@ def main():
             swap = (recon_row[rows] >= 0) & (rng.random(len(rows)) < 0.6)
             batch[swap] = recon[recon_row[rows[swap]]]
         x = scaled(batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            subjects, styles = subject_net(to_input(for_subject(x, rng))), style_net(to_input(for_style(x, rng)))
-        losses = [F.cross_entropy(subjects.float(), torch.from_numpy(subject[rows]), label_smoothing=0.05),
-                  F.cross_entropy(styles.float(), torch.from_numpy(style[rows]), label_smoothing=0.02)]
+        losses = [net_loss(net, change(x, rng), torch.from_numpy(labels[rows])) for net, change, labels in learners]
         opt.zero_grad(set_to_none=True)
         sum(losses).backward()
         opt.step()

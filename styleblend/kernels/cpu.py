@@ -48,6 +48,8 @@ class Attention(jt.Function):
         return out
 
     def grad(self, gradient):
+        if gradient is None:
+            return None, None, None
         return tuple(jt.code([x.shape for x in self.inputs[:3]], ["float32"] * 3, self.inputs + self.results + [gradient],
                              cpu_header=ATTENTION, cpu_src=BACKWARD.format(size=self.size), data=self.data))
 
@@ -78,6 +80,8 @@ class Kernel(jt.Function):
         return self.results[0]
 
     def grad(self, gradient):
+        if gradient is None:
+            return (None,) * len(self.inputs)
         kept = self.inputs + list(self.results[1:]) + [gradient]
         return (jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward, data=self.numbers),) + (None,) * (len(self.inputs) - 1)
 

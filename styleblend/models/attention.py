@@ -7,7 +7,7 @@ q, k, v with the rows that the core will read, and returns them changed. It is p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from styleblend.kernels import attention, geglu
 from styleblend.models.layers import LayerNorm, Linear
@@ -71,6 +71,7 @@ class AttentionContext:
     steps: int = 1
     controls: tuple = ()
     lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
+    text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
 
 
 class Attention(jt.nn.Module):
@@ -83,9 +84,15 @@ class Attention(jt.nn.Module):
         self.to_v = Linear(context_dim, query_dim, bias=False)
         self.to_out = jt.nn.ModuleList([Linear(query_dim, query_dim)])
 
+    def keys_and_values(self, text, scale=None):
+        """k and v of (rows, tokens, context_dim); `scale` as in `AttentionContext.lora_scale`."""
+        return self.to_k(text, scale), self.to_v(text, scale)
+
     def execute(self, x, text, context: Optional[AttentionContext] = None):
         scale = context.lora_scale if context else None
-        p = Projections(self.to_q(x, scale), self.to_k(text, scale), self.to_v(text, scale))
+        ready = context.text if context and self.site.kind == "cross" else None
+        k, v = ready[self.site.name] if ready else self.keys_and_values(text, scale)
+        p = Projections(self.to_q(x, scale), k, v)
         if context:
             for control in context.controls:
                 if control.applies(self.site, context):

@@ -6,8 +6,9 @@ from typing import List, Optional
 
 import numpy as np
 
+from styleblend.checkpointing import checkpoint
 from styleblend.config import UNetConfig
-from styleblend.models.attention import AttentionContext, BasicTransformerBlock, Site
+from styleblend.models.attention import Attention, AttentionContext, BasicTransformerBlock, Site
 from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
 from styleblend.runtime import jt
 
@@ -32,6 +33,8 @@ class TimestepEmbedding(jt.nn.Module):
 class ResnetBlock2D(jt.nn.Module):
     """Two 3x3 convolutions with a residual; the time embedding is added between them (None in the autoencoder)."""
 
+    checkpointing = False
+
     def __init__(self, in_channels: int, out_channels: int, groups: int, eps: float, time_size: Optional[int]):
         self.norm1, self.conv1 = GroupNorm(groups, in_channels, eps), Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2, self.conv2 = GroupNorm(groups, out_channels, eps), Conv2d(out_channels, out_channels, 3, padding=1)
@@ -41,6 +44,9 @@ class ResnetBlock2D(jt.nn.Module):
 
     def execute(self, x, time=None):
         """`time` is the embedding after its SiLU."""
+        return checkpoint(self, self.compute, x, time) if self.checkpointing else self.compute(x, time)
+
+    def compute(self, x, time):
         y = self.conv1(self.norm1(x, silu=True))
         if time is not None:
             y = y + self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1)
@@ -51,6 +57,8 @@ class ResnetBlock2D(jt.nn.Module):
 class Transformer2DModel(jt.nn.Module):
     """Pixels as tokens through one transformer block, with linear projections in and out."""
 
+    checkpointing = False
+
     def __init__(self, channels: int, heads: int, config: UNetConfig, self_site: Site, cross_site: Site):
         self.norm = GroupNorm(config.norm_num_groups, channels, 1e-6)
         self.proj_in, self.proj_out = Linear(channels, channels), Linear(channels, channels)
@@ -58,6 +66,11 @@ class Transformer2DModel(jt.nn.Module):
             [BasicTransformerBlock(channels, heads, config.cross_attention_dim, self_site, cross_site)])
 
     def execute(self, x, text, context=None):
+        if self.checkpointing:
+            return checkpoint(self, lambda x, text: self.compute(x, text, context), x, text)
+        return self.compute(x, text, context)
+
+    def compute(self, x, text, context):
         rows, channels, height, width = x.shape
         y = self.norm(x).reshape(rows, channels, height * width).permute(0, 2, 1)
         y = self.proj_in(y)
@@ -184,11 +197,20 @@ class UNet2DConditionModel(jt.nn.Module):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
         self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
+    def enable_gradient_checkpointing(self) -> None:
+        """From now on the backward pass computes each block's activations again: less memory, one more forward pass."""
+        for module in self.modules():
+            if isinstance(module, (ResnetBlock2D, Transformer2DModel)):
+                module.checkpointing = True
+
+    def project_text(self, text, lora_scale=None) -> dict:
+        """k and v of every cross-attention for `AttentionContext.text`: a picture needs them once, not in every step."""
+        return {m.site.name: m.keys_and_values(text, lora_scale) for m in self.modules() if isinstance(m, Attention) and m.site.kind == "cross"}
+
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
         """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w)."""
-        rows = latents.shape[0]
         if not isinstance(timestep, jt.Var):
-            timestep = jt.array(np.full(rows, timestep, np.float32))
+            timestep = jt.array(np.full(1, timestep, np.float32))  # the same for all rows: they share its embedding
         time = silu(self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0])))
         x = self.conv_in(latents)
         skips = [x]

@@ -35,6 +35,8 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     files = nearest_look_alikes(pictures, files, config.look_alikes, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
     cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
+    if config.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
     vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].numpy().reshape(-1)

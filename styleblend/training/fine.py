@@ -30,6 +30,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
     cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror, settings.pictures)
+    if config.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {[p.phrase for p in pictures]} {settings.pictures.fit}"

@@ -1,0 +1,37 @@
+"""Gradient checkpointing: the same loss and the same gradients, with activations that are computed twice."""
+import numpy as np
+
+from reference import seeded
+from styleblend import lora
+from styleblend.base import load_base
+from styleblend.runtime import jt
+
+
+def test_gradients_are_the_same(tiny_folder):
+    """Of the LoRA in every block, and of the text states that all blocks share."""
+    unet = load_base(tiny_folder).unet  # its own: what is switched on stays on
+    lora.inject(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
+    trained = lora.parameters(unet)
+    for name, p in trained.items():
+        p.assign(jt.array(seeded.values(name, p.shape) * 0.2))
+    x, text = jt.array(seeded.values("x", (2, 4, 8, 8))), jt.array(seeded.values("text", (2, 77, unet.config.cross_attention_dim)))
+
+    def losses_and_gradients():
+        loss = (unet(x, 500, text) ** 2).mean()
+        return [loss.numpy()] + [g.numpy() for g in jt.grad(loss, [text, *trained.values()])]
+
+    plain = losses_and_gradients()
+    unet.enable_gradient_checkpointing()
+    again = losses_and_gradients()
+    assert plain[0] == again[0]
+    for a, b in zip(plain[1:], again[1:]):
+        assert np.linalg.norm(a) > 0 and np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
+
+
+def test_nothing_changes_without_gradients(tiny_folder):
+    unet, x = load_base(tiny_folder).unet, jt.array(seeded.values("x", (1, 4, 8, 8)))
+    text = jt.array(seeded.values("text", (1, 77, unet.config.cross_attention_dim)))
+    with jt.no_grad():
+        plain = unet(x, 3, text).numpy()
+        unet.enable_gradient_checkpointing()
+        assert np.array_equal(unet(x, 3, text).numpy(), plain)
