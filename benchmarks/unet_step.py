@@ -17,19 +17,26 @@ def network(args):
 
 
 def build(args):
+    from styleblend.models.attention import AttentionContext, RowLayout
     from styleblend.runtime import jt
+    from styleblend.settings import PRESETS, BlendSettings
     unet, rng, rows = network(args), np.random.default_rng(0), 4 * args.batch
     x = jt.array(rng.standard_normal((rows, 4, args.latent, args.latent)).astype(np.float32))
     text = jt.array(rng.standard_normal((rows, 77, unet.config.cross_attention_dim)).astype(np.float32))
-    time = jt.array(np.full(rows, 500, np.float32))
+    context = None
+    if args.preset:
+        layout = RowLayout(("coarse", "fine"), True, args.batch)
+        context = AttentionContext(layout, 0, 30, BlendSettings(**PRESETS[args.preset]).controls())
 
     def run():
         with jt.no_grad():
-            unet(x, time, text).sync()
+            unet(x, 500, text, context).sync()
         jt.sync_all(True)
 
     return run
 
 
 if __name__ == "__main__":
-    main(build, arguments(__doc__), "benchmarks.unet_step")
+    parser = arguments(__doc__)
+    parser.add_argument("--preset", choices=["balanced", "strong_layout"], help="with the swaps of a preset, as in the first step; default: none")
+    main(build, parser, "benchmarks.unet_step")

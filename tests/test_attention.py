@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reference import seeded
 from styleblend import lora
+from styleblend.base import load_base
 from styleblend.controls import SwapKV, SwapQ
 from styleblend.kernels import attention
 from styleblend.models.attention import Attention, AttentionContext, RowLayout
@@ -18,6 +20,7 @@ from styleblend.settings import PRESETS, BlendSettings, SamplingSettings
 
 LAYOUT = RowLayout(("coarse", "fine"), True, 1)
 ALL = tuple(range(16))
+MINI = Path(__file__).parents[1] / "checkpoints" / "mini" / "base"
 
 
 # ---------------------------------------------------------------- the core
@@ -396,6 +399,22 @@ def test_a_style_leaves_nothing_behind(tiny_base, tiny_style):
     assert difference(pipeline.generate(PROMPTS[:1], SEEDS[:1], SMALL), before) > 10
     pipeline.set_style(None)
     assert np.array_equal(pipeline.generate(PROMPTS[:1], SEEDS[:1], SMALL, branches=(PLAIN,)), before)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not MINI.is_dir(), reason="checkpoints/mini/base is not there")
+def test_memory_does_not_grow():
+    """50 pictures of the mini base need what 5 need, up to 5 %."""
+    pipeline = StyleBlendPipeline(load_base(MINI))
+    sampling = SamplingSettings(steps=5, width=128, height=128, guidance=5.0)
+
+    def resident_after(count: int) -> int:
+        for seed in range(count):
+            pipeline.generate(["A dog"], [seed], sampling, branches=(COARSE, FINE))
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    after_5 = resident_after(5)
+    assert resident_after(45) <= 1.05 * after_5
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler"])
