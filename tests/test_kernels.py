@@ -1,9 +1,13 @@
-"""The CPU's kernels against plain Jittor operators: results, gradients, and what a swap saves."""
+"""The kernels against plain Jittor operators: results, gradients, and what a swap saves."""
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from styleblend import kernels
-from styleblend.kernels import cpu, reference
+from styleblend.kernels import chunked, cpu, reference
 from styleblend.runtime import jt
 
 #         rows, queries, keys, heads, size, options
@@ -31,14 +35,45 @@ def error(ours, theirs):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:5])) + "".join(f"-{o}" for o in c[5]))
 def test_core_agrees_with_plain_operators(case):
-    """Result and gradients within 2e-6 relative L2; q, k and v that a swap overwrites get no gradient."""
+    """Result and gradients within 2e-6 relative L2; q, k and v that a swap overwrites get no gradient. Chunked: ten queries or so at a time."""
     inputs, weight, options = setting(*case)
+    rows, _, keys, heads, *_ = case
     results = []
-    for core in (cpu, reference):
-        out = core.attention(*inputs, case[3], **options)
+    for core, more in ((reference, {}), (cpu, {}), (chunked, dict(limit=4 * rows * heads * keys * 10))):
+        out = core.attention(*inputs, heads, **options, **more)
         results.append([out.numpy()] + [g.numpy() for g in jt.grad((out * weight).sum(), list(inputs))])
-    for name, ours, theirs in zip(("out", "dq", "dk", "dv"), *results):
-        assert error(ours, theirs) <= 2e-6, name
+    for core, found in (("cpu", results[1]), ("chunked", results[2])):
+        for name, ours, theirs in zip(("out", "dq", "dk", "dv"), found, results[0]):
+            assert error(ours, theirs) <= 2e-6, (core, name)
+
+
+def test_chunks_give_the_bias_its_gradient():
+    """The bias that learns: the CPU's kernel does not compute its gradient, so this is what it gets."""
+    (q, k, v), weight, options = setting(2, 40, 50, 2, 16, dict(bias=1))
+    results = [jt.grad((core.attention(q, k, v, 2, **options, **more) * weight).sum(), options["bias"]).numpy()
+               for core, more in ((reference, {}), (chunked, dict(limit=4 * 2 * 2 * 50 * 7)), (kernels, {}))]
+    assert error(results[1], results[0]) <= 2e-6 and error(results[2], results[0]) <= 2e-6
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from styleblend.kernels import chunked
+from styleblend.runtime import jt
+q, k, v = (jt.array(np.random.default_rng(i).standard_normal((1, 3072, 4 * 16)).astype(np.float32)) for i in range(3))
+small = [x[:, :64] for x in (q, k, v)]
+jt.sync(jt.grad(chunked.attention(*small, 4, limit=2 ** 14).sum(), small))  # what compiling takes does not count
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+jt.sync(jt.grad(chunked.attention(q, k, v, 4, limit=2 ** 22).sum(), [q, k, v]))
+jt.sync_all(True)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_chunks_never_hold_all_scores():
+    """3,072 x 3,072 scores of 4 heads are 144 MiB, and a gradient needs them three times; in chunks of 4 MiB all of it stays far below."""
+    result = subprocess.run([sys.executable, "-c", MEASURE], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert float(result.stdout.split()[-1]) < 100
 
 
 def test_scores_of_any_size():

@@ -1,10 +1,10 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own for float32. A GPU and other precisions have the plain ones so far.
+The CPU has its own for float32. A GPU and other precisions have the plain ones so far, attention in chunks of queries.
 """
 from typing import Optional, Sequence
 
-from styleblend.kernels import cpu, reference
+from styleblend.kernels import chunked, cpu, reference
 from styleblend.runtime import jt
 
 __all__ = ["attention", "geglu", "group_norm", "layer_norm"]
@@ -18,8 +18,9 @@ def best(x, *frozen):
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False):
-    """Softmax attention; arguments and result as in `kernels.reference.attention`."""
-    return best(q, bias).attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
+    """Softmax attention; arguments and result as in `kernels.reference.attention`. No core holds a whole matrix of scores."""
+    core = cpu if best(q, bias) is cpu else chunked
+    return core.attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
 
 
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
