@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
-from styleblend.weights import write_bytes
+from styleblend.files import write_bytes
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

@@ -131,6 +131,7 @@ class TrainingSettings(Settings):
     inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
     lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints of a stage that are kept: the newest, and those to fall back to")
     sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
     sample_prompts: List[str] = ["Cat", "House", "Apple"]
 
