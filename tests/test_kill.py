@@ -1,4 +1,5 @@
 """kill -9 at random moments of both trainings, the look-alikes and `test.py`: started again, every file is as if nothing had happened."""
+import json
 import os
 import shutil
 import signal
@@ -65,6 +66,7 @@ def killed(command: list, path: Path, folder: Path, rng: np.random.Generator, se
 def run_trials(world: Path, tmp_path: Path, count: int, seed: int) -> None:
     """`count` trials, each with one command that is killed once or twice and then goes on to its end, against unbroken runs."""
     before, after, seconds = {}, {}, {}
+    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps(["Cat", "Owl", "Boat", "Tree", "Moon"]))
     whole = tmp_path / "whole" / "state"
     whole.mkdir(parents=True)
     path = config(world, whole)

@@ -104,7 +104,11 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(world, tmp_path, number):
         assert read, seen
         seen += read
     process.send_signal(number)
-    _, rest = process.communicate(timeout=120)
+    try:
+        _, rest = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        pytest.fail(f"still running after a minute; it said: {late.stderr[-500:]}")
     assert process.returncode == 130 and "start the same command again" in rest
     folder = tmp_path / "adapters" / "dots" / "training" / "lora"
     assert int(read_metadata(folder / (folder / "latest").read_text().strip())["step"]) >= 1
