@@ -25,7 +25,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.names import entry
 from styleblend.pictures import save_png
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
-from styleblend.prompts import article
+from styleblend.prompts import article, style_prompts
 from styleblend.settings import blend_for, read_settings
 from styleblend.style import load_style
 

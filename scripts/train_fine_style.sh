@@ -4,4 +4,4 @@
 # One worker a GPU, or WORKERS on the CPU. All get the same list; a worker claims a style with a lock file before it
 # starts on it, so that a free worker takes the next one.
 source "$(dirname "${BASH_SOURCE[0]}")/workers.sh"
-run_workers "$PYTHON" -m styleblend train fine "$@"
+run_workers "$PYTHON" -m styleblend train fine --share "$@"

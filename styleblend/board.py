@@ -13,6 +13,7 @@ from tqdm import tqdm
 from styleblend.base import Base, find_base, load_base
 from styleblend.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
+from styleblend.files import claim, remove_unfinished, write_bytes
 from styleblend.names import check_name, entry
 from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.pipeline import StyleBlendPipeline
@@ -20,7 +21,6 @@ from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, style_hash
 from styleblend.settings import RunSettings, StyleSettings, blend_for, validated
 from styleblend.style import load_style, missing_parts
-from styleblend.weights import write_bytes
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,16 @@ def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
 
 def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Optional[str] = None, which: str = "1/1",
                overwrite: bool = False, base: Optional[Base] = None) -> List[Path]:
-    """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn."""
+    """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn.
+
+    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run that was
+    stopped and started again gives the same files as an unbroken one.
+    """
     output = Path(settings.output)
     names = chosen_styles(settings, styles)
     jobs = [Job(n, p, output / n / f"{p.name}.png") for n in names for p in chosen_prompts(entry(settings.data, n), prompts)]
     mine = shard(jobs, which)
+    remove_unfinished(output, *(output / n for n in dict.fromkeys(j.style for j in mine)))
     todo = [j for j in mine if overwrite or not is_whole(j.path)]
     drawn = []
     if todo:
@@ -103,21 +108,26 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                 own = style_settings(settings, pipeline.style)
                 blend = blend_for(settings.blend, own, f"style {name}")
                 learned, drawn_with = style_hash(pipeline.style), base.fingerprint()
-                of_style = [j for j in todo if j.style == name]
-                for begin in range(0, len(of_style), settings.sampling.batch):
-                    part = of_style[begin:begin + settings.sampling.batch]
+                of_style, size = [j for j in mine if j.style == name], settings.sampling.batch
+                for part in [of_style[i:i + size] for i in range(0, len(of_style), size)]:
+                    missing = set(part) & set(todo)
+                    if not missing:
+                        continue
                     bar.set_postfix_str(f"{name} {part[0].prompt.name}", refresh=False)
                     phrases = [j.prompt.phrase(settings.plain_prompt) for j in part]
                     seeds = [int(own.seeds.get(j.prompt.name, settings.sampling.seed)) for j in part]
                     pictures = pipeline.generate(phrases, seeds, settings.sampling, blend)
                     for job, phrase, seed, pixels in zip(part, phrases, seeds, pictures):
+                        if job not in missing:
+                            continue
                         record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend)
                         save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
                         drawn.append(job.path)
                         bar.update()
-    for name in dict.fromkeys(j.style for j in mine):
-        write_sheet(settings, name, [j for j in jobs if j.style == name])
-    write_page(output)
+    with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
+        for name in dict.fromkeys(j.style for j in mine):
+            write_sheet(settings, name, [j for j in jobs if j.style == name])
+        write_page(output)
     return drawn
 
 

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
+import contextlib
+import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import List, Optional
 
 from styleblend import __version__
-from styleblend.errors import Stopped, StyleBlendError
+from styleblend.errors import Busy, Stopped, StyleBlendError
 
 MINI = "configs/mini.yaml"
 FORMATS = ("diffusers", "kohya", "webui", "single")
@@ -61,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
                        "or pad with white; default: the config's (pictures.fit), else crop")
     add_max_pixels(train)
     train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
+    train.add_argument("--share", action="store_true", help="leave styles that another process trains now to it: for several workers with one list of styles")
     train.set_defaults(run=run_train)
     generate = commands.add_parser("generate", help="draw one prompt in a style", formatter_class=kind)
     add_config(generate)
@@ -141,45 +145,57 @@ def run_test(args) -> int:
 
 
 def run_train(args) -> int:
-    from styleblend.base import find_base, load_base
+    from styleblend.base import find_base
     from styleblend.captions import style_names, style_pictures
     from styleblend.names import check_name, entry
     from styleblend.pictures import check_picture
-    from styleblend.pipeline import StyleBlendPipeline
     from styleblend.settings import read_settings
-    from styleblend.style import part_file
-    from styleblend.training.coarse import train_coarse
-    from styleblend.training.fine import train_fine
     settings = with_pictures(read_settings(args.config), fit=args.fit, max_pixels=args.max_pixels)
     names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
-    stages = {"coarse": (train_coarse, "text_lora"), "fine": (train_fine, "unet_lora")}
-    folder_of_base = find_base(settings.base, settings.base_id)
+    base = find_base(settings.base, settings.base_id)
     for name in names:
-        for part in stages if args.part == "all" else [args.part]:
-            function, product = stages[part]
-            folder = Path(settings.adapters) / name
-            (folder / "training").mkdir(parents=True, exist_ok=True)
-            with open(folder / "training" / f"{part}.lock", "w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue  # another worker has this style
-                if part_file(folder, name, product) and not args.overwrite:
-                    print(f"{name}: {part} is trained already ({folder}); --overwrite trains it again", file=sys.stderr)
-                    continue
-                if args.overwrite:
-                    for state in {"coarse": ["coarse"], "fine": ["inversion", "lora"]}[part]:
-                        (folder / "training" / f"{state}.safetensors").unlink(missing_ok=True)
-                    if part == "coarse":
-                        shutil.rmtree(Path(settings.look_alikes) / name, ignore_errors=True)
-                print(f"{name}: learning the {part} style", file=sys.stderr)
-                # a training frees networks when their work is done, so each begins with the base anew
-                function(StyleBlendPipeline(load_base(folder_of_base)), name, settings)
-                print(f"{name}: {part} style is in {folder}", file=sys.stderr)
+        for part in ("coarse", "fine") if args.part == "all" else [args.part]:
+            try:
+                train_part(name, part, settings, base, args.overwrite)
+            except Busy as busy:
+                if not args.share:
+                    raise
+                print(f"styleblend: {busy}; going on with the next one", file=sys.stderr)
     return 0
+
+
+def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> None:
+    """Train one part of a style, unless it is there, with its folders claimed: Busy when another process has them."""
+    from styleblend.base import load_base
+    from styleblend.files import claim, remove_unfinished
+    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.style import PARTS, part_file
+    from styleblend.training.coarse import train_coarse
+    from styleblend.training.fine import train_fine
+    function, product, stages = {"coarse": (train_coarse, "text_lora", ["coarse"]), "fine": (train_fine, "unet_lora", ["inversion", "lora"])}[part]
+    folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
+    with contextlib.ExitStack() as claims:
+        claims.enter_context(claim(folder / "training", part))
+        if part_file(folder, name, product) and not overwrite:
+            print(f"{name}: {part} is trained already ({folder}); --overwrite trains it again", file=sys.stderr)
+            return
+        if part == "coarse":
+            claims.enter_context(claim(look_alikes, "look-alikes"))
+        remove_unfinished(folder, folder / "training", look_alikes)
+        if overwrite:
+            for stage in stages:
+                shutil.rmtree(folder / "training" / stage, ignore_errors=True)
+            # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was
+            (folder / f"{name}_{PARTS[product][0]}.safetensors").unlink(missing_ok=True)
+            for picture in look_alikes.glob("*.png") if part == "coarse" else []:
+                picture.unlink()
+        print(f"{name}: learning the {part} style", file=sys.stderr)
+        # a training frees networks when their work is done, so each begins with the base anew
+        function(StyleBlendPipeline(load_base(base)), name, settings)
+        print(f"{name}: {part} style is in {folder}", file=sys.stderr)
 
 
 def run_generate(args) -> int:
@@ -210,6 +226,26 @@ def run_generate(args) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def sigterm_as_ctrl_c():
+    """SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that it leaves nothing torn and says how to go on."""
+    own = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() != own:
+            sys.exit(128 + number)  # Jittor forks processes that compile, and ends them with this signal
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
 def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
     """Parse and run; 2 and one sentence on stderr for what the user can mend."""
     args = parser.parse_args(argv)
@@ -217,12 +253,11 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     warnings.showwarning = lambda message, *_: print(f"styleblend: {message}", file=sys.stderr)
     try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print("styleblend: stopped; whole files are kept: start the same command again to go on", file=sys.stderr)
-        return 130
-    except Stopped as stop:
-        print(f"styleblend: {stop}", file=sys.stderr)
+        with sigterm_as_ctrl_c():
+            return args.run(args)
+    except (KeyboardInterrupt, Stopped) as stop:
+        anew = " (without --overwrite, which begins anew)" if getattr(args, "overwrite", False) else ""
+        print(f"styleblend: {str(stop) or 'stopped; whole files are kept'}: start the same command again to go on{anew}", file=sys.stderr)
         return 130
     except StyleBlendError as error:
         print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)  # one line, also where a file's name has a line break

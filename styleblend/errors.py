@@ -8,6 +8,10 @@ class StyleBlendError(Exception):
     """
 
 
+class Busy(StyleBlendError):
+    """Another process works on the same folder."""
+
+
 class Stopped(StyleBlendError):
     """The user stopped the program; what was done is saved. Exit code 130, as shells have it for Ctrl-C."""
 

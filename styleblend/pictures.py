@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImag
 from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
+from styleblend.files import write_bytes
 from styleblend.settings import PictureSettings
-from styleblend.weights import write_bytes
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # All that Pillow may take a file for, by its content: one of its other readers starts another program (EPS).

@@ -4,6 +4,7 @@ The environment is prepared first (`styleblend.environment`); Jittor's own log i
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import glob
@@ -26,8 +27,11 @@ def import_jittor():
     if unused_gpu:
         say(f"a GPU is here but stays unused: {unused_gpu}. `python -m styleblend doctor` says more.")
     verbose = os.environ.get("STYLEBLEND_VERBOSE") == "1"
-    verify_https, on_interrupt = ssl._create_default_https_context, signal.getsignal(signal.SIGINT)
+    verify_https, on_interrupt, on_end = ssl._create_default_https_context, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
     try:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Jittor ends the processes that it forks here with it: they must not have a handler
         jittor_utils = import_jittor_utils(verbose)
         with contextlib.ExitStack() as stack:
             if not is_built(jittor_utils.cache_path):
@@ -36,6 +40,7 @@ def import_jittor():
                 stack.enter_context(one_at_a_time())
                 stack.enter_context(stdout_to_stderr())
             import jittor
+            close_compilers(jittor_utils)
     except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
         raise StyleBlendError("Jittor has rebuilt a part of itself: type the same command again.") from stop
     except Exception as error:
@@ -44,8 +49,10 @@ def import_jittor():
     finally:
         # jittor_utils switches the verification of HTTPS certificates off for the whole process.
         ssl._create_default_https_context = verify_https
-    if threading.current_thread() is threading.main_thread() and on_interrupt is not None:
-        signal.signal(signal.SIGINT, on_interrupt)  # Jittor's own handler ends the process with no clean-up
+        if in_main_thread:  # Jittor's own handler of Ctrl-C ends the process with no clean-up
+            for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_end)):
+                if handler is not None:
+                    signal.signal(number, handler)
     if jittor.has_cuda and "use_cuda" not in os.environ:
         jittor.flags.use_cuda = 1
     return jittor
@@ -64,6 +71,18 @@ def import_jittor_utils(verbose: bool):
         jittor_utils.LOG.log_silent = 0
         jittor_utils.LOG.i = lambda *message: None
     return jittor_utils
+
+
+def close_compilers(jittor_utils) -> None:
+    """End the processes that compiled Jittor itself; it starts others when it needs some.
+
+    They would wait for work until the end. Ctrl-C in a terminal reaches them too, and one that dies while it waits
+    takes the pool's lock with it: this process would then hang when it ends.
+    """
+    if jittor_utils.pool_size:
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_cleanup()
+        jittor_utils.pool_size = 0
 
 
 def is_built(cache_path: str) -> bool:

@@ -144,6 +144,7 @@ class TrainingSettings(Settings):
     lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
     gradient_checkpointing: bool = Field(False, description="compute activations a second time instead of keeping them: less memory, about a third more time")
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints of a stage that are kept: the newest, and those to fall back to")
     sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
     sample_prompts: List[str] = ["Cat", "House", "Apple"]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files import write_bytes
 
 MAX_HEADER = 16 << 20  # bytes; a whole Stable Diffusion checkpoint has some 300,000, and its names take far more memory than the header
 TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
@@ -74,25 +74,6 @@ def read_metadata(path: Path) -> Dict[str, str]:
     """The header's text fields, empty when there are none."""
     with opened(path) as file:
         return dict(file.metadata() or {})
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: under a temporary name, synced, then renamed."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder itself is gone or read-only: the first error says so
-        raise StyleBlendError(f"{path} could not be written ({error.strerror or error}): free space or choose another folder") from None
 
 
 def write_safetensors(path: Path, tensors: Dict[str, np.ndarray], metadata: Optional[Dict[str, str]] = None) -> None:

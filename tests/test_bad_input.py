@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from styleblend.cli import main
 from styleblend.weights import finite, read_safetensors, write_safetensors

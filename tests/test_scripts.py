@@ -54,7 +54,7 @@ def test_one_worker_per_gpu(start):
 def test_training_workers_all_get_the_same_list(start, part):
     out, _ = start(f"train_{part}_style.sh", ECHO, "--styles", "00,01", WORKERS="3").communicate()
     calls = [line.split("] ")[1].split(" omp")[0] for line in out.splitlines()]
-    assert calls == [f"<-m><styleblend><train><{part}><--styles><00,01>"] * 3
+    assert calls == [f"<-m><styleblend><train><{part}><--share><--styles><00,01>"] * 3
 
 
 def test_a_failed_worker_is_named_and_the_others_finish(start):

@@ -52,11 +52,11 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         text = base.text_encoder(ids[owner[index]], pipeline.placeholders)
         return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
 
-    losses = train("coarse", stage, lora.parameters(base.text_encoder), loss_of, folder / "training", config.seed, config.save_every,
-                   identity=f"{base.fingerprint()} {[p.phrase for p in pictures]} {settings.pictures.fit}", sample_every=config.sample_every,
-                   sample=grid_writer(pipeline, settings, (COARSE,)))
+    identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
+    losses = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grid_writer(pipeline, settings, (COARSE,)))
+    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": losses})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
+    # last, since a style with this file counts as trained
     save_part(folder, name, "text_lora", lora.extract(base.text_encoder), {**metadata, "rank": str(stage.rank)})
-    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": losses})
     lora.remove(base.text_encoder)

@@ -34,7 +34,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
-    identity = f"{base.fingerprint()} {[p.phrase for p in pictures]} {settings.pictures.fit}"
+    identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
     table = base.text_encoder.text_model.embeddings.token_embedding.weight
     row = jt.array(table[token].numpy().reshape(1, -1))
@@ -56,8 +56,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
         pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
         grids(path)
 
-    inversion = train("inversion", config.inversion, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
-                      folder / "training", config.seed, config.save_every, identity, config.sample_every, inversion_grid)
+    inversion = train("inversion", config, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
+                      folder / "training", identity, inversion_grid)
 
     pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
     with jt.no_grad():
@@ -65,11 +65,11 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True)
     base.text_encoder = None  # every text of the second stage is encoded
     lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
-    fine = train("lora", config.lora, lora.parameters(base.unet),
-                 lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
-                 folder / "training", config.seed, config.save_every, identity, config.sample_every, fine_grids)
+    fine = train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
+                 folder / "training", identity, fine_grids)
+    loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: row.numpy()[0]}, metadata)
+    # last, since a style with this file counts as trained
     save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})
-    loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
     lora.remove(base.unet)

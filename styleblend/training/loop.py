@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import signal
@@ -14,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from styleblend.errors import Stopped, StyleBlendError
+from styleblend.files import write_bytes
 from styleblend.runtime import jt
-from styleblend.settings import StageSettings
+from styleblend.settings import TrainingSettings
+from styleblend.training.checkpoints import Checkpoints
 from styleblend.training.optimiser import AdamW
-from styleblend.weights import read_metadata, read_safetensors, write_safetensors
 
 
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
@@ -46,51 +48,53 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
 
 
-def train(stage: str, settings: StageSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, seed: int, save_every: int,
-          identity: str = "", sample_every: int = 0, sample: Optional[Callable] = None) -> List[float]:
-    """Train `parameters` for `settings.steps` steps of `loss_of(rng) -> loss`; the losses of all steps.
+def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
+          sample: Optional[Callable] = None) -> List[float]:
+    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps.
 
-    `<folder>/<stage>.safetensors` holds the whole state, written every `save_every` steps and at the end; a run that was
-    killed continues from it as if nothing had happened. `identity` names what the run depends on besides the settings
-    (base, pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid.
+    The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
+    that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
+    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid.
     """
-    folder = Path(folder)
-    path, optimiser, losses = folder / f"{stage}.safetensors", AdamW(parameters, settings), []
-    fingerprint = hashlib.sha256(json.dumps([settings.model_dump(), seed, identity], sort_keys=True).encode()).hexdigest()[:16]
-    if path.is_file():
-        metadata = read_metadata(path)
-        if metadata.get("fingerprint") != fingerprint:
-            raise StyleBlendError(f"{path} is a checkpoint of other settings, pictures or base: delete {folder} or pass --overwrite")
+    folder, settings = Path(folder), getattr(config, stage)
+    optimiser, losses = AdamW(parameters, settings), []
+    fingerprint = hashlib.sha256(json.dumps([settings.model_dump(), config.seed, identity], sort_keys=True).encode()).hexdigest()[:16]
+    checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
+    state = checkpoints.restore()
+    if state:
+        step, tensors, losses = state
         try:
-            optimiser.restore(read_safetensors(path), int(metadata["step"]))
-            losses = json.loads(metadata["losses"])
+            optimiser.restore(tensors, step)
         except (KeyError, ValueError):
-            raise StyleBlendError(f"{path} does not belong to this training: delete {folder} or pass --overwrite") from None
+            raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
 
     def save():
-        write_safetensors(path, optimiser.state(), {"step": str(optimiser.step), "fingerprint": fingerprint, "losses": json.dumps(losses)})
+        checkpoints.save(optimiser.step, optimiser.state(), losses)
 
     bar = tqdm(total=settings.steps, initial=optimiser.step, desc=stage, unit="step", file=sys.stderr, dynamic_ncols=True)
     with bar, StopRequest() as stop:
         while optimiser.step < settings.steps:
-            loss = loss_of(step_rng(seed, stage, optimiser.step))
+            loss = loss_of(step_rng(config.seed, stage, optimiser.step))
             optimiser.update(loss)
             value = float(loss.item())  # also cuts the graph: without it every step would grow one endless graph
             if not math.isfinite(value):
                 raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
-                                      f"the last good state is in {path}")
+                                      f"the last good state is in {checkpoints.folder}")
             losses.append(value)
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
             bar.update()
-            if optimiser.step % save_every == 0 or optimiser.step == settings.steps:
-                save()
-            if sample and sample_every and (optimiser.step % sample_every == 0 or optimiser.step == settings.steps):
+            # the grid first: a run that is killed while it draws goes on from before it
+            if sample and config.sample_every and (optimiser.step % config.sample_every == 0 or optimiser.step == settings.steps):
                 sample(folder / f"{stage}-{optimiser.step:05d}.png")
-            if stop.requested and optimiser.step < settings.steps:
+            if optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
                 save()
-                raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved: start the same command again to go on")
+            if stop.requested:
+                save()
+                break
             if optimiser.step % 50 == 0:
                 jt.gc()
+    if stop.requested:
+        raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved")
     return losses
 
 
@@ -103,4 +107,6 @@ def loss_curve(path: Path, curves: Dict[str, List[float]]) -> None:
         axis.plot(losses, color="0.8", linewidth=0.7)
         axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color="tab:blue")
         axis.set(title=stage, xlabel="step", ylabel="loss")
-    figure.savefig(path, dpi=100)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_bytes(path, buffer.getvalue())

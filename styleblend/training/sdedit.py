@@ -47,7 +47,8 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
                      sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
 
-    Whole files that are there are kept, so a killed run goes on where it was. The pipeline must hold no style.
+    Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an unbroken run,
+    since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
     found = []
     total = len(pictures) * settings.candidates
@@ -63,16 +64,19 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
                 pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
                 with jt.no_grad():
                     latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
-                noise = {i: rngs[i].standard_normal(tuple(latents.shape[1:])).astype(np.float32) for i in todo}
+                noise = [rng.standard_normal(tuple(latents.shape[1:])).astype(np.float32) for rng in rngs]
                 prompt = settings.prompt.format(prompt=picture.phrase)
-                for strength in sorted(set(strengths[i] for i in todo)):
-                    same = [i for i in todo if strengths[i] == strength]
-                    for begin in range(0, len(same), settings.batch):
-                        part = same[begin:begin + settings.batch]
+                for strength in sorted(set(strengths)):
+                    same = [i for i in range(settings.candidates) if strengths[i] == strength]
+                    for part in [same[i:i + settings.batch] for i in range(0, len(same), settings.batch)]:
+                        missing = set(part) & set(todo)
+                        if not missing:
+                            continue
                         drawn = sdedit(pipeline, latents, prompt, strength, settings, np.stack([noise[i] for i in part]))
                         for i, pixels in zip(part, pipeline.decode(drawn)):
-                            save_png(files[i], Image.fromarray(pixels))
-                            bar.update()
+                            if i in missing:
+                                save_png(files[i], Image.fromarray(pixels))
+                                bar.update()
                         jt.gc()
             found.append(files)
     return found

@@ -1,0 +1,87 @@
+"""Checkpoints of a training stage: `step-000150.safetensors`, the last few of them, and `latest`, which names the newest."""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+
+from styleblend.errors import StyleBlendError
+from styleblend.files import remove_unfinished, write_bytes
+from styleblend.runtime import say
+from styleblend.weights import read_metadata, read_safetensors, write_safetensors
+
+State = Tuple[int, Dict[str, np.ndarray], List[float]]
+
+
+class Checkpoints:
+    """One folder a stage. `fingerprint` names all that the run depends on: a checkpoint with another one is refused."""
+
+    def __init__(self, folder: Path, fingerprint: str, keep: int):
+        self.folder, self.fingerprint, self.keep = Path(folder), fingerprint, keep
+        remove_unfinished(self.folder)
+
+    def save(self, step: int, tensors: Dict[str, np.ndarray], losses: List[float]) -> None:
+        """Write the state after `step` steps; older checkpoints go only when the new one is whole and named by `latest`."""
+        path = self.folder / f"step-{step:06d}.safetensors"
+        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(losses)}
+        write_safetensors(path, tensors, {**metadata, "sha256": digest(metadata, tensors)})
+        write_bytes(self.folder / "latest", f"{path.name}\n".encode())
+        older = [p for p in self.files() if step_of(p) < step]
+        for old in [p for p in self.files() if step_of(p) > step] + older[self.keep - 1:]:
+            old.unlink(missing_ok=True)  # later steps than the newest are damaged ones, which this run fell back from
+
+    def restore(self) -> Optional[State]:
+        """Step, tensors and losses of the checkpoint that `latest` names; of the one before it, which is said, if that is damaged. None: there is none."""
+        for path in self.in_order():
+            try:
+                step, tensors, losses, fingerprint = read(path)
+            except StyleBlendError as error:
+                say(f"{error}; training goes on from the checkpoint before it, or from the start if there is none")
+                continue
+            if fingerprint != self.fingerprint:
+                raise StyleBlendError(f"{path} is a checkpoint of other settings, pictures or base: delete {self.folder} or pass --overwrite")
+            return step, tensors, losses
+        return None
+
+    def files(self) -> List[Path]:
+        """All checkpoints, the newest first."""
+        return sorted((p for p in self.folder.glob("step-*.safetensors") if step_of(p) >= 0), key=step_of, reverse=True)
+
+    def in_order(self) -> List[Path]:
+        """The one that `latest` names, whether it is there or not, then the others, the newest first."""
+        try:
+            name = (self.folder / "latest").read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            name = ""
+        named = [self.folder / name] if step_of(Path(name)) >= 0 else []
+        return named + [p for p in self.files() if p not in named]
+
+
+def step_of(path: Path) -> int:
+    """150 for step-000150.safetensors, -1 for any other name."""
+    found = re.fullmatch(r"step-(\d+)\.safetensors", str(path.name))
+    return int(found[1]) if found else -1
+
+
+def digest(metadata: Dict[str, str], tensors: Dict[str, np.ndarray]) -> str:
+    """sha256 of all that a checkpoint holds: a flipped bit would else go on into the adapters unseen."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def read(path: Path) -> Tuple[int, Dict[str, np.ndarray], List[float], str]:
+    """Step, tensors, losses and fingerprint of a checkpoint; a StyleBlendError says how it is damaged."""
+    try:
+        tensors, metadata = read_safetensors(path), read_metadata(path)
+    except StyleBlendError:
+        raise StyleBlendError(f"{path} is damaged (torn or missing)") from None
+    kept = {key: metadata.get(key, "") for key in ("step", "fingerprint", "losses")}
+    if metadata.get("sha256") != digest(kept, tensors):
+        raise StyleBlendError(f"{path} is damaged (its checksum is wrong)")
+    return int(kept["step"]), tensors, json.loads(kept["losses"]), kept["fingerprint"]
