@@ -9,7 +9,7 @@ from typing import Dict, Optional, Sequence
 
 import numpy as np
 
-from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config, read_json
+from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config, read_object
 from styleblend.diffusion import NoiseSchedule
 from styleblend.errors import StyleBlendError, printable
 from styleblend.models.clip_text import CLIPTextModel
@@ -111,7 +111,7 @@ def load_base(folder: Path) -> Base:
         raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x (known copies: {', '.join(KNOWN_COPIES)})")
     index = folder / "model_index.json"
     if index.is_file():
-        kind = str(read_json(index).get("_class_name", ""))[:80]
+        kind = str(read_object(index).get("_class_name", ""))[:80]
         if "XL" in kind or "Flux" in kind or "StableDiffusion3" in kind:
             raise StyleBlendError(f"{folder} is a {printable(kind)}; StyleBlend needs a Stable Diffusion 2.x base")
     configs = {part: read_config(kind, folder / part / name) for part, kind, name in (

@@ -5,15 +5,13 @@ with its name, so that no checkpoint is ever run as something that it is not.
 """
 from __future__ import annotations
 
-import json
 import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from styleblend.errors import StyleBlendError, printable
-
-MAX_JSON = 1 << 18  # bytes; a config has some 2,000, and some Pythons read a number of a million digits for minutes
+from styleblend.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -147,16 +145,11 @@ def check_sizes(values: dict, path: Path) -> None:
         raise StyleBlendError(f"{path}: beta_end is {values['beta_end']}, but noise grows to less than 1: download it again")
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file; StyleBlendError when there is none."""
-    try:
-        if Path(path).stat().st_size > MAX_JSON:
-            raise ValueError(f"it has more than {MAX_JSON} bytes")
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, scheduler)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error), 150)}): download it again") from None
+def read_object(path: Path) -> dict:
+    """The object in a JSON file of a base; StyleBlendError when there is none."""
+    if not Path(path).is_file():
+        raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, scheduler)")
+    data = read_json(path, "download it again")
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no JSON object: download it again")
     return data
@@ -167,7 +160,7 @@ def read_config(kind: type, path: Path):
 
     Raises StyleBlendError when the file is missing, is no JSON, says something that no network can be, or asks for something that is not built here.
     """
-    data = read_json(path)
+    data = read_object(path)
     if kind is ClipVisionConfig:
         data = data.get("vision_config", data)  # a whole CLIP keeps both towers in one file
         data = data if isinstance(data, dict) else {}

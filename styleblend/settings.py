@@ -2,18 +2,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import reprlib
 from pathlib import Path
 from typing import List, Literal, Optional
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from styleblend.config import MAX_JSON
 from styleblend.controls import SwapKV, SwapQ
 from styleblend.errors import StyleBlendError, printable
+from styleblend.text_files import parse_json, read_text, refuse_deep
 
 
 class Settings(BaseModel):
@@ -22,7 +20,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-SITES, MAX_NESTING = 16, 50
+SITES = 16
 PRESETS = {
     "balanced": dict(c2f_sites=list(range(4, 10)), f2c_sites=[0, 1, 2, 3, 10, 11, 12, 13, 14, 15], scale=0.3, c2f_ratio=0.8, f2c_ratio=0.6),
     "strong_layout": dict(c2f_sites=list(range(13)), f2c_sites=[0, 1, 13, 14, 15], scale=0.5, c2f_ratio=0.9, f2c_ratio=0.6),
@@ -188,22 +186,15 @@ def validated(kind, data: dict, source: str):
         raise StyleBlendError(f"{source}: {printable(where)}: {first['msg'][0].lower() + first['msg'][1:]} (got {printable(reprlib.repr(first.get('input')))})") from None
 
 
-def nesting(text: str) -> int:
-    """How many brackets of YAML or JSON are open at once, at most. The time that YAML takes grows with its square."""
-    depth = np.cumsum([{"[": 1, "{": 1, "]": -1, "}": -1}.get(c, 0) for c in text] or [0])
-    return int(depth.max() - min(depth.min(), 0))
-
-
 def read_settings(path: Path) -> RunSettings:
     """A config file, checked in full."""
+    if not Path(path).is_file():
+        raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project")
+    text = read_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        if nesting(text) > MAX_NESTING or len(text) > MAX_JSON:
-            raise ValueError("it is nested too deeply or too long for settings")
+        refuse_deep(text)
         data = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with the project") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
@@ -212,22 +203,14 @@ def read_settings(path: Path) -> RunSettings:
 
 def read_style_settings(path: Path) -> StyleSettings:
     """`style.json`, or the defaults when there is none."""
-    if not Path(path).is_file():
-        return StyleSettings()
-    try:
-        if Path(path).stat().st_size > MAX_JSON:
-            raise ValueError(f"it has more than {MAX_JSON} bytes")
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise StyleBlendError(f"{path} cannot be read as text ({printable(str(error), 150)}): mend or delete it") from None
-    return style_settings_from(text, str(path))
+    return style_settings_from(read_text(path), str(path)) if Path(path).is_file() else StyleSettings()
 
 
 def style_settings_from(text: str, source: str) -> StyleSettings:
     """A style's settings from JSON."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise StyleBlendError(f"{source} cannot be read as JSON ({printable(str(error), 150)}): mend or delete it") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")

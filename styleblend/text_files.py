@@ -1,4 +1,4 @@
-"""Text and JSON that people write: UTF-8 with or without a byte order mark; anything else is one sentence."""
+"""Text and JSON, of people and of bases: UTF-8 with or without a byte order mark; anything else is one sentence."""
 from __future__ import annotations
 
 import json
@@ -9,7 +9,8 @@ from typing import Any
 
 from styleblend.errors import StyleBlendError
 
-DEEPEST = 100  # Python's own limit is no help: Jittor raises it to where the stack overflows
+DEEPEST = 50  # Python's own limit is no help: Jittor raises it to where the stack overflows; and YAML's time grows with the square
+LONGEST = 400  # digits: Python before 3.11 works on a million of them for minutes
 LARGEST = 1 << 20  # bytes: prompts and captions of a few pictures are far smaller
 
 
@@ -30,11 +31,16 @@ def read_text(path: Path) -> str:
         raise StyleBlendError(f"{path} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}): save it as UTF-8") from None
 
 
-def parse_json(text: str) -> Any:
-    """What a JSON text holds. ValueError also for a key that is there twice, and for nesting without end."""
-    depths = accumulate(1 if c in "[{" else -1 for c in re.findall(r"[][{}]", text))
-    if max(depths, default=0) > DEEPEST:
+def refuse_deep(text: str) -> None:
+    """ValueError when too many brackets of JSON or YAML are open at once."""
+    depths = list(accumulate((1 if c in "[{" else -1 for c in re.findall(r"[][{}]", text)), initial=0))
+    if max(depths) - min(depths) > DEEPEST:
         raise ValueError("it is nested too deep")
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. ValueError also for a key that is there twice, for nesting and numbers without end."""
+    refuse_deep(text)
 
     def once(pairs):
         found = {}
@@ -44,7 +50,12 @@ def parse_json(text: str) -> Any:
             found[key] = value
         return found
 
-    return json.loads(text, object_pairs_hook=once)
+    def number(digits):
+        if len(digits) > LONGEST:
+            raise ValueError(f"a number has {len(digits)} digits")
+        return int(digits)
+
+    return json.loads(text, object_pairs_hook=once, parse_int=number)
 
 
 def read_json(path: Path, expected: str) -> Any:

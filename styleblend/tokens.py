@@ -9,7 +9,7 @@ from typing import List, Sequence
 
 import numpy as np
 
-from styleblend.config import read_json
+from styleblend.config import read_object
 from styleblend.errors import StyleBlendError
 
 
@@ -60,7 +60,7 @@ class Tokenizer:
     def read_pad(self, folder: Path) -> int:
         """SD 2.x pads with "!" (id 0), which only special_tokens_map.json says: padding with the end token draws other pictures."""
         path = folder / "special_tokens_map.json"
-        token = read_json(path).get("pad_token") if path.is_file() else self.bpe.pad_token
+        token = read_object(path).get("pad_token") if path.is_file() else self.bpe.pad_token
         token = token.get("content") if isinstance(token, dict) else token
         if token is not None and not isinstance(token, str):
             raise StyleBlendError(f"{path}: pad_token is no text: copy the base's whole tokenizer folder")

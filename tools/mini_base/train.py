@@ -59,7 +59,10 @@ def note(args, stage, result, **numbers):
 
 
 class Clock:
-    """Learning rate by elapsed share of the time budget: warm-up (of every run: at once at the peak it can diverge), flat, then cosine to zero in the last 40 %."""
+    """Learning rate by elapsed share of the time budget: flat, then cosine to zero in the last 40 %; warm-up over 100 steps.
+
+    Every run warms up, also one that goes on: at once at its peak it can diverge.
+    """
 
     def __init__(self, minutes, peak, first):
         self.end, self.start, self.peak, self.first = minutes * 60, time.time(), peak, first
