@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
+from styleblend.kernels.reference import joined, split, taken
 from styleblend.runtime import jt
 
 LIMIT = 128 * 2 ** 20  # of float32 scores: two such arrays and their gradient are alive at a time
@@ -64,19 +65,11 @@ class Attention(jt.Function):
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False, limit: int = LIMIT):
     """As `kernels.reference.attention`. `limit`: bytes that the scores of a chunk may take."""
-    if q_rows is not None:
-        q = q[jt.array(list(q_rows), "int32")]
-    if kv_rows is not None:
-        index = jt.array(list(kv_rows), "int32")
-        k, v = k[index], v[index]
+    q, k, v = taken(q, k, v, q_rows, kv_rows)
     rows, queries, width = q.shape
-    size, keys = width // heads, k.shape[1]
-
-    def split(x):
-        return x.reshape(rows, x.shape[1], heads, size).permute(0, 2, 1, 3).reshape(rows * heads, x.shape[1], size)
-
+    keys = k.shape[1]
     if bias is not None:
         bias = bias.float32().reshape(-1, 1, 1, keys).broadcast([rows, heads, 1, keys]).reshape(rows * heads, 1, keys)
     chunk = max(1, min(queries, limit // (4 * rows * heads * keys)))
-    out = Attention(size ** -0.5 if scale is None else scale, causal, chunk)(split(q), split(k), split(v), bias)
-    return out.reshape(rows, heads, queries, size).permute(0, 2, 1, 3).reshape(rows, queries, width)
+    core = Attention((width // heads) ** -0.5 if scale is None else scale, causal, chunk)
+    return joined(core(split(q, heads), split(k, heads), split(v, heads), bias), heads)

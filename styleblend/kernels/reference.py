@@ -8,6 +8,28 @@ import numpy as np
 from styleblend.runtime import jt
 
 
+def taken(q, k, v, q_rows: Optional[Sequence[int]], kv_rows: Optional[Sequence[int]]):
+    """q, k and v with the batch rows that the index says; None: their own."""
+    if q_rows is not None:
+        q = q[jt.array(list(q_rows), "int32")]
+    if kv_rows is not None:
+        index = jt.array(list(kv_rows), "int32")
+        k, v = k[index], v[index]
+    return q, k, v
+
+
+def split(x, heads: int):
+    """(rows, tokens, heads * d) -> (rows * heads, tokens, d)."""
+    rows, tokens, width = x.shape
+    return x.reshape(rows, tokens, heads, width // heads).permute(0, 2, 1, 3).reshape(rows * heads, tokens, width // heads)
+
+
+def joined(x, heads: int):
+    """The inverse of `split`."""
+    rows, tokens, size = x.shape
+    return x.reshape(rows // heads, heads, tokens, size).permute(0, 2, 1, 3).reshape(rows // heads, tokens, heads * size)
+
+
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False):
     """Softmax attention (Vaswani et al. 2017, eq. 1) of every batch row, with the rows of q and of k, v chosen by index.
@@ -16,27 +38,17 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     row `kv_rows[b]` of k and v; None means row b itself. `bias` (S,) or (B, S) is added to the scores of each key, or None.
     `scale` defaults to d ** -0.5; `causal` hides the keys after a query's own position. Returns (B, L, heads * d).
     """
-    if q_rows is not None:
-        q = q[jt.array(list(q_rows), "int32")]
-    if kv_rows is not None:
-        index = jt.array(list(kv_rows), "int32")
-        k, v = k[index], v[index]
+    q, k, v = taken(q, k, v, q_rows, kv_rows)
     rows, queries, width = q.shape
-    size = width // heads
-    scale = size ** -0.5 if scale is None else scale
-
-    def split(x):
-        return x.reshape(rows, x.shape[1], heads, size).permute(0, 2, 1, 3).reshape(rows * heads, x.shape[1], size)
-
-    scores = jt.nn.bmm(split(q) * scale, split(k).permute(0, 2, 1))
+    scale = (width // heads) ** -0.5 if scale is None else scale
+    scores = jt.nn.bmm(split(q, heads) * scale, split(k, heads).permute(0, 2, 1))
     if bias is not None:
         bias = bias.reshape(-1, 1, 1, bias.shape[-1])
         scores = (scores.reshape(rows, heads, queries, -1) + bias).reshape(scores.shape)
     if causal:
         hidden = np.triu(np.full((queries, scores.shape[-1]), -1e30, np.float32), 1)
         scores = scores + jt.array(hidden)
-    out = jt.nn.bmm(jt.nn.softmax(scores, dim=-1), split(v))
-    return out.reshape(rows, heads, queries, size).permute(0, 2, 1, 3).reshape(rows, queries, width)
+    return joined(jt.nn.bmm(jt.nn.softmax(scores, dim=-1), split(v, heads)), heads)
 
 
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
