@@ -14,6 +14,7 @@ from typing import List, Optional
 
 from styleblend import __version__
 from styleblend.errors import Busy, Stopped, StyleBlendError
+from styleblend.signals import handle
 
 MINI = "configs/mini.yaml"
 FORMATS = ("diffusers", "kohya", "webui", "single")
@@ -239,11 +240,11 @@ def sigterm_as_ctrl_c():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = handle(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+        handle(signal.SIGTERM, previous)
 
 
 def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:

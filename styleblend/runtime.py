@@ -19,6 +19,7 @@ import threading
 import styleblend
 from styleblend.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
 from styleblend.errors import StyleBlendError
+from styleblend.signals import handle
 
 
 def import_jittor():
@@ -52,7 +53,7 @@ def import_jittor():
         if in_main_thread:  # Jittor's own handler of Ctrl-C ends the process with no clean-up
             for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_end)):
                 if handler is not None:
-                    signal.signal(number, handler)
+                    handle(number, handler)
     if jittor.has_cuda and "use_cuda" not in os.environ:
         jittor.flags.use_cuda = 1
     return jittor

@@ -118,13 +118,16 @@ def finite(array: np.ndarray) -> bool:
 
 
 def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
-    """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing."""
+    """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing.
+
+    Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
+    """
     from styleblend.runtime import jt  # here, so that reading a file starts no Jittor
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
         raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
     for name, parameter in check(network, tensors, source).items():
-        parameter.assign(jt.array(np.ascontiguousarray(tensors[name], np.float32)))
+        parameter.assign(jt.array(np.ascontiguousarray(tensors.pop(name), np.float32)))
         parameter.stop_grad()  # a base is never trained: gradients reach only what was injected
 
 

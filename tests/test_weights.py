@@ -137,7 +137,7 @@ WRONG = pytest.mark.parametrize("wrong", [{"bias": np.ones(3, np.float32)}, {"we
 @WRONG
 def test_nothing_is_half_loaded(wrong):
     network = Linear(4, 3)
-    weights.load(network, SEVENS, "first")
+    weights.load(network, dict(SEVENS), "first")
     with pytest.raises(StyleBlendError, match="second"):
         weights.load(network, wrong, "second")
     assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
@@ -146,7 +146,7 @@ def test_nothing_is_half_loaded(wrong):
 @WRONG
 def test_nothing_is_half_shared(wrong):
     network = Linear(4, 3)
-    weights.load(network, SEVENS, "first")
+    weights.load(network, dict(SEVENS), "first")
     with pytest.raises(StyleBlendError, match="second"):
         weights.share(network, {name: jt.array(t) for name, t in wrong.items()}, "second")
     assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
@@ -237,7 +237,7 @@ def test_a_base_loads_what_is_on_disk(tiny_folder, tiny_base):
 
 def test_sharing_copies_nothing():
     first, second = Linear(4, 3), Linear(4, 3)
-    weights.load(first, SEVENS, "first")
+    weights.load(first, dict(SEVENS), "first")
     pointers = {name: v.raw_ptr for name, v in weights.parameters(first).items()}
     weights.share(second, weights.parameters(first), "second")
     assert {name: v.raw_ptr for name, v in weights.parameters(second).items()} == pointers

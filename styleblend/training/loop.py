@@ -18,6 +18,7 @@ from styleblend.errors import Stopped, StyleBlendError
 from styleblend.files import write_bytes
 from styleblend.runtime import jt
 from styleblend.settings import TrainingSettings
+from styleblend.signals import handle
 from styleblend.training.checkpoints import Checkpoints
 from styleblend.training.optimiser import AdamW
 
@@ -35,7 +36,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self.request) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.previous = {number: handle(number, self.request) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def request(self, number, frame) -> None:
@@ -45,7 +46,7 @@ class StopRequest:
 
     def __exit__(self, *error) -> None:
         for number, handler in self.previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set from Python
+            handle(number, handler)
 
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
