@@ -207,9 +207,9 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(world, tmp_p
     for command in commands:
         assert main([*command, "--config", str(whole)]) == 0
     size = sum(len(data) for data in contents(*((tmp_path / "whole") / p.name for p in parts)).values())
-    room, stops = 0, []
+    stops = []
     for command in commands:
-        code = None
+        room, code = 0, None
         while code != 0:
             leave_free(folder, room)
             capsys.readouterr()

@@ -79,6 +79,14 @@ def test_ctrl_c_is_a_keyboard_interrupt():
     assert run_python(code).stdout == "cleaned up\n"
 
 
+def test_the_import_leaves_no_process_behind_and_sigterm_alone():
+    """Jittor's compilers wait in a pool; one that Ctrl-C of a terminal ends would take the pool's lock with it."""
+    code = ("import os, signal\nmine = lambda number, frame: None\nsignal.signal(signal.SIGTERM, mine)\nfrom styleblend.runtime import jt\n"
+            "assert signal.getsignal(signal.SIGTERM) is mine\nassert open(f'/proc/self/task/{os.getpid()}/children').read() == ''\n")
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_wrong_nvcc_path_of_the_user_is_named():
     result = run_python(COMPUTE, nvcc_path="/nowhere/nvcc")
     assert "StyleBlendError: nvcc_path names /nowhere/nvcc" in result.stderr
