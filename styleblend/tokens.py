@@ -1,7 +1,7 @@
 """Text to token ids, and placeholder tokens such as <C> and <F> whose embeddings are the only new parameters."""
 from __future__ import annotations
 
-import logging
+import os
 import unicodedata
 import warnings
 from pathlib import Path
@@ -45,7 +45,7 @@ class Tokenizer:
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise StyleBlendError(f"{folder / name} is missing: copy the base's whole tokenizer folder")
-        logging.getLogger("transformers").setLevel(logging.ERROR)  # it would say that PyTorch is missing: it is not needed
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that PyTorch is missing: it is not needed
         from transformers import CLIPTokenizer
         try:
             self.bpe = CLIPTokenizer.from_pretrained(str(folder))
