@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
-from styleblend import weights
 from styleblend.adapters import read_tensors
 from styleblend.base import Base
 from styleblend.errors import StyleBlendError
+from styleblend.files import write_bytes
 from styleblend.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
 from styleblend.style import PARTS, check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
@@ -85,7 +85,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
             for part, own in found.items():
                 save_part(Path(temporary), name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
             if settings != StyleSettings() or (folder / "style.json").is_file():
-                weights.write_bytes(Path(temporary) / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
+                write_bytes(Path(temporary) / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
             folder.mkdir(exist_ok=True)
             for file in sorted(os.listdir(temporary)):
                 os.replace(Path(temporary) / file, folder / file)

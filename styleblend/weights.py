@@ -113,8 +113,8 @@ def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
 def finite(array: np.ndarray) -> bool:
     """Whether all numbers are finite as float32. A sum says so at once; only one that overflows needs a second look."""
     with np.errstate(all="ignore"):
-        array = np.asarray(array, np.float32)
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+        array = array.astype(np.float32) if array.dtype == np.float64 else array  # no copy of half precision: `load` makes the one
+        return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
 
 def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
