@@ -3,7 +3,7 @@
 # make clean   takes away what these two made
 #
 # PYTHON=python3.11   which Python (3.9 to 3.12) makes the environment
-# STYLE=name          a folder of data/mini (default: fxemoji)      PROMPTS=3   how many prompts, or "Cat,Dog"
+# STYLE=name          a folder of data/mini (default: fxemoji)      PROMPTS="Fire,Anchor,Bread"   which prompts, or how many
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ PYTHON := $(firstword $(foreach name,python3 python3.12 python3.11 python3.10 py
 	$(shell $(name) -c 'import sys; (3, 9) <= sys.version_info < (3, 13) and print("$(name)")' 2>/dev/null)))
 endif
 STYLE ?= fxemoji
-PROMPTS ?= 3
+PROMPTS ?= Fire,Anchor,Bread
 OUTPUT ?= result
 
 .PHONY: demo check clean tools
