@@ -1,6 +1,6 @@
 """How well the base and the shipped styles draw what they should: `python -m benchmarks.quality [--json FILE]`.
 
-A classifier that was trained on the real art (`benchmarks/judge`) looks at every picture: is the prompt's subject among its
+A classifier that was trained on the real art (`styleblend/judge.py`) looks at every picture: is the prompt's subject among its
 five best guesses, and is it drawn in the right style? Each style is drawn four ways (untrained base, fine branch only, coarse
 branch only, blended) from the same seeds.
 """
@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from benchmarks.judge import Judge
 from styleblend.base import find_base, load_base
 from styleblend.board import chosen_styles, style_settings
 from styleblend.cli import run
 from styleblend.errors import StyleBlendError
+from styleblend.judge import Judge
 from styleblend.names import entry
 from styleblend.pictures import save_png
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.judge import Judge
+from styleblend.judge import Judge
 
 
 @pytest.fixture(scope="module")

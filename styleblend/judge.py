@@ -3,7 +3,7 @@
     judge = Judge.load()
     judge.score(pictures, subjects=["cat", "dog"], styles=["twemoji", "noto"])
 
-Only a measuring device: made by train.py beside it (PyTorch) on the real art, never on pictures of this project's generator.
+Only a measuring device: made by tools/mini_base/train_judge.py (PyTorch) on the real art, never on pictures of this project's generator.
 """
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Judge:
 
     @classmethod
     def load(cls, folder: Optional[Path] = None) -> Judge:
-        """Read judge.safetensors and judge.json from `folder`, by default the ones beside this file."""
-        folder = Path(folder or Path(__file__).parent)
+        """Read judge.safetensors and judge.json from `folder`, by default those of the package."""
+        folder = Path(folder or Path(__file__).parent / "data" / "judge")
         return cls(load_file(folder / "judge.safetensors"), json.loads((folder / "judge.json").read_text(encoding="utf-8")))
 
     def predict(self, pictures: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

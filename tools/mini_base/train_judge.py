@@ -1,10 +1,10 @@
 """Train the judge: two small CNNs, one tells what an emoji picture shows, the other in which style it is drawn.
 
-    python benchmarks/judge/train.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 40] [--init FOLDER]
+    python tools/mini_base/train_judge.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 40] [--init FOLDER]
 
-Needs the requirements of tools/mini_base (PyTorch, diffusers) and the art that tools/mini_base/render_art.py makes; the runtime
-never imports this file. The judge learns all subjects and all styles, also those that the mini base never sees: it must know
-them to judge them. A fixed tenth of the (subject, style) pairs is kept back and only ever measured.
+Needs the requirements beside it (PyTorch, diffusers) and the art that render_art.py makes; the runtime never imports this file.
+The judge learns all subjects and all styles, also those that the mini base never sees: it must know them to judge them. A fixed
+tenth of the (subject, style) pairs is kept back and only ever measured.
 
 Generated pictures come out of a lossy autoencoder, so with --vae a part of the training pictures first goes through it. For the
 subject they are also shifted, zoomed, blurred, resampled and noised, and some lose their colour, so that the shape is learned. For
@@ -300,7 +300,7 @@ def write_reference(folder, pictures, subject, style, test, info, path, count=10
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--art", type=pathlib.Path, required=True, help="folder with art.npz and art.json")
-    ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parents[2] / "styleblend" / "data" / "judge")
     ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: a part of the training pictures passes through it")
     ap.add_argument("--vae-share", type=float, default=0.5, help="share of the training pictures that are also shown as it gives them back")
     ap.add_argument("--init", type=pathlib.Path, help="folder with the judge.safetensors to go on from")
