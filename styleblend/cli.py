@@ -1,4 +1,4 @@
-"""The command line: `styleblend doctor | train | generate | inspect | load | export | test`. Every error a user can cause is one sentence and exit code 2."""
+"""The command line: `styleblend doctor | train | generate | inspect | load | export | eval | grid | tune | test`. Every error a user can cause is one sentence and exit code 2."""
 from __future__ import annotations
 
 import argparse
@@ -14,6 +14,7 @@ from typing import List, Optional
 
 from styleblend import __version__
 from styleblend.errors import Busy, Stopped, StyleBlendError
+from styleblend.scoring_commands import add_scoring_commands
 from styleblend.signals import handle
 
 MINI = "configs/mini.yaml"
@@ -92,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--coarse-strength", type=float, default=1.0, help="factor of the text encoder's LoRA")
     export.add_argument("--fine-strength", type=float, default=1.0, help="factor of the UNet's LoRA")
     export.set_defaults(run=run_export)
+    config = argparse.ArgumentParser(add_help=False)
+    add_config(config)
+    add_scoring_commands(commands, parents=[config], formatter_class=kind)
     parser_for_test(commands.add_parser("test", help="draw every prompt of every style (as test.py)", formatter_class=kind))
     return parser
 

@@ -7,7 +7,9 @@ Only a measuring device: made by tools/mini_base/train_judge.py (PyTorch) on the
 """
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -27,6 +29,8 @@ class Judge:
         self.size, self.blocks = about["size"], about["blocks"]
         self.subjects, self.styles, self.heldout = about["subjects"], about["styles"], about["heldout"]
         self.heldout_pairs = {(self.subjects[s], self.styles[k]) for s, k in about["heldout_pairs"]}
+        self.recipe = about["recipe"]
+        self.hash = hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()[:10]
 
     @classmethod
     def load(cls, folder: Optional[Path] = None) -> Judge:
@@ -102,3 +106,65 @@ class Judge:
                 skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
                 x = relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
         return [self._linear(x.mean((2, 3)), "subject.head"), style]
+
+
+class JudgeMetric:
+    """The judge as a metric of one style's pictures.
+
+    Each picture gets `subject` and `style`, the probabilities of what it should show and of the style (0..1), `subject_top5`,
+    whether the subject is among the five best guesses, `style_top1`, whether the style is the best one, and `both`, the geometric
+    mean of the two probabilities. What the judge cannot say is NaN: `gaps` has the reasons.
+    """
+
+    names = ("both", "subject", "style", "subject_top5", "style_top1")
+
+    def __init__(self, judge: Judge, style: str):
+        self.judge, self.style = judge, style
+
+    def score(self, pictures: Sequence[np.ndarray], prompts: Sequence[str], style_pictures: Sequence[np.ndarray] = ()) -> Dict[str, np.ndarray]:
+        """(N,) of each name for uint8 pictures (H, W, 3), which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
+        scores = {name: np.full(len(pictures), np.nan) for name in self.names}
+        for size in {p.shape for p in pictures if self._fits(p)}:
+            rows = [i for i, p in enumerate(pictures) if p.shape == size]
+            subject, style = self.judge.predict(np.stack([pictures[i] for i in rows]))
+            for i, of_subjects, of_styles in zip(rows, subject, style):
+                column = self._place(self.judge.subjects, subject_of(prompts[i]))
+                if column is not None:
+                    scores["subject"][i] = probability(of_subjects, column)
+                    scores["subject_top5"][i] = (of_subjects > of_subjects[column]).sum() < 5
+                column = self._place(self.judge.styles, self.style)
+                if column is not None:
+                    scores["style"][i] = probability(of_styles, column)
+                    scores["style_top1"][i] = of_styles.argmax() == column
+        scores["both"] = np.sqrt(scores["subject"] * scores["style"])
+        return scores
+
+    def gaps(self, pictures: Sequence[np.ndarray], prompts: Sequence[str]) -> List[str]:
+        """Sentences on what `score` cannot say of these pictures."""
+        found = []
+        if self._place(self.judge.styles, self.style) is None:
+            found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: it says nothing of the style")
+        unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
+        if unknown:
+            found.append(f"{self.style}: the judge does not know {', '.join(unknown)}: it says nothing of their subjects")
+        wrong = [f"{prompt} ({p.shape[1]} x {p.shape[0]})" for p, prompt in zip(pictures, prompts) if not self._fits(p)]
+        if wrong:
+            found.append(f"{self.style}: the judge reads square pictures whose side is a multiple of {self.judge.size} pixels, not {', '.join(wrong)}")
+        return found
+
+    def _fits(self, picture: np.ndarray) -> bool:
+        return picture.shape[0] == picture.shape[1] and picture.shape[0] % self.judge.size == 0
+
+    @staticmethod
+    def _place(known: List[str], name: str) -> Optional[int]:
+        return next((i for i, k in enumerate(known) if k.lower() == name.lower()), None)
+
+
+def subject_of(prompt: str) -> str:
+    """"An anchor" -> "anchor"."""
+    return re.sub(r"^(an?|the) ", "", prompt.strip(), flags=re.I).lower()
+
+
+def probability(logits: np.ndarray, column: int) -> float:
+    """The softmax of (classes,) logits at one class."""
+    return float(1 / np.exp(logits.astype(np.float64) - logits[column]).sum())

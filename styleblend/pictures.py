@@ -186,8 +186,13 @@ def contact_sheet(rows: Sequence[Sequence[tuple]], cell: int = 160, margin: int 
             x, y = margin + c * (cell + margin), margin + r * (cell + line + margin)
             fitted = contained(image, cell, cell)
             sheet.paste(fitted, (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2))
-            shown = label[:cell]
-            while draw.textlength(shown) > cell - 4:
-                shown = shown[:-2] + "…"
-            draw.text((x + 2, y + cell + 2), shown, fill="black")
+            draw.text((x + 2, y + cell + 2), shortened(label, cell - 4, draw), fill="black")
     return sheet
+
+
+def shortened(label: str, width: int, draw: ImageDraw.ImageDraw, font=None) -> str:
+    """As much of a label as fits into `width` pixels."""
+    shown = label[:width]
+    while draw.textlength(shown, font) > width:
+        shown = shown[:-2] + "…"
+    return shown

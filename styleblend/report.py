@@ -1,0 +1,114 @@
+"""What the scores of one or more folders say: a table on the terminal, `scores.json`, and `report.html`, one file that needs nothing else."""
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from jinja2 import Environment, PackageLoader
+from rich.console import Console
+from rich.table import Table
+
+from styleblend import __version__
+from styleblend.comparison import Difference, paired_difference
+from styleblend.files import write_bytes
+from styleblend.judge import Judge
+from styleblend.scoring import Run
+
+FEW = "Paired over the same prompts, by bootstrap; with fewer than ten pairs the interval is too narrow to lean on."
+
+
+def shown(value: float) -> str:
+    """A score in a table."""
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def said_by(judge: Judge) -> str:
+    """Which judge spoke, and how often it is right."""
+    return (f"mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. Of real pictures that it never saw it "
+            f"finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, the style in {judge.heldout['style']:.0%}")
+
+
+def difference(first: Run, second: Run, name: str, style: Optional[str] = None) -> Difference:
+    """First minus second in one score, over the pictures (of a style) that both have."""
+    pairs = []
+    for own in [style] if style else first.pictures:
+        theirs = {p.prompt: p.scores.get(name, math.nan) for p in second.pictures.get(own, [])}
+        pairs += [(p.scores.get(name, math.nan), theirs[p.prompt]) for p in first.pictures.get(own, []) if p.prompt in theirs]
+    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def differences(runs: Sequence[Run]) -> List[dict]:
+    """The first run against each of the others: style by style, then over all styles."""
+    first = runs[0]
+    return [dict(other=label, style=style or "all", name=name, **vars(difference(first, other, name, style)))
+            for other, label in zip(runs[1:], labels(runs)[1:]) for style in [*first.pictures, None] for name in first.names()]
+
+
+def labels(runs: Sequence[Run]) -> List[str]:
+    """Short names of the runs: their folders' last parts, or whole paths where these are not distinct."""
+    short = [run.folder.resolve().name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
+
+
+def print_tables(runs: Sequence[Run], judge: Judge, console: Optional[Console] = None) -> None:
+    """Means of every style and run; then the differences, for single styles those of the first score only."""
+    console, names, short = console or Console(), runs[0].names(), labels(runs)
+    table = Table("style", *(["folder"] if len(runs) > 1 else []), "n", title="means", caption=said_by(judge), caption_justify="left")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for style in [*runs[0].pictures, None]:
+        for run, label in zip(runs, short):
+            count = sum(len(pictures) for own, pictures in run.pictures.items() if style in (None, own))
+            table.add_row(style or "all", *([label] if len(runs) > 1 else []), str(count), *(shown(run.mean(name, style)) for name in names))
+    console.print(table)
+    for run, label in zip(runs, short):
+        for style, scores in run.of_style.items():
+            console.print(f"{label} {style}: " + ", ".join(f"{name} {shown(value)}" for name, value in scores.items()))
+    if len(runs) > 1:
+        table = Table("style", "other", "score", "difference", "95 % interval", "pairs", title=f"{short[0]} minus the other", caption=FEW, caption_justify="left")
+        for d in differences(runs):
+            if d["pairs"] and (d["style"] == "all" or d["name"] == names[0]):
+                table.add_row(d["style"], d["other"], d["name"], f"{d['mean']:+.3f}", f"{d['low']:+.3f} to {d['high']:+.3f}", str(d["pairs"]))
+        console.print(table)
+
+
+def write_report(runs: Sequence[Run], judge: Judge, output: Path) -> None:
+    """`scores.json` and `report.html` in the folder `output`."""
+    names, compared = runs[0].names(), differences(runs)
+    data = {"version": __version__, "judge": {"hash": judge.hash, "recipe": judge.recipe, "heldout": {k: judge.heldout[k] for k in ("subject_top1", "subject_top5", "style")}},
+            "runs": [as_data(run) for run in runs], "differences": compared}
+    write_bytes(Path(output) / "scores.json", (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("report.html").render(
+        runs=runs, labels=labels(runs), few=FEW, names=names, said_by=said_by(judge), styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures],
+        differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, version=__version__)
+    write_bytes(Path(output) / "report.html", page.encode("utf-8"))
+
+
+def notes_of(runs: Sequence[Run]) -> List[str]:
+    """What was left out, each once: runs share their prompts."""
+    return list(dict.fromkeys(note for run in runs for note in run.notes))
+
+
+def cards(runs: Sequence[Run], style: str, name: str) -> List[dict]:
+    """What the page shows of a style: each prompt of the first run with its picture in every run, the worst first."""
+    found = [{p.prompt: p for p in run.pictures.get(style, [])} for run in runs]
+    prompts = sorted(found[0], key=lambda prompt: (math.isnan(found[0][prompt].scores[name]), found[0][prompt].scores[name], prompt))
+    return [dict(prompt=prompt, scores=without_nan(found[0][prompt].scores), pictures=[own.get(prompt) for own in found]) for prompt in prompts]
+
+
+def as_data(run: Run) -> Dict:
+    """A run in `scores.json`."""
+    means = {style or "all": {name: run.mean(name, style) for name in run.names()} for style in [*run.pictures, None]}
+    return {"folder": str(run.folder.resolve()), "means": means, "of_style": run.of_style, "notes": run.notes,
+            "pictures": {style: [{"prompt": p.prompt, **p.scores} for p in pictures] for style, pictures in run.pictures.items()}}
+
+
+def without_nan(value):
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

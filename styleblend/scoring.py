@@ -1,0 +1,125 @@
+"""Score a folder of pictures, `<folder>/<style>/<Prompt>.png` as test.py writes it: each picture by each metric."""
+from __future__ import annotations
+
+import base64
+import io
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from styleblend.captions import style_names, style_pictures
+from styleblend.errors import StyleBlendError
+from styleblend.judge import Judge, JudgeMetric
+from styleblend.names import composed, entry
+from styleblend.pictures import contained, load_picture
+from styleblend.prompts import style_prompts
+from styleblend.settings import PictureSettings
+
+SHOWN = 320  # pixels of a picture's longer side in the report
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One picture: its scores (NaN: none), and itself as a data URI, small enough for a page of hundreds."""
+
+    prompt: str
+    scores: Dict[str, float]
+    image: str
+
+
+@dataclass
+class Run:
+    """The scored pictures of one folder, and the scores that only a whole style has; `notes` say what was left out and why."""
+
+    folder: Path
+    pictures: Dict[str, List[Scored]] = field(default_factory=dict)
+    style_pictures: Dict[str, List[Tuple[str, str]]] = field(default_factory=dict)  # caption and data URI
+    of_style: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    notes: List[str] = field(default_factory=list)
+
+    def names(self) -> List[str]:
+        """The scores that at least one picture has, in order."""
+        return list(dict.fromkeys(name for pictures in self.pictures.values() for p in pictures for name, v in p.scores.items() if np.isfinite(v)))
+
+    def mean(self, name: str, style: Optional[str] = None) -> float:
+        """The mean of a score over the pictures of a style (None: of all) that have it; NaN when none has."""
+        values = [p.scores.get(name, np.nan) for own, pictures in self.pictures.items() if style in (None, own) for p in pictures]
+        values = [v for v in values if np.isfinite(v)]
+        return float(np.mean(values)) if values else np.nan
+
+
+def data_uri(image: Image.Image) -> str:
+    """The picture as WebP in a data URI, its longer side at most SHOWN pixels."""
+    buffer = io.BytesIO()
+    small = contained(image, min(SHOWN, image.width), min(SHOWN, image.height))
+    small.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], notes: List[str]) -> List[str]:
+    """The styles that have pictures in `folder` and a folder in `data`; `notes` gets what is on one side only."""
+    if not Path(folder).is_dir():
+        raise StyleBlendError(f"the folder {folder} does not exist: python test.py draws one")
+    known = style_names(data)
+    drawn = sorted(composed(p.name) for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith(".") and any(p.glob("*.png")))
+    without = [n for n in names or known if n in known and n not in drawn]
+    if without:
+        notes.append(f"no pictures of {', '.join(without)} in {folder}")
+    strange = [n for n in names or drawn if n not in known]
+    if strange:
+        notes.append(f"{data} has no style {', '.join(strange)}: left out")
+    return [n for n in names or drawn if n in known and n in drawn]
+
+
+def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Judge, others: Sequence = (),
+              settings: PictureSettings = PictureSettings()) -> Run:
+    """Score every picture of a folder. `others` are metrics beside the judge, with the `score` of `JudgeMetric`; theirs may also be one number a style."""
+    run = Run(Path(folder))
+    styles = styles_to_score(folder, data, names, run.notes)
+    files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
+    with tqdm(total=sum(map(len, files.values())), desc=str(folder), unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
+        for name in styles:
+            bar.set_postfix_str(name, refresh=False)
+            try:
+                score_style(run, name, files[name], entry(data, name), [JudgeMetric(judge, name), *others], settings)
+            except StyleBlendError as error:  # its style pictures or prompt.json
+                run.notes.append(f"{error}: the style {name} is left out")
+            bar.update(len(files[name]))
+    return run
+
+
+def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence, settings: PictureSettings) -> None:
+    """Score the pictures of one style and put them into the run."""
+    texts = {p.name: p.text for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
+    images, prompts = [], []
+    for path in files:
+        try:
+            images.append(load_picture(path, settings.max_pixels))
+        except StyleBlendError as error:
+            run.notes.append(f"{error}: left out")
+            continue
+        prompts.append(composed(path.stem))
+    missing = [prompt for prompt in texts if prompt not in {composed(path.stem) for path in files}]
+    if missing:
+        run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''})")
+    if not images:
+        return
+    pixels, phrases = [np.asarray(image) for image in images], [texts.get(prompt, prompt) for prompt in prompts]
+    originals = [(p.caption, load_picture(p.path, settings.max_pixels)) for p in style_pictures(folder)]
+    run.style_pictures[name] = [(caption, data_uri(image)) for caption, image in originals]
+    of_pictures: Dict[str, np.ndarray] = {}
+    for metric in metrics:
+        if isinstance(metric, JudgeMetric):
+            run.notes += metric.gaps(pixels, phrases)
+        for key, value in metric.score(pixels, phrases, [np.asarray(image) for _, image in originals]).items():
+            if np.ndim(value):
+                of_pictures[key] = np.asarray(value, float)
+            else:
+                run.of_style.setdefault(name, {})[key] = float(value)
+    run.pictures[name] = [Scored(prompt, {key: float(values[i]) for key, values in of_pictures.items()}, data_uri(image))
+                          for i, (prompt, image) in enumerate(zip(prompts, images))]

@@ -1,0 +1,75 @@
+"""The commands `eval`, `grid` and `tune`: their options, and what they do with them."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from styleblend.errors import StyleBlendError
+
+
+def add_scoring_commands(commands, **kind) -> None:
+    """Put the three into the command line; `kind` are the arguments that all its commands share."""
+    score = commands.add_parser("eval", help="score the pictures of a folder, or compare folders", **kind)
+    score.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as test.py draws it")
+    score.add_argument("--against", nargs="+", default=[], metavar="OTHER", help="folders to compare it with, prompt by prompt")
+    score.add_argument("--data", help="folder of the styles' own pictures and prompts; default: the config's")
+    score.add_argument("--styles", help="names with commas between them; default: all that have pictures")
+    score.add_argument("--output", default="report", metavar="REPORT", help="folder for scores.json and report.html")
+    score.set_defaults(run=run_eval)
+    grid = commands.add_parser("grid", help="draw one picture for each combination of two or three settings, on one sheet", **kind)
+    grid.add_argument("style", metavar="STYLE", help="name of a trained style")
+    grid.add_argument("--x", required=True, metavar="AXIS=A,B", help="what changes to the right: preset, scale, c2f_ratio, f2c_ratio, seed, steps, guidance or prompt")
+    grid.add_argument("--y", metavar="AXIS=A,B", help="what changes downwards")
+    grid.add_argument("--z", metavar="AXIS=A,B", help="what changes from block to block")
+    grid.add_argument("--prompts", help='what is drawn: names ("Cat,Dog"), each in a block of its own; default: the first of prompt.json')
+    grid.add_argument("--limit", type=int, default=100, help="refuse a grid of more pictures")
+    grid.add_argument("--output", default="grid.png", metavar="FILE.png", help="file to write")
+    grid.set_defaults(run=run_grid)
+    tune = commands.add_parser("tune", help="search for the blend settings of a style", **kind)
+    tune.add_argument("style", metavar="STYLE", help="name of a trained style")
+    tune.add_argument("--trials", type=int, default=30, help="settings to try, those of an earlier run included")
+    tune.add_argument("--minutes", type=float, help="stop the search after so many; default: when all trials are done")
+    tune.add_argument("--prompts", help='what is drawn in the search: a number ("6") of subjects that the base knows, or names ("Cat,Dog"); default: 6')
+    tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
+    tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
+    tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
+    tune.add_argument("--overwrite", action="store_true", help="begin anew: forget the trials of an earlier run")
+    tune.set_defaults(run=run_tune)
+
+
+def run_eval(args) -> int:
+    from styleblend.judge import Judge
+    from styleblend.report import print_tables, write_report
+    from styleblend.scoring import score_run
+    from styleblend.settings import read_settings
+    settings, judge = read_settings(args.config), Judge.load()
+    styles = [n.strip() for n in args.styles.split(",") if n.strip()] if args.styles else None
+    runs = [score_run(Path(folder), Path(args.data or settings.data), styles, judge, [], settings.pictures) for folder in (args.result, *args.against)]
+    for note in dict.fromkeys(note for run in runs for note in run.notes):
+        print(f"styleblend: {note}", file=sys.stderr)
+    if not runs[0].names():
+        raise StyleBlendError(f"nothing in {args.result} could be scored: it should hold <style>/<Prompt>.png of the styles in {args.data or settings.data}")
+    print_tables(runs, judge)
+    write_report(runs, judge, Path(args.output))
+    print(f"the pictures with their scores are in {Path(args.output) / 'report.html'}")
+    return 0
+
+
+def run_grid(args) -> int:
+    from styleblend.grid import draw_grid, parse_axis
+    from styleblend.names import check_name
+    from styleblend.settings import read_settings
+    axes = [parse_axis(text, option) for option, text in (("--x", args.x), ("--y", args.y), ("--z", args.z)) if text]
+    draw_grid(read_settings(args.config), check_name(args.style), axes, args.prompts, Path(args.output), args.limit)
+    print(args.output)
+    return 0
+
+
+def run_tune(args) -> int:
+    from styleblend.names import check_name
+    from styleblend.settings import read_settings
+    from styleblend.tuning import Question, tune
+    question = Question(check_name(args.style), args.prompts or "6", args.unseen, args.seeds, args.metric)
+    for sentence in tune(read_settings(args.config), question, args.trials, args.minutes, args.overwrite):
+        print(sentence)
+    return 0

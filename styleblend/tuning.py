@@ -1,0 +1,252 @@
+"""Search for the blend settings of a style: draw a few prompts with many settings, keep what a metric likes best, and test it on prompts that it never saw.
+
+The search forgets nothing: `<adapters>/<style>/tuning/tuning.json` is written after each trial, and a run that was stopped goes on from it as if it
+had not been, since what is tried next depends on the trials before and on nothing else.
+"""
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from tqdm import tqdm
+
+from styleblend.base import Base, find_base, load_base
+from styleblend.board import style_settings
+from styleblend.captions import style_pictures
+from styleblend.comparison import paired_difference
+from styleblend.errors import StyleBlendError
+from styleblend.files import claim, remove_unfinished, write_bytes
+from styleblend.judge import Judge, JudgeMetric, subject_of
+from styleblend.names import entry
+from styleblend.pictures import load_picture
+from styleblend.pipeline import StyleBlendPipeline, branches_of
+from styleblend.prompts import Prompt, make_prompt, style_prompts
+from styleblend.record import style_hash
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, StyleSettings, blend_for
+from styleblend.style import load_style
+from styleblend.text_files import read_json
+
+SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), **{name: FloatDistribution(0, 1, step=0.05) for name in ("scale", "c2f_ratio", "f2c_ratio")}}
+STARTS = [{"preset": name, **{key: preset[key] for key in SPACE if key != "preset"}} for name, preset in PRESETS.items()]  # tried first
+UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the search is about. `prompts`: how many subjects of the base, or their names; `seeds`: pictures of each."""
+
+    style: str
+    prompts: str
+    unseen: int
+    seeds: int
+    metric: str
+
+
+class OutOfTime(Exception):
+    """The time of the search is over in the middle of a trial."""
+
+
+def parse_metric(text: str) -> Dict[str, float]:
+    """"subject=2,style" -> {"subject": 2, "style": 1}."""
+    mix = {}
+    for item in text.split(","):
+        name, _, weight = item.partition("=")
+        try:
+            mix[name.strip()] = float(weight or 1)
+        except ValueError:
+            raise StyleBlendError(f"--metric {item}: the weight is not a number") from None
+    return mix
+
+
+def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -> Tuple[List[Prompt], List[Prompt]]:
+    """Prompts for the search and others for the comparison, from what the base was taught (`subjects.json`), else from what the judge knows.
+
+    None of them is a prompt of the style or shown in its pictures: the settings are to be good for those, so they must not be chosen by them.
+    """
+    path = base.folder / "subjects.json"
+    known = read_json(path, "it should be a list of subjects") if path.is_file() else judge.subjects
+    taken = {p.text.lower() for p in style_prompts(folder)} if (folder / "prompt.json").exists() else set()
+    taken |= {p.caption.lower() for p in style_pictures(folder)} if folder.is_dir() else set()
+    free = [s for s in known if s.lower() not in taken]
+    free = [make_prompt(free[i]) for i in np.random.default_rng(0).permutation(len(free))]
+    count = int(question.prompts) if question.prompts.isdigit() else 0
+    chosen = free[:count] if count else [make_prompt(text) for text in question.prompts.split(",") if text.strip()]
+    rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}][:question.unseen]
+    if not chosen or not rest:
+        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts} "
+                              f"and --unseen {question.unseen}: ask for fewer")
+    return chosen, rest
+
+
+class Sitting:
+    """The same prompts and seeds, drawn and scored with one setting after another. Prompts are encoded once, and no setting is drawn twice."""
+
+    def __init__(self, pipeline: StyleBlendPipeline, settings: RunSettings, metrics: Sequence, mix: Dict[str, float], originals: Sequence[np.ndarray],
+                 prompts: Sequence[Prompt], seeds: Sequence[int]):
+        self.pipeline, self.settings, self.metrics, self.mix, self.originals = pipeline, settings, metrics, mix, originals
+        self.jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
+        size, branches = settings.sampling.batch, branches_of(pipeline.style)
+        self.batches = [self.jobs[i:i + size] for i in range(0, len(self.jobs), size)]
+        self.texts = [pipeline.encode_for([p.phrase(settings.plain_prompt) for p, _ in batch], settings.sampling, branches) for batch in self.batches]
+        self.known: Dict[str, Dict[str, float]] = {}
+
+    def scores(self, blend: BlendSettings, each: Callable = lambda: None) -> Dict[str, float]:
+        """Prompt -> mean score of its pictures. `each` is called before each batch."""
+        key = blend.model_dump_json()
+        if key not in self.known:
+            pictures = []
+            for batch, text in zip(self.batches, self.texts):
+                each()
+                phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
+                pictures += list(self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text))
+            values = self.mixed(pictures)
+            self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
+        return self.known[key]
+
+    def mixed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """(N,) weighted mean of the metrics that were asked for."""
+        texts, found = [p.text for p, _ in self.jobs], {}
+        for metric in self.metrics:
+            found.update({name: value for name, value in metric.score(pictures, texts, self.originals).items() if np.ndim(value)})
+        for name in self.mix:
+            if name not in found:
+                raise StyleBlendError(f"--metric: there is no score {name!r} of single pictures; there are {', '.join(found)}")
+            if not np.isfinite(found[name]).all():
+                raise StyleBlendError(f"--metric {name}: {'; '.join(g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, texts))}: "
+                                      "name other prompts or another metric")
+        return sum(weight * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
+
+
+def proposal(trials: Sequence[dict]) -> dict:
+    """What to try next: the presets first, then what Optuna's TPE proposes. A function of the trials so far."""
+    if len(trials) < len(STARTS):
+        return STARTS[len(trials)]
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials)))
+    study.add_trials([optuna.trial.create_trial(params=t["settings"], distributions=SPACE, value=t["score"]) for t in trials])
+    return {key: value if isinstance(value, str) else round(value, 2) for key, value in study.ask(SPACE).params.items()}
+
+
+def with_trial(own: StyleSettings, trial: dict) -> StyleSettings:
+    """The style's settings with those of a trial in place of its own; all else, such as sites of its own and seeds, stays."""
+    return own.model_copy(update={"preset": trial["preset"], "blend": {**own.blend, **{key: value for key, value in trial.items() if key != "preset"}}})
+
+
+def read_trials(path: Path, question: dict) -> List[dict]:
+    """The trials of an earlier run that asked the same. StyleBlendError when it asked something else."""
+    if not path.is_file():
+        return []
+    hint = "--overwrite begins anew"
+    data = read_json(path, hint)
+    if not isinstance(data, dict) or not isinstance(data.get("question"), dict) or not isinstance(data.get("trials"), list):
+        raise StyleBlendError(f"{path} is damaged: {hint}")
+    other = [key for key in question if data["question"].get(key) != question[key]]
+    if other:
+        raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the options of that one to go on, or {hint}")
+    for t in data["trials"]:
+        if not isinstance(t, dict) or set(t) != {"settings", "score", "prompts"} or set(t["settings"]) != set(SPACE):
+            raise StyleBlendError(f"{path} is damaged: {hint}")
+    return data["trials"]
+
+
+def plot_trail(path: Path, trials: Sequence[dict], present: float, metric: str) -> None:
+    """Each trial's score, the best so far, and what the style's present settings have."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axis, scores = figure.subplots(), [t["score"] for t in trials]
+    for preset in PRESETS:
+        rows = [i for i, t in enumerate(trials) if t["settings"]["preset"] == preset]
+        axis.plot([i + 1 for i in rows], [scores[i] for i in rows], "o", markersize=4, label=preset)
+    axis.step(range(1, len(scores) + 1), np.maximum.accumulate(scores), where="post", color="0.3", label="best so far")
+    axis.axhline(present, color="0.6", linestyle="--", label="present settings")
+    axis.set(xlabel="trial", ylabel=metric)
+    axis.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_bytes(path, buffer.getvalue())
+
+
+def search(sitting: Sitting, blend_of: Callable[[dict], BlendSettings], trials: List[dict], count: int, minutes: Optional[float], save: Callable) -> None:
+    """Add trials to the list until there are `count` or the time is over; `save` is called after each."""
+    end = time.monotonic() + 60 * minutes if minutes is not None else np.inf
+
+    def each():
+        if time.monotonic() > end:
+            raise OutOfTime
+
+    sitting.known.update((blend_of(t["settings"]).model_dump_json(), t["prompts"]) for t in trials)
+    with tqdm(total=max(count, len(trials)), initial=len(trials), desc="trials", unit="trial", dynamic_ncols=True, file=sys.stderr) as bar:
+        while len(trials) < count:
+            settings = proposal(trials)
+            try:
+                prompts = sitting.scores(blend_of(settings), each)
+            except OutOfTime:
+                break
+            trials.append({"settings": settings, "score": float(np.mean(list(prompts.values()))), "prompts": prompts})
+            save()
+            bar.set_postfix_str(f"best {max(t['score'] for t in trials):.3f}", refresh=False)
+            bar.update()
+
+
+def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, base: Optional[Base] = None) -> List[str]:
+    """Search, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better; sentences on what came out."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
+    folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
+    mix, judge = parse_metric(question.metric), Judge.load()
+    if min(count, question.seeds) < 1:
+        raise StyleBlendError("--trials and --seeds begin at 1")
+    base = base or load_base(find_base(settings.base, settings.base_id))
+    pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
+    own = style_settings(settings, pipeline.style).model_copy(update={"parts": pipeline.style.settings.parts})
+    chosen, unseen = choose_prompts(base, judge, data, question)
+    originals = [np.asarray(load_picture(p.path, settings.pictures.max_pixels)) for p in style_pictures(data)] if data.is_dir() else []
+
+    def blend_of(trial: Optional[dict]) -> BlendSettings:
+        return blend_for(settings.blend, with_trial(own, trial) if trial else own, f"style {question.style}")
+
+    def sitting(prompts, first):
+        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style)], mix, originals, prompts, range(first, first + question.seeds))
+
+    asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
+             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "blend": blend_of(STARTS[0]).model_dump(), "presets": PRESETS}
+    with claim(folder, "tune"):
+        remove_unfinished(folder, adapters)
+        trials = [] if overwrite else read_trials(path, asked)
+        saved = {"question": asked, "trials": trials}
+
+        def save():
+            write_bytes(path, (json.dumps(saved, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+
+        tuned = sitting(chosen, 1)
+        search(tuned, blend_of, trials, count, minutes, save)
+        if not trials:
+            raise StyleBlendError(f"--minutes {minutes:g} was too short for one trial of {len(tuned.jobs)} pictures: give more, or fewer --prompts or --seeds")
+        best = max(trials, key=lambda t: t["score"])
+        present = float(np.mean(list(tuned.scores(blend_of(None)).values())))
+        plot_trail(folder / "trail.png", trials, present, question.metric)
+        lines = [f"{len(trials)} trials of {len(chosen)} prompts with {question.seeds} seeds ({', '.join(p.name for p in chosen)}): {question.metric} {best['score']:.3f} with "
+                 + ", ".join(f"{key} {value}" for key, value in best["settings"].items()) + f"; {present:.3f} with the present settings. All are in {folder}"]
+        if blend_of(best["settings"]) == blend_of(None):
+            return lines + ["The present settings are the best that were found: nothing is written"]
+        test, then = sitting(unseen, UNSEEN_SEEDS), {}
+        bar = tqdm(total=2 * len(test.batches), desc="unseen prompts", unit="batch", dynamic_ncols=True, file=sys.stderr)
+        with bar:
+            for name, blend in (("best", blend_of(best["settings"])), ("present", blend_of(None))):
+                then[name] = test.scores(blend, bar.update)
+        difference = paired_difference(list(then["best"].values()), list(then["present"].values()))
+        saved["comparison"] = {"settings": best["settings"], "difference": vars(difference), **then}
+        save()
+        lines.append(f"On {len(unseen)} other prompts with other seeds: {np.mean(list(then['best'].values())):.3f}, present settings "
+                     f"{np.mean(list(then['present'].values())):.3f}; difference {difference} (mean, 95 % interval)")
+        if not difference.better:
+            return lines + ["That is not better beyond what chance explains: nothing is written"]
+        write_bytes(adapters / "style.json", (with_trial(own, best["settings"]).model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
+        return lines + [f"Written to {adapters / 'style.json'}: draw with --overwrite to see it"]
