@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import load_file
 
 from styleblend.runtime import jt
@@ -116,17 +117,18 @@ class JudgeMetric:
     mean of the two probabilities. What the judge cannot say is NaN: `gaps` has the reasons.
     """
 
-    names = ("both", "subject", "style", "subject_top5", "style_top1")
+    name = "judge"
+    higher_is_better = dict.fromkeys(("both", "subject", "style", "subject_top5", "style_top1"), True)
 
     def __init__(self, judge: Judge, style: str):
         self.judge, self.style = judge, style
 
-    def score(self, pictures: Sequence[np.ndarray], prompts: Sequence[str], style_pictures: Sequence[np.ndarray] = ()) -> Dict[str, np.ndarray]:
-        """(N,) of each name for uint8 pictures (H, W, 3), which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
-        scores = {name: np.full(len(pictures), np.nan) for name in self.names}
-        for size in {p.shape for p in pictures if self._fits(p)}:
-            rows = [i for i, p in enumerate(pictures) if p.shape == size]
-            subject, style = self.judge.predict(np.stack([pictures[i] for i in rows]))
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, np.ndarray]:
+        """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
+        scores = {name: np.full(len(pictures), np.nan) for name in self.higher_is_better}
+        for size in {p.size for p in pictures if self._fits(p)}:
+            rows = [i for i, p in enumerate(pictures) if p.size == size]
+            subject, style = self.judge.predict(np.stack([np.asarray(pictures[i]) for i in rows]))
             for i, of_subjects, of_styles in zip(rows, subject, style):
                 column = self._place(self.judge.subjects, subject_of(prompts[i]))
                 if column is not None:
@@ -139,7 +141,7 @@ class JudgeMetric:
         scores["both"] = np.sqrt(scores["subject"] * scores["style"])
         return scores
 
-    def gaps(self, pictures: Sequence[np.ndarray], prompts: Sequence[str]) -> List[str]:
+    def gaps(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> List[str]:
         """Sentences on what `score` cannot say of these pictures."""
         found = []
         if self._place(self.judge.styles, self.style) is None:
@@ -147,13 +149,13 @@ class JudgeMetric:
         unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
         if unknown:
             found.append(f"{self.style}: the judge does not know {', '.join(unknown)}: it says nothing of their subjects")
-        wrong = [f"{prompt} ({p.shape[1]} x {p.shape[0]})" for p, prompt in zip(pictures, prompts) if not self._fits(p)]
+        wrong = [f"{prompt} ({p.width} x {p.height})" for p, prompt in zip(pictures, prompts) if not self._fits(p)]
         if wrong:
             found.append(f"{self.style}: the judge reads square pictures whose side is a multiple of {self.judge.size} pixels, not {', '.join(wrong)}")
         return found
 
-    def _fits(self, picture: np.ndarray) -> bool:
-        return picture.shape[0] == picture.shape[1] and picture.shape[0] % self.judge.size == 0
+    def _fits(self, picture: Image.Image) -> bool:
+        return picture.width == picture.height and picture.width % self.judge.size == 0
 
     @staticmethod
     def _place(known: List[str], name: str) -> Optional[int]:

@@ -53,11 +53,11 @@ def labels(runs: Sequence[Run]) -> List[str]:
 
 
 def print_tables(runs: Sequence[Run], judge: Judge, console: Optional[Console] = None) -> None:
-    """Means of every style and run; then the differences, for single styles those of the first score only."""
+    """Means of every style and run (an arrow down: less is better); then the differences, for single styles those of the first score only."""
     console, names, short = console or Console(), runs[0].names(), labels(runs)
     table = Table("style", *(["folder"] if len(runs) > 1 else []), "n", title="means", caption=said_by(judge), caption_justify="left")
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name if runs[0].higher_is_better[name] else name + " ↓", justify="right", overflow="fold")
     for style in [*runs[0].pictures, None]:
         for run, label in zip(runs, short):
             count = sum(len(pictures) for own, pictures in run.pictures.items() if style in (None, own))
@@ -81,7 +81,7 @@ def write_report(runs: Sequence[Run], judge: Judge, output: Path) -> None:
             "runs": [as_data(run) for run in runs], "differences": compared}
     write_bytes(Path(output) / "scores.json", (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("report.html").render(
-        runs=runs, labels=labels(runs), few=FEW, names=names, said_by=said_by(judge), styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures],
+        runs=runs, labels=labels(runs), few=FEW, names=names, lower=[name for name in names if not runs[0].higher_is_better[name]], said_by=said_by(judge), styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures],
         differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, version=__version__)
     write_bytes(Path(output) / "report.html", page.encode("utf-8"))
 
@@ -94,7 +94,8 @@ def notes_of(runs: Sequence[Run]) -> List[str]:
 def cards(runs: Sequence[Run], style: str, name: str) -> List[dict]:
     """What the page shows of a style: each prompt of the first run with its picture in every run, the worst first."""
     found = [{p.prompt: p for p in run.pictures.get(style, [])} for run in runs]
-    prompts = sorted(found[0], key=lambda prompt: (math.isnan(found[0][prompt].scores[name]), found[0][prompt].scores[name], prompt))
+    sign = 1 if runs[0].higher_is_better[name] else -1
+    prompts = sorted(found[0], key=lambda prompt: (math.isnan(found[0][prompt].scores[name]), sign * found[0][prompt].scores[name], prompt))
     return [dict(prompt=prompt, scores=without_nan(found[0][prompt].scores), pictures=[own.get(prompt) for own in found]) for prompt in prompts]
 
 

@@ -41,6 +41,7 @@ class Run:
     style_pictures: Dict[str, List[Tuple[str, str]]] = field(default_factory=dict)  # caption and data URI
     of_style: Dict[str, Dict[str, float]] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
+    higher_is_better: Dict[str, bool] = field(default_factory=dict)
 
     def names(self) -> List[str]:
         """The scores that at least one picture has, in order."""
@@ -78,7 +79,7 @@ def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], no
 
 def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Judge, others: Sequence = (),
               settings: PictureSettings = PictureSettings()) -> Run:
-    """Score every picture of a folder. `others` are metrics beside the judge, with the `score` of `JudgeMetric`; theirs may also be one number a style."""
+    """Score every picture of a folder. `others` are metrics beside the judge, of the same kind (`styleblend.metrics`)."""
     run = Run(Path(folder))
     styles = styles_to_score(folder, data, names, run.notes)
     files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
@@ -109,14 +110,15 @@ def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metric
         run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''})")
     if not images:
         return
-    pixels, phrases = [np.asarray(image) for image in images], [texts.get(prompt, prompt) for prompt in prompts]
+    phrases = [texts.get(prompt, prompt) for prompt in prompts]
     originals = [(p.caption, load_picture(p.path, settings.max_pixels)) for p in style_pictures(folder)]
     run.style_pictures[name] = [(caption, data_uri(image)) for caption, image in originals]
     of_pictures: Dict[str, np.ndarray] = {}
     for metric in metrics:
         if isinstance(metric, JudgeMetric):
-            run.notes += metric.gaps(pixels, phrases)
-        for key, value in metric.score(pixels, phrases, [np.asarray(image) for _, image in originals]).items():
+            run.notes += metric.gaps(images, phrases)
+        run.higher_is_better.update(metric.higher_is_better)
+        for key, value in metric.score(images, phrases, [image for _, image in originals]).items():
             if np.ndim(value):
                 of_pictures[key] = np.asarray(value, float)
             else:

@@ -14,6 +14,7 @@ def add_scoring_commands(commands, **kind) -> None:
     score.add_argument("--against", nargs="+", default=[], metavar="OTHER", help="folders to compare it with, prompt by prompt")
     score.add_argument("--data", help="folder of the styles' own pictures and prompts; default: the config's")
     score.add_argument("--styles", help="names with commas between them; default: all that have pictures")
+    add_metrics(score)
     score.add_argument("--output", default="report", metavar="REPORT", help="folder for scores.json and report.html")
     score.set_defaults(run=run_eval)
     grid = commands.add_parser("grid", help="draw one picture for each combination of two or three settings, on one sheet", **kind)
@@ -33,8 +34,22 @@ def add_scoring_commands(commands, **kind) -> None:
     tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
     tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
     tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
+    add_metrics(tune)
     tune.add_argument("--overwrite", action="store_true", help="begin anew: forget the trials of an earlier run")
     tune.set_defaults(run=run_tune)
+
+
+def add_metrics(parser) -> None:
+    parser.add_argument("--metrics", help="what else to measure beside the mini judge: names of docs/metrics.md with commas between them, or all")
+    parser.add_argument("--weights", default="checkpoints/metrics", metavar="FOLDER", help="the networks that these need")
+
+
+def metrics_beside_the_judge(args):
+    """The metrics that were asked for, and sentences on those that cannot be had. Any other metric joins in `styleblend.metrics`."""
+    if not args.metrics:
+        return [], []
+    from styleblend.metrics import load_metrics
+    return load_metrics(Path(args.weights), None if args.metrics == "all" else [name.strip() for name in args.metrics.split(",")])
 
 
 def run_eval(args) -> int:
@@ -43,8 +58,10 @@ def run_eval(args) -> int:
     from styleblend.scoring import score_run
     from styleblend.settings import read_settings
     settings, judge = read_settings(args.config), Judge.load()
+    others, missing = metrics_beside_the_judge(args)
     styles = [n.strip() for n in args.styles.split(",") if n.strip()] if args.styles else None
-    runs = [score_run(Path(folder), Path(args.data or settings.data), styles, judge, [], settings.pictures) for folder in (args.result, *args.against)]
+    runs = [score_run(Path(folder), Path(args.data or settings.data), styles, judge, others, settings.pictures) for folder in (args.result, *args.against)]
+    runs[0].notes[:0] = missing
     for note in dict.fromkeys(note for run in runs for note in run.notes):
         print(f"styleblend: {note}", file=sys.stderr)
     if not runs[0].names():
@@ -70,6 +87,10 @@ def run_tune(args) -> int:
     from styleblend.settings import read_settings
     from styleblend.tuning import Question, tune
     question = Question(check_name(args.style), args.prompts or "6", args.unseen, args.seeds, args.metric)
-    for sentence in tune(read_settings(args.config), question, args.trials, args.minutes, args.overwrite):
+    settings = read_settings(args.config)
+    others, missing = metrics_beside_the_judge(args)
+    for sentence in missing:
+        print(f"styleblend: {sentence}", file=sys.stderr)
+    for sentence in tune(settings, question, args.trials, args.minutes, args.overwrite, others):
         print(sentence)
     return 0

@@ -16,6 +16,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from PIL import Image
 from tqdm import tqdm
 
 from styleblend.base import Base, find_base, load_base
@@ -24,7 +25,7 @@ from styleblend.captions import style_pictures
 from styleblend.comparison import paired_difference
 from styleblend.errors import StyleBlendError
 from styleblend.files import claim, remove_unfinished, write_bytes
-from styleblend.judge import Judge, JudgeMetric, subject_of
+from styleblend.judge import Judge, JudgeMetric
 from styleblend.names import entry
 from styleblend.pictures import load_picture
 from styleblend.pipeline import StyleBlendPipeline, branches_of
@@ -89,7 +90,7 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
 class Sitting:
     """The same prompts and seeds, drawn and scored with one setting after another. Prompts are encoded once, and no setting is drawn twice."""
 
-    def __init__(self, pipeline: StyleBlendPipeline, settings: RunSettings, metrics: Sequence, mix: Dict[str, float], originals: Sequence[np.ndarray],
+    def __init__(self, pipeline: StyleBlendPipeline, settings: RunSettings, metrics: Sequence, mix: Dict[str, float], originals: Sequence[Image.Image],
                  prompts: Sequence[Prompt], seeds: Sequence[int]):
         self.pipeline, self.settings, self.metrics, self.mix, self.originals = pipeline, settings, metrics, mix, originals
         self.jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -106,15 +107,16 @@ class Sitting:
             for batch, text in zip(self.batches, self.texts):
                 each()
                 phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
-                pictures += list(self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text))
+                pictures += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
             values = self.mixed(pictures)
             self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
         return self.known[key]
 
-    def mixed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """(N,) weighted mean of the metrics that were asked for."""
-        texts, found = [p.text for p, _ in self.jobs], {}
+    def mixed(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it."""
+        texts, found, signs = [p.text for p, _ in self.jobs], {}, {}
         for metric in self.metrics:
+            signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
             found.update({name: value for name, value in metric.score(pictures, texts, self.originals).items() if np.ndim(value)})
         for name in self.mix:
             if name not in found:
@@ -122,7 +124,7 @@ class Sitting:
             if not np.isfinite(found[name]).all():
                 raise StyleBlendError(f"--metric {name}: {'; '.join(g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, texts))}: "
                                       "name other prompts or another metric")
-        return sum(weight * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
+        return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
 
 
 def proposal(trials: Sequence[dict]) -> dict:
@@ -195,25 +197,25 @@ def search(sitting: Sitting, blend_of: Callable[[dict], BlendSettings], trials: 
             bar.update()
 
 
-def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, base: Optional[Base] = None) -> List[str]:
-    """Search, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better; sentences on what came out."""
+def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, others: Sequence = ()) -> List[str]:
+    """Search with the judge and other metrics, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better; sentences on what came out."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
     mix, judge = parse_metric(question.metric), Judge.load()
     if min(count, question.seeds) < 1:
         raise StyleBlendError("--trials and --seeds begin at 1")
-    base = base or load_base(find_base(settings.base, settings.base_id))
+    base = load_base(find_base(settings.base, settings.base_id))
     pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
     own = style_settings(settings, pipeline.style).model_copy(update={"parts": pipeline.style.settings.parts})
     chosen, unseen = choose_prompts(base, judge, data, question)
-    originals = [np.asarray(load_picture(p.path, settings.pictures.max_pixels)) for p in style_pictures(data)] if data.is_dir() else []
+    originals = [load_picture(p.path, settings.pictures.max_pixels) for p in style_pictures(data)] if data.is_dir() else []
 
     def blend_of(trial: Optional[dict]) -> BlendSettings:
         return blend_for(settings.blend, with_trial(own, trial) if trial else own, f"style {question.style}")
 
     def sitting(prompts, first):
-        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style)], mix, originals, prompts, range(first, first + question.seeds))
+        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, prompts, range(first, first + question.seeds))
 
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
              "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "blend": blend_of(STARTS[0]).model_dump(), "presets": PRESETS}
