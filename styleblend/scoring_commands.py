@@ -22,7 +22,7 @@ def add_scoring_commands(commands, **kind) -> None:
     grid.add_argument("--x", required=True, metavar="AXIS=A,B", help="what changes to the right: preset, scale, c2f_ratio, f2c_ratio, seed, steps, guidance or prompt")
     grid.add_argument("--y", metavar="AXIS=A,B", help="what changes downwards")
     grid.add_argument("--z", metavar="AXIS=A,B", help="what changes from block to block")
-    grid.add_argument("--prompts", help='what is drawn: names ("Cat,Dog"), each in a block of its own; default: the first of prompt.json')
+    grid.add_argument("--prompts", help='what is drawn: names ("Cat,Dog") or how many of prompt.json; several are one more axis; default: the first of prompt.json')
     grid.add_argument("--limit", type=int, default=100, help="refuse a grid of more pictures")
     grid.add_argument("--output", default="grid.png", metavar="FILE.png", help="file to write")
     grid.set_defaults(run=run_grid)

@@ -1,0 +1,178 @@
+"""`styleblend tune`: a search that goes on where it was stopped, prompts that the result is not judged by, and a style.json that only changes for the better."""
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from styleblend.base import load_base
+from styleblend.cli import main
+from styleblend.errors import StyleBlendError
+from styleblend.judge import Judge, JudgeMetric
+from styleblend.pictures import is_whole
+from styleblend.pipeline import StyleBlendPipeline
+from styleblend.prompts import make_prompt
+from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
+from styleblend.style import save_part
+from styleblend.tuning import SPACE, STARTS, Question, Sitting, choose_prompts, parse_metric, proposal, tune
+
+ONE = Question("fxemoji", "1", 3, 1, "both")
+
+
+@pytest.fixture
+def trained(world, tmp_path, tiny_style):
+    """The world with a style whose name the judge knows, drawn as large as it reads."""
+    (tmp_path / "data" / "dots").rename(tmp_path / "data" / "fxemoji")
+    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
+                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
+        save_part(tmp_path / "adapters" / "fxemoji", "fxemoji", part, tensors, {})
+    data = yaml.safe_load(world.read_text())
+    data["sampling"].update(width=128, height=128, steps=2, batch=4)
+    world.write_text(yaml.safe_dump(data))
+    return world
+
+
+class Likeness:
+    """A measure that prefers pictures by their mean colour, of which the presets have different ones."""
+
+    def __init__(self, sign):
+        self.name, self.higher_is_better = "colour", {"colour": sign > 0}
+
+    def score(self, pictures, prompts, style_pictures):
+        return {"colour": np.array([np.asarray(p)[..., 0].mean() - np.asarray(p)[..., 2].mean() for p in pictures])}
+
+
+def history(tmp_path):
+    return json.loads((tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").read_text())
+
+
+def test_a_stopped_search_goes_on_as_an_unbroken_one(trained, tmp_path):
+    settings, folder = read_settings(trained), tmp_path / "adapters" / "fxemoji" / "tuning"
+    tune(settings, ONE, 4)
+    unbroken = history(tmp_path)["trials"]
+    tune(settings, ONE, 2, overwrite=True)
+    assert history(tmp_path)["trials"] == unbroken[:2]
+    lines = tune(settings, ONE, 4)
+    assert history(tmp_path)["trials"] == unbroken and len(unbroken) == 4
+    assert [t["settings"]["preset"] for t in unbroken[:2]] == list(PRESETS)
+    best = max(t["score"] for t in unbroken)
+    assert f"{best:.3f}" in lines[0] and is_whole(folder / "trail.png")
+
+
+def test_only_what_is_better_on_other_prompts_is_written(trained, tmp_path):
+    """Both signs of one measure: what is written is better on unseen prompts by the measure, and what is not better changes nothing."""
+    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(trained)
+    before = StyleSettings(seeds={"Cat": 5}, source="a book", blend={"cross_c2f_sites": [3, 4], "scale": 0.3})
+    written = []
+    for sign in (1, -1):
+        path.write_text(before.model_dump_json(exclude_defaults=True))
+        text = path.read_text()
+        lines = tune(settings, Question("fxemoji", "1", 6, 1, "colour"), 6, overwrite=True, others=[Likeness(sign)])
+        found = history(tmp_path)
+        written.append(path.read_text() != text)
+        if written[-1]:
+            assert found["comparison"]["difference"]["low"] > 0 and found["comparison"]["difference"]["pairs"] == 6
+            now = StyleSettings.model_validate_json(path.read_text())
+            best = max(found["trials"], key=lambda t: t["score"])["settings"]
+            assert (now.preset, now.blend["scale"], now.blend["c2f_ratio"]) == (best["preset"], best["scale"], best["c2f_ratio"])
+            assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
+            assert "Written to" in lines[-1]
+        else:
+            assert "nothing is written" in lines[-1] and ("comparison" not in found or found["comparison"]["difference"]["low"] <= 0)
+    assert any(written)
+
+
+def test_the_search_finds_an_optimum():
+    """Of a measure that is known: nearer than the presets, and than most of as many random tries."""
+    def value(s):
+        return -(s["scale"] - 0.8) ** 2 - (s["c2f_ratio"] - 0.2) ** 2 - (s["f2c_ratio"] - 0.9) ** 2 - 0.2 * (s["preset"] == "balanced")
+
+    trials = []
+    for _ in range(40):
+        settings = proposal(trials)
+        assert all(SPACE[name]._contains(SPACE[name].to_internal_repr(v)) for name, v in settings.items())
+        trials.append({"settings": settings, "score": value(settings)})
+    assert trials[0]["settings"] == STARTS[0] and proposal(trials) == proposal(trials)
+    rng = np.random.default_rng(0)
+    chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
+    assert max(t["score"] for t in trials) > np.median(chance)
+
+
+def test_prompts_are_none_of_the_style(trained, tmp_path, tiny_base):
+    judge, folder = Judge.load(), tmp_path / "data" / "fxemoji"
+    (folder / "prompt.json").write_text(json.dumps([s.capitalize() for s in judge.subjects[:400]]))
+    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 1000, 1, "both"))
+    names = [p.text for p in chosen + unseen]
+    assert len(names) == len(set(names)) and len(chosen) == 100
+    assert not {n.lower() for n in names} & ({s.lower() for s in judge.subjects[:400]} | {"red apple", "boat"})
+    assert {n.lower() for n in names} <= {s.lower() for s in judge.subjects}
+    named, rest = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "Zebra,My dog", 5, 1, "both"))
+    assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in rest]
+
+
+def test_nothing_is_drawn_twice(trained, tiny_base, tiny_style):
+    judge, drawn, settings = Judge.load(), [], read_settings(trained)
+    pipeline = StyleBlendPipeline(tiny_base, tiny_style)
+    try:
+        sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [make_prompt("Cat"), make_prompt("Dog")], [1, 2])
+        first = sitting.scores(BlendSettings(), lambda: drawn.append(1))
+        assert sitting.scores(BlendSettings(), lambda: drawn.append(2)) is first and set(drawn) == {1}
+        pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
+        assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
+    finally:
+        pipeline.set_style(None)
+
+
+def test_another_search_is_not_gone_on_with(trained, tmp_path):
+    settings = read_settings(trained)
+    tune(settings, ONE, 1)
+    before = history(tmp_path)["trials"]
+    with pytest.raises(StyleBlendError, match="another metric and prompts.*--overwrite"):
+        tune(settings, Question("fxemoji", "2", 3, 1, "style"), 1)
+    assert history(tmp_path)["trials"] == before
+    (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").write_text('{"question": {}')
+    with pytest.raises(StyleBlendError, match="tuning.json.*--overwrite"):
+        tune(settings, ONE, 1)
+
+
+def test_time(trained, tmp_path):
+    """A search without time says so; one that has trials goes on to the comparison."""
+    settings = read_settings(trained)
+    with pytest.raises(StyleBlendError, match="too short for one trial of 1 pictures"):
+        tune(settings, ONE, 5, minutes=0)
+    tune(settings, ONE, 1)
+    assert len(tune(settings, ONE, 5, minutes=0)) > 1 and len(history(tmp_path)["trials"]) == 1
+
+
+def test_metrics():
+    assert parse_metric("subject=2, style") == {"subject": 2, "style": 1}
+    with pytest.raises(StyleBlendError, match="not a number"):
+        parse_metric("style=much")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--metric", "beauty"], "no score 'beauty' of single pictures; there are both, subject"),
+    (["--prompts", "Quark"], "the judge does not know Quark"),
+    (["--unseen", "0"], "too few"),
+    (["--trials", "0"], "begin at 1"),
+    (["--prompts", "a/b"], "file name"),
+    (["--minutes", "soon"], "invalid float"),
+])
+def test_mistakes(trained, tmp_path, capsys, arguments, words):
+    try:
+        code = main(["tune", "fxemoji", "--config", str(trained), "--seeds", "1", *arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2 and words in capsys.readouterr().err
+    assert not list((tmp_path / "adapters" / "fxemoji").glob("**/*.json"))
+
+
+def test_a_style_that_the_judge_does_not_know(trained, tmp_path, capsys):
+    for folder in ("data", "adapters"):
+        (tmp_path / folder / "fxemoji").rename(tmp_path / folder / "mine")
+    for file in (tmp_path / "adapters" / "mine").glob("fxemoji*"):
+        file.rename(file.with_name(file.name.replace("fxemoji", "mine")))
+    assert main(["tune", "mine", "--config", str(trained), "--prompts", "1", "--seeds", "1", "--trials", "1"]) == 2
+    assert "the judge does not know the style mine" in capsys.readouterr().err
+    assert main(["tune", "mine", "--config", str(trained), "--prompts", "1", "--seeds", "1", "--trials", "1", "--unseen", "2", "--metric", "subject"]) == 0
