@@ -34,6 +34,7 @@ def add_scoring_commands(commands, **kind) -> None:
     tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
     tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
     tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
+    tune.add_argument("--choose-seeds", type=int, default=0, metavar="N", help="then draw each prompt of prompt.json with N seeds and keep the best; 0: no")
     add_metrics(tune)
     tune.add_argument("--overwrite", action="store_true", help="begin anew: forget the trials of an earlier run")
     tune.set_defaults(run=run_tune)
@@ -91,6 +92,6 @@ def run_tune(args) -> int:
     others, missing = metrics_beside_the_judge(args)
     for sentence in missing:
         print(f"styleblend: {sentence}", file=sys.stderr)
-    for sentence in tune(settings, question, args.trials, args.minutes, args.overwrite, others):
+    for sentence in tune(settings, question, args.trials, args.minutes, args.overwrite, others, args.choose_seeds):
         print(sentence)
     return 0

@@ -88,42 +88,46 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
 
 
 class Sitting:
-    """The same prompts and seeds, drawn and scored with one setting after another. Prompts are encoded once, and no setting is drawn twice."""
+    """The same prompts with the same seeds (`jobs`), drawn and scored with one setting after another. Prompts are encoded once, and no setting is drawn twice."""
 
     def __init__(self, pipeline: StyleBlendPipeline, settings: RunSettings, metrics: Sequence, mix: Dict[str, float], originals: Sequence[Image.Image],
-                 prompts: Sequence[Prompt], seeds: Sequence[int]):
-        self.pipeline, self.settings, self.metrics, self.mix, self.originals = pipeline, settings, metrics, mix, originals
-        self.jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
+                 jobs: Sequence[Tuple[Prompt, int]]):
+        self.pipeline, self.settings, self.metrics, self.mix, self.originals, self.jobs = pipeline, settings, metrics, mix, originals, list(jobs)
         size, branches = settings.sampling.batch, branches_of(pipeline.style)
         self.batches = [self.jobs[i:i + size] for i in range(0, len(self.jobs), size)]
         self.texts = [pipeline.encode_for([p.phrase(settings.plain_prompt) for p, _ in batch], settings.sampling, branches) for batch in self.batches]
         self.known: Dict[str, Dict[str, float]] = {}
 
     def scores(self, blend: BlendSettings, each: Callable = lambda: None) -> Dict[str, float]:
-        """Prompt -> mean score of its pictures. `each` is called before each batch."""
+        """Prompt -> mean score of its pictures. `each` is called before each batch. StyleBlendError when a picture has no score."""
         key = blend.model_dump_json()
         if key not in self.known:
-            pictures = []
-            for batch, text in zip(self.batches, self.texts):
-                each()
-                phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
-                pictures += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
-            values = self.mixed(pictures)
+            pictures = self.pictures(blend, each)
+            values = self.values(pictures)
+            if not np.isfinite(values).all():
+                gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.jobs])]
+                raise StyleBlendError(f"--metric {','.join(self.mix)} cannot be had: {'; '.join(gaps)}: name other prompts or another metric")
             self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
         return self.known[key]
 
-    def mixed(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it."""
-        texts, found, signs = [p.text for p, _ in self.jobs], {}, {}
+    def pictures(self, blend: BlendSettings, each: Callable) -> List[Image.Image]:
+        """All pictures, in the order of the jobs."""
+        found = []
+        for batch, text in zip(self.batches, self.texts):
+            each()
+            phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
+            found += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
+        return found
+
+    def values(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it. NaN: no score."""
+        found, signs = {}, {}
         for metric in self.metrics:
             signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
-            found.update({name: value for name, value in metric.score(pictures, texts, self.originals).items() if np.ndim(value)})
-        for name in self.mix:
-            if name not in found:
-                raise StyleBlendError(f"--metric: there is no score {name!r} of single pictures; there are {', '.join(found)}")
-            if not np.isfinite(found[name]).all():
-                raise StyleBlendError(f"--metric {name}: {'; '.join(g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, texts))}: "
-                                      "name other prompts or another metric")
+            found.update({name: value for name, value in metric.score(pictures, [p.text for p, _ in self.jobs], self.originals).items() if np.ndim(value)})
+        unknown = next((name for name in self.mix if name not in found), None)
+        if unknown:
+            raise StyleBlendError(f"--metric: there is no score {unknown!r} of single pictures; there are {', '.join(found)}")
         return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
 
 
@@ -197,8 +201,25 @@ def search(sitting: Sitting, blend_of: Callable[[dict], BlendSettings], trials: 
             bar.update()
 
 
-def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, others: Sequence = ()) -> List[str]:
-    """Search with the judge and other metrics, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better; sentences on what came out."""
+def best_seeds(sitting: Sitting, blend: BlendSettings) -> Tuple[Dict[str, int], float, float]:
+    """The seed of each prompt's best picture, and the mean scores of these and of each prompt's first seed. Prompts without a score are left out."""
+    with tqdm(total=len(sitting.batches), desc="seeds", unit="batch", dynamic_ncols=True, file=sys.stderr) as bar:
+        values = sitting.values(sitting.pictures(blend, bar.update))
+    best: Dict[str, Tuple[float, int]] = {}
+    first: Dict[str, float] = {}
+    for value, (prompt, seed) in zip(values, sitting.jobs):
+        if np.isfinite(value):
+            first.setdefault(prompt.name, value)
+            best[prompt.name] = max(best.get(prompt.name, (-np.inf, seed)), (value, seed), key=lambda pair: pair[0])
+    return {name: seed for name, (_, seed) in best.items()}, float(np.mean([v for v, _ in best.values()] or [np.nan])), float(np.mean([*first.values()] or [np.nan]))
+
+
+def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, others: Sequence = (),
+         seeds_each: int = 0) -> List[str]:
+    """Search with the judge and other metrics, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better.
+
+    `seeds_each`: then draw each prompt of prompt.json with so many seeds and write down the best of each. Returns sentences on what came out.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
@@ -211,14 +232,14 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     chosen, unseen = choose_prompts(base, judge, data, question)
     originals = [load_picture(p.path, settings.pictures.max_pixels) for p in style_pictures(data)] if data.is_dir() else []
 
-    def blend_of(trial: Optional[dict]) -> BlendSettings:
-        return blend_for(settings.blend, with_trial(own, trial) if trial else own, f"style {question.style}")
+    def blend_of(style: StyleSettings) -> BlendSettings:
+        return blend_for(settings.blend, style, f"style {question.style}")
 
-    def sitting(prompts, first):
-        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, prompts, range(first, first + question.seeds))
+    def sitting(jobs) -> Sitting:
+        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
 
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
-             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "blend": blend_of(STARTS[0]).model_dump(), "presets": PRESETS}
+             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "blend": blend_of(with_trial(own, STARTS[0])).model_dump(), "presets": PRESETS}
     with claim(folder, "tune"):
         remove_unfinished(folder, adapters)
         trials = [] if overwrite else read_trials(path, asked)
@@ -227,28 +248,34 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         def save():
             write_bytes(path, (json.dumps(saved, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
 
-        tuned = sitting(chosen, 1)
-        search(tuned, blend_of, trials, count, minutes, save)
+        tuned = sitting([(p, seed) for p in chosen for seed in range(1, 1 + question.seeds)])
+        search(tuned, lambda trial: blend_of(with_trial(own, trial)), trials, count, minutes, save)
         if not trials:
             raise StyleBlendError(f"--minutes {minutes:g} was too short for one trial of {len(tuned.jobs)} pictures: give more, or fewer --prompts or --seeds")
         best = max(trials, key=lambda t: t["score"])
-        present = float(np.mean(list(tuned.scores(blend_of(None)).values())))
+        present, better = float(np.mean(list(tuned.scores(blend_of(own)).values()))), with_trial(own, best["settings"])
         plot_trail(folder / "trail.png", trials, present, question.metric)
-        lines = [f"{len(trials)} trials of {len(chosen)} prompts with {question.seeds} seeds ({', '.join(p.name for p in chosen)}): {question.metric} {best['score']:.3f} with "
+        lines = [f"{len(trials)} trials of {len(chosen)} prompts ({', '.join(p.name for p in chosen)}), pictures of each: {question.seeds}. Best {question.metric} {best['score']:.3f} with "
                  + ", ".join(f"{key} {value}" for key, value in best["settings"].items()) + f"; {present:.3f} with the present settings. All are in {folder}"]
-        if blend_of(best["settings"]) == blend_of(None):
-            return lines + ["The present settings are the best that were found: nothing is written"]
-        test, then = sitting(unseen, UNSEEN_SEEDS), {}
-        bar = tqdm(total=2 * len(test.batches), desc="unseen prompts", unit="batch", dynamic_ncols=True, file=sys.stderr)
-        with bar:
-            for name, blend in (("best", blend_of(best["settings"])), ("present", blend_of(None))):
-                then[name] = test.scores(blend, bar.update)
-        difference = paired_difference(list(then["best"].values()), list(then["present"].values()))
-        saved["comparison"] = {"settings": best["settings"], "difference": vars(difference), **then}
-        save()
-        lines.append(f"On {len(unseen)} other prompts with other seeds: {np.mean(list(then['best'].values())):.3f}, present settings "
-                     f"{np.mean(list(then['present'].values())):.3f}; difference {difference} (mean, 95 % interval)")
-        if not difference.better:
-            return lines + ["That is not better beyond what chance explains: nothing is written"]
-        write_bytes(adapters / "style.json", (with_trial(own, best["settings"]).model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
-        return lines + [f"Written to {adapters / 'style.json'}: draw with --overwrite to see it"]
+        final = own
+        if blend_of(better) == blend_of(own):
+            lines.append("The present settings are the best that were found")
+        else:
+            test = sitting([(p, seed) for p in unseen for seed in range(UNSEEN_SEEDS, UNSEEN_SEEDS + question.seeds)])
+            with tqdm(total=2 * len(test.batches), desc="unseen prompts", unit="batch", dynamic_ncols=True, file=sys.stderr) as bar:
+                then, now = (list(test.scores(blend_of(s), bar.update).values()) for s in (better, own))
+            difference = paired_difference(then, now)
+            saved["comparison"] = {"settings": best["settings"], "prompts": [p.name for p in unseen], "best": then, "present": now, "difference": vars(difference)}
+            save()
+            lines.append(f"On {len(unseen)} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; difference {difference} (95 % interval): "
+                         + ("better" if difference.better else "not better beyond what chance explains"))
+            final = better if difference.better else own
+        if seeds_each > 1:
+            first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in style_prompts(data)}
+            seeds, chosen_mean, first_mean = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)]), blend_of(final))
+            final = final.model_copy(update={"seeds": {**own.seeds, **{p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}}})
+            lines.append(f"Best of {seeds_each} seeds for {len(seeds)} prompts: {chosen_mean:.3f}, first seeds {first_mean:.3f}. This is what they were chosen by, so no test")
+        if final == own:
+            return lines + ["Nothing is written"]
+        write_bytes(adapters / "style.json", (final.model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
+        return lines + [f"Written to {adapters / 'style.json'}; python test.py --overwrite draws with it"]

@@ -14,7 +14,7 @@ from styleblend.pictures import is_whole
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
-from styleblend.style import save_part
+from styleblend.style import load_style, save_part
 from styleblend.tuning import SPACE, STARTS, Question, Sitting, choose_prompts, parse_metric, proposal, tune
 
 ONE = Question("fxemoji", "1", 3, 1, "both")
@@ -79,7 +79,7 @@ def test_only_what_is_better_on_other_prompts_is_written(trained, tmp_path):
             assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
             assert "Written to" in lines[-1]
         else:
-            assert "nothing is written" in lines[-1] and ("comparison" not in found or found["comparison"]["difference"]["low"] <= 0)
+            assert lines[-1] == "Nothing is written" and ("comparison" not in found or found["comparison"]["difference"]["low"] <= 0)
     assert any(written)
 
 
@@ -115,13 +115,29 @@ def test_nothing_is_drawn_twice(trained, tiny_base, tiny_style):
     judge, drawn, settings = Judge.load(), [], read_settings(trained)
     pipeline = StyleBlendPipeline(tiny_base, tiny_style)
     try:
-        sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [make_prompt("Cat"), make_prompt("Dog")], [1, 2])
+        sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)])
         first = sitting.scores(BlendSettings(), lambda: drawn.append(1))
         assert sitting.scores(BlendSettings(), lambda: drawn.append(2)) is first and set(drawn) == {1}
         pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
         assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
     finally:
         pipeline.set_style(None)
+
+
+def test_seeds_are_chosen_for_the_prompts_of_the_style(trained, tmp_path):
+    """Each prompt's best picture of three; a prompt that the judge does not know keeps its seed."""
+    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(trained)
+    (tmp_path / "data" / "fxemoji" / "prompt.json").write_text('["Cat", "Owl", "Quark"]')
+    path.write_text('{"seeds": {"Quark": 3}}')
+    tune(settings, ONE, 1, seeds_each=3)
+    seeds = json.loads(path.read_text())["seeds"]
+    base = load_base(settings.base)
+    pipeline = StyleBlendPipeline(base, load_style(path.parent, "fxemoji", base))
+    for prompt, phrase in (("Cat", "A cat"), ("Owl", "An owl")):
+        pictures = pipeline.generate([phrase] * 3, [2024, 2025, 2026], settings.sampling, settings.blend)
+        both = JudgeMetric(Judge.load(), "fxemoji").score([Image.fromarray(p) for p in pictures], [prompt] * 3)["both"]
+        assert both[seeds.get(prompt, 2024) - 2024] >= 0.98 * both.max()
+    assert seeds["Quark"] == 3
 
 
 def test_another_search_is_not_gone_on_with(trained, tmp_path):
