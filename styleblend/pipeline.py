@@ -122,7 +122,9 @@ class StyleBlendPipeline:
             for n in range(latents.shape[0]):
                 picture = self.base.vae.decode(latents[n:n + 1] / self.base.vae.scale).numpy()[0]
                 if not np.isfinite(picture).all():
-                    raise StyleBlendError("the picture came out as NaN: the adapters do not fit this base, or the weights are broken")
+                    raise StyleBlendError("the picture came out as NaN or infinity: "
+                                          + ("the adapters do not fit this base, or the weights are broken" if self.base.dtype == "float32" else
+                                             f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"))
                 pictures.append(picture)
         pixels = np.clip(np.stack(pictures) / 2 + 0.5, 0, 1)
         return (pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
