@@ -90,6 +90,7 @@ class SamplingSettings(Settings):
     coarse_negative: str = ""
     fine_negative: str = "blur"
     batch: int = Field(1, ge=1, description="prompts drawn together")
+    vae_strip: int = Field(0, ge=0, multiple_of=2, description="pixel rows that the decoder works on at a time: less memory for the same picture; 0: all")
 
 
 class PictureSettings(Settings):
