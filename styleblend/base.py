@@ -15,6 +15,7 @@ from styleblend.errors import StyleBlendError, printable
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
+from styleblend.precision import vae_type
 from styleblend.tokens import Tokenizer
 from styleblend.weights import load, read_safetensors
 
@@ -89,6 +90,7 @@ class Base:
     vae: Optional[AutoencoderKL]
     text_encoder: Optional[CLIPTextModel]
     schedule: NoiseSchedule
+    dtype: str = "float32"  # of the UNet and the text encoder
 
     def tokenizer(self, placeholders: Sequence[str] = ()) -> Tokenizer:
         """A new tokenizer with these placeholder tokens."""
@@ -104,8 +106,8 @@ class Base:
         return hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()[:16]
 
 
-def load_base(folder: Path) -> Base:
-    """Load a diffusers folder. StyleBlendError names the first thing that is missing or does not fit, and what to do."""
+def load_base(folder: Path, dtype: str = "float32") -> Base:
+    """Load a diffusers folder, its networks as `dtype` (see `styleblend.precision`). StyleBlendError names the first thing that is missing or does not fit, and what to do."""
     folder = Path(folder)
     if not folder.is_dir():
         raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x (known copies: {', '.join(KNOWN_COPIES)})")
@@ -126,5 +128,5 @@ def load_base(folder: Path) -> Base:
     for part, network, rename in (("unet", UNet2DConditionModel, dict), ("vae", AutoencoderKL, vae_names), ("text_encoder", CLIPTextModel, text_names)):
         path = weight_file(folder / part, FILES[part])
         networks[part] = network(configs[part])
-        load(networks[part], rename(read_safetensors(path)), str(path))
-    return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]))
+        load(networks[part], rename(read_safetensors(path)), str(path), vae_type(dtype) if part == "vae" else dtype)
+    return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]), dtype)

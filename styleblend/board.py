@@ -99,7 +99,7 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
     todo = [j for j in mine if overwrite or not is_whole(j.path)]
     drawn = []
     if todo:
-        base = base or load_base(find_base(settings.base, settings.base_id))
+        base = base or load_base(find_base(settings.base, settings.base_id), settings.dtype)
         pipeline = StyleBlendPipeline(base)
         pipeline.tokenizer.refuse_reserved([j.prompt.text for j in todo])  # before the first one is drawn
         with tqdm(total=len(mine), initial=len(mine) - len(todo), desc="pictures", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
@@ -120,7 +120,7 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                     for job, phrase, seed, pixels in zip(part, phrases, seeds, pictures):
                         if job not in missing:
                             continue
-                        record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend)
+                        record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend, dtype=base.dtype)
                         save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
                         drawn.append(job.path)
                         bar.update()

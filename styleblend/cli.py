@@ -29,6 +29,16 @@ def add_max_pixels(parser) -> None:
     parser.add_argument("--max-pixels", type=int, help="style pictures with more are refused; default: the config's (pictures.max_pixels), else 64 million")
 
 
+def add_dtype(parser) -> None:
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: half of them takes half the "
+                        "memory; default: the config's (dtype), else float32")
+
+
+def with_dtype(settings, dtype: Optional[str]):
+    """The settings with this type of numbers, where one is given."""
+    return settings.model_copy(update={"dtype": dtype}) if dtype else settings
+
+
 def with_pictures(settings, **changes):
     """The settings with these of `pictures` where they are given."""
     from styleblend.settings import validated
@@ -46,6 +56,7 @@ def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="draw part I of N: for several GPUs or machines")
     parser.add_argument("--batch", type=int, help="prompts that are drawn together; default: the config's")
     add_max_pixels(parser)
+    add_dtype(parser)
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     parser.set_defaults(run=run_test)
     return parser
@@ -65,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--fit", choices=["crop", "pad"], help="style pictures of other proportions than the training size: crop to the middle, "
                        "or pad with white; default: the config's (pictures.fit), else crop")
     add_max_pixels(train)
+    add_dtype(train)
     train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
     train.add_argument("--share", action="store_true", help="leave styles that another process trains now to it: for several workers with one list of styles")
     train.set_defaults(run=run_train)
@@ -74,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", help='a phrase such as "A cat on a boat"')
     generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries")
     generate.add_argument("--seed", type=int, default=2024)
+    add_dtype(generate)
     generate.add_argument("--output", default="picture.png", help="file to write")
     generate.set_defaults(run=run_generate)
     inspect = commands.add_parser("inspect", help="say what an adapter file is: kind, rank, layers, tokens, width", formatter_class=kind)
@@ -138,7 +151,7 @@ def run_export(args) -> int:
 def run_test(args) -> int:
     from styleblend.board import draw_board
     from styleblend.settings import read_settings, validated
-    settings = with_pictures(read_settings(args.config), max_pixels=args.max_pixels)
+    settings = with_dtype(with_pictures(read_settings(args.config), max_pixels=args.max_pixels), args.dtype)
     if args.output:
         settings = settings.model_copy(update={"output": args.output})
     if args.batch is not None:
@@ -155,7 +168,7 @@ def run_train(args) -> int:
     from styleblend.names import check_name, entry
     from styleblend.pictures import check_picture
     from styleblend.settings import read_settings
-    settings = with_pictures(read_settings(args.config), fit=args.fit, max_pixels=args.max_pixels)
+    settings = with_dtype(with_pictures(read_settings(args.config), fit=args.fit, max_pixels=args.max_pixels), args.dtype)
     names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
@@ -199,7 +212,7 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
                 picture.unlink()
         print(f"{name}: learning the {part} style", file=sys.stderr)
         # a training frees networks when their work is done, so each begins with the base anew
-        function(StyleBlendPipeline(load_base(base)), name, settings)
+        function(StyleBlendPipeline(load_base(base, settings.dtype)), name, settings)
         print(f"{name}: {part} style is in {folder}", file=sys.stderr)
 
 
@@ -217,11 +230,11 @@ def run_generate(args) -> int:
     if record is None and not (args.style and args.prompt):
         raise StyleBlendError("generate needs --style and --prompt, or --from a picture that was drawn here")
     name = check_name(args.style or record.style)
-    base = load_base(find_base(settings.base, settings.base_id))
+    base = load_base(find_base(settings.base, settings.base_id), args.dtype or (record.dtype if record else settings.dtype))
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
     if record is None:
         blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
-        record = Record(args.prompt.rstrip("."), args.seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend)
+        record = Record(args.prompt.rstrip("."), args.seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, dtype=base.dtype)
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")

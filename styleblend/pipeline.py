@@ -9,7 +9,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from styleblend import lora
+from styleblend import lora, strips
 from styleblend.base import Base
 from styleblend.diffusion import seeded_noise
 from styleblend.errors import StyleBlendError
@@ -115,14 +115,17 @@ class StyleBlendPipeline:
             x = SAMPLERS[sampling.sampler](model, x, self.base.schedule, sampling.steps, callback=each_step, **extra)
         return x.reshape([len(branches), layout.samples] + list(x.shape[1:]))
 
-    def decode(self, latents) -> np.ndarray:
-        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time: the decoder is the widest part."""
+    def decode(self, latents, strip: int = 0) -> np.ndarray:
+        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time: the decoder is the widest part. `strip`: as `vae_strip` of the settings."""
         pictures = []
         with jt.no_grad():
             for n in range(latents.shape[0]):
-                picture = self.base.vae.decode(latents[n:n + 1] / self.base.vae.scale).numpy()[0]
+                latent = latents[n:n + 1] / self.base.vae.scale
+                picture = (strips.decode(self.base.vae, latent, strip) if strip else self.base.vae.decode(latent).numpy())[0]
                 if not np.isfinite(picture).all():
-                    raise StyleBlendError("the picture came out as NaN: the adapters do not fit this base, or the weights are broken")
+                    raise StyleBlendError("the picture came out as NaN or infinity: "
+                                          + ("the adapters do not fit this base, or the weights are broken" if self.base.dtype == "float32" else
+                                             f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"))
                 pictures.append(picture)
         pixels = np.clip(np.stack(pictures) / 2 + 0.5, 0, 1)
         return (pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
@@ -150,6 +153,6 @@ class StyleBlendPipeline:
 
         x = self.denoise(text, latents, layout, branches, sampling, blend, noise, callback)
         chosen = x if all_branches else x[len(branches) - 1:]
-        pictures = self.decode(chosen.reshape([-1] + list(x.shape[2:])))
+        pictures = self.decode(chosen.reshape([-1] + list(x.shape[2:])), sampling.vae_strip)
         jt.gc()
         return pictures.reshape((len(branches), len(prompts)) + pictures.shape[1:]) if all_branches else pictures

@@ -30,6 +30,7 @@ class Record:
     sampling: SamplingSettings
     blend: BlendSettings
     version: str = __version__
+    dtype: str = "float32"
 
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
@@ -63,7 +64,8 @@ def read_record(path: Path) -> Record:
     try:
         data = parse_json(text)
         sampling, blend = data.pop("sampling"), data.pop("blend")
-        kinds = {"prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
+        data.setdefault("dtype", "float32")  # older pictures do not say it
+        kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
         if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()):
             raise ValueError("its fields are others")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

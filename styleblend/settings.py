@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from styleblend.controls import SwapKV, SwapQ
 from styleblend.errors import StyleBlendError, printable
+from styleblend.precision import DType
 from styleblend.text_files import parse_json, read_text, refuse_deep
 
 
@@ -89,6 +90,7 @@ class SamplingSettings(Settings):
     coarse_negative: str = ""
     fine_negative: str = "blur"
     batch: int = Field(1, ge=1, description="prompts drawn together")
+    vae_strip: int = Field(0, ge=0, multiple_of=2, description="pixel rows that the decoder works on at a time: less memory for the same picture; 0: all")
 
 
 class PictureSettings(Settings):
@@ -156,6 +158,7 @@ class RunSettings(Settings):
     adapters: str = Field(description="folder with one folder of trained adapters a style")
     look_alikes: str = Field(description="folder in which the SDEdit pictures of coarse training are kept")
     output: str = "result"
+    dtype: DType = Field("float32", description="what frozen weights and activations are kept in: float32, float16 or bfloat16 (see styleblend/precision.py)")
     plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without an article")
     blend: BlendSettings = BlendSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -117,17 +117,29 @@ def finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
 
-def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
-    """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing.
+def types(network, dtype: str) -> Dict[str, str]:
+    """The type of each parameter in a network of `dtype`: vectors and the network's `float32_parts` stay float32."""
+    wide = tuple(f"{part}." for part in getattr(network, "float32_parts", ()))
+    return {name: "float32" if p.ndim < 2 or name.startswith(wide) else dtype for name, p in parameters(network).items()}
+
+
+def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32") -> None:
+    """Put arrays into a network, its matrices as `dtype`, strictly (see `check`), without NaN and infinity: all or nothing.
 
     Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
     """
-    from styleblend.runtime import jt  # here, so that reading a file starts no Jittor
+    from styleblend.precision import cast, rounded  # here, so that reading a file starts no Jittor
+    from styleblend.runtime import jt
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
         raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
-    for name, parameter in check(network, tensors, source).items():
-        parameter.assign(jt.array(np.ascontiguousarray(tensors.pop(name), np.float32)))
+    large = [name for name, array in tensors.items() if dtype == "float16" and np.abs(array).max(initial=0) > 65504]
+    if large:
+        raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: use --dtype bfloat16 or float32")
+    own, kinds = check(network, tensors, source), types(network, dtype)
+    for name, parameter in own.items():
+        parameter.assign(cast(jt.array(rounded(tensors.pop(name), kinds[name])), kinds[name]))
+        parameter.sync()  # else what it was cast from stays too
         parameter.stop_grad()  # a base is never trained: gradients reach only what was injected
 
 

@@ -1,6 +1,6 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own for float32. A GPU and other precisions have the plain ones so far, attention in chunks of queries.
+The CPU has its own, which compute in float32. A GPU has the plain ones so far, attention in chunks of queries.
 """
 from typing import Optional, Sequence
 
@@ -11,8 +11,8 @@ __all__ = ["attention", "geglu", "group_norm", "layer_norm"]
 
 
 def best(x, *frozen):
-    """The kernels for this device and precision. The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones."""
-    plain = jt.flags.use_cuda or x.dtype != "float32" or any(f is not None and not f.is_stop_grad() for f in frozen)
+    """The kernels for this device. The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones."""
+    plain = jt.flags.use_cuda or any(f is not None and not f.is_stop_grad() for f in frozen)
     return reference if plain else cpu
 
 

@@ -10,6 +10,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from styleblend.kernels.reference import joined, split, taken
+from styleblend.precision import cast, product_type
 from styleblend.runtime import jt
 
 LIMIT = 128 * 2 ** 20  # of float32 scores: two such arrays and their gradient are alive at a time
@@ -65,11 +66,12 @@ class Attention(jt.Function):
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False, limit: int = LIMIT):
     """As `kernels.reference.attention`. `limit`: bytes that the scores of a chunk may take."""
-    q, k, v = taken(q, k, v, q_rows, kv_rows)
+    kept = q.dtype
+    q, k, v = (cast(x, product_type(x.dtype)) for x in taken(q, k, v, q_rows, kv_rows))
     rows, queries, width = q.shape
     keys = k.shape[1]
     if bias is not None:
         bias = bias.float32().reshape(-1, 1, 1, keys).broadcast([rows, heads, 1, keys]).reshape(rows * heads, 1, keys)
     chunk = max(1, min(queries, limit // (4 * rows * heads * keys)))
     core = Attention((width // heads) ** -0.5 if scale is None else scale, causal, chunk)
-    return joined(core(split(q, heads), split(k, heads), split(v, heads), bias), heads)
+    return cast(joined(core(split(q, heads), split(k, heads), split(v, heads), bias), heads), kept)

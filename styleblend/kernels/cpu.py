@@ -1,4 +1,4 @@
-"""The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients."""
+"""The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients. They compute in float32, whatever they are given."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Optional, Sequence
 
 import numpy as np
 
+from styleblend.precision import cast
 from styleblend.runtime import jt
-
 
 
 def source(name: str) -> str:
@@ -56,13 +56,13 @@ class Attention(jt.Function):
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False):
-    """As `kernels.reference.attention`, for float32 on the CPU. The gradient of `bias` is not computed."""
+    """As `kernels.reference.attention`, on the CPU. The gradient of `bias` is not computed."""
     size = q.shape[2] // heads
     batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
     rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
     call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)
-    return call(q, k, v)
+    return cast(call(*(cast(x, "float32") for x in (q, k, v))), q.dtype)
 
 
 class Kernel(jt.Function):
@@ -94,22 +94,25 @@ GROUPS = """
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
     """As `kernels.reference.group_norm`; the gradients of `weight` and `bias` are not computed."""
     kind, pixels = "true" if silu else "false", int(np.prod(x.shape[2:]))
-    return Kernel(GROUPS + f"styleblend::group_norm_forward<{kind}>(g, in0_p, in1_p, in2_p, out0_p, out1_p);",
-                  GROUPS + f"styleblend::group_norm_backward<{kind}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
-                  [x.shape, (x.shape[0], groups, 2)], {"groups": groups, "pixels": pixels, "eps": eps})(x, weight, bias)
+    kernel = Kernel(GROUPS + f"styleblend::group_norm_forward<{kind}>(g, in0_p, in1_p, in2_p, out0_p, out1_p);",
+                    GROUPS + f"styleblend::group_norm_backward<{kind}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
+                    [x.shape, (x.shape[0], groups, 2)], {"groups": groups, "pixels": pixels, "eps": eps})
+    return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
 
 
 def layer_norm(x, weight, bias, eps: float):
     """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
     tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
-    return Kernel('styleblend::layer_norm_forward((int)data["tokens"], (int)data["size"], (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
-                  'styleblend::layer_norm_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, in3_p, in4_p, out0_p);',
-                  [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})(x, weight, bias)
+    kernel = Kernel('styleblend::layer_norm_forward((int)data["tokens"], (int)data["size"], (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
+                    'styleblend::layer_norm_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, in3_p, in4_p, out0_p);',
+                    [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})
+    return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
 
 
 def geglu(x):
     """As `kernels.reference.geglu`."""
     shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
-    return Kernel('styleblend::geglu_forward((int)data["tokens"], (int)data["size"], in0_p, out0_p);',
-                  'styleblend::geglu_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, out0_p);',
-                  [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})(x)
+    kernel = Kernel('styleblend::geglu_forward((int)data["tokens"], (int)data["size"], in0_p, out0_p);',
+                    'styleblend::geglu_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, out0_p);',
+                    [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
+    return cast(kernel(cast(x, "float32")), x.dtype)

@@ -1,10 +1,14 @@
-"""The kernels in plain Jittor operators: right on every device, and the reference that faster ones are tested against."""
+"""The kernels in plain Jittor operators: right on every device, and the reference that faster ones are tested against.
+
+Norms and the gated GELU compute in float32 and return the type of their input. Attention computes in the type that it is given.
+"""
 from __future__ import annotations
 
 from typing import Optional, Sequence
 
 import numpy as np
 
+from styleblend.precision import cast
 from styleblend.runtime import jt
 
 
@@ -58,22 +62,23 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
     then over those: one running fp32 sum over a whole 768 px group would be wrong by a part in a thousand.
     """
     rows, channels = x.shape[:2]
-    grouped = x.reshape(rows, groups, -1, x.shape[-1])
+    grouped = cast(x, "float32").reshape(rows, groups, -1, x.shape[-1])
     centred = grouped - grouped.mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
     scale = 1 / jt.sqrt((centred * centred).mean(dim=3, keepdims=True).mean(dim=2, keepdims=True) + eps)
     y = (centred * scale).reshape(rows, channels, -1)
     y = (y * weight.reshape(1, -1, 1) + bias.reshape(1, -1, 1)).reshape(x.shape)
-    return y * y.sigmoid() if silu else y
+    return cast(y * y.sigmoid() if silu else y, x.dtype)
 
 
 def layer_norm(x, weight, bias, eps: float):
     """Layer norm (Ba et al. 2016) over the last axis."""
-    centred = x - x.mean(dim=-1, keepdims=True)
+    wide = cast(x, "float32")
+    centred = wide - wide.mean(dim=-1, keepdims=True)
     scale = 1 / jt.sqrt((centred * centred).mean(dim=-1, keepdims=True) + eps)
-    return centred * scale * weight + bias
+    return cast(centred * scale * weight + bias, x.dtype)
 
 
 def geglu(x):
     """Gated GELU (Shazeer 2020) of (..., 2 n), values then gates -> (..., n). Exact: the error function, not its tanh approximation."""
-    value, gate = jt.chunk(x, 2, dim=-1)
-    return value * gate * (0.5 + 0.5 * (gate * 0.7071067811865476).erf())
+    value, gate = jt.chunk(cast(x, "float32"), 2, dim=-1)
+    return cast(value * gate * (0.5 + 0.5 * (gate * 0.7071067811865476).erf()), x.dtype)

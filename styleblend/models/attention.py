@@ -11,6 +11,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from styleblend.kernels import attention, geglu
 from styleblend.models.layers import LayerNorm, Linear
+from styleblend.precision import added
 from styleblend.runtime import jt
 
 
@@ -130,6 +131,6 @@ class BasicTransformerBlock(jt.nn.Module):
 
     def execute(self, x, text, context=None):
         y = self.norm1(x)
-        x = x + self.attn1(y, y, context)
-        x = x + self.attn2(self.norm2(x), text, context)
-        return x + self.ff(self.norm3(x))
+        x = added(x, self.attn1(y, y, context))
+        x = added(x, self.attn2(self.norm2(x), text, context))
+        return added(x, self.ff(self.norm3(x)))

@@ -6,6 +6,7 @@ import numpy as np
 from styleblend.config import ClipTextConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import LayerNorm, Linear, empty, gelu, quick_gelu
+from styleblend.precision import added, cast
 from styleblend.runtime import jt
 
 
@@ -33,7 +34,7 @@ class CLIPMLP(jt.nn.Module):
         self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def execute(self, x):
-        return self.fc2(self.activation(self.fc1(x)))
+        return self.fc2(self.activation(cast(self.fc1(x), "float32")))
 
 
 class CLIPEncoderLayer(jt.nn.Module):
@@ -46,8 +47,8 @@ class CLIPEncoderLayer(jt.nn.Module):
         self.mlp = CLIPMLP(config)
 
     def execute(self, x, lora_scale=None):
-        x = x + self.self_attn(self.layer_norm1(x), lora_scale)
-        return x + self.mlp(self.layer_norm2(x))
+        x = added(x, self.self_attn(self.layer_norm1(x), lora_scale))
+        return added(x, self.mlp(self.layer_norm2(x)))
 
 
 class CLIPTextEmbeddings(jt.nn.Module):
@@ -58,11 +59,12 @@ class CLIPTextEmbeddings(jt.nn.Module):
     def execute(self, ids: np.ndarray, placeholders=None):
         """ids (B, L) integers; ids from vocab_size on are rows of `placeholders` (K, width)."""
         vocabulary = self.token_embedding.weight.shape[0]
-        x = self.token_embedding.weight[jt.array(np.minimum(ids, vocabulary - 1).astype(np.int32))]
+        kept = self.token_embedding.weight.dtype
+        x = cast(self.token_embedding.weight[jt.array(np.minimum(ids, vocabulary - 1).astype(np.int32))], "float32")
         if placeholders is not None and (ids >= vocabulary).any():
             own = placeholders[jt.array(np.maximum(ids - vocabulary, 0).astype(np.int32))]
             x = jt.ternary(jt.array((ids >= vocabulary)[..., None]).broadcast(x.shape), own, x)
-        return x + self.position_embedding.weight[:ids.shape[1]]
+        return cast(x + self.position_embedding.weight[:ids.shape[1]], kept)
 
 
 class CLIPEncoder(jt.nn.Module):

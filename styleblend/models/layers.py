@@ -1,10 +1,13 @@
 """Linear, convolution and norms with the parameter names of PyTorch checkpoints.
 
+A layer with matrices computes as `styleblend.precision` says and returns the type of its matrix; norms and the rest return the type of their input.
+
 Parameters start as lazy constants: nothing is computed or allocated for them before the loader puts the real weights in.
 """
 from __future__ import annotations
 
 from styleblend.kernels import group_norm, layer_norm
+from styleblend.precision import cast, product_type
 from styleblend.runtime import jt
 
 
@@ -24,10 +27,13 @@ class Linear(jt.nn.Module):
 
     def execute(self, x, lora_scale=None):
         """`x` (..., in); `lora_scale` None (scale 1) or a Var (rows,) with one factor for each batch row."""
-        y = jt.nn.matmul_transpose(x, self.weight)
+        kept, within = self.weight.dtype, product_type(self.weight.dtype)
+        y = jt.nn.matmul_transpose(cast(x, within), cast(self.weight, within))
         if self.bias is not None:
             y = y + self.bias
-        return y if self.lora is None else y + self.lora(x, lora_scale)
+        if self.lora is not None:
+            y = y + self.lora(x, lora_scale)
+        return cast(y, kept)
 
 
 class Conv2d(jt.nn.Module):
@@ -39,7 +45,8 @@ class Conv2d(jt.nn.Module):
         self.bias = empty(out_channels)
 
     def execute(self, x):
-        return jt.nn.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        y = jt.nn.conv2d(cast(x, "float32"), cast(self.weight, "float32"), self.bias, self.stride, self.padding)
+        return cast(y, self.weight.dtype)
 
 
 class GroupNorm(jt.nn.Module):

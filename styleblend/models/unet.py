@@ -10,6 +10,7 @@ from styleblend.checkpointing import checkpoint
 from styleblend.config import UNetConfig
 from styleblend.models.attention import Attention, AttentionContext, BasicTransformerBlock, Site
 from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
+from styleblend.precision import added, cast
 from styleblend.runtime import jt
 
 
@@ -49,9 +50,9 @@ class ResnetBlock2D(jt.nn.Module):
     def compute(self, x, time):
         y = self.conv1(self.norm1(x, silu=True))
         if time is not None:
-            y = y + self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1)
+            y = added(y, self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1))
         y = self.conv2(self.norm2(y, silu=True))
-        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return added(y, x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Transformer2DModel(jt.nn.Module):
@@ -77,7 +78,7 @@ class Transformer2DModel(jt.nn.Module):
         for block in self.transformer_blocks:
             y = block(y, text, context)
         y = self.proj_out(y)
-        return x + y.permute(0, 2, 1).reshape(x.shape)
+        return added(x, y.permute(0, 2, 1).reshape(x.shape))
 
 
 class Downsample2D(jt.nn.Module):
@@ -164,6 +165,8 @@ class UpBlock(jt.nn.Module):
 class UNet2DConditionModel(jt.nn.Module):
     """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
 
+    float32_parts = ("conv_in", "conv_out", "time_embedding")  # in any precision: what reads and writes latents and times
+
     def __init__(self, config: UNetConfig = UNetConfig()):
         self.config = config
         channels, levels, time_size = config.block_out_channels, len(config.block_out_channels), config.block_out_channels[0] * 4
@@ -208,11 +211,11 @@ class UNet2DConditionModel(jt.nn.Module):
         return {m.site.name: m.keys_and_values(text, lora_scale) for m in self.modules() if isinstance(m, Attention) and m.site.kind == "cross"}
 
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
-        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w)."""
+        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32."""
         if not isinstance(timestep, jt.Var):
             timestep = jt.array(np.full(1, timestep, np.float32))  # the same for all rows: they share its embedding
         time = silu(self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0])))
-        x = self.conv_in(latents)
+        x = cast(self.conv_in(latents), self.mid_block.resnets[0].conv1.weight.dtype)
         skips = [x]
         for block in self.down_blocks:
             x = block(x, time, text, context, skips)

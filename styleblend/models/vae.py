@@ -7,6 +7,7 @@ from styleblend.config import VaeConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import Conv2d, GroupNorm, Linear
 from styleblend.models.unet import ResnetBlock2D, nearest
+from styleblend.precision import added
 from styleblend.runtime import jt
 
 EPS = 1e-6
@@ -39,7 +40,7 @@ class AttentionBlock(jt.nn.Module):
         rows, channels, height, width = x.shape
         y = self.group_norm(x).reshape(rows, channels, height * width).permute(0, 2, 1)
         y = self.to_out[0](attention(self.to_q(y), self.to_k(y), self.to_v(y), heads=1))
-        return x + y.permute(0, 2, 1).reshape(x.shape)
+        return added(x, y.permute(0, 2, 1).reshape(x.shape))
 
 
 class MidBlock(jt.nn.Module):
@@ -123,6 +124,8 @@ class Decoder(jt.nn.Module):
 
 class AutoencoderKL(jt.nn.Module):
     """Pictures (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8). The scaling factor is the caller's, see `scale`."""
+
+    float32_parts = ("quant_conv", "post_quant_conv", "encoder.conv_out", "decoder.conv_out")  # in any precision: bfloat16 would show in the picture
 
     def __init__(self, config: VaeConfig = VaeConfig()):
         self.config = config

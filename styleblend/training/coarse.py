@@ -39,7 +39,7 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
-    vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].numpy().reshape(-1)
+    vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].float32().numpy().reshape(-1)
     pipeline.placeholders = jt.array(np.stack([vector, vector]))
     lora.inject(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], COARSE))
@@ -53,7 +53,8 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
 
     identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
-    losses = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grid_writer(pipeline, settings, (COARSE,)))
+    losses = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity,
+                   grid_writer(pipeline, settings, (COARSE,)), base.dtype)
     loss_curve(folder / "training" / "coarse-loss.png", {"coarse": losses})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)

@@ -37,7 +37,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
     table = base.text_encoder.text_model.embeddings.token_embedding.weight
-    row = jt.array(table[token].numpy().reshape(1, -1))
+    row = jt.array(table[token].float32().numpy().reshape(1, -1))
     grids = grid_writer(pipeline, settings, (FINE,))
 
     def diffusion_loss(rng, stage, text_of):
@@ -57,7 +57,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
         grids(path)
 
     inversion = train("inversion", config, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
-                      folder / "training", identity, inversion_grid)
+                      folder / "training", identity, inversion_grid, base.dtype)
 
     pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
     with jt.no_grad():
@@ -66,7 +66,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     base.text_encoder = None  # every text of the second stage is encoded
     lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
     fine = train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
-                 folder / "training", identity, fine_grids)
+                 folder / "training", identity, fine_grids, base.dtype)
     loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: row.numpy()[0]}, metadata)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from styleblend.errors import Stopped, StyleBlendError
 from styleblend.files import write_bytes
+from styleblend.precision import loss_scale
 from styleblend.runtime import jt
 from styleblend.settings import TrainingSettings
 from styleblend.signals import handle
@@ -50,16 +51,17 @@ class StopRequest:
 
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
-          sample: Optional[Callable] = None) -> List[float]:
+          sample: Optional[Callable] = None, dtype: str = "float32") -> List[float]:
     """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps.
 
     The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
     that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
-    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid.
+    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid. `dtype` is that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
-    optimiser, losses = AdamW(parameters, settings), []
-    fingerprint = hashlib.sha256(json.dumps([settings.model_dump(), config.seed, identity], sort_keys=True).encode()).hexdigest()[:16]
+    optimiser, losses = AdamW(parameters, settings, loss_scale(dtype)), []
+    depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
+    fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
     state = checkpoints.restore()
     if state:

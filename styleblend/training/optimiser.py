@@ -1,19 +1,24 @@
 """AdamW with its whole state in plain sight, so that a resumed run continues bit for bit."""
 from __future__ import annotations
 
+import math
 from typing import Dict
 
 import numpy as np
 
+from styleblend.errors import StyleBlendError
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), over named parameters only."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), over named parameters only.
 
-    def __init__(self, parameters: Dict[str, "jt.Var"], settings: StageSettings):
-        self.parameters, self.settings, self.step = parameters, settings, 0
+    `scale`: the loss is multiplied by it and the gradients are divided (Micikevicius et al. 2018, section 3.2), see `precision.loss_scale`.
+    """
+
+    def __init__(self, parameters: Dict[str, "jt.Var"], settings: StageSettings, scale: float = 1.0):
+        self.parameters, self.settings, self.scale, self.step = parameters, settings, scale, 0
         self.first = {name: jt.zeros(p.shape, "float32").stop_grad() for name, p in parameters.items()}
         self.second = {name: jt.zeros(p.shape, "float32").stop_grad() for name, p in parameters.items()}
 
@@ -23,9 +28,13 @@ class AdamW:
         return s.lr * s.decay ** (self.step // s.decay_every) if s.decay_every else s.lr
 
     def update(self, loss) -> None:
-        """One step down the gradient of `loss`."""
+        """One step down the gradient of `loss`. StyleBlendError when a scaled gradient overflowed; nothing is changed then."""
         s, lr, names = self.settings, self.lr(), list(self.parameters)
-        gradients = jt.grad(loss, [self.parameters[n] for n in names])
+        gradients = jt.grad(loss if self.scale == 1 else loss * self.scale, [self.parameters[n] for n in names])
+        if self.scale != 1:
+            gradients = [gradient / self.scale for gradient in gradients]
+            if not math.isfinite(sum(gradient.abs().sum() for gradient in gradients).item()):
+                raise StyleBlendError("a gradient left float16's range: train with --dtype bfloat16 or float32, or lower the learning rate in the config")
         self.step += 1
         # step-dependent factors as data, not as constants of the compiled code
         numbers = jt.array(np.array([lr / (1 - s.beta1 ** self.step), 1 / (1 - s.beta2 ** self.step) ** 0.5, 1 - lr * s.weight_decay], np.float32))

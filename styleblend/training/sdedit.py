@@ -73,7 +73,7 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
                         if not missing:
                             continue
                         drawn = sdedit(pipeline, latents, prompt, strength, settings, np.stack([noise[i] for i in part]))
-                        for i, pixels in zip(part, pipeline.decode(drawn)):
+                        for i, pixels in zip(part, pipeline.decode(drawn, sampling.vae_strip)):
                             if i in missing:
                                 save_png(files[i], Image.fromarray(pixels))
                                 bar.update()
