@@ -193,6 +193,7 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
     from styleblend.style import PARTS, part_file
     from styleblend.training.coarse import train_coarse
     from styleblend.training.fine import train_fine
+    from styleblend.training.sdedit import DRAWN_WITH
     function, product, stages = {"coarse": (train_coarse, "text_lora", ["coarse"]), "fine": (train_fine, "unet_lora", ["inversion", "lora"])}[part]
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
     with contextlib.ExitStack() as claims:
@@ -208,8 +209,8 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
                 shutil.rmtree(folder / "training" / stage, ignore_errors=True)
             # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was
             (folder / f"{name}_{PARTS[product][0]}.safetensors").unlink(missing_ok=True)
-            for picture in look_alikes.glob("*.png") if part == "coarse" else []:
-                picture.unlink()
+            for file in [look_alikes / DRAWN_WITH, *look_alikes.glob("*.png")] if part == "coarse" else []:
+                file.unlink(missing_ok=True)
         print(f"{name}: learning the {part} style", file=sys.stderr)
         # a training frees networks when their work is done, so each begins with the base anew
         function(StyleBlendPipeline(load_base(base, settings.dtype)), name, settings)

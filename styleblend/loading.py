@@ -66,7 +66,8 @@ def gather(files: Sequence[Path]) -> Dict[str, Found]:
 def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, overwrite: bool = False) -> List[str]:
     """Write the parts (from `gather`) as the style `name` into the folder `output`; sentences on what is there and what is not.
 
-    Everything is checked against the base before the first file is written, and the files come into their place together.
+    Everything is checked against the base before the first file is written. A new style comes into its place as a whole, by one
+    renaming of its folder; in a style that is there the parts are replaced one by one, each whole.
     """
     folder = Path(output) / name
     there = [part for part in PARTS if part_file(folder, name, part)]
@@ -82,13 +83,17 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
+            written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
+            written.mkdir()
             for part, own in found.items():
-                save_part(Path(temporary), name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
+                save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
             if settings != StyleSettings() or (folder / "style.json").is_file():
-                write_bytes(Path(temporary) / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
-            folder.mkdir(exist_ok=True)
-            for file in sorted(os.listdir(temporary)):
-                os.replace(Path(temporary) / file, folder / file)
+                write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
+            if not folder.is_dir() or not os.listdir(folder):
+                os.replace(written, folder)
+            else:
+                for file in sorted(os.listdir(written)):
+                    os.replace(written / file, folder / file)
     except OSError as error:
         raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): free space or choose another --output") from None
     return report(name, found, arrays, whole)

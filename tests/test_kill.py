@@ -99,7 +99,24 @@ def test_killed_and_started_again(world, tmp_path):
     run_trials(world, tmp_path, 2, seed=1)
 
 
+@pytest.fixture
+def mini_world(world, tmp_path):
+    """The tiny world's config on the mini base, with two pictures of a shipped style."""
+    settings = yaml.safe_load(world.read_text())
+    settings["base"] = str(ROOT / "checkpoints" / "mini" / "base")
+    settings["sampling"].update(width=128, height=128, steps=5)
+    settings["training"].update(initial_fine="flat")
+    images = tmp_path / "data" / "dots" / "images"
+    shutil.rmtree(images)
+    images.mkdir()
+    for name in ("snake", "bouquet"):
+        shutil.copy(ROOT / "data" / "mini" / "fxemoji" / "images" / f"{name}.png", images)
+    world.write_text(yaml.safe_dump(settings))
+    return world
+
+
 @pytest.mark.full
-def test_killed_at_many_moments_and_started_again(world, tmp_path):
-    """STYLEBLEND_KILL_TRIALS of them, by default 40: some ten minutes on two cores."""
-    run_trials(world, tmp_path, TRIALS, seed=2)
+@pytest.mark.parametrize("base", ["world", "mini_world"])
+def test_killed_at_many_moments_and_started_again(base, request, tmp_path):
+    """STYLEBLEND_KILL_TRIALS of them on each base, by default 40: some ten minutes on the tiny one, half an hour on the mini one."""
+    run_trials(request.getfixturevalue(base), tmp_path, TRIALS, seed=2)

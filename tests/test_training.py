@@ -157,3 +157,20 @@ def test_learning_is_real():
     after = held_loss()
     print(f"loss on held-out pictures {before:.4f} -> {after:.4f}")
     assert after < 0.97 * before
+
+
+def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):
+    """They lie beside the adapters for long: a config that has changed since must not train on them without a word."""
+    assert main(["train", "coarse", "--config", str(world)]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
+    settings = yaml.safe_load(world.read_text())
+    settings["adapters"] = str(tmp_path / "others")
+    settings["training"]["look_alikes"]["strengths"] = [0.5]
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(settings))
+    assert main(["train", "coarse", "--config", str(other)]) == 2
+    said = capsys.readouterr().err
+    assert "strengths" in said and "--overwrite" in said
+    assert main(["train", "coarse", "--config", str(other), "--overwrite"]) == 0
+    after = {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
+    assert sorted(after) == sorted(before) and after != before

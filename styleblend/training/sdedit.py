@@ -1,14 +1,18 @@
 """Look-alikes by SDEdit (Meng et al. 2022): the subject and layout of a style picture, drawn by the base without the style."""
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from styleblend.captions import StylePicture
+from styleblend.errors import StyleBlendError
+from styleblend.files import write_bytes
 from styleblend.models.attention import AttentionContext, RowLayout
 from styleblend.names import composed
 from styleblend.pictures import is_whole, load_picture, save_png, to_array
@@ -16,7 +20,10 @@ from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.samplers import ddim, leading_timesteps
 from styleblend.settings import LookAlikeSettings, PictureSettings, SamplingSettings
+from styleblend.text_files import read_json
 from styleblend.training.loop import step_rng
+
+DRAWN_WITH = "drawn_with.json"  # beside the look-alikes
 
 
 def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
@@ -43,6 +50,22 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
         return ddim(model, x, base.schedule, settings.steps, start=start, callback=lambda step, steps, x0, x: x.sync())
 
 
+def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
+    """Refuse look-alikes in `folder` of another base, other settings or other pictures; note what the new ones are drawn with.
+
+    Pictures without a note, such as one's own, are taken as they are.
+    """
+    path = Path(folder) / DRAWN_WITH
+    if path.is_file():
+        before = read_json(path, "delete that folder, or train with --overwrite")
+        before = before if isinstance(before, dict) else {}
+        changed = [key for key in sorted({*before, *drawn_with}) if before.get(key) != drawn_with.get(key)]
+        if changed:
+            raise StyleBlendError(f"the look-alikes in {folder} were drawn with other settings ({', '.join(changed)}): delete that folder, or train with --overwrite")
+    else:
+        write_bytes(path, (json.dumps(drawn_with, indent=1) + "\n").encode())
+
+
 def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
                      sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
@@ -50,6 +73,10 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
     Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an unbroken run,
     since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
+    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip"})  # these say which pictures there are, not what is in them
+    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
+                                   **{key: str(value) for key, value in kept.items()},
+                                   **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}})
     found = []
     total = len(pictures) * settings.candidates
     with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
