@@ -17,6 +17,7 @@ from styleblend.judge import Judge
 from styleblend.scoring import Run
 
 FEW = "Paired over the same prompts, by bootstrap; with fewer than ten pairs the interval is too narrow to lean on."
+AT_ONCE = 5  # scores in a table on the terminal
 
 
 def shown(value: float) -> str:
@@ -26,8 +27,8 @@ def shown(value: float) -> str:
 
 def said_by(judge: Judge) -> str:
     """Which judge spoke, and how often it is right."""
-    return (f"mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. Of real pictures that it never saw it "
-            f"finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, the style in {judge.heldout['style']:.0%}")
+    return (f"mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. "
+            f"Of real pictures that it never saw it finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, the style in {judge.heldout['style']:.0%}")
 
 
 def difference(first: Run, second: Run, name: str, style: Optional[str] = None) -> Difference:
@@ -52,36 +53,41 @@ def labels(runs: Sequence[Run]) -> List[str]:
     return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
 
 
-def print_tables(runs: Sequence[Run], judge: Judge, console: Optional[Console] = None) -> None:
-    """Means of every style and run (an arrow down: less is better); then the differences, for single styles those of the first score only."""
-    console, names, short = console or Console(), runs[0].names(), labels(runs)
-    table = Table("style", *(["folder"] if len(runs) > 1 else []), "n", title="means", caption=said_by(judge), caption_justify="left")
-    for name in names:
-        table.add_column(name if runs[0].higher_is_better[name] else name + " ↓", justify="right", overflow="fold")
-    for style in [*runs[0].pictures, None]:
-        for run, label in zip(runs, short):
-            count = sum(len(pictures) for own, pictures in run.pictures.items() if style in (None, own))
-            table.add_row(style or "all", *([label] if len(runs) > 1 else []), str(count), *(shown(run.mean(name, style)) for name in names))
-    console.print(table)
+def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Judge) -> None:
+    """Means of every style and run (an arrow down: less is better); then the `differences`, for single styles those of the first score only."""
+    console, names, short = Console(), runs[0].names(), labels(runs)
+    for begin in range(0, len(names), AT_ONCE):
+        some = names[begin:begin + AT_ONCE]
+        table = Table(title="means", caption=said_by(judge) if begin + AT_ONCE >= len(names) else None, caption_justify="left")
+        for title in ["style", *(["folder"] if len(runs) > 1 else []), "n"]:
+            table.add_column(title, overflow="fold")
+        for name in some:
+            table.add_column(name if runs[0].higher_is_better[name] else name + " ↓", justify="right", overflow="fold", min_width=6)
+        for style in [*runs[0].pictures, None]:
+            for run, label in zip(runs, short):
+                count = sum(len(pictures) for own, pictures in run.pictures.items() if style in (None, own))
+                table.add_row(style or "all", *([label] if len(runs) > 1 else []), str(count), *(shown(run.mean(name, style)) for name in some))
+        console.print(table)
     for run, label in zip(runs, short):
         for style, scores in run.of_style.items():
             console.print(f"{label} {style}: " + ", ".join(f"{name} {shown(value)}" for name, value in scores.items()))
     if len(runs) > 1:
-        table = Table("style", "other", "score", "difference", "95 % interval", "pairs", title=f"{short[0]} minus the other", caption=FEW, caption_justify="left")
-        for d in differences(runs):
+        table = Table("style", "other", "score", "mean", "95 % interval", "pairs", title=f"{short[0]} minus the other", caption=FEW, caption_justify="left")
+        for d in compared:
             if d["pairs"] and (d["style"] == "all" or d["name"] == names[0]):
                 table.add_row(d["style"], d["other"], d["name"], f"{d['mean']:+.3f}", f"{d['low']:+.3f} to {d['high']:+.3f}", str(d["pairs"]))
         console.print(table)
 
 
-def write_report(runs: Sequence[Run], judge: Judge, output: Path) -> None:
+def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Judge, output: Path) -> None:
     """`scores.json` and `report.html` in the folder `output`."""
-    names, compared = runs[0].names(), differences(runs)
-    data = {"version": __version__, "judge": {"hash": judge.hash, "recipe": judge.recipe, "heldout": {k: judge.heldout[k] for k in ("subject_top1", "subject_top5", "style")}},
+    names, heldout = runs[0].names(), {name: judge.heldout[name] for name in ("subject_top1", "subject_top5", "style")}
+    data = {"version": __version__, "judge": {"hash": judge.hash, "recipe": judge.recipe, "heldout": heldout},
             "runs": [as_data(run) for run in runs], "differences": compared}
     write_bytes(Path(output) / "scores.json", (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("report.html").render(
-        runs=runs, labels=labels(runs), few=FEW, names=names, lower=[name for name in names if not runs[0].higher_is_better[name]], said_by=said_by(judge), styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures],
+        runs=runs, labels=labels(runs), names=names, lower=[name for name in names if not runs[0].higher_is_better[name]],
+        styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures], said_by=said_by(judge), few=FEW,
         differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, version=__version__)
     write_bytes(Path(output) / "report.html", page.encode("utf-8"))
 

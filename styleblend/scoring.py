@@ -107,7 +107,8 @@ def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metric
         prompts.append(composed(path.stem))
     missing = [prompt for prompt in texts if prompt not in {composed(path.stem) for path in files}]
     if missing:
-        run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''})")
+        some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({some})")
     if not images:
         return
     phrases = [texts.get(prompt, prompt) for prompt in prompts]

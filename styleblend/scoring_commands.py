@@ -55,7 +55,7 @@ def metrics_beside_the_judge(args):
 
 def run_eval(args) -> int:
     from styleblend.judge import Judge
-    from styleblend.report import print_tables, write_report
+    from styleblend.report import differences, print_tables, write_report
     from styleblend.scoring import score_run
     from styleblend.settings import read_settings
     settings, judge = read_settings(args.config), Judge.load()
@@ -67,8 +67,9 @@ def run_eval(args) -> int:
         print(f"styleblend: {note}", file=sys.stderr)
     if not runs[0].names():
         raise StyleBlendError(f"nothing in {args.result} could be scored: it should hold <style>/<Prompt>.png of the styles in {args.data or settings.data}")
-    print_tables(runs, judge)
-    write_report(runs, judge, Path(args.output))
+    compared = differences(runs)
+    print_tables(runs, compared, judge)
+    write_report(runs, compared, judge, Path(args.output))
     print(f"the pictures with their scores are in {Path(args.output) / 'report.html'}")
     return 0
 

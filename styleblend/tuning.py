@@ -6,23 +6,23 @@ had not been, since what is tried next depends on the trials before and on nothi
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Literal, Optional, Sequence, Tuple
 
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
+from pydantic import Field
 from tqdm import tqdm
 
 from styleblend.base import Base, find_base, load_base
 from styleblend.board import style_settings
 from styleblend.captions import style_pictures
-from styleblend.comparison import paired_difference
+from styleblend.comparison import Difference, paired_difference
 from styleblend.errors import StyleBlendError
 from styleblend.files import claim, remove_unfinished, write_bytes
 from styleblend.judge import Judge, JudgeMetric
@@ -31,12 +31,39 @@ from styleblend.pictures import load_picture
 from styleblend.pipeline import StyleBlendPipeline, branches_of
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import style_hash
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, StyleSettings, blend_for
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, Settings, StyleSettings, blend_for, validated
 from styleblend.style import load_style
 from styleblend.text_files import read_json
 
-SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), **{name: FloatDistribution(0, 1, step=0.05) for name in ("scale", "c2f_ratio", "f2c_ratio")}}
-STARTS = [{"preset": name, **{key: preset[key] for key in SPACE if key != "preset"}} for name, preset in PRESETS.items()]  # tried first
+
+
+class Tried(Settings):
+    """What a trial changes."""
+
+    preset: Literal["balanced", "strong_layout"]
+    scale: float = Field(ge=0, le=1)
+    c2f_ratio: float = Field(ge=0, le=1)
+    f2c_ratio: float = Field(ge=0, le=1)
+
+
+class Trial(Settings):
+    """What came out: the mean over the prompts, and each prompt's score."""
+
+    settings: Tried
+    score: float
+    prompts: Dict[str, float]
+
+
+class History(Settings):
+    """`tuning.json`."""
+
+    question: dict
+    trials: List[Trial]
+    comparison: Optional[dict] = None
+
+
+SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), **{name: FloatDistribution(0, 1, step=0.05) for name in Tried.model_fields if name != "preset"}}
+STARTS = [Tried(preset=name, **{key: preset[key] for key in SPACE if key != "preset"}) for name, preset in PRESETS.items()]  # tried first
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 
@@ -98,11 +125,11 @@ class Sitting:
         self.texts = [pipeline.encode_for([p.phrase(settings.plain_prompt) for p, _ in batch], settings.sampling, branches) for batch in self.batches]
         self.known: Dict[str, Dict[str, float]] = {}
 
-    def scores(self, blend: BlendSettings, each: Callable = lambda: None) -> Dict[str, float]:
-        """Prompt -> mean score of its pictures. `each` is called before each batch. StyleBlendError when a picture has no score."""
+    def scores(self, blend: BlendSettings, title: str, each: Callable = lambda: None) -> Dict[str, float]:
+        """Prompt -> mean score of its pictures. `title` is that of the progress bar, `each` is called before each batch. StyleBlendError when a picture has no score."""
         key = blend.model_dump_json()
         if key not in self.known:
-            pictures = self.pictures(blend, each)
+            pictures = self.pictures(blend, title, each)
             values = self.values(pictures)
             if not np.isfinite(values).all():
                 gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.jobs])]
@@ -110,10 +137,10 @@ class Sitting:
             self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
         return self.known[key]
 
-    def pictures(self, blend: BlendSettings, each: Callable) -> List[Image.Image]:
+    def pictures(self, blend: BlendSettings, title: str, each: Callable = lambda: None) -> List[Image.Image]:
         """All pictures, in the order of the jobs."""
         found = []
-        for batch, text in zip(self.batches, self.texts):
+        for batch, text in tqdm(list(zip(self.batches, self.texts)), desc=title, unit="batch", leave=False, dynamic_ncols=True, file=sys.stderr):
             each()
             phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
             found += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
@@ -131,55 +158,51 @@ class Sitting:
         return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
 
 
-def proposal(trials: Sequence[dict]) -> dict:
+def proposal(trials: Sequence[Trial]) -> Tried:
     """What to try next: the presets first, then what Optuna's TPE proposes. A function of the trials so far."""
     if len(trials) < len(STARTS):
         return STARTS[len(trials)]
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials)))
-    study.add_trials([optuna.trial.create_trial(params=t["settings"], distributions=SPACE, value=t["score"]) for t in trials])
-    return {key: value if isinstance(value, str) else round(value, 2) for key, value in study.ask(SPACE).params.items()}
+    study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(), distributions=SPACE, value=t.score) for t in trials])
+    return Tried(**{key: value if isinstance(value, str) else round(value, 2) for key, value in study.ask(SPACE).params.items()})
 
 
-def with_trial(own: StyleSettings, trial: dict) -> StyleSettings:
+def with_trial(own: StyleSettings, tried: Tried) -> StyleSettings:
     """The style's settings with those of a trial in place of its own; all else, such as sites of its own and seeds, stays."""
-    return own.model_copy(update={"preset": trial["preset"], "blend": {**own.blend, **{key: value for key, value in trial.items() if key != "preset"}}})
+    return own.model_copy(update={"preset": tried.preset, "blend": {**own.blend, **tried.model_dump(exclude={"preset"})}})
 
 
-def read_trials(path: Path, question: dict) -> List[dict]:
+def read_trials(path: Path, question: dict) -> List[Trial]:
     """The trials of an earlier run that asked the same. StyleBlendError when it asked something else."""
     if not path.is_file():
         return []
     hint = "--overwrite begins anew"
-    data = read_json(path, hint)
-    if not isinstance(data, dict) or not isinstance(data.get("question"), dict) or not isinstance(data.get("trials"), list):
-        raise StyleBlendError(f"{path} is damaged: {hint}")
-    other = [key for key in question if data["question"].get(key) != question[key]]
+    history = validated(History, read_json(path, hint), f"{path} ({hint})")
+    other = [key for key in question if history.question.get(key) != question[key]]
     if other:
         raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the options of that one to go on, or {hint}")
-    for t in data["trials"]:
-        if not isinstance(t, dict) or set(t) != {"settings", "score", "prompts"} or set(t["settings"]) != set(SPACE):
-            raise StyleBlendError(f"{path} is damaged: {hint}")
-    return data["trials"]
+    return history.trials
 
 
-def plot_trail(path: Path, trials: Sequence[dict], present: float, metric: str) -> None:
+def plot_trail(path: Path, trials: Sequence[Trial], present: float, metric: str) -> None:
     """Each trial's score, the best so far, and what the style's present settings have."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(8, 4), layout="constrained")
-    axis, scores = figure.subplots(), [t["score"] for t in trials]
+    axis, scores = figure.subplots(), [t.score for t in trials]
     for preset in PRESETS:
-        rows = [i for i, t in enumerate(trials) if t["settings"]["preset"] == preset]
+        rows = [i for i, t in enumerate(trials) if t.settings.preset == preset]
         axis.plot([i + 1 for i in rows], [scores[i] for i in rows], "o", markersize=4, label=preset)
     axis.step(range(1, len(scores) + 1), np.maximum.accumulate(scores), where="post", color="0.3", label="best so far")
     axis.axhline(present, color="0.6", linestyle="--", label="present settings")
     axis.set(xlabel="trial", ylabel=metric)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     write_bytes(path, buffer.getvalue())
 
 
-def search(sitting: Sitting, blend_of: Callable[[dict], BlendSettings], trials: List[dict], count: int, minutes: Optional[float], save: Callable) -> None:
+def search(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials: List[Trial], count: int, minutes: Optional[float], save: Callable) -> None:
     """Add trials to the list until there are `count` or the time is over; `save` is called after each."""
     end = time.monotonic() + 60 * minutes if minutes is not None else np.inf
 
@@ -187,31 +210,39 @@ def search(sitting: Sitting, blend_of: Callable[[dict], BlendSettings], trials: 
         if time.monotonic() > end:
             raise OutOfTime
 
-    sitting.known.update((blend_of(t["settings"]).model_dump_json(), t["prompts"]) for t in trials)
+    sitting.known.update((blend_of(t.settings).model_dump_json(), t.prompts) for t in trials)
     with tqdm(total=max(count, len(trials)), initial=len(trials), desc="trials", unit="trial", dynamic_ncols=True, file=sys.stderr) as bar:
         while len(trials) < count:
-            settings = proposal(trials)
+            tried = proposal(trials)
             try:
-                prompts = sitting.scores(blend_of(settings), each)
+                prompts = sitting.scores(blend_of(tried), "pictures", each)
             except OutOfTime:
                 break
-            trials.append({"settings": settings, "score": float(np.mean(list(prompts.values()))), "prompts": prompts})
+            trials.append(Trial(settings=tried, score=float(np.mean(list(prompts.values()))), prompts=prompts))
             save()
-            bar.set_postfix_str(f"best {max(t['score'] for t in trials):.3f}", refresh=False)
+            bar.set_postfix_str(f"best {max(t.score for t in trials):.3f}", refresh=False)
             bar.update()
+
+
+def compare(test: Sitting, best: BlendSettings, present: BlendSettings) -> Tuple[Difference, str]:
+    """The best settings against the present ones, prompt by prompt, and a sentence on it."""
+    then, now = (list(test.scores(blend, title).values()) for blend, title in ((best, "unseen prompts, best"), (present, "unseen prompts, present")))
+    difference = paired_difference(then, now)
+    return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; difference {difference} (95 % interval): "
+                        + ("better" if difference.better else "not better beyond what chance explains"))
 
 
 def best_seeds(sitting: Sitting, blend: BlendSettings) -> Tuple[Dict[str, int], float, float]:
     """The seed of each prompt's best picture, and the mean scores of these and of each prompt's first seed. Prompts without a score are left out."""
-    with tqdm(total=len(sitting.batches), desc="seeds", unit="batch", dynamic_ncols=True, file=sys.stderr) as bar:
-        values = sitting.values(sitting.pictures(blend, bar.update))
+    values = sitting.values(sitting.pictures(blend, "seeds"))
     best: Dict[str, Tuple[float, int]] = {}
     first: Dict[str, float] = {}
     for value, (prompt, seed) in zip(values, sitting.jobs):
         if np.isfinite(value):
             first.setdefault(prompt.name, value)
             best[prompt.name] = max(best.get(prompt.name, (-np.inf, seed)), (value, seed), key=lambda pair: pair[0])
-    return {name: seed for name, (_, seed) in best.items()}, float(np.mean([v for v, _ in best.values()] or [np.nan])), float(np.mean([*first.values()] or [np.nan]))
+    after, before = ([value for value, _ in best.values()], list(first.values())) if best else ([np.nan], [np.nan])
+    return {name: seed for name, (_, seed) in best.items()}, float(np.mean(after)), float(np.mean(before))
 
 
 def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, others: Sequence = (),
@@ -239,42 +270,38 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
 
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
-             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "blend": blend_of(with_trial(own, STARTS[0])).model_dump(), "presets": PRESETS}
+             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "presets": PRESETS,
+             "blend": blend_of(with_trial(own, STARTS[0])).model_dump()}
     with claim(folder, "tune"):
         remove_unfinished(folder, adapters)
         trials = [] if overwrite else read_trials(path, asked)
-        saved = {"question": asked, "trials": trials}
 
-        def save():
-            write_bytes(path, (json.dumps(saved, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+        def save(**more):
+            write_bytes(path, (History(question=asked, trials=trials, **more).model_dump_json(indent=1) + "\n").encode("utf-8"))
 
         tuned = sitting([(p, seed) for p in chosen for seed in range(1, 1 + question.seeds)])
-        search(tuned, lambda trial: blend_of(with_trial(own, trial)), trials, count, minutes, save)
+        search(tuned, lambda tried: blend_of(with_trial(own, tried)), trials, count, minutes, save)
         if not trials:
             raise StyleBlendError(f"--minutes {minutes:g} was too short for one trial of {len(tuned.jobs)} pictures: give more, or fewer --prompts or --seeds")
-        best = max(trials, key=lambda t: t["score"])
-        present, better = float(np.mean(list(tuned.scores(blend_of(own)).values()))), with_trial(own, best["settings"])
+        best = max(trials, key=lambda t: t.score)
+        present, better, final = float(np.mean(list(tuned.scores(blend_of(own), "present settings").values()))), with_trial(own, best.settings), own
         plot_trail(folder / "trail.png", trials, present, question.metric)
-        lines = [f"{len(trials)} trials of {len(chosen)} prompts ({', '.join(p.name for p in chosen)}), pictures of each: {question.seeds}. Best {question.metric} {best['score']:.3f} with "
-                 + ", ".join(f"{key} {value}" for key, value in best["settings"].items()) + f"; {present:.3f} with the present settings. All are in {folder}"]
-        final = own
+        lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}. Best {question.metric} {best.score:.3f} with "
+                 + ", ".join(f"{key} {value}" for key, value in best.settings) + f"; {present:.3f} with the present settings. All are in {folder}"]
         if blend_of(better) == blend_of(own):
             lines.append("The present settings are the best that were found")
         else:
             test = sitting([(p, seed) for p in unseen for seed in range(UNSEEN_SEEDS, UNSEEN_SEEDS + question.seeds)])
-            with tqdm(total=2 * len(test.batches), desc="unseen prompts", unit="batch", dynamic_ncols=True, file=sys.stderr) as bar:
-                then, now = (list(test.scores(blend_of(s), bar.update).values()) for s in (better, own))
-            difference = paired_difference(then, now)
-            saved["comparison"] = {"settings": best["settings"], "prompts": [p.name for p in unseen], "best": then, "present": now, "difference": vars(difference)}
-            save()
-            lines.append(f"On {len(unseen)} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; difference {difference} (95 % interval): "
-                         + ("better" if difference.better else "not better beyond what chance explains"))
+            difference, sentence = compare(test, blend_of(better), blend_of(own))
+            save(comparison={"settings": best.settings.model_dump(), "prompts": [p.name for p in unseen], **vars(difference)})
+            lines.append(sentence)
             final = better if difference.better else own
         if seeds_each > 1:
             first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in style_prompts(data)}
-            seeds, chosen_mean, first_mean = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)]), blend_of(final))
-            final = final.model_copy(update={"seeds": {**own.seeds, **{p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}}})
-            lines.append(f"Best of {seeds_each} seeds for {len(seeds)} prompts: {chosen_mean:.3f}, first seeds {first_mean:.3f}. This is what they were chosen by, so no test")
+            seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)]), blend_of(final))
+            changed = {p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}
+            final = final.model_copy(update={"seeds": {**own.seeds, **changed}})
+            lines.append(f"Best of {seeds_each} seeds for {len(seeds)} prompts: {after:.3f}, first seeds {before:.3f}. This is what they were chosen by, so no test")
         if final == own:
             return lines + ["Nothing is written"]
         write_bytes(adapters / "style.json", (final.model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))

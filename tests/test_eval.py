@@ -112,7 +112,7 @@ def test_the_worst_comes_first_and_less_may_be_better(folders, judge):
 
     run = score_run(folders / "sharp", folders / "data", None, judge, [Brightness()])
     assert run.names() == ["both", "subject", "style", "subject_top5", "style_top1", "brightness"] and set(run.of_style) == {"fluent-emoji-flat", "openmoji-black"}
-    write_report([run], judge, folders / "report")
+    write_report([run], [], judge, folders / "report")
     page = Page((folders / "report" / "report.html").read_text())
     both = [card["both"] for card in page.cards if card["prompt"] in ("Feather", "Tram car", "Sun behind rain cloud")]
     assert len(both) == 3 and both == sorted(both)
@@ -167,7 +167,7 @@ def test_a_hundred_large_pictures_stay_under_15_mb(tmp_path, judge):
     noisy.save(tmp_path / "data" / "noto" / "images" / "cat.png")
     for i in range(4):
         noisy.rotate(90 * i).save(tmp_path / "result" / "noto" / f"Cat {i}.png")
-    write_report([score_run(tmp_path / "result", tmp_path / "data", None, judge)], judge, tmp_path)
+    write_report([score_run(tmp_path / "result", tmp_path / "data", None, judge)], [], judge, tmp_path)
     assert (tmp_path / "report.html").stat().st_size * 100 / 5 < 15e6
 
 

@@ -15,7 +15,7 @@ from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
 from styleblend.style import load_style, save_part
-from styleblend.tuning import SPACE, STARTS, Question, Sitting, choose_prompts, parse_metric, proposal, tune
+from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, parse_metric, proposal, tune
 
 ONE = Question("fxemoji", "1", 3, 1, "both")
 
@@ -72,31 +72,30 @@ def test_only_what_is_better_on_other_prompts_is_written(trained, tmp_path):
         found = history(tmp_path)
         written.append(path.read_text() != text)
         if written[-1]:
-            assert found["comparison"]["difference"]["low"] > 0 and found["comparison"]["difference"]["pairs"] == 6
+            assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 6
             now = StyleSettings.model_validate_json(path.read_text())
             best = max(found["trials"], key=lambda t: t["score"])["settings"]
             assert (now.preset, now.blend["scale"], now.blend["c2f_ratio"]) == (best["preset"], best["scale"], best["c2f_ratio"])
             assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
             assert "Written to" in lines[-1]
         else:
-            assert lines[-1] == "Nothing is written" and ("comparison" not in found or found["comparison"]["difference"]["low"] <= 0)
+            assert lines[-1] == "Nothing is written" and (found["comparison"] is None or found["comparison"]["low"] <= 0)
     assert any(written)
 
 
 def test_the_search_finds_an_optimum():
     """Of a measure that is known: nearer than the presets, and than most of as many random tries."""
     def value(s):
-        return -(s["scale"] - 0.8) ** 2 - (s["c2f_ratio"] - 0.2) ** 2 - (s["f2c_ratio"] - 0.9) ** 2 - 0.2 * (s["preset"] == "balanced")
+        return -(s.scale - 0.8) ** 2 - (s.c2f_ratio - 0.2) ** 2 - (s.f2c_ratio - 0.9) ** 2 - 0.2 * (s.preset == "balanced")
 
     trials = []
     for _ in range(40):
-        settings = proposal(trials)
-        assert all(SPACE[name]._contains(SPACE[name].to_internal_repr(v)) for name, v in settings.items())
-        trials.append({"settings": settings, "score": value(settings)})
-    assert trials[0]["settings"] == STARTS[0] and proposal(trials) == proposal(trials)
+        tried = proposal(trials)
+        trials.append(Trial(settings=tried, score=value(tried), prompts={}))
+    assert trials[0].settings == STARTS[0] and proposal(trials) == proposal(trials)
     rng = np.random.default_rng(0)
     chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
-    assert max(t["score"] for t in trials) > np.median(chance)
+    assert max(t.score for t in trials) > np.median(chance)
 
 
 def test_prompts_are_none_of_the_style(trained, tmp_path, tiny_base):
@@ -116,8 +115,8 @@ def test_nothing_is_drawn_twice(trained, tiny_base, tiny_style):
     pipeline = StyleBlendPipeline(tiny_base, tiny_style)
     try:
         sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)])
-        first = sitting.scores(BlendSettings(), lambda: drawn.append(1))
-        assert sitting.scores(BlendSettings(), lambda: drawn.append(2)) is first and set(drawn) == {1}
+        first = sitting.scores(BlendSettings(), "first", lambda: drawn.append(1))
+        assert sitting.scores(BlendSettings(), "again", lambda: drawn.append(2)) is first and set(drawn) == {1}
         pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
         assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
     finally:
@@ -147,9 +146,10 @@ def test_another_search_is_not_gone_on_with(trained, tmp_path):
     with pytest.raises(StyleBlendError, match="another metric and prompts.*--overwrite"):
         tune(settings, Question("fxemoji", "2", 3, 1, "style"), 1)
     assert history(tmp_path)["trials"] == before
-    (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").write_text('{"question": {}')
-    with pytest.raises(StyleBlendError, match="tuning.json.*--overwrite"):
-        tune(settings, ONE, 1)
+    for text in ('{"question": {}', "[]", '{"question": {}, "trials": [{"settings": {}, "score": "high"}]}'):
+        (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").write_text(text)
+        with pytest.raises(StyleBlendError, match="tuning.json.*--overwrite"):
+            tune(settings, ONE, 1)
 
 
 def test_time(trained, tmp_path):
