@@ -97,7 +97,10 @@ def parameters(network) -> Dict[str, "jt.Var"]:
     return {name: p for name, p in network.named_parameters() if ".lora." not in name}
 
 
-def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
+ADVICE = "Download the whole folder again, or use a Stable Diffusion 2.x base"
+
+
+def check(network, tensors: dict, source: str, advice: str = ADVICE) -> Dict[str, "jt.Var"]:
     """The network's parameters, if `tensors` has just their names and shapes; else one StyleBlendError with all that is wrong."""
     own = parameters(network)
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
@@ -106,7 +109,7 @@ def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
     problems = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
                 for what, names in (("tensors are missing", missing), ("tensors are too much", extra), ("tensors have another shape", shapes)) if names]
     if problems:
-        raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. Download the whole folder again, or use a Stable Diffusion 2.x base")
+        raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. {advice}")
     return own
 
 
@@ -117,7 +120,7 @@ def finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
 
-def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
+def load(network, tensors: Dict[str, np.ndarray], source: str, advice: str = ADVICE) -> None:
     """Put arrays into a network, in float32, strictly (see `check`), without NaN and infinity: all or nothing.
 
     Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
@@ -126,7 +129,7 @@ def load(network, tensors: Dict[str, np.ndarray], source: str) -> None:
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
         raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
-    for name, parameter in check(network, tensors, source).items():
+    for name, parameter in check(network, tensors, source, advice).items():
         parameter.assign(jt.array(np.ascontiguousarray(tensors.pop(name), np.float32)))
         parameter.stop_grad()  # a base is never trained: gradients reach only what was injected
 

@@ -43,10 +43,16 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[L
 
     StyleBlendError for a name that no metric has, and for weights that are there and do not fit.
     """
-    from styleblend.metrics.networks import Networks  # it starts Jittor
+    from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality  # here, since all of these start Jittor
     from styleblend.metrics.colour import ColourHistograms
+    from styleblend.metrics.competition import CompetitionScore
+    from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
+    from styleblend.metrics.fid import FrechetDistance
+    from styleblend.metrics.networks import Networks
+    from styleblend.metrics.perceptual import GramDistance, PerceptualDistance
 
-    kinds = {kind.name: kind for kind in (ColourHistograms,)}
+    kinds = {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
+                                          PerceptualDistance, FrechetDistance, CompetitionScore)}
     unknown = [name for name in names or () if name not in kinds]
     if unknown:
         raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")

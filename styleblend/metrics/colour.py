@@ -1,6 +1,7 @@
 """Likeness of colours: correlation of colour histograms with those of a style, as the checker of the Jittor competition of 2024 computes it."""
 from __future__ import annotations
 
+import sys
 from typing import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Pearson correlation; 1 when one of the two is flat, as in OpenCV."""
     one, other = one - one.mean(), other - other.mean()
     size = (one @ one) * (other @ other)
-    return float(one @ other / np.sqrt(size)) if size > np.finfo(float).eps else 1.0
+    return float(one @ other / np.sqrt(size)) if size > sys.float_info.epsilon else 1.0
 
 
 class ColourHistograms(Metric):
