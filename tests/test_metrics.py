@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
+import subprocess
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,26 +39,31 @@ SHARES = (0.4, 0.3, 0.2, 0.1)
 CONFIGS = {"clip": seeded.CLIP, "dino": seeded.DINO, "dinov2": seeded.DINOV2}
 
 
-def file_of(network: str) -> dict:
+def file_of(network: str, reference=REFERENCE) -> dict:
     """Made-up weights by the names under which the reference library saves them."""
-    lines = (line.split() for line in str(REFERENCE[f"names/{network}"]).splitlines())
+    lines = (line.split() for line in str(reference[f"names/{network}"]).splitlines())
     return {name: seeded.weight(f"{network}/{name}", tuple(map(int, shape.split("x")))) for name, shape in lines}
+
+
+def put(folder: Path, need: str, tensors: dict, config: dict) -> None:
+    """One network of a folder as docs/metrics.md describes it."""
+    place = folder / SOURCES[need][0]
+    weights.write_safetensors(place / "model.safetensors", tensors)
+    if need in CONFIGS:
+        (place / "config.json").write_text(json.dumps(config))
+    if need.startswith("clip"):
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(tokenizer_folder() / name, place)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder as docs/metrics.md describes it. Tests that change it copy it first."""
-    folder, tokenizer = tmp_path_factory.mktemp("metrics"), tokenizer_folder()
-    for need, (place, _) in SOURCES.items():
-        if need == "words":
-            (folder / place).write_text("\n".join(seeded.WORDS) + "\n")
-            continue
-        weights.write_safetensors(folder / place / "model.safetensors", file_of(need))
-        if need in CONFIGS:
-            (folder / place / "config.json").write_text(json.dumps(CONFIGS[need]))
-        if need.startswith("clip"):
-            for name in ("vocab.json", "merges.txt"):
-                shutil.copy(tokenizer / name, folder / place)
+    """Weights of all networks. Tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("metrics")
+    for need in SOURCES:
+        if need != "words":
+            put(folder, need, file_of(need), CONFIGS.get(need))
+    (folder / SOURCES["words"][0]).write_text("\n".join(seeded.WORDS) + "\n")
     return folder
 
 
@@ -139,6 +146,25 @@ def test_inception(networks, style):
     with jt.no_grad():
         found = networks.inception(jt.array(np.stack([np.asarray(picture, np.float32) for picture in style]).transpose(0, 3, 1, 2).copy()))
     same_features("64 features", found.numpy(), REFERENCE["inception/features"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", seeded.FULL_METRICS)
+def test_published_sizes(name, tmp_path):
+    """Made-up weights of 330 to 1700 MB, through files, against the libraries in a process of their own."""
+    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
+    if not python:
+        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
+    out = tmp_path / "full.npz"
+    subprocess.run([python, str(Path(__file__).parent / "reference" / "make_metric_references.py"), str(tokenizer_folder()), "--full", str(out), name], check=True)
+    expected, need = np.load(out), "clip" if name == "clip_base" else name
+    put(tmp_path, need, file_of(name, expected), seeded.FULL_METRICS[name])
+    network = getattr(Networks(tmp_path), need)
+    drawn = [Image.fromarray(pixels) for pixels in seeded.pictures("full", 2, 300, 260)]
+    encode = {"clip": lambda: network.images.encode(drawn), "clip_resnet": lambda: network.encode(drawn, 255)}.get(need, lambda: network.encode(drawn))
+    same_features(f"{name}: pictures", encode(), expected["images"])
+    if "texts" in expected:
+        same_features(f"{name}: texts", network.texts.encode(seeded.WORDS[:2]), expected["texts"])
 
 
 # ---------------------------------------------------------------- metrics

@@ -1,6 +1,7 @@
 """Writes what transformers, torchmetrics and OpenCV say of made-up pictures, for tests/test_metrics.py to compare with.
 
-    python tests/reference/make_metric_references.py TOKENIZER    writes tests/data/metrics.npz; TOKENIZER is a folder with CLIP's vocabulary
+    python tests/reference/make_metric_references.py TOKENIZER                 writes tests/data/metrics.npz; TOKENIZER is a folder with CLIP's vocabulary
+    python tests/reference/make_metric_references.py TOKENIZER --full OUT NAME writes the features of one network of published size to OUT
 
 Needs requirements.txt of this folder, and no Jittor. The networks have tiny sizes and made-up weights, by the names under which the
 libraries themselves save them: these names are stored too, so that the test writes files like the published ones.
@@ -30,6 +31,7 @@ import seeded
 OUT = Path(__file__).parent.parent / "data" / "metrics.npz"
 PICTURES, STYLE = 64, 4
 SHARES = (0.4, 0.3, 0.2, 0.1)
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 NAMES = {}  # network -> "name shape" of each tensor in its file
 
 
@@ -62,9 +64,8 @@ def cosine(one, other):
 def make_processed() -> dict:
     processors = {
         "clip": transformers.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=28),
-        "dino": transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=(0.485, 0.456, 0.406), image_std=(0.229, 0.224, 0.225)),
-        "dinov2": transformers.BitImageProcessorPil(size={"shortest_edge": 36}, crop_size=28, image_mean=(0.485, 0.456, 0.406),
-                                                    image_std=(0.229, 0.224, 0.225))}
+        "dino": transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=DEVIATION),
+        "dinov2": transformers.BitImageProcessorPil(size={"shortest_edge": 36}, crop_size=28, image_mean=MEAN, image_std=DEVIATION)}
     found = {}
     for width, height in seeded.SIZES:
         picture = as_picture(seeded.pictures(f"processed/{width}", 1, width, height)[0])
@@ -96,9 +97,14 @@ def make_clip(tokenizer, pictures, style, prompts) -> dict:
             "clip_image": (out.image_embeds @ of_pictures(style).T).mean(1).numpy(), "clip_r": np.array(ranked)}
 
 
-def make_clip_iqa(tokenizer, pictures) -> dict:
-    model = piq.feature_extractors.clip.CLIP(**seeded.CLIP_RESNET).eval()
+def resnet(config: dict):
+    model = piq.feature_extractors.clip.CLIP(**config).eval()
     model.load_state_dict(drawn("clip_resnet", model.state_dict()))
+    return model
+
+
+def make_clip_iqa(tokenizer, pictures) -> dict:
+    model = resnet(seeded.CLIP_RESNET)
     processor = transformers.CLIPProcessor(image_processor=transformers.CLIPImageProcessorPil(), tokenizer=tokenizer)
     texts, names = clip_iqa._clip_iqa_format_prompts(("quality",))
     anchors = clip_iqa._clip_iqa_get_anchor_vectors("clip_iqa", model, processor, texts, "cpu")
@@ -112,12 +118,11 @@ def make_clip_iqa(tokenizer, pictures) -> dict:
 
 def make_dino(pictures, style) -> dict:
     model = pretrained("dino", transformers.ViTModel, transformers.ViTConfig(**seeded.DINO))
-    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    processor = transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=mean, image_std=deviation)
+    processor = transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=DEVIATION)
     own, wanted = (model(**processor(images=some, return_tensors="pt")).last_hidden_state[:, 0] for some in (pictures, style))
     likeness = cosine(own, own)
     second = pretrained("dinov2", transformers.Dinov2Model, transformers.Dinov2Config(**seeded.DINOV2))
-    processor = transformers.BitImageProcessorPil(size={"shortest_edge": 256}, crop_size=224, image_mean=mean, image_std=deviation)
+    processor = transformers.BitImageProcessorPil(size={"shortest_edge": 256}, crop_size=224, image_mean=MEAN, image_std=DEVIATION)
     new, target = (second(**processor(images=some, return_tensors="pt")).pooler_output for some in (pictures, style))
     return {"dino/states": own.numpy(), "dino_set": likeness[torch.triu(torch.ones_like(likeness), 1) > 0].mean().numpy(),
             "dino_style": (cosine(own, wanted) * torch.tensor(SHARES)).sum(1).numpy(),
@@ -193,12 +198,43 @@ def make_histograms(pictures, style) -> dict:
     return found
 
 
+# ---------------------------------------------------------------- published sizes
+
+def make_full(network: str, tokenizer) -> dict:
+    """Features of two pictures, and of two texts where the network reads texts."""
+    config, found = seeded.FULL_METRICS[network], {}
+    pictures = [as_picture(pixels) for pixels in seeded.pictures("full", 2, 300, 260)]
+    if network == "clip_resnet":
+        model = resnet(config)
+        processor = transformers.CLIPProcessor(image_processor=transformers.CLIPImageProcessorPil(), tokenizer=tokenizer)
+        batch = torch.stack([transforms.ToTensor()(picture) for picture in pictures])
+        found["images"] = clip_iqa._clip_iqa_update("clip_iqa", batch, model, processor, 1.0, "cpu").numpy()
+        found["texts"] = clip_iqa._clip_iqa_get_anchor_vectors("clip_iqa", model, processor, list(seeded.WORDS[:2]), "cpu").numpy()
+    elif network.startswith("clip"):
+        model = pretrained(network, transformers.CLIPModel, transformers.CLIPConfig(**config))
+        processor = transformers.CLIPProcessor(image_processor=transformers.CLIPImageProcessorPil(), tokenizer=tokenizer)
+        out = model(**processor(text=list(seeded.WORDS[:2]), images=pictures, return_tensors="pt", padding=True))
+        found = {"images": out.image_embeds.numpy(), "texts": out.text_embeds.numpy()}
+    else:
+        kinds = {"dino": (transformers.ViTModel, transformers.ViTConfig, transformers.ViTImageProcessorPil(image_mean=MEAN, image_std=DEVIATION)),
+                 "dinov2": (transformers.Dinov2Model, transformers.Dinov2Config, transformers.BitImageProcessorPil(
+                     size={"shortest_edge": 256}, crop_size=224, image_mean=MEAN, image_std=DEVIATION))}
+        kind, sizes, processor = kinds[network]
+        states = pretrained(network, kind, sizes(**config))(**processor(images=pictures, return_tensors="pt")).last_hidden_state[:, 0]
+        found["images"] = torch.nn.functional.normalize(states).numpy()
+    return {**found, f"names/{network}": np.array("\n".join(NAMES[network]))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokenizer", type=Path)
-    folder = parser.parse_args().tokenizer
+    parser.add_argument("--full", nargs=2, metavar=("OUT", "NAME"), help=f"only one network of published size: {', '.join(seeded.FULL_METRICS)}")
+    options = parser.parse_args()
     torch.set_grad_enabled(False)
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, pad_token="<|endoftext|>")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(options.tokenizer, pad_token="<|endoftext|>")
+    if options.full:
+        np.savez(options.full[0], **make_full(options.full[1], tokenizer))
+        return
     pictures, style = ([as_picture(pixels) for pixels in seeded.pictures(name, count)] for name, count in (("drawn", PICTURES), ("style", STYLE)))
     prompts = [(seeded.WORDS + ("unlisted thing",))[i % (len(seeded.WORDS) + 1)] for i in range(PICTURES)]
     found = {**make_processed(), **make_clip(tokenizer, pictures, style, prompts), **make_clip_iqa(tokenizer, pictures), **make_dino(pictures, style),

@@ -33,6 +33,21 @@ CLIP_RESNET = dict(embed_dim=16, image_resolution=64, vision_layers=(1, 2, 1, 1)
                    vocab_size=49408, transformer_width=128, transformer_heads=2, transformer_layers=2)
 DINO = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
 DINOV2 = dict(hidden_size=32, mlp_ratio=4, num_hidden_layers=3, num_attention_heads=4, image_size=112, patch_size=28)
+# the published sizes, for a test that is not run by default
+FULL_METRICS = {
+    "clip": dict(projection_dim=768, text_config=dict(TEXT, vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                                                      num_attention_heads=12, hidden_act="quick_gelu", projection_dim=768),
+                 vision_config=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=14,
+                                    hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=768)),
+    "clip_base": dict(projection_dim=512, text_config=dict(TEXT, vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
+                                                           num_attention_heads=8, hidden_act="quick_gelu", projection_dim=512),
+                      vision_config=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224,
+                                         patch_size=32, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512)),
+    "clip_resnet": dict(embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64, vision_patch_size=None, context_length=77,
+                        vocab_size=49408, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    "dino": dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224, patch_size=8),
+    "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518, patch_size=14),
+}
 WORDS = ("cat", "dog", "tree", "car", "red apple", "hot air balloon", "house", "boat", "bird", "clock", "chair", "owl")
 SIZES = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that are prepared for a network
 
