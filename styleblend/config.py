@@ -50,6 +50,53 @@ class ClipVisionConfig:
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """What both towers of a CLIP share."""
+
+    projection_dim: int = 512
+
+    file_defaults: Any = None
+    accepted = {}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer of transformers, such as DINO (ViT-B/8). It only measures pictures."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 8
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    qkv_bias: bool = True
+
+    file_defaults = {"patch_size": 16}
+    accepted = {"hidden_act": ("gelu",), "qkv_bias": (True,)}
+
+
+@dataclass(frozen=True)
+class Dinov2Config:
+    """DINOv2 (ViT-B/14). It only measures pictures."""
+
+    hidden_size: int = 768
+    mlp_ratio: int = 4
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 518
+    patch_size: int = 14
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    use_swiglu_ffn: bool = False
+
+    file_defaults = {"image_size": 224, "patch_size": 16}
+    accepted = {"hidden_act": ("gelu",), "qkv_bias": (True,), "use_swiglu_ffn": (False,)}
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """Conditional UNet. `attention_head_dim` means the NUMBER of heads of a level, by a historical slip of the format."""
 
@@ -155,15 +202,14 @@ def read_object(path: Path) -> dict:
     return data
 
 
-def read_config(kind: type, path: Path):
-    """An instance of the dataclass `kind` from the JSON file `path`.
+def read_config(kind: type, path: Path, section: str = ""):
+    """An instance of the dataclass `kind` from the JSON file `path`, or from its object `section` where it has one (a CLIP keeps both towers in one file).
 
     Raises StyleBlendError when the file is missing, is no JSON, says something that no network can be, or asks for something that is not built here.
     """
     data = read_object(path)
-    if kind is ClipVisionConfig:
-        data = data.get("vision_config", data)  # a whole CLIP keeps both towers in one file
-        data = data if isinstance(data, dict) else {}
+    data = data.get(section, data)
+    data = data if isinstance(data, dict) else {}
     values, defaults = {}, {f.name: f.default for f in fields(kind) if f.name != "file_defaults"}
     for name in defaults:
         default = (kind.file_defaults or {}).get(name, defaults[name])

@@ -1,4 +1,4 @@
-"""Read checkpoints that are pickles without executing them: PyTorch's zip files and Jittor's `jt.save` files.
+"""Read checkpoints that are pickles without executing them: PyTorch's zip files and older files, and Jittor's `jt.save` files.
 
 A pickle is a program for a small stack machine, and Python's own machine lets that program call anything. This one knows
 only the instructions and the names that tensors need and refuses every other by its name. It imports nothing, calls nothing
@@ -22,7 +22,7 @@ MAX_INSTRUCTIONS = 500_000  # a whole Stable Diffusion checkpoint needs about 50
 MAX_NESTING = 32
 MAX_RECORDS = 20_000
 JITTOR_END = b"HCAJSLHD"    # jt.save: pickle, SHA-1 of the pickle, this
-LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that torch.save began with before 1.6
+LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that torch.save began with before PyTorch 1.6
 ADVICE = "it is not opened; get the .safetensors version"
 
 STORAGES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8", "torch.LongStorage": "<i8",
@@ -34,7 +34,7 @@ PLAIN = (str, int, float, bool, bytes, np.ndarray, type(None))
 CONSTANTS = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
              "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 LITERALS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-            "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+            "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "SHORT_BINSTRING")
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None}
 
 
@@ -82,7 +82,7 @@ class Machine:
         self.memo: Dict[int, Any] = {}
         self.values = 0
         self.storages: Dict[str, Storage] = {}
-        self.calls = {"collections.OrderedDict": lambda: {}, "torch._utils._rebuild_tensor_v2": self.tensor,
+        self.calls = {"collections.OrderedDict": self.ordered, "torch._utils._rebuild_tensor_v2": self.tensor,
                       "torch._utils._rebuild_parameter": lambda data, *_: data, "jittor.jittor_core.Var": lambda data: data,
                       "numpy.dtype": NumpyType, "_codecs.encode": self.encode}
         for module in ("numpy.core", "numpy._core"):  # numpy 1 and 2
@@ -97,8 +97,9 @@ class Machine:
         if self.left < 0:
             self.refuse("declares more data than it holds")
 
-    def run(self, program: bytes) -> Any:
-        for count, (instruction, arg, _) in enumerate(pickletools.genops(Program(program))):
+    def run(self, program: Program) -> Any:
+        """The result of the next pickle in `program`, which is then behind it."""
+        for count, (instruction, arg, _) in enumerate(pickletools.genops(program)):
             if count >= MAX_INSTRUCTIONS:
                 self.refuse(f"has more than {MAX_INSTRUCTIONS} pickle instructions")
             self.step(instruction.name, arg)
@@ -191,8 +192,8 @@ class Machine:
         elif type(value) not in PLAIN:
             raise ValueError("it holds something that is no tensor, number or text")
 
-    def torch_storage(self, word, kind, key, location, count) -> Storage:
-        if word != "storage" or type(kind) is not Name or type(key) not in (str, int) or self.storage is None:
+    def torch_storage(self, word, kind, key, location, count, view=None) -> Storage:
+        if word != "storage" or type(kind) is not Name or type(key) not in (str, int) or self.storage is None or view is not None:
             raise ValueError("a tensor has no storage")
         key = str(key)  # Jittor writes numbers
         if key not in self.storages:
@@ -216,11 +217,51 @@ class Machine:
             return (view.reshape(-1).astype(np.uint32) << 16).view(np.float32).reshape(shape)
         return np.array(view, order="C")
 
+    def ordered(self, pairs=()) -> dict:
+        """Python 2 gives an OrderedDict its pairs when it makes it, Python 3 afterwards."""
+        if type(pairs) not in (list, tuple) or not all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs):
+            raise ValueError("a dict has keys that are no text")
+        return dict(pairs)
+
     def encode(self, text, encoding) -> bytes:
         if encoding != "latin1":
             raise ValueError("bytes have an unknown encoding")
         self.charge(len(text))
         return text.encode("latin1")
+
+
+class Survey(Machine):
+    """A first run through an old file, whose storages come behind the pickle: which ones there are, of what kind and size."""
+
+    def torch_storage(self, word, kind, key, location, count, view=None) -> Storage:
+        if type(kind) is not Name or kind not in STORAGES or type(key) is not str or type(count) is not int or count < 0 or view is not None:
+            raise ValueError("a tensor has no storage")
+        if key not in self.storages:
+            self.charge(2 * count * np.dtype(STORAGES[kind]).itemsize)
+            self.storages[key] = Storage(np.zeros(count, STORAGES[kind]), kind)
+        return self.storages[key]
+
+    def tensor(self, *_) -> None:
+        return None
+
+
+def read_old(path: Path) -> Any:
+    """A torch.save file from before PyTorch 1.6: five pickles (a number, a version, sizes, the result, keys), then for each key a count and its data."""
+    data = path.read_bytes()
+    program, storages = Program(data), {}
+    for _ in range(2):
+        Machine(str(path), len(data)).run(program)
+    if Machine(str(path), len(data)).run(program).get("little_endian") is not True:
+        raise ValueError("it was written on a big-endian machine")
+    start, survey = program.tell(), Survey(str(path), len(data))
+    survey.run(program)
+    for key in Machine(str(path), len(data)).run(program):
+        size = survey.storages[key].flat.nbytes
+        if int.from_bytes(program.read(8), "little") != len(survey.storages[key].flat) or program.tell() + size > len(data):
+            survey.refuse(f"declares another size than it holds for storage {printable(key)}")
+        storages[key] = program.read(size)
+    program.seek(start)
+    return Machine(str(path), len(data), storages.__getitem__).run(program)
 
 
 def read_zip(path: Path) -> Any:
@@ -240,7 +281,7 @@ def read_zip(path: Path) -> Any:
             machine.refuse("is compressed or declares more data than it holds")
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("it was written on a big-endian machine")
-        return machine.run(archive.read(programs[0]))
+        return machine.run(Program(archive.read(programs[0])))
 
 
 def read_arrays(path: Path) -> Dict[str, Any]:
@@ -255,14 +296,14 @@ def read_arrays(path: Path) -> Dict[str, Any]:
         if start.startswith(b"PK\x03\x04"):
             result = read_zip(path)
         elif start == LEGACY_START:
-            raise StyleBlendError(f"{path} was written by PyTorch before 1.6 (or in its old format), which is not read: {ADVICE}")
+            result = read_old(path)
         elif start.startswith(b"\x80"):
             data = path.read_bytes()
             if data.endswith(JITTOR_END):
                 data, digest = data[:-28], data[-28:-8]
                 if hashlib.sha1(data).digest() != digest:
                     raise ValueError("its checksum is wrong")
-            result = Machine(str(path), len(data)).run(data)
+            result = Machine(str(path), len(data)).run(Program(data))
         else:
             raise ValueError("it is neither a PyTorch zip file nor a pickle")
     except FileNotFoundError:

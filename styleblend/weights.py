@@ -97,7 +97,10 @@ def parameters(network) -> Dict[str, "jt.Var"]:
     return {name: p for name, p in network.named_parameters() if ".lora." not in name}
 
 
-def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
+ADVICE = "Download the whole folder again, or use a Stable Diffusion 2.x base"
+
+
+def check(network, tensors: dict, source: str, advice: str = ADVICE) -> Dict[str, "jt.Var"]:
     """The network's parameters, if `tensors` has just their names and shapes; else one StyleBlendError with all that is wrong."""
     own = parameters(network)
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
@@ -106,7 +109,7 @@ def check(network, tensors: dict, source: str) -> Dict[str, "jt.Var"]:
     problems = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
                 for what, names in (("tensors are missing", missing), ("tensors are too much", extra), ("tensors have another shape", shapes)) if names]
     if problems:
-        raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. Download the whole folder again, or use a Stable Diffusion 2.x base")
+        raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. {advice}")
     return own
 
 
@@ -123,7 +126,7 @@ def types(network, dtype: str) -> Dict[str, str]:
     return {name: "float32" if p.ndim < 2 or name.startswith(wide) else dtype for name, p in parameters(network).items()}
 
 
-def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32") -> None:
+def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
     """Put arrays into a network, its matrices as `dtype`, strictly (see `check`), without NaN and infinity: all or nothing.
 
     Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
@@ -136,7 +139,7 @@ def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "flo
     large = [name for name, array in tensors.items() if dtype == "float16" and np.abs(array).max(initial=0) > 65504]
     if large:
         raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: use --dtype bfloat16 or float32")
-    own, kinds = check(network, tensors, source), types(network, dtype)
+    own, kinds = check(network, tensors, source, advice), types(network, dtype)
     for name, parameter in own.items():
         parameter.assign(cast(jt.array(rounded(tensors.pop(name), kinds[name])), kinds[name]))
         parameter.sync()  # else what it was cast from stays too

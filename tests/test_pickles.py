@@ -73,6 +73,17 @@ def zip_file(program: bytes, compression: int = zipfile.ZIP_STORED, **records: b
     return file.getvalue()
 
 
+def old_storage(count: int, kind: str = "FloatStorage", key: str = "0", view: bytes = b"N") -> bytes:
+    return many(text("storage"), name("torch", kind), text(key), text("cuda:0"), integer(count), view) + b"Q"
+
+
+def old_file(program: bytes, little_endian: bytes = b"\x88", **storages) -> bytes:
+    """A file as torch.save wrote it before 1.6; storages are arrays by their keys, `_0`, in the order of the file."""
+    keys = b"](" + b"".join(text(key[1:]) for key in storages) + b"e"
+    pickles = (LEGACY_START[len(START):], b"M\xe9\x03", mapping(little_endian=little_endian), program, keys)
+    return b"".join(START + part + STOP for part in pickles) + b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
+
+
 def read(tmp_path: Path, data: bytes) -> dict:
     path = tmp_path / "style.bin"
     path.write_bytes(data)
@@ -88,6 +99,16 @@ def test_torch_types(tmp_path, kind, dtype):
     values = SIX.astype(dtype)
     found = read(tmp_path, zip_file(mapping(w=tensor(data=storage(6, kind))), _0=values.tobytes()))
     assert found["w"].dtype == dtype and np.array_equal(found["w"], values.reshape(2, 3))
+
+
+def test_torch_before_1_6(tmp_path):
+    """Storages in another order than the tensors, shared ones, and text and pairs as Python 2 wrote them."""
+    pair = b"](U\x01w" + tensor(data=old_storage(6, key="b")) + b"e"
+    found = read(tmp_path, old_file(name("collections", "OrderedDict") + b"](" + pair + b"](" + text("t") + tensor((3, 2), (1, 3), data=old_storage(6, key="b"))
+                                    + b"e](" + text("half") + tensor((6,), (1,), data=old_storage(6, "HalfStorage", "a")) + b"ee\x85R",
+                                    _a=SIX.astype(np.float16), _b=SIX))
+    assert np.array_equal(found["w"], SIX.reshape(2, 3)) and np.array_equal(found["t"], SIX.reshape(2, 3).T)
+    assert found["half"].dtype == np.float16 and np.array_equal(found["half"], SIX)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (6,), ()])
@@ -240,8 +261,26 @@ HOSTILE_PICKLES = {
     "no end": (START + b"}", "no whole checkpoint"),
     "no dict": (START + b"].", "holds a list"),
     "nothing": (b"", "neither a PyTorch zip file nor a pickle"),
-    "the old format of PyTorch": (LEGACY_START + b".\x80\x02M\xe9\x03.", "before 1.6"),
+    "the old format of PyTorch, cut off": (LEGACY_START + b".\x80\x02M\xe9\x03.", "no whole checkpoint"),
     "a wrong checksum": (START + b"}." + b"\0" * 20 + JITTOR_END, "checksum is wrong"),
+}
+OLD = mapping(w=tensor(data=old_storage(6)))
+HOSTILE_OLD = {
+    "os.system": (old_file(pickle.dumps(Call(os.system, "touch ran"), 0)[:-1]), "wants to run posix.system"),
+    "os.system as its version": (LEGACY_START + STOP + pickle.dumps(Call(os.system, "touch ran"), 0), "wants to run posix.system"),
+    "a storage of a terabyte": (old_file(mapping(w=tensor(data=old_storage(1 << 38))), _0=SIX), "declares more data"),
+    "a storage of another size": (old_file(mapping(w=tensor((2,), (1,), data=old_storage(3))), _0=SIX), "another size"),
+    "many storages, each as large as the file": (old_file(mapping(**{f"w{i}": tensor(data=old_storage(6, key=str(i))) for i in range(9)}), _0=SIX), "no whole checkpoint"),
+    "a negative count": (old_file(mapping(w=tensor(data=old_storage(-1))), _0=SIX), "has no storage"),
+    "a view of a storage": (old_file(mapping(w=tensor(data=old_storage(6, view=many(text("1"), integer(0), integer(2))))), _0=SIX), "has no storage"),
+    "a function as a storage": (old_file(mapping(w=tensor(data=many(text("storage"), name("collections", "OrderedDict"), text("0"), text("cpu"), integer(6), b"N")
+                                                          + b"Q")), _0=SIX), "has no storage"),
+    "a tensor beyond its data": (old_file(mapping(w=tensor((2, 4), (4, 1), data=old_storage(6))), _0=SIX), "beyond its data"),
+    "keys that nobody uses": (old_file(OLD, _0=SIX, _1=SIX), "no whole checkpoint"),
+    "a key that is missing": (old_file(OLD), "no whole checkpoint"),
+    "cut in its data": (old_file(OLD, _0=SIX)[:-1], "another size"),
+    "big-endian": (old_file(OLD, b"\x89", _0=SIX), "big-endian"),
+    "pairs of anything": (old_file(name("collections", "OrderedDict") + b"](K\x01K\x02e\x85R", _0=SIX), "keys that are no text"),
 }
 HUGE_SHAPE = b"(" + (b"\x8a\xff" + b"\x7f" * 255) * 20_000 + b"t"
 HOSTILE_ZIPS = {
@@ -278,7 +317,7 @@ def lying_zip(field: str) -> bytes:
 
 HOSTILE_ZIPS["a lie about one size"] = lying_zip("size"), "declares more data than it holds"
 HOSTILE_ZIPS["a lie about both sizes"] = lying_zip("both"), "declares more data than it holds"
-HOSTILE = {**{f"pickle: {key}": value for key, value in HOSTILE_PICKLES.items()}, **{f"zip: {key}": value for key, value in HOSTILE_ZIPS.items()}}
+HOSTILE = {**{f"old: {key}": value for key, value in HOSTILE_OLD.items()}, **{f"pickle: {key}": value for key, value in HOSTILE_PICKLES.items()}, **{f"zip: {key}": value for key, value in HOSTILE_ZIPS.items()}}
 
 
 @pytest.mark.parametrize("key", HOSTILE)
@@ -305,9 +344,9 @@ def test_missing_file(tmp_path):
         read_arrays(tmp_path / "style.bin")
 
 
-@pytest.mark.parametrize("kind", ["zip", "numpy"])
+@pytest.mark.parametrize("kind", ["zip", "old", "numpy"])
 def test_damaged_files_give_the_one_error_or_a_dict(tmp_path, kind):
-    good = zip_file(GOOD, _0=SIX.tobytes()) if kind == "zip" else pickle.dumps({"a": SIX, "b": [SIX, 1.5, "x"]}, 4)
+    good = {"zip": zip_file(GOOD, _0=SIX.tobytes()), "old": old_file(OLD, _0=SIX), "numpy": pickle.dumps({"a": SIX, "b": [SIX, 1.5, "x"]}, 4)}[kind]
     rng = np.random.default_rng(0)
     for _ in range(300):
         data = bytearray(good)

@@ -97,3 +97,17 @@ class CLIPTextModel(jt.nn.Module):
         for layer in layers[:-1] if penultimate else layers:
             x = layer(x, lora_scale)
         return x if penultimate else self.text_model.final_layer_norm(x)
+
+
+class CLIPTextModelWithProjection(CLIPTextModel):
+    """Texts to vectors that lie beside those of `CLIPVisionModelWithProjection`."""
+
+    def __init__(self, config: ClipTextConfig, projection: int):
+        super().__init__(config)
+        self.text_projection = Linear(config.hidden_size, projection, bias=False)
+
+    def execute(self, ids):
+        """ids (B, L) integers -> (B, projection): the state at the first end token, which has the highest id, so it does not matter what pads."""
+        states = super().execute(ids)
+        ends = jt.array(np.asarray(ids).argmax(1).astype(np.int32))
+        return self.text_projection(states[jt.arange(len(ends)), ends])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from styleblend.config import ClipVisionConfig
 from styleblend.models.clip_text import CLIPEncoder, Embedding
-from styleblend.models.layers import LayerNorm, empty
+from styleblend.models.layers import LayerNorm, Linear, empty
 from styleblend.runtime import jt
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -54,3 +54,15 @@ class CLIPVisionModel(jt.nn.Module):
         for layer in self.vision_model.encoder.layers:
             x = layer(x)
         return x
+
+
+class CLIPVisionModelWithProjection(CLIPVisionModel):
+    """Pictures to vectors that lie beside those of `CLIPTextModelWithProjection`."""
+
+    def __init__(self, config: ClipVisionConfig, projection: int):
+        super().__init__(config)
+        self.visual_projection = Linear(config.hidden_size, projection, bias=False)
+
+    def execute(self, pictures):
+        """pictures (B, 3, image_size, image_size), normalised -> (B, projection), of any length."""
+        return self.visual_projection(self.vision_model.post_layernorm(super().execute(pictures)[:, 0]))

@@ -39,14 +39,26 @@ class Linear(jt.nn.Module):
 class Conv2d(jt.nn.Module):
     """Convolution on (rows, channels, height, width); `padding` one number for all sides."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True):
         self.stride, self.padding = stride, padding
         self.weight = empty(out_channels, in_channels, kernel_size, kernel_size)
-        self.bias = empty(out_channels)
+        self.bias = empty(out_channels) if bias else None
 
     def execute(self, x):
         y = jt.nn.conv2d(cast(x, "float32"), cast(self.weight, "float32"), self.bias, self.stride, self.padding)
         return cast(y, self.weight.dtype)
+
+
+class BatchNorm2d(jt.nn.Module):
+    """Batch norm with the mean and variance that the training left behind."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        self.eps = eps
+        self.weight, self.bias, self.running_mean, self.running_var = (empty(channels) for _ in range(4))
+
+    def execute(self, x):
+        scale = self.weight / jt.sqrt(self.running_var + self.eps)
+        return x * scale.reshape(1, -1, 1, 1) + (self.bias - self.running_mean * scale).reshape(1, -1, 1, 1)
 
 
 class GroupNorm(jt.nn.Module):

@@ -19,7 +19,7 @@ from styleblend.weights import load, read_safetensors
 
 def load_clip(folder: Path) -> CLIPVisionModel:
     """The image tower of a CLIP folder (config.json and model.safetensors; the text tower is left out)."""
-    network = CLIPVisionModel(read_config(ClipVisionConfig, Path(folder) / "config.json"))
+    network = CLIPVisionModel(read_config(ClipVisionConfig, Path(folder) / "config.json", "vision_config"))
     path = weight_file(Path(folder), ("model",))
     tensors = {k: t for k, t in read_safetensors(path).items() if k.startswith("vision_model.") and not k.endswith("position_ids")}
     load(network, tensors, str(path))

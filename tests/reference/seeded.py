@@ -26,6 +26,31 @@ VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
                 set_alpha_to_one=False, clip_sample=False)
 
+# the measuring networks; both towers of CLIP read the real vocabulary
+CLIP = dict(projection_dim=16, text_config={**TEXT, "vocab_size": 49408, "hidden_act": "quick_gelu", "projection_dim": 16},
+            vision_config={**VISION, "projection_dim": 16})
+CLIP_RESNET = dict(embed_dim=16, image_resolution=64, vision_layers=(1, 2, 1, 1), vision_width=8, vision_patch_size=None, context_length=77,
+                   vocab_size=49408, transformer_width=128, transformer_heads=2, transformer_layers=2)
+DINO = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
+DINOV2 = dict(hidden_size=32, mlp_ratio=4, num_hidden_layers=3, num_attention_heads=4, image_size=112, patch_size=28)
+# the published sizes, for a test that is not run by default
+FULL_METRICS = {
+    "clip": dict(projection_dim=768, text_config=dict(TEXT, vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                                                      num_attention_heads=12, hidden_act="quick_gelu", projection_dim=768),
+                 vision_config=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=14,
+                                    hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=768)),
+    "clip_base": dict(projection_dim=512, text_config=dict(TEXT, vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
+                                                           num_attention_heads=8, hidden_act="quick_gelu", projection_dim=512),
+                      vision_config=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224,
+                                         patch_size=32, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512)),
+    "clip_resnet": dict(embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64, vision_patch_size=None, context_length=77,
+                        vocab_size=49408, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    "dino": dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224, patch_size=8),
+    "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518, patch_size=14),
+}
+WORDS = ("cat", "dog", "tree", "car", "red apple", "hot air balloon", "house", "boat", "bird", "clock", "chair", "owl")
+SIZES = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that are prepared for a network
+
 # latents (rows, height, width) that the small UNet is run on: square, not square, no multiple of 8, odd
 UNET_SIZES = {"square": (2, 16, 16), "wide": (2, 8, 24), "ragged": (2, 12, 20), "odd": (1, 9, 13)}
 UNET_TIMES = (958, 21)
@@ -51,16 +76,26 @@ def values(name: str, shape) -> np.ndarray:
 
 
 def weight(name: str, shape) -> np.ndarray:
-    """A parameter by its name: matrices of variance 1 / fan-in, gains around 1, biases that are not 0."""
+    """A parameter by its name: matrices of variance 1 / fan-in, gains around 1, biases that are not 0; heads of LPIPS are not negative."""
+    if name.endswith("position_embeddings"):
+        return values(name, shape) * np.float32(0.3)
+    if name.startswith("lpips/"):
+        return (uniform(name, shape) + 1) / 2
     if len(shape) > 1:
         return uniform(name, shape) * np.float32(math.sqrt(3 / math.prod(shape[1:])))
     drawn = uniform(name, shape)
-    return drawn * np.float32(0.3) + 1 if name.endswith("weight") else drawn * np.float32(0.2)
+    return drawn * np.float32(0.3) + 1 if name.endswith(("weight", "running_var")) else drawn * np.float32(0.2)
 
 
 def token_ids(name: str, rows: int, vocabulary: int) -> np.ndarray:
     """(rows, 77) ids below `vocabulary`."""
     return ((uniform(name, (rows, 77)) + 1) / 2 * (vocabulary - 1)).astype(np.int64)
+
+
+def pictures(name: str, count: int, width: int = 48, height: int = 40) -> np.ndarray:
+    """(count, height, width, 3) uint8: coloured fields with some noise, no two alike."""
+    fields = np.kron(uniform(name, (count, -(-height // 8), -(-width // 8), 3)), np.ones((1, 8, 8, 1), np.float32))[:, :height, :width]
+    return np.uint8(127.5 + 110 * fields + 17 * uniform(f"{name}/noise", fields.shape))
 
 
 def toy_model(x, t: float):

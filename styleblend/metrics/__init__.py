@@ -1,0 +1,66 @@
+"""How near drawn pictures are to their prompts and to a style: measures that need only pictures, and measures by networks whose weights a user has.
+
+    metrics, missing = load_metrics("checkpoints/metrics")
+    for metric in metrics:
+        metric.score(pictures, prompts, style_pictures)    # {"clip_text": array([0.31, ...]), "clip_image": ...}
+
+No measure stands in for another one: what has no weights is left out and named. docs/metrics.md says what each one measures.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from styleblend.errors import StyleBlendError
+
+Score = Union[np.ndarray, float]
+
+
+class Metric:
+    """One measure, or several that come out of the same features.
+
+    `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`.
+    """
+
+    name: str
+    higher_is_better: Dict[str, bool]
+    needs: Tuple[str, ...] = ()
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
+        """What was drawn for one style: an array with a number for each picture, or one number for the set.
+
+        `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only when they are taken out:
+        each is gone through in batches, and only features are kept.
+        """
+        raise NotImplementedError
+
+
+def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[List[Metric], List[str]]:
+    """The metrics of `names` (None: all) whose weights are in `folder`, and a sentence for each that is left out.
+
+    StyleBlendError for a name that no metric has, and for weights that are there and do not fit.
+    """
+    from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality  # here, since all of these start Jittor
+    from styleblend.metrics.colour import ColourHistograms
+    from styleblend.metrics.competition import CompetitionScore
+    from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
+    from styleblend.metrics.fid import FrechetDistance
+    from styleblend.metrics.networks import Networks
+    from styleblend.metrics.perceptual import GramDistance, PerceptualDistance
+
+    kinds = {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
+                                          PerceptualDistance, FrechetDistance, CompetitionScore)}
+    unknown = [name for name in names or () if name not in kinds]
+    if unknown:
+        raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")
+    networks, found, missing = Networks(Path(folder)), [], []
+    for name in kinds if names is None else names:
+        lacking = [networks.missing(need) for need in kinds[name].needs if networks.missing(need)]
+        if lacking:
+            missing.append(f"{name} is left out: {'; '.join(lacking)}")
+        else:
+            found.append(kinds[name](*(getattr(networks, need) for need in kinds[name].needs)))
+    return found, missing

@@ -1,0 +1,54 @@
+"""Likeness of pictures by DINO: inside a set (Hertz et al. 2024), and with one or several style pictures."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import numpy as np
+from PIL import Image
+
+from styleblend.errors import StyleBlendError
+from styleblend.metrics import Metric
+from styleblend.metrics.networks import ImageEncoder
+
+
+def set_consistency(features: np.ndarray) -> float:
+    """Mean cosine of all pairs of different pictures; rows of `features` (N, width) have length 1. NaN for a single picture."""
+    likeness = features @ features.T
+    return float(np.mean(likeness[np.triu_indices(len(features), 1)])) if len(features) > 1 else float("nan")
+
+
+def weighted_likeness(features: np.ndarray, styles: np.ndarray, shares: Optional[Sequence[float]] = None) -> np.ndarray:
+    """For each picture the sum of its cosines with the style pictures, each with its share (None: equal ones). Their mean is the weighted multi-style score."""
+    shares = np.full(len(styles), 1 / len(styles)) if shares is None else np.asarray(shares, np.float64)
+    if shares.shape != (len(styles),) or not np.isclose(shares.sum(), 1):
+        raise StyleBlendError(f"{len(shares)} shares that sum up to {shares.sum():.3g} for {len(styles)} style pictures: give one for each, 1 in all")
+    return features @ styles.T @ shares
+
+
+class DinoLikeness(Metric):
+    """DINO ViT-B/8: consistency of the set, and likeness of each picture with the style pictures by their `shares`."""
+
+    name = "dino"
+    higher_is_better = {"dino_set": True, "dino_style": True}
+    needs = ("dino",)
+
+    def __init__(self, dino: ImageEncoder, shares: Optional[Sequence[float]] = None):
+        self.dino, self.shares = dino, shares
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        features = self.dino.encode(pictures)
+        return {"dino_set": set_consistency(features), "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
+
+
+class Dinov2Likeness(Metric):
+    """DINOv2: mean cosine of each picture with the style pictures."""
+
+    name = "dinov2"
+    higher_is_better = {"dinov2": True}
+    needs = ("dinov2",)
+
+    def __init__(self, dinov2: ImageEncoder):
+        self.dinov2 = dinov2
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        return {"dinov2": weighted_likeness(self.dinov2.encode(pictures), self.dinov2.encode(style_pictures))}

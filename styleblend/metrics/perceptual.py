@@ -1,0 +1,64 @@
+"""Distances in the features of SqueezeNet: LPIPS, which compares places, and Gram matrices, which do not."""
+from __future__ import annotations
+
+from typing import Iterator, List, Sequence
+
+import numpy as np
+from PIL import Image
+
+from styleblend.metrics import Metric
+from styleblend.metrics.preprocessing import Preprocessing, batches
+from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
+from styleblend.runtime import jt
+
+HALF = (0.5, 0.5, 0.5)
+PREPROCESSING = Preprocessing(256, resampling=Image.Resampling.BILINEAR, mean=HALF, deviation=HALF)  # to -1..1
+
+
+def feature_maps(network: SqueezeNet, pictures: Sequence[Image.Image]) -> Iterator[List]:
+    """The seven feature maps of each picture, one picture after the other."""
+    for picture, in batches(pictures, 1):
+        yield network(jt.array(PREPROCESSING(picture)[None]))
+
+
+class PerceptualDistance(Metric):
+    """LPIPS (Zhang et al. 2018) with SqueezeNet: mean distance of each picture from the style pictures."""
+
+    name = "lpips"
+    higher_is_better = {"lpips": False}
+    needs = ("squeezenet", "lpips")
+
+    def __init__(self, network: SqueezeNet, heads: LPIPSHeads):
+        self.network, self.heads = network, heads
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        with jt.no_grad():
+            style = [jt.concat(maps, 0) for maps in zip(*feature_maps(self.network, style_pictures))]
+            return {"lpips": np.array([self.heads(maps, style).mean().item() for maps in feature_maps(self.network, pictures)])}
+
+
+def gram(features):
+    """(1, C, H, W) -> (C, C): how often two channels are strong together, wherever."""
+    rows = features.reshape(features.shape[1], -1)
+    return jt.matmul(rows, rows.transpose()) / rows.shape[1]
+
+
+class GramDistance(Metric):
+    """Difference of Gram matrices (Gatys et al. 2016) from the style's mean ones, in units of their size: the mean over seven layers, 0 for equal texture."""
+
+    name = "gram"
+    higher_is_better = {"gram": False}
+    needs = ("squeezenet",)
+
+    def __init__(self, network: SqueezeNet):
+        self.network = network
+
+    def matrices(self, pictures: Sequence[Image.Image]) -> Iterator[List[np.ndarray]]:
+        for maps in feature_maps(self.network, pictures):
+            yield [gram(features).numpy() for features in maps]
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        with jt.no_grad():
+            style = [np.mean(layer, 0) for layer in zip(*self.matrices(style_pictures))]
+            return {"gram": np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean) for own, mean in zip(matrices, style)])
+                                      for matrices in self.matrices(pictures)])}
