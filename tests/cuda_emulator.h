@@ -3,7 +3,6 @@
 // mistakes would show by chance only: shared memory begins as NaN, a warp runs as far ahead of the others as barriers let it, copies arrive at the last
 // moment (or at the first: `copies_arrive_early`), and threads that wait for each other for ever, lanes of a warp at different instructions, addresses
 // that are not aligned and copies beyond the shared memory end the launch with an error.
-#pragma once
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>

@@ -6,7 +6,8 @@
 
 namespace styleblend { namespace cuda {
 
-constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f, LOWEST = -3e38f;
+constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+constexpr float HIDDEN = -3.4e38f, LOWEST = -3e38f;  // the score of what must not be seen, and where a maximum begins: 2^(HIDDEN - LOWEST) is 0
 
 template <class T> struct Problem {
     int rows, q_count, kv_count, heads, queries, keys, width;  // rows of the result, of q, and of k and v; `width` numbers a token
@@ -26,10 +27,28 @@ template <class T> struct Problem {
     __device__ size_t sums(int row, int head) const { return ((size_t)row * heads + head) * queries; }
     __device__ bool alike(int a, int b) const { return a == b || (bias_rows < 2 && q_rows[a] == q_rows[b] && kv_rows[a] == kv_rows[b]); }
 
-    // A score in units of log 2: with the bias, and -infinity where there is no key or it must not be seen.
-    __device__ float score(float product, int row, int query, int key) const {
-        if (key >= keys || (causal && key > query)) return -INFINITY;
-        return product * scale * LOG2E + (bias ? bias[(size_t)(bias_rows > 1 ? row : 0) * keys + key] * LOG2E : 0.f);
+    // N blocks of products, of the queries from `mine` on and the keys from `other` on, or KEYS the other way round -> scores in units of log 2,
+    // with the bias; HIDDEN where there is no such query or key or it must not be seen.
+    template <bool KEYS, int N> __device__ void finish_scores(Block<float>* score, int row, int mine, int other) const {
+        float unit = scale * LOG2E;
+        const float* its_bias = bias ? bias + (size_t)(bias_rows > 1 ? row : 0) * keys : nullptr;
+        auto finish = [&](float s, int mine, int other) {
+            int query = KEYS ? other : mine, key = KEYS ? mine : other;
+            bool seen = key < keys && query < queries && !(causal && key > query);
+            return seen ? s * unit + (its_bias ? its_bias[key] * LOG2E : 0.f) : HIDDEN;
+        };
+        bool plain = !bias && other + 16 * N <= (KEYS ? queries : keys) && (!causal || (KEYS ? mine + 15 <= other : other + 16 * N - 1 <= mine));
+        if (plain) {
+            #pragma unroll
+            for (int i = 0; i < 4 * N; i++) score[i / 4].pair[i % 4] = {score[i / 4].pair[i % 4].x * unit, score[i / 4].pair[i % 4].y * unit};
+        } else {
+            #pragma unroll
+            for (int i = 0; i < 4 * N; i++) {
+                float2& s = score[i / 4].pair[i % 4];
+                int m = mine + row_of(i % 4), o = other + i / 4 * 16 + column_of(i % 4);
+                s = {finish(s.x, m, o), finish(s.y, m, o + 1)};
+            }
+        }
     }
 };
 
@@ -49,18 +68,12 @@ template <class T, int SIZE, Precision P> __global__ void __launch_bounds__(THRE
     for_each_tile<SIZE>(p.k + from, p.v + from, p.width, 0, end, (T*)memory, [&](int token, const T* k, const T* v) {
         Block<float> score[N] = {};
         multiply<true, K, N, L::PITCH, P>(q, k, score);
-        float high[2] = {top[0], top[1]};
-        bool plain = !p.bias && token + L::TOKENS <= p.keys && (!p.causal || token + L::TOKENS <= first + 1);
+        p.template finish_scores<false, N>(score, row, first, token);
+        float high[2] = {top[0], top[1]}, keep[2];
         #pragma unroll
         for (int n = 0; n < N; n++)
             #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float2& s = score[n].pair[i];
-                int query = first + row_of(i), key = token + 16 * n + column_of(i);
-                s = plain ? float2{s.x * p.scale * LOG2E, s.y * p.scale * LOG2E} : float2{p.score(s.x, row, query, key), p.score(s.y, row, query, key + 1)};
-                high[i & 1] = fmaxf(high[i & 1], fmaxf(s.x, s.y));
-            }
-        float keep[2];
+            for (int i = 0; i < 4; i++) high[i & 1] = fmaxf(high[i & 1], fmaxf(score[n].pair[i].x, score[n].pair[i].y));
         for (int r = 0; r < 2; r++) {
             for (int n = 1; n < 4; n *= 2) high[r] = fmaxf(high[r], __shfl_xor_sync(~0u, high[r], n));
             keep[r] = exp2f(top[r] - high[r]);
@@ -139,19 +152,17 @@ template <class T, int SIZE, Precision P, bool KEYS> __global__ void __launch_bo
                 Block<float> weight = {}, slope = {};
                 multiply<true, K, 1, L::PITCH, P>(mine, other, &weight);
                 multiply<true, K, 1, L::PITCH, P>(partner, other_partner, &slope);
+                p.template finish_scores<KEYS, 1>(&weight, row, first, token + 16 * n);
                 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    float2 &w = weight.pair[i], &s = slope.pair[i];
-                    int mine_at = first + row_of(i), other_at = token + 16 * n + column_of(i);
-                    auto finish = [&](float& w, float& s, int other_at) {
-                        int query = KEYS ? other_at : mine_at;
-                        bool there = query < p.queries;
-                        float base = KEYS ? there ? log_sum[query] : 0.f : own_log_sum[i & 1], level = KEYS ? there ? delta[query] : 0.f : own_delta[i & 1];
-                        w = there ? exp2f(p.score(w, row, query, KEYS ? mine_at : other_at) - base * LOG2E) : 0.f;
-                        s = w * (s - level);
-                    };
-                    finish(w.x, s.x, other_at);
-                    finish(w.y, s.y, other_at + 1);
+                    float2 &w = weight.pair[i], &s = slope.pair[i], base = {own_log_sum[i & 1], own_log_sum[i & 1]}, level = {own_delta[i & 1], own_delta[i & 1]};
+                    if (KEYS) {
+                        int query = min(token + 16 * n + column_of(i), p.queries - 1), next = min(query + 1, p.queries - 1);  // those beyond have no weight
+                        base = {log_sum[query], log_sum[next]};
+                        level = {delta[query], delta[next]};
+                    }
+                    w = {exp2f(w.x - base.x * LOG2E), exp2f(w.y - base.y * LOG2E)};
+                    s = {w.x * (s.x - level.x), w.y * (s.y - level.y)};
                 }
                 Block<T> narrow_slope = narrowed<T>(slope);
                 multiply<false, 1, K, L::PITCH, P>(&narrow_slope, other, d_mine);

@@ -4,9 +4,7 @@
 //   0: (g, 2 t)   1: (g + 8, 2 t)   2: (g, 2 t + 8)   3: (g + 8, 2 t + 8)
 // The tensor cores return products like this, and want the left factor like this: a product becomes the next one's factor where it is.
 #pragma once
-#ifdef __CUDACC__  // without it this is a test on the CPU, which brings instructions of its own
 #include "ptx.h"
-#endif
 
 namespace styleblend { namespace cuda {
 
@@ -88,14 +86,17 @@ template <class T, int SIZE> struct Tile {
 template <int SIZE, class T> __device__ void copy(const T* from, size_t stride, int first, int end, T* tile) {
     typedef Tile<T, SIZE> L;
     constexpr int PART = SIZE * sizeof(T) % 16 == 0 ? 16 / sizeof(T) : 1, PARTS = L::WIDTH / PART;
-    for (int i = threadIdx.x; i < L::TOKENS * PARTS; i += THREADS) {
-        int token = i / PARTS, column = i % PARTS * PART;
-        bool there = first + token < end && column < SIZE;
-        const T* source = there ? from + (first + token) * stride + column : from;
-        T* to = tile + token * L::PITCH + column;
-        if (PART > 1) copy_16_bytes(to, source, there);
-        else *to = there ? *source : T(0.f);
-    }
+    constexpr int ACROSS = PARTS <= 8 ? 8 : PARTS <= 16 ? 16 : 32, STEP = THREADS / ACROSS;  // threads at a token: each stays in its columns
+    for (int column = threadIdx.x % ACROSS * PART; column < L::WIDTH; column += ACROSS * PART)
+        #pragma unroll
+        for (int i = 0; i < L::TOKENS / STEP; i++) {
+            int token = threadIdx.x / ACROSS + i * STEP;
+            bool there = first + token < end && column < SIZE;
+            const T* source = there ? from + (first + token) * stride + column : from;
+            T* to = tile + token * L::PITCH + column;
+            if (PART > 1) copy_16_bytes(to, source, there);
+            else *to = there ? *source : T(0.f);
+        }
 }
 
 // `work(token, tile, other tile)` for every tile of two matrices of tokens. While a tile is worked on the next one is on its way.
