@@ -1,10 +1,10 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own, which compute in float32. A GPU has the plain ones so far, attention in chunks of queries.
+The CPU has its own, which compute in float32, and a GPU its own attention. Everything else is plain, attention in chunks of queries.
 """
 from typing import Optional, Sequence
 
-from styleblend.kernels import chunked, cpu, reference
+from styleblend.kernels import chunked, cpu, cuda, reference
 from styleblend.runtime import jt
 
 __all__ = ["attention", "geglu", "group_norm", "layer_norm"]
@@ -16,11 +16,20 @@ def best(x, *frozen):
     return reference if plain else cpu
 
 
+def attention_core(x, heads: int, bias):
+    """The module whose attention suits q = `x`. Chunks of queries are for what has no kernel: a `bias` that wants a gradient, large heads
+    (the VAE's) and bfloat16 before compute capability 8.0 on a GPU, 16-bit numbers on the CPU."""
+    if bias is not None and not bias.is_stop_grad():
+        return chunked
+    if jt.flags.use_cuda:
+        return cuda if cuda.has_kernel(str(x.dtype), x.shape[2] // heads) else chunked
+    return cpu if x.dtype == "float32" else chunked
+
+
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
               scale: Optional[float] = None, causal: bool = False):
     """Softmax attention; arguments and result as in `kernels.reference.attention`. No core holds a whole matrix of scores."""
-    core = cpu if best(q, bias) is cpu else chunked
-    return core.attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
+    return attention_core(q, heads, bias).attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
 
 
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):

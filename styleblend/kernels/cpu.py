@@ -1,22 +1,15 @@
 """The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients. They compute in float32, whatever they are given."""
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Optional, Sequence
 
 import numpy as np
 
+from styleblend.kernels import headers
 from styleblend.precision import cast
 from styleblend.runtime import jt
 
-
-def source(name: str) -> str:
-    """A header with the one that it includes put in: Jittor compiles text, in a folder of its own."""
-    read = lambda file: (Path(__file__).parent / file).read_text(encoding="utf-8").replace("#pragma once\n", "")
-    return read(name).replace('#include "vectors.h"\n', read("vectors.h"))
-
-
-ATTENTION, NORMS = source("attention_cpu.h"), source("norms_cpu.h")
+ATTENTION, NORMS = headers.whole("attention_cpu.h"), headers.whole("norms_cpu.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};

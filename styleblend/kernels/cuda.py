@@ -1,0 +1,83 @@
+"""The GPU's attention kernels (`attention_cuda.h`) as a Jittor operator with its gradient."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+import numpy as np
+
+from styleblend.kernels import headers
+from styleblend.runtime import jt
+
+TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+LARGEST = 160  # head size: larger ones do not fit into the shared memory
+HEADER = '#include "helper_cuda.h"\n' + headers.whole("attention_cuda.h")
+# inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias
+PROBLEM = """
+    styleblend::cuda::Problem<{type}> p{{}};
+    p.rows = in3_shape0; p.q_count = in0_shape0; p.kv_count = in1_shape0; p.heads = (int)data["heads"];
+    p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
+    p.scale = (float)data["scale"]; p.causal = data["causal"] != 0;
+    p.bias_rows = (int)data["bias_rows"]; p.bias = p.bias_rows ? in5_p : nullptr;
+    p.q_rows = in3_p; p.kv_rows = in4_p; p.q = in0_p; p.k = in1_p; p.v = in2_p;
+"""
+FORWARD = PROBLEM + """
+    p.result = out0_p; p.log_sum = out1_p;
+    checkCudaErrors((styleblend::cuda::attention_forward<{type}, {size}, styleblend::cuda::{precision}>(p)));
+"""
+BACKWARD = PROBLEM + """
+    p.result = in6_p; p.log_sum = in7_p; p.d_result = in8_p; p.d_q = out0_p; p.d_k = out1_p; p.d_v = out2_p; p.delta = out3_p;
+    checkCudaErrors((styleblend::cuda::attention_backward<{type}, {size}, styleblend::cuda::{precision}>(p)));
+"""
+
+
+def capability() -> int:
+    """The least compute capability of the GPUs here, times ten."""
+    return min(jt.flags.cuda_archs)
+
+
+def has_kernel(dtype: str, size: int) -> bool:
+    """Whether there is a kernel for heads of `size` numbers of this type. bfloat16 needs compute capability 8.0."""
+    return dtype in TYPES and size <= LARGEST and (dtype != "bfloat16" or capability() >= 80)
+
+
+def precision(dtype: str) -> str:
+    """How float32 is multiplied: on tensor cores where they can, exactly, or roughly (11 binary digits) where Jittor's own products are rough too."""
+    if dtype != "float32" or capability() < 80:
+        return "FMA"
+    return "TF32" if jt.flags.use_tensorcore else "SPLIT"
+
+
+class Attention(jt.Function):
+    """One call of the core; keeps q, k, v, the result and a number a query for the gradient, and no scores."""
+
+    def __init__(self, heads: int, size: int, scale: float, causal: bool, rows: tuple, bias):
+        self.size, self.rows, self.bias = size, rows, jt.zeros((1, 1)) if bias is None else bias
+        self.data = {"heads": heads, "scale": scale, "causal": int(causal), "bias_rows": 0 if bias is None else bias.shape[0]}
+
+    def run(self, source: str, shapes: list, types: list, inputs: list):
+        kind = self.inputs[0].dtype
+        return jt.code(shapes, types, inputs, cuda_header=HEADER, data=self.data,
+                       cuda_src=source.format(type=TYPES[str(kind)], size=self.size, precision=precision(str(kind))))
+
+    def execute(self, q, k, v):
+        self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
+        self.sums = (len(self.rows[0]), self.data["heads"], q.shape[1])
+        self.results = list(self.run(FORWARD, [(len(self.rows[0]), q.shape[1], q.shape[2]), self.sums], [q.dtype, "float32"], self.inputs))
+        return self.results[0]
+
+    def grad(self, gradient):
+        if gradient is None:
+            return None, None, None
+        given = self.inputs[:3]
+        return tuple(self.run(BACKWARD, [x.shape for x in given] + [self.sums], [x.dtype for x in given] + ["float32"],
+                              self.inputs + self.results + [gradient.cast(given[0].dtype)])[:3])
+
+
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
+              scale: Optional[float] = None, causal: bool = False):
+    """As `kernels.reference.attention`, on a GPU, where `has_kernel` says so. The gradient of `bias` is not computed."""
+    size = q.shape[2] // heads
+    batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
+    rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
+    bias = None if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
+    return Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)(q, k, v)

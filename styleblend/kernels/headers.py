@@ -1,0 +1,11 @@
+"""The C++ and CUDA sources as Jittor wants them: it compiles text, in a folder of its own, where no header beside it can be included."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def whole(name: str) -> str:
+    """A header of this folder with those of this folder that it includes, and so on, put in."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+    return re.sub(r'#include "(\w+\.h)"\n', lambda found: whole(found[1]), text)

@@ -1,0 +1,243 @@
+// Enough of CUDA to run the GPU's kernels with g++ on the CPU: the same source, thread by thread, with what `ptx.h` has as instructions.
+// Every thread of a block is a fiber that runs until it meets a barrier or an instruction of its whole warp. Stricter than a GPU where
+// mistakes would show by chance only: shared memory begins as NaN, a warp runs as far ahead of the others as barriers let it, copies arrive at the last
+// moment (or at the first: `copies_arrive_early`), and threads that wait for each other for ever, lanes of a warp at different instructions, addresses
+// that are not aligned and copies beyond the shared memory end the launch with an error.
+#include <ucontext.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __launch_bounds__(threads)
+
+struct dim3 { unsigned x, y, z; dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {} };
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
+using std::min;
+
+inline uint32_t __float_as_uint(float x) { uint32_t bits; std::memcpy(&bits, &x, 4); return bits; }
+inline float __uint_as_float(uint32_t bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+
+// ---------------------------------------------------------------- 16-bit numbers, rounded to the nearest, ties to even
+
+struct __half {
+    uint16_t bits;
+    __half() = default;
+    explicit __half(float x) {
+        uint32_t all = __float_as_uint(x), size = all & 0x7fffffff;
+        if (size > 0x7f800000) size = 0x7e00;                                                          // not a number
+        else if (size >= 0x477ff000) size = 0x7c00;                                                    // too large
+        else if (size < 0x38800000) size = __float_as_uint(std::fabs(x) + 0.5f) - __float_as_uint(0.5f);  // in steps of 2^-24
+        else size = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
+        bits = all >> 16 & 0x8000 | size;
+    }
+    explicit operator float() const {
+        uint32_t exponent = bits >> 10 & 31, digits = bits & 1023;
+        float size = exponent == 31 ? (digits ? NAN : INFINITY) : exponent ? __uint_as_float((exponent + 112) << 23 | digits << 13) : std::ldexp((float)digits, -24);
+        return bits & 0x8000 ? -size : size;
+    }
+};
+
+struct __nv_bfloat16 {
+    uint16_t bits;
+    __nv_bfloat16() = default;
+    explicit __nv_bfloat16(float x) { uint32_t all = __float_as_uint(x); bits = x != x ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16; }
+    explicit operator float() const { return __uint_as_float((uint32_t)bits << 16); }
+};
+
+struct __half2 { __half x, y; };
+struct __nv_bfloat162 { __nv_bfloat16 x, y; };
+inline float2 __half22float2(__half2 a) { return {(float)a.x, (float)a.y}; }
+inline float2 __bfloat1622float2(__nv_bfloat162 a) { return {(float)a.x, (float)a.y}; }
+inline __half2 __float22half2_rn(float2 a) { return {__half(a.x), __half(a.y)}; }
+inline __nv_bfloat162 __float22bfloat162_rn(float2 a) { return {__nv_bfloat16(a.x), __nv_bfloat16(a.y)}; }
+
+// ---------------------------------------------------------------- threads
+
+namespace styleblend { namespace cuda { static float4 memory[48 * 1024 / sizeof(float4)]; } }
+
+namespace emulator {
+
+struct Barrier { int arrived = 0, generation = 0; };
+struct Value { const void* instruction; alignas(8) char bytes[48]; };
+struct Warp { Barrier barrier; Value values[2][32]; };  // of two instructions: a lane can be one ahead of another
+struct Copy {
+    void* to; const void* from; bool there;
+    void arrive() const { if (there) std::memcpy(to, from, 16); else std::memset(to, 0, 16); }
+};
+struct Thread { ucontext_t context; std::unique_ptr<char[]> stack; bool done; std::vector<std::vector<Copy>> copies; };
+
+constexpr size_t STACK = 256 * 1024;
+static std::vector<Thread> threads;
+static std::vector<Warp> warps;
+static Barrier block;
+static ucontext_t launcher;
+static int current, idle;  // the thread that runs, and how often threads have given way since the last barrier opened
+static size_t shared_bytes;
+static const char* failure;
+static bool early;
+static void (*body)(const void*);
+static const void* argument;
+
+inline void fail(const char* why) {
+    failure = why;
+    std::fprintf(stderr, "CUDA emulator: %s\n", why);
+    setcontext(&launcher);
+}
+
+// `count` threads, the current one among them, meet at a barrier: the others of them run until they do.
+inline void wait(Barrier& barrier, int count) {
+    int mine = barrier.generation;
+    if (++barrier.arrived == count) { barrier.arrived = 0; barrier.generation++; idle = 0; return; }
+    while (barrier.generation == mine) {
+        int before = current;
+        do current = before / count * count + (current + 1) % count; while (threads[current].done && current != before);
+        if (++idle > 3 * (int)threads.size()) fail("threads wait for each other for ever");
+        if (current != before) swapcontext(&threads[before].context, &threads[current].context);
+    }
+}
+
+// What every lane of the warp brings to an instruction; `at` tells instructions apart.
+template <class V> struct All {
+    const Value* values;
+    V operator[](int lane) const { V v; std::memcpy(&v, values[lane].bytes, sizeof v); return v; }
+};
+template <class V> All<V> exchange(const void* at, const V& value) {
+    static_assert(sizeof value <= sizeof Value().bytes, "");
+    Warp& warp = warps[current / 32];
+    Value* values = warp.values[warp.barrier.generation & 1];
+    values[current % 32].instruction = at;
+    std::memcpy(values[current % 32].bytes, &value, sizeof value);
+    wait(warp.barrier, 32);
+    for (int i = 0; i < 32; i++)
+        if (values[i].instruction != at) fail("the lanes of a warp are at different instructions");
+    return {values};
+}
+
+inline void run() {
+    body(argument);
+    threads[current].done = true;
+    idle = 0;
+    for (int i = 0; i < (int)threads.size(); i++) {
+        int next = (current + i) % threads.size();
+        if (!threads[next].done) { current = next; setcontext(&threads[next].context); }
+    }
+    setcontext(&launcher);
+}
+
+struct Index { operator unsigned() const { return current; } };
+struct ThreadIndex { Index x; };
+
+}  // namespace emulator
+
+extern "C" void copies_arrive_early(bool early) { emulator::early = early; }
+
+static emulator::ThreadIndex threadIdx;
+static dim3 blockIdx(0);
+
+inline void __syncthreads() { emulator::wait(emulator::block, (int)emulator::threads.size()); }
+
+template <class P> void (*launched)(P);
+template <class P> cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t bytes, int) {
+    using namespace emulator;
+    if (bytes > sizeof styleblend::cuda::memory) return cudaErrorLaunchFailure;
+    shared_bytes = bytes; failure = nullptr; argument = arguments[0];
+    launched<P> = kernel;
+    body = [](const void* p) { launched<P>(*(const typename std::remove_reference<P>::type*)p); };
+    threads.resize(block.x);
+    for (unsigned i = 0; i < grid.x * grid.y * grid.z; i++) {
+        blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
+        std::memset(styleblend::cuda::memory, 0xff, sizeof styleblend::cuda::memory);
+        warps.assign(block.x / 32, Warp());
+        emulator::block = Barrier();
+        for (Thread& t : threads) {
+            if (!t.stack) t.stack.reset(new char[STACK]);
+            t.done = false; t.copies.assign(1, {});
+            getcontext(&t.context);
+            t.context.uc_stack.ss_sp = t.stack.get(); t.context.uc_stack.ss_size = STACK; t.context.uc_link = nullptr;
+            makecontext(&t.context, run, 0);
+        }
+        current = idle = 0;
+        swapcontext(&launcher, &threads[0].context);
+        if (failure) return cudaErrorLaunchFailure;
+    }
+    return cudaSuccess;
+}
+
+// ---------------------------------------------------------------- instructions of a warp, by the tables of the PTX ISA
+
+#define HERE ([]() -> const void* { static char place; return &place; }())
+
+inline float __shfl_sync(unsigned, float x, int from) { return emulator::exchange(HERE, x)[from]; }
+inline float __shfl_xor_sync(unsigned, float x, int other) { return emulator::exchange(HERE, x)[(emulator::current % 32) ^ other]; }
+
+namespace styleblend { namespace cuda {
+
+struct Factors { float a[8], b[4]; };  // what a lane has of a and b
+
+template <class Pair> void mma(float2& upper, float2& lower, const Pair* a, Pair b0, Pair b1) {
+    Factors mine;
+    for (int i = 0; i < 4; i++) { mine.a[2 * i] = (float)a[i].x; mine.a[2 * i + 1] = (float)a[i].y; }
+    mine.b[0] = (float)b0.x; mine.b[1] = (float)b0.y; mine.b[2] = (float)b1.x; mine.b[3] = (float)b1.y;
+    auto all = emulator::exchange(HERE, mine);
+    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    for (int k = 0; k < 16; k++) {
+        int place = k % 8 / 2, number = k % 2;
+        Factors left = all[4 * g + place];
+        float x = left.a[k / 8 * 4 + number], y = left.a[k / 8 * 4 + 2 + number];
+        float c = all[4 * (2 * t) + place].b[k / 8 * 2 + number], d = all[4 * (2 * t + 1) + place].b[k / 8 * 2 + number];
+        upper.x += x * c; upper.y += x * d; lower.x += y * c; lower.y += y * d;
+    }
+}
+
+inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1) {
+    auto cut = [](float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); };  // the digits that TF32 has not are not looked at
+    Factors mine = {{cut(a[0]), cut(a[1]), cut(a[2]), cut(a[3])}, {cut(b0), cut(b1)}};
+    auto all = emulator::exchange(HERE, mine);
+    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    for (int k = 0; k < 8; k++) {
+        Factors left = all[4 * g + k % 4];
+        float x = left.a[k / 4 * 2], y = left.a[k / 4 * 2 + 1];
+        float c = all[4 * (2 * t) + k % 4].b[k / 4], d = all[4 * (2 * t + 1) + k % 4].b[k / 4];
+        upper.x += x * c; upper.y += x * d; lower.x += y * c; lower.y += y * d;
+    }
+}
+
+template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row) {
+    if ((uintptr_t)row % 16) emulator::fail("ldmatrix from an address that is not aligned");
+    auto rows = emulator::exchange(HERE, (const uint16_t*)row);
+    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    for (int m = 0; m < 4; m++) {
+        uint16_t pair[2];
+        for (int i = 0; i < 2; i++) pair[i] = TURNED ? rows[8 * m + 2 * t + i][g] : rows[8 * m + g][2 * t + i];
+        std::memcpy(&to[m], pair, 4);
+    }
+}
+
+inline void copy_16_bytes(void* to, const void* from, bool there) {
+    size_t place = (char*)to - (char*)memory;
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulator::fail("a copy of 16 bytes between addresses that are not aligned");
+    if (place + 16 > emulator::shared_bytes) emulator::fail("a copy to where the launch asked for no shared memory");
+    emulator::Copy copy = {to, from, there};
+    if (emulator::early) copy.arrive();
+    else emulator::threads[emulator::current].copies.back().push_back(copy);
+}
+inline void end_of_copies() { emulator::threads[emulator::current].copies.emplace_back(); }
+template <int GROUPS> void wait_for_copies() {
+    auto& groups = emulator::threads[emulator::current].copies;  // the last one is still open
+    while ((int)groups.size() > GROUPS + 1) {
+        for (const emulator::Copy& copy : groups.front()) copy.arrive();
+        groups.erase(groups.begin());
+    }
+}
+
+} }  // namespace styleblend::cuda
