@@ -18,12 +18,12 @@ def best(x, *frozen):
 
 def attention_core(x, heads: int, bias):
     """The module whose attention suits q = `x`. Chunks of queries are for what has no kernel: a `bias` that wants a gradient, large heads
-    (the VAE's) and bfloat16 before compute capability 8.0 on a GPU, 16-bit numbers on the CPU."""
+    (the VAE's) and bfloat16 before compute capability 8.0 on a GPU."""
     if bias is not None and not bias.is_stop_grad():
         return chunked
     if jt.flags.use_cuda:
         return cuda if cuda.has_kernel(str(x.dtype), x.shape[2] // heads) else chunked
-    return cpu if x.dtype == "float32" else chunked
+    return cpu
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
