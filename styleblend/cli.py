@@ -78,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_max_pixels(train)
     add_dtype(train)
     train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
+    train.add_argument("--keep", choices=["last", "best"], help="which step becomes the adapters: the last, or the one whose picture grid has the best score; "
+                       "default: the config's (training.keep_adapters), else last")
     train.add_argument("--share", action="store_true", help="leave styles that another process trains now to it: for several workers with one list of styles")
     train.set_defaults(run=run_train)
     generate = commands.add_parser("generate", help="draw one prompt in a style", formatter_class=kind)
@@ -169,6 +171,8 @@ def run_train(args) -> int:
     from styleblend.pictures import check_picture
     from styleblend.settings import read_settings
     settings = with_dtype(with_pictures(read_settings(args.config), fit=args.fit, max_pixels=args.max_pixels), args.dtype)
+    if args.keep:
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"keep_adapters": args.keep})})
     names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained

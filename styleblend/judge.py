@@ -41,6 +41,16 @@ class Judge:
 
     def predict(self, pictures: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Subject and style logits, (N, subjects) and (N, styles), of uint8 pictures (N, H, H, 3)."""
+        subject, style = zip(*self._run(pictures, self._network))
+        return np.concatenate(subject), np.concatenate(style)
+
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, D) unit vectors of what uint8 pictures (N, H, H, 3) show: their scalar product says how alike two contents are."""
+        found = np.concatenate([content for content, in self._run(pictures, lambda x: [self._subject(x)])])
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def _run(self, pictures: np.ndarray, network) -> List[list]:
+        """What `network` gives for each batch."""
         pictures = np.asarray(pictures)
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] != 3 or len(pictures) == 0:
             raise ValueError(f"the judge reads uint8 pictures (N, H, H, 3), not {pictures.dtype} {pictures.shape}")
@@ -48,9 +58,7 @@ class Judge:
         if pictures.shape[2] != side or side % self.size or side == 0:
             raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, not {pictures.shape[1:3]}")
         with jt.no_grad():
-            logits = [[v.numpy() for v in self._network(jt.array(self._prepare(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
-        subject, style = zip(*logits)
-        return np.concatenate(subject), np.concatenate(style)
+            return [[v.numpy() for v in network(jt.array(self._prepare(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
 
     def score(self, pictures: np.ndarray, subjects: Sequence[str], styles: Optional[Sequence[str]] = None,
               candidates: Optional[Sequence[str]] = None) -> Dict[str, float]:
@@ -93,20 +101,28 @@ class Judge:
     def _linear(self, x, name: str):
         return jt.nn.linear(x, self.weights[name + ".weight"], self.weights[name + ".bias"])
 
-    def _network(self, x):
-        """Subject and style logits; the batch norms of the trained networks are folded into the layers beside them."""
-        relu, y, found = jt.nn.relu, x, []
+    def _style(self, y):
+        """Style logits."""
+        relu, found = jt.nn.relu, []
         while f"style.convs.{len(found) // 2}.weight" in self.weights:
             y = relu(self._conv(y, f"style.convs.{len(found) // 2}", 2 if found else 1))
             found += [y.mean((2, 3)), ((y * y).mean((2, 3)) + 1e-6).sqrt()]
-        style = self._linear(relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+        return self._linear(relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+
+    def _subject(self, x):
+        """What the subject net sees, before its last layer."""
+        relu = jt.nn.relu
         x = relu(self._conv(x, "subject.stem", 2))
         for i, blocks in enumerate(self.blocks):
             for j in range(blocks):
                 name, stride = f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1
                 skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
                 x = relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
-        return [self._linear(x.mean((2, 3)), "subject.head"), style]
+        return x.mean((2, 3))
+
+    def _network(self, x):
+        """Subject and style logits; the batch norms of the trained networks are folded into the layers beside them."""
+        return [self._linear(self._subject(x), "subject.head"), self._style(x)]
 
 
 class JudgeMetric:

@@ -147,6 +147,9 @@ class TrainingSettings(Settings):
     keep: int = Field(2, ge=1, description="checkpoints of a stage that are kept: the newest, and those to fall back to")
     sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
     sample_prompts: List[str] = ["Cat", "House", "Apple"]
+    coarse_score: Optional[str] = Field(None, description="what the grids of coarse training are scored by (docs/scoring.md); null: not at all")
+    fine_score: Optional[str] = Field(None, description="the same for both stages of fine training")
+    keep_adapters: Literal["last", "best"] = Field("last", description="what becomes the adapters: the last step, or the step whose grid has the best score")
 
 
 class RunSettings(Settings):

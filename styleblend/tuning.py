@@ -26,6 +26,7 @@ from styleblend.comparison import Difference, paired_difference
 from styleblend.errors import StyleBlendError
 from styleblend.files import claim, remove_unfinished, write_bytes
 from styleblend.judge import Judge, JudgeMetric
+from styleblend.mix import mixed, parse_mix
 from styleblend.names import entry
 from styleblend.pictures import load_picture
 from styleblend.pipeline import StyleBlendPipeline, branches_of
@@ -82,18 +83,6 @@ class OutOfTime(Exception):
     """The time of the search is over in the middle of a trial."""
 
 
-def parse_metric(text: str) -> Dict[str, float]:
-    """"subject=2,style" -> {"subject": 2, "style": 1}."""
-    mix = {}
-    for item in text.split(","):
-        name, _, weight = item.partition("=")
-        try:
-            mix[name.strip()] = float(weight or 1)
-        except ValueError:
-            raise StyleBlendError(f"--metric {item}: the weight is not a number") from None
-    return mix
-
-
 def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -> Tuple[List[Prompt], List[Prompt]]:
     """Prompts for the search and others for the comparison, from what the base was taught (`subjects.json`), else from what the judge knows.
 
@@ -148,14 +137,7 @@ class Sitting:
 
     def values(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """(N,) weighted mean of the scores that were asked for; those of which less is better count against it. NaN: no score."""
-        found, signs = {}, {}
-        for metric in self.metrics:
-            signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
-            found.update({name: value for name, value in metric.score(pictures, [p.text for p, _ in self.jobs], self.originals).items() if np.ndim(value)})
-        unknown = next((name for name in self.mix if name not in found), None)
-        if unknown:
-            raise StyleBlendError(f"--metric: there is no score {unknown!r} of single pictures; there are {', '.join(found)}")
-        return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in self.mix.items()) / sum(map(abs, self.mix.values()))
+        return mixed(self.mix, self.metrics, pictures, [p.text for p, _ in self.jobs], self.originals, "--metric")
 
 
 def proposal(trials: Sequence[Trial]) -> Tried:
@@ -254,7 +236,7 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
-    mix, judge = parse_metric(question.metric), Judge.load()
+    mix, judge = parse_mix(question.metric, "--metric"), Judge.load()
     if min(count, question.seeds) < 1:
         raise StyleBlendError("--trials and --seeds begin at 1")
     base = load_base(find_base(settings.base, settings.base_id))

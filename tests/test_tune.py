@@ -15,7 +15,8 @@ from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
 from styleblend.style import load_style, save_part
-from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, parse_metric, proposal, tune
+from styleblend.mix import parse_mix
+from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, proposal, tune
 
 ONE = Question("fxemoji", "1", 3, 1, "both")
 
@@ -162,9 +163,9 @@ def test_time(trained, tmp_path):
 
 
 def test_metrics():
-    assert parse_metric("subject=2, style") == {"subject": 2, "style": 1}
+    assert parse_mix("subject=2, style", "--metric") == {"subject": 2, "style": 1}
     with pytest.raises(StyleBlendError, match="not a number"):
-        parse_metric("style=much")
+        parse_mix("style=much", "--metric")
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -14,7 +14,19 @@ from styleblend.files import remove_unfinished, write_bytes
 from styleblend.runtime import say
 from styleblend.weights import read_metadata, read_safetensors, write_safetensors
 
-State = Tuple[int, Dict[str, np.ndarray], List[float]]
+
+class Log(NamedTuple):
+    """What a stage has seen: the loss of every step, and the score of the grids that have one, by step."""
+
+    losses: List[float]
+    scores: Dict[int, float]
+
+    def best(self) -> int:
+        """The step with the best score, the first of several."""
+        return max(self.scores, key=self.scores.get)
+
+
+State = Tuple[int, Dict[str, np.ndarray], Log]
 
 
 class Checkpoints:
@@ -24,10 +36,10 @@ class Checkpoints:
         self.folder, self.fingerprint, self.keep = Path(folder), fingerprint, keep
         remove_unfinished(self.folder)
 
-    def save(self, step: int, tensors: Dict[str, np.ndarray], losses: List[float]) -> None:
+    def save(self, step: int, tensors: Dict[str, np.ndarray], log: Log) -> None:
         """Write the state after `step` steps; older checkpoints go only when the new one is whole and named by `latest`."""
         path = self.folder / f"step-{step:06d}.safetensors"
-        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(losses)}
+        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(log.losses), "scores": json.dumps(log.scores)}
         write_safetensors(path, tensors, {**metadata, "sha256": digest(metadata, tensors)})
         write_bytes(self.folder / "latest", f"{path.name}\n".encode())
         older = [p for p in self.files() if step_of(p) < step]
@@ -35,17 +47,29 @@ class Checkpoints:
             old.unlink(missing_ok=True)  # later steps than the newest are damaged ones, which this run fell back from
 
     def restore(self) -> Optional[State]:
-        """Step, tensors and losses of the checkpoint that `latest` names; of the one before it, which is said, if that is damaged. None: there is none."""
+        """Step, tensors and log of the checkpoint that `latest` names; of the one before it, which is said, if that is damaged. None: there is none."""
         for path in self.in_order():
             try:
-                step, tensors, losses, fingerprint = read(path)
+                step, tensors, log, fingerprint = read(path)
             except StyleBlendError as error:
                 say(f"{error}; training goes on from the checkpoint before it, or from the start if there is none")
                 continue
             if fingerprint != self.fingerprint:
                 raise StyleBlendError(f"{path} is a checkpoint of other settings, pictures or base: delete {self.folder} or pass --overwrite")
-            return step, tensors, losses
+            return step, tensors, log
         return None
+
+    def save_best(self, step: int, parameters: Dict[str, np.ndarray]) -> None:
+        """Keep the parameters of the step with the best score so far."""
+        write_safetensors(self.folder / "best.safetensors", parameters, {"step": str(step)})
+
+    def best(self, step: int) -> Dict[str, np.ndarray]:
+        """The parameters of the step with the best score."""
+        path = self.folder / "best.safetensors"
+        tensors = read_safetensors(path)
+        if read_metadata(path).get("step") != str(step):
+            raise StyleBlendError(f"{path} is not of step {step}: delete {self.folder} or pass --overwrite")
+        return tensors
 
     def files(self) -> List[Path]:
         """All checkpoints, the newest first."""
@@ -75,13 +99,14 @@ def digest(metadata: Dict[str, str], tensors: Dict[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def read(path: Path) -> Tuple[int, Dict[str, np.ndarray], List[float], str]:
-    """Step, tensors, losses and fingerprint of a checkpoint; a StyleBlendError says how it is damaged."""
+def read(path: Path) -> Tuple[int, Dict[str, np.ndarray], Log, str]:
+    """Step, tensors, log and fingerprint of a checkpoint; a StyleBlendError says how it is damaged."""
     try:
         tensors, metadata = read_safetensors(path), read_metadata(path)
     except StyleBlendError:
         raise StyleBlendError(f"{path} is damaged (torn or missing)") from None
-    kept = {key: metadata.get(key, "") for key in ("step", "fingerprint", "losses")}
+    kept = {key: metadata.get(key, "") for key in ("step", "fingerprint", "losses", "scores")}
     if metadata.get("sha256") != digest(kept, tensors):
         raise StyleBlendError(f"{path} is damaged (its checksum is wrong)")
-    return int(kept["step"]), tensors, json.loads(kept["losses"]), kept["fingerprint"]
+    scores = {int(step): score for step, score in json.loads(kept["scores"]).items()}
+    return int(kept["step"]), tensors, Log(json.loads(kept["losses"]), scores), kept["fingerprint"]

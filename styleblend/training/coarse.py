@@ -16,6 +16,7 @@ from styleblend.training.clip_filter import nearest_look_alikes
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.samples import grid_writer
+from styleblend.training.scores import scorer_for
 from styleblend.training.sdedit import make_look_alikes
 
 
@@ -53,9 +54,9 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
 
     identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
-    losses = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity,
-                   grid_writer(pipeline, settings, (COARSE,)), base.dtype)
-    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": losses})
+    grids = grid_writer(pipeline, settings, (COARSE,), scorer=scorer_for(settings, name, config.coarse_score))
+    log = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grids, base.dtype)
+    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": log})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
     # last, since a style with this file counts as trained

@@ -15,6 +15,7 @@ from styleblend.style import save_part
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.samples import grid_writer
+from styleblend.training.scores import scorer_for
 
 
 def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
@@ -38,7 +39,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
 
     table = base.text_encoder.text_model.embeddings.token_embedding.weight
     row = jt.array(table[token].float32().numpy().reshape(1, -1))
-    grids = grid_writer(pipeline, settings, (FINE,))
+    scorer = scorer_for(settings, name, config.fine_score)
+    grids = grid_writer(pipeline, settings, (FINE,), scorer=scorer)
 
     def diffusion_loss(rng, stage, text_of):
         index = rng.integers(0, len(cache), stage.batch)
@@ -54,7 +56,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
 
     def inversion_grid(path):
         pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
-        grids(path)
+        return grids(path)
 
     inversion = train("inversion", config, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
                       folder / "training", identity, inversion_grid, base.dtype)
@@ -62,7 +64,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
     with jt.no_grad():
         texts = base.text_encoder(ids, pipeline.placeholders).numpy()
-    fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True)
+    fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True, scorer=scorer)
     base.text_encoder = None  # every text of the second stage is encoded
     lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
     fine = train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -17,10 +17,10 @@ from tqdm import tqdm
 from styleblend.errors import Stopped, StyleBlendError
 from styleblend.files import write_bytes
 from styleblend.precision import loss_scale
-from styleblend.runtime import jt
+from styleblend.runtime import jt, say
 from styleblend.settings import TrainingSettings
 from styleblend.signals import handle
-from styleblend.training.checkpoints import Checkpoints
+from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 
 
@@ -51,28 +51,29 @@ class StopRequest:
 
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
-          sample: Optional[Callable] = None, dtype: str = "float32") -> List[float]:
-    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps.
+          sample: Optional[Callable] = None, dtype: str = "float32") -> Log:
+    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps and the scores of the grids.
 
     The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
     that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
-    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid. `dtype` is that of the networks.
+    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with `config.keep_adapters` "best" the
+    parameters end as they were at the best one. `dtype` is that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
-    optimiser, losses = AdamW(parameters, settings, loss_scale(dtype)), []
+    optimiser, log = AdamW(parameters, settings, loss_scale(dtype)), Log([], {})
     depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
     state = checkpoints.restore()
     if state:
-        step, tensors, losses = state
+        step, tensors, log = state
         try:
             optimiser.restore(tensors, step)
         except (KeyError, ValueError):
             raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
 
     def save():
-        checkpoints.save(optimiser.step, optimiser.state(), losses)
+        checkpoints.save(optimiser.step, optimiser.state(), log)
 
     bar = tqdm(total=settings.steps, initial=optimiser.step, desc=stage, unit="step", file=sys.stderr, dynamic_ncols=True)
     with bar, StopRequest() as stop:
@@ -83,12 +84,16 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
             if not math.isfinite(value):
                 raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
                                       f"the last good state is in {checkpoints.folder}")
-            losses.append(value)
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
+            log.losses.append(value)
+            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
             bar.update()
             # the grid first: a run that is killed while it draws goes on from before it
             if sample and config.sample_every and (optimiser.step % config.sample_every == 0 or optimiser.step == settings.steps):
-                sample(folder / f"{stage}-{optimiser.step:05d}.png")
+                score = sample(folder / f"{stage}-{optimiser.step:05d}.png")
+                if score is not None:
+                    log.scores[optimiser.step] = score
+                    if score == max(log.scores.values()):
+                        checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in parameters.items()})
             if optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
                 save()
             if stop.requested:
@@ -98,18 +103,27 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                 jt.gc()
     if stop.requested:
         raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved")
-    return losses
+    if config.keep_adapters == "best" and log.scores:
+        step = log.best()
+        for name, array in checkpoints.best(step).items():
+            parameters[name].update(jt.array(array))
+        say(f"{stage}: the parameters of step {step} are kept, whose pictures have the best score ({log.scores[step]:.3f})")
+    return log
 
 
-def loss_curve(path: Path, curves: Dict[str, List[float]]) -> None:
-    """A PNG with the loss of every stage: each step, and a running mean over a twentieth of the run."""
+def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
+    """A PNG with the loss of every stage: each step, a running mean over a twentieth of the run, and the scores of the picture grids."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
-    for axis, (stage, losses) in zip(np.atleast_1d(figure.subplots(len(curves), 1)), curves.items()):
+    figure = Figure(figsize=(8, 2.6 * len(logs)), layout="constrained")
+    for axis, (stage, (losses, scores)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
         width = max(1, len(losses) // 20)
         axis.plot(losses, color="0.8", linewidth=0.7)
         axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color="tab:blue")
         axis.set(title=stage, xlabel="step", ylabel="loss")
+        if scores:
+            beside = axis.twinx()
+            beside.plot([step - 1 for step in scores], list(scores.values()), "o-", color="tab:orange")
+            beside.set_ylabel("score of the pictures", color="tab:orange")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     write_bytes(path, buffer.getvalue())

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 from PIL import Image
 
@@ -10,11 +10,12 @@ from styleblend.pictures import contact_sheet, save_png
 from styleblend.pipeline import Branch, StyleBlendPipeline
 from styleblend.prompts import article
 from styleblend.settings import RunSettings
+from styleblend.training.scores import Scorer
 
 
 def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: Sequence[Branch], seeds: Sequence[int] = (0, 1),
-                frozen_text: bool = False) -> Callable:
-    """A function that draws the config's sample prompts with the networks as they are then, and writes them to a path.
+                frozen_text: bool = False, scorer: Optional[Scorer] = None) -> Callable:
+    """A function that draws the config's sample prompts with the networks as they are then, writes them to a path, and returns their score (None without a `scorer`).
 
     `frozen_text` encodes the prompts here and now, once: the text encoder may be freed afterwards.
     """
@@ -29,12 +30,13 @@ def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: S
 
     texts = [encode(batch) for batch in batches] if frozen_text else [None] * len(batches)
 
-    def write(path: Path) -> None:
+    def write(path: Path) -> Optional[float]:
         pictures = []
         for batch, text in zip(batches, texts):
             phrases, numbers = [article(prompt) for prompt, _ in batch], [seed for _, seed in batch]
             pictures += list(pipeline.generate(phrases, numbers, sampling, settings.blend, branches, text=text))
         cells = [(f"{prompt} {seed}", Image.fromarray(pixels)) for (prompt, seed), pixels in zip(jobs, pictures)]
         save_png(path, contact_sheet([cells[i:i + len(seeds)] for i in range(0, len(cells), len(seeds))]))
+        return scorer(pictures, [prompt for prompt, _ in jobs], path) if scorer else None
 
     return write

@@ -1,0 +1,34 @@
+"""One number for a picture out of several scores: a metric mix such as "both" or "subject=2,style"."""
+from __future__ import annotations
+
+from typing import Dict, Sequence
+
+import numpy as np
+from PIL import Image
+
+from styleblend.errors import StyleBlendError
+
+
+def parse_mix(text: str, source: str) -> Dict[str, float]:
+    """"subject=2,style" -> {"subject": 2, "style": 1}. `source` begins the sentence of the error."""
+    mix = {}
+    for item in text.split(","):
+        name, _, weight = item.partition("=")
+        try:
+            mix[name.strip()] = float(weight or 1)
+        except ValueError:
+            raise StyleBlendError(f"{source} {item}: the weight is not a number") from None
+    return mix
+
+
+def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str], originals: Sequence[Image.Image],
+          source: str) -> np.ndarray:
+    """(N,) weighted mean of the scores in `mix`, which `metrics` (`styleblend.metrics.Metric`) give; those of which less is better count against it. NaN: no score."""
+    found, signs = {}, {}
+    for metric in metrics:
+        signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
+        found.update({name: value for name, value in metric.score(pictures, prompts, originals).items() if np.ndim(value)})
+    unknown = next((name for name in mix if name not in found), None)
+    if unknown:
+        raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; there are {', '.join(found)}")
+    return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in mix.items()) / sum(map(abs, mix.values()))
