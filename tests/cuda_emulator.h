@@ -184,19 +184,31 @@ namespace styleblend { namespace cuda {
 
 struct Factors { float a[8], b[4]; };  // what a lane has of a and b
 
+// Tensor cores cut a sum off to float32 where the rest of a GPU rounds: many small errors in one direction.
+inline float cut_off(double x) {
+    float near = (float)x;
+    return std::fabs((double)near) > std::fabs(x) ? std::nextafter(near, 0.f) : near;
+}
+inline void add(float2& upper, float2& lower, const double* sums) {
+    upper = {cut_off(upper.x + sums[0]), cut_off(upper.y + sums[1])};
+    lower = {cut_off(lower.x + sums[2]), cut_off(lower.y + sums[3])};
+}
+
 template <class Pair> void mma(float2& upper, float2& lower, const Pair* a, Pair b0, Pair b1) {
     Factors mine;
     for (int i = 0; i < 4; i++) { mine.a[2 * i] = (float)a[i].x; mine.a[2 * i + 1] = (float)a[i].y; }
     mine.b[0] = (float)b0.x; mine.b[1] = (float)b0.y; mine.b[2] = (float)b1.x; mine.b[3] = (float)b1.y;
     auto all = emulator::exchange(HERE, mine);
     int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    double sums[4] = {};
     for (int k = 0; k < 16; k++) {
         int place = k % 8 / 2, number = k % 2;
         Factors left = all[4 * g + place];
-        float x = left.a[k / 8 * 4 + number], y = left.a[k / 8 * 4 + 2 + number];
-        float c = all[4 * (2 * t) + place].b[k / 8 * 2 + number], d = all[4 * (2 * t + 1) + place].b[k / 8 * 2 + number];
-        upper.x += x * c; upper.y += x * d; lower.x += y * c; lower.y += y * d;
+        double x = left.a[k / 8 * 4 + number], y = left.a[k / 8 * 4 + 2 + number];
+        double c = all[4 * (2 * t) + place].b[k / 8 * 2 + number], d = all[4 * (2 * t + 1) + place].b[k / 8 * 2 + number];
+        sums[0] += x * c; sums[1] += x * d; sums[2] += y * c; sums[3] += y * d;
     }
+    add(upper, lower, sums);
 }
 
 inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1) {
@@ -204,12 +216,14 @@ inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1
     Factors mine = {{cut(a[0]), cut(a[1]), cut(a[2]), cut(a[3])}, {cut(b0), cut(b1)}};
     auto all = emulator::exchange(HERE, mine);
     int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    double sums[4] = {};
     for (int k = 0; k < 8; k++) {
         Factors left = all[4 * g + k % 4];
-        float x = left.a[k / 4 * 2], y = left.a[k / 4 * 2 + 1];
-        float c = all[4 * (2 * t) + k % 4].b[k / 4], d = all[4 * (2 * t + 1) + k % 4].b[k / 4];
-        upper.x += x * c; upper.y += x * d; lower.x += y * c; lower.y += y * d;
+        double x = left.a[k / 4 * 2], y = left.a[k / 4 * 2 + 1];
+        double c = all[4 * (2 * t) + k % 4].b[k / 4], d = all[4 * (2 * t + 1) + k % 4].b[k / 4];
+        sums[0] += x * c; sums[1] += x * d; sums[2] += y * c; sums[3] += y * d;
     }
+    add(upper, lower, sums);
 }
 
 template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row) {

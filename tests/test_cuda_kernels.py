@@ -159,15 +159,24 @@ def test_no_tile_is_overwritten_too_soon(library, way):
 
 @pytest.mark.parametrize("way", ["float32", "float32 split", "bfloat16"])
 def test_scores_of_any_size(library, way):
-    """Scores of some thousands, and keys that a bias of -1e30 hides: no overflow, and nothing of the hidden ones."""
+    """Scores of -1000 and less, and keys that a bias of -1e30 hides: no overflow, and nothing of the hidden ones."""
     arrays = make(5, 1, 1, 1, 20, 90, 64)
-    arrays["q"] *= 300
+    arrays["q"], arrays["k"] = 300 * np.abs(arrays["q"]), -np.abs(arrays["k"])
     arrays["v"][0, 70:] = 1e3
     found, expected = run(library, way, arrays, 64, 1, bias=np.where(np.arange(90) < 70, 0, -1e30)[None])
     assert all(np.isfinite(x).all() for x in found.values())
     assert np.abs(found["result"]).max() < 10
     np.testing.assert_allclose(found["result"], expected["result"], atol=0.02)
     assert not found["d_k"][0, 70:].any() and not found["d_v"][0, 70:].any()
+
+
+@pytest.mark.parametrize("way", ["float32", "float32 split"])
+def test_sums_over_many_keys(library, way):
+    """Tensor cores cut sums off instead of rounding them: with 1,500 keys and values of one sign these errors would add up."""
+    arrays = make(9, 1, 1, 1, 10, 1500, 64)
+    arrays["v"] = np.abs(arrays["v"])
+    found, expected = run(library, way, arrays, 64, 1)
+    np.testing.assert_allclose(found["result"], expected["result"], rtol=5e-6)
 
 
 def test_rows_do_not_depend_on_each_other(library):

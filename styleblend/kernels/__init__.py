@@ -18,7 +18,8 @@ def best(x, *frozen):
 
 def attention_core(x, heads: int, bias):
     """The module whose attention suits q = `x`. Chunks of queries are for what has no kernel: a `bias` that wants a gradient, large heads
-    (the VAE's) and bfloat16 before compute capability 8.0 on a GPU."""
+    (the VAE's) and 16-bit numbers of which a GPU has no products.
+    """
     if bias is not None and not bias.is_stop_grad():
         return chunked
     if jt.flags.use_cuda:

@@ -1,5 +1,5 @@
 // Softmax attention on a GPU, forward and backward, without ever holding a matrix of scores (Dao et al. 2022, algorithms 1 and 4; one warp has
-// whole rows of scores as in Dao 2023, section 3.3). Compute capability 7.5 and up; bfloat16, TF32 and SPLIT from 8.0 on.
+// whole rows of scores as in Dao 2023, section 3.3). float16 needs compute capability 7.5; bfloat16, TF32 and SPLIT need 8.0.
 // T is the type of q, k, v, the result and their gradients; sums are float32. SIZE, the size of a head, is any number up to 160.
 #pragma once
 #include "blocks.h"

@@ -173,11 +173,14 @@ template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void mul
                 float2 factor = TURNED ? *(const float2*)(b + column * PITCH + depth) : float2{b[depth * PITCH + column], b[(depth + 1) * PITCH + column]};
                 float2 *of_x = &c[n / 2].pair[n % 2 * 2], *of_y = of_x + 1;
                 float b0 = tf32(factor.x), b1 = tf32(factor.y);
-                if (P == SPLIT) {  // the small ones first
-                    mma(*of_x, *of_y, rest, b0, b1);
-                    mma(*of_x, *of_y, big, factor.x - b0, factor.y - b1);
-                }
-                mma(*of_x, *of_y, big, b0, b1);
+                if (P == SPLIT) {  // summed up outside the tensor cores: they do not round, but cut off (Ootomo & Yokota 2022)
+                    float2 x = {0, 0}, y = {0, 0};
+                    mma(x, y, rest, b0, b1);
+                    mma(x, y, big, factor.x - b0, factor.y - b1);
+                    mma(x, y, big, b0, b1);
+                    of_x->x += x.x; of_x->y += x.y;
+                    of_y->x += y.x; of_y->y += y.y;
+                } else mma(*of_x, *of_y, big, b0, b1);
             }
         }
     }

@@ -9,6 +9,7 @@ from styleblend.kernels import headers
 from styleblend.runtime import jt
 
 TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+NEEDS = {"float32": 0, "float16": 75, "bfloat16": 80}  # compute capability, times ten
 LARGEST = 160  # head size: larger ones do not fit into the shared memory
 HEADER = '#include "helper_cuda.h"\n' + headers.whole("attention_cuda.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias
@@ -36,8 +37,8 @@ def capability() -> int:
 
 
 def has_kernel(dtype: str, size: int) -> bool:
-    """Whether there is a kernel for heads of `size` numbers of this type. bfloat16 needs compute capability 8.0."""
-    return dtype in TYPES and size <= LARGEST and (dtype != "bfloat16" or capability() >= 80)
+    """Whether there is a kernel for heads of `size` numbers of this type on the GPUs here."""
+    return dtype in NEEDS and size <= LARGEST and capability() >= NEEDS[dtype]
 
 
 def precision(dtype: str) -> str:
