@@ -323,6 +323,14 @@ def test_a_name_that_no_metric_has(tmp_path):
         load_metrics(tmp_path, ["beauty"])
 
 
+def test_nothing_to_score(folder, drawn, style):
+    (clip,), _ = load_metrics(folder, ["clip"])
+    for pictures, prompts, wanted, message in ((drawn[:2], ["cat"], style, "2 pictures and 1 prompts"), ([], [], style, "no pictures for the metric clip"),
+                                               (drawn[:2], ["cat", "dog"], [], "no style pictures for the metric clip")):
+        with pytest.raises(StyleBlendError, match=message):
+            clip.score(pictures, prompts, wanted)
+
+
 def broken(folder: Path, tmp_path: Path, need: str, change) -> Networks:
     copy = shutil.copytree(folder, tmp_path / "copy")
     path = copy / SOURCES[need][0] / "model.safetensors"
