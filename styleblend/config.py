@@ -34,7 +34,7 @@ class ClipTextConfig:
 
 @dataclass(frozen=True)
 class ClipVisionConfig:
-    """CLIP image encoder (ViT-L/14): it only ranks look-alikes by their likeness to a style picture."""
+    """CLIP image encoder (ViT-L/14). It ranks look-alikes and measures pictures."""
 
     hidden_size: int = 1024
     intermediate_size: int = 4096

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterator, Tuple
 
 import numpy as np
-from test_pickles import JITTOR_END, LEGACY_START, SIX, START, STOP, integer, many, mapping, name, numpy_array, storage, tensor, text, zip_file
+from test_pickles import JITTOR_END, LEGACY_START, SIX, START, STOP, integer, many, mapping, name, numpy_array, old_file, old_storage, storage, tensor, text, zip_file
 
 Case = Tuple[str, bytes, bool]
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora."
@@ -119,6 +119,7 @@ def broken_safetensors() -> Iterator[Case]:
 
 PROGRAM = mapping(w=tensor((1, 6), (6, 1)))
 GOOD_ZIP = zip_file(PROGRAM, _0=SIX.tobytes())
+GOOD_OLD = old_file(mapping(w=tensor((1, 6), (6, 1), data=old_storage(6))), _0=SIX)
 GOOD_PICKLE = pickle.dumps({"<ink>": SIX[None], "name": "ink", "step": 3}, 4)
 
 
@@ -152,6 +153,10 @@ def broken_pickles() -> Iterator[Case]:
         yield f"zip, program cut at {border}", program_in_zip(program[:border]), True
     for border in instruction_borders(GOOD_PICKLE):
         yield f"pickle, cut at {border}", GOOD_PICKLE[:border], True
+    for border in {match.end() for match in re.finditer(rb"\.\x80\x02|\.\x06\0\0\0", GOOD_OLD)} | set(range(len(GOOD_OLD) - 34, len(GOOD_OLD))):
+        yield f"old, cut at {border}", GOOD_OLD[:border], True
+    for title, damaged in flips(GOOD_OLD, 80, 5):
+        yield f"old, {title}", damaged, False
     for title, damaged in flips(GOOD_ZIP, 80, 2):
         yield f"zip, {title}", damaged, False
     for title, damaged in flips(program, 80, 3):

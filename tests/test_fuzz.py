@@ -14,6 +14,7 @@ PYTHON, SECONDS = os.environ.get("STYLEBLEND_FUZZ_PYTHON"), os.environ.get("STYL
 def seeds(folder: Path) -> None:
     """Whole files of every kind and the broken ones that are small, as inputs to start from."""
     inputs = [b"\0" + malformed.GOOD_PICKLE, b"\1" + START + malformed.PROGRAM + STOP, b"\1" + START + mapping(w=tensor(), v=tensor()) + STOP, b"\2" + malformed.GOOD_ZIP,
+              b"\2" + malformed.GOOD_OLD,
               b"\4" + malformed.safetensors(*malformed.good_parts())]
     inputs += [b"\2" + data for data, _ in HOSTILE.values()] + [b"\0" + data for data in malformed.MORE_HOSTILE.values()]
     inputs += [b"\4" + data for _, data, _ in malformed.broken_safetensors()] + [b"\2" + data for _, data, _ in malformed.broken_pickles()]

@@ -33,6 +33,7 @@ from styleblend.metrics.perceptual import PREPROCESSING
 from styleblend.metrics.preprocessing import BATCH, Preprocessing
 from styleblend.models.clip_vision import DEVIATION, MEAN
 from styleblend.runtime import jt
+from test_pickles import mapping, old_file, old_storage, tensor
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "metrics.npz")
 SHARES = (0.4, 0.3, 0.2, 0.1)
@@ -323,6 +324,14 @@ def test_a_name_that_no_metric_has(tmp_path):
         load_metrics(tmp_path, ["beauty"])
 
 
+def test_nothing_to_score(folder, drawn, style):
+    (clip,), _ = load_metrics(folder, ["clip"])
+    for pictures, prompts, wanted, message in ((drawn[:2], ["cat"], style, "2 pictures and 1 prompts"), ([], [], style, "no pictures for the metric clip"),
+                                               (drawn[:2], ["cat", "dog"], [], "no style pictures for the metric clip")):
+        with pytest.raises(StyleBlendError, match=message):
+            clip.score(pictures, prompts, wanted)
+
+
 def broken(folder: Path, tmp_path: Path, need: str, change) -> Networks:
     copy = shutil.copytree(folder, tmp_path / "copy")
     path = copy / SOURCES[need][0] / "model.safetensors"
@@ -340,14 +349,40 @@ def test_a_tensor_that_is_missing(need, gone, folder, tmp_path):
         getattr(broken(folder, tmp_path, need, lambda tensors: tensors.pop(gone)), need)
 
 
-@pytest.mark.parametrize("need", ["clip", "dino", "lpips"])
-def test_a_tensor_too_much_or_of_another_shape(need, folder, tmp_path):
+@pytest.mark.parametrize("need, cut", [("clip", "text_projection.weight"), ("clip_resnet", "ln_final.bias"), ("dino", "layernorm.bias"),
+                                       ("dinov2", "embeddings.cls_token"), ("squeezenet", "features.0.bias"), ("lpips", "lin0.model.1.weight")])
+def test_a_tensor_too_much_or_of_another_shape(need, cut, folder, tmp_path):
     def change(tensors):
-        name = next(name for name in tensors if name.endswith("weight"))
-        tensors[name] = tensors[name][:-1] if len(tensors[name]) > 1 else tensors[name][:, :-1]
-        tensors["text_model.surprise" if need == "clip" else "surprise"] = np.ones(3, np.float32)
+        tensors[cut] = tensors[cut].reshape(-1)[:-1]
+        tensors["surprise"] = np.ones(3, np.float32)
     with pytest.raises(StyleBlendError, match="too much.*surprise.*another shape"):
         getattr(broken(folder, tmp_path, need, change), need)
+
+
+@pytest.mark.parametrize("name, shape", [("transformer.resblocks.0.attn.in_proj_bias", (383,)), ("token_embedding.weight", (1000, 100)),
+                                         ("visual.conv3.weight", ()), ("visual.layer4.0.conv1.weight", None)])
+def test_sizes_that_no_resnet_of_clip_has(name, shape, folder, tmp_path):
+    def change(tensors):
+        tensors.pop(name) if shape is None else tensors.update({name: np.ones(shape, np.float32)})
+    with pytest.raises(StyleBlendError, match="no CLIP RN50|does not fit"):
+        broken(folder, tmp_path, "clip_resnet", change).clip_resnet
+
+
+def test_heads_of_lpips_as_they_are_published(tmp_path):
+    """A file of PyTorch before 1.6."""
+    place = tmp_path / SOURCES["lpips"][0]
+    place.mkdir(parents=True)
+    tensors = file_of("lpips")
+    program = mapping(**{name: tensor(array.shape, (array.size, 1, 1, 1), data=old_storage(array.size, key=name)) for name, array in tensors.items()})
+    (place / "squeeze.pth").write_bytes(old_file(program, **{f"_{name}": array for name, array in tensors.items()}))
+    heads = weights.parameters(Networks(tmp_path).lpips)
+    assert len(heads) == 7 and all(np.array_equal(heads[f"lin{i}.weight"].numpy(), tensors[f"lin{i}.model.1.weight"]) for i in range(7))
+
+
+def test_no_words_to_choose_from(tmp_path):
+    (tmp_path / "words.txt").write_text("\n \n")
+    with pytest.raises(StyleBlendError, match="words.txt is empty"):
+        Networks(tmp_path).words
 
 
 def test_a_folder_with_two_files_of_weights_or_none(folder, tmp_path):

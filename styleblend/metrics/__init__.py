@@ -22,19 +22,29 @@ Score = Union[np.ndarray, float]
 class Metric:
     """One measure, or several that come out of the same features.
 
-    `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`.
+    `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`;
+    without `compares` it looks at the drawn pictures only.
     """
 
     name: str
     higher_is_better: Dict[str, bool]
     needs: Tuple[str, ...] = ()
+    compares = True
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
 
         `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only when they are taken out:
-        each is gone through in batches, and only features are kept.
+        each is gone through in batches, and only features are kept. StyleBlendError when there is nothing to score.
         """
+        if not len(pictures) or self.compares and not len(style_pictures):
+            raise StyleBlendError(f"there are no {'style ' if len(pictures) else ''}pictures for the metric {self.name}: give it a folder that has some")
+        if len(prompts) != len(pictures):
+            raise StyleBlendError(f"{len(pictures)} pictures and {len(prompts)} prompts: give each picture its prompt")
+        return self.measure(pictures, prompts, style_pictures)
+
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
+        """`score` of what is known to be complete: for every metric to define."""
         raise NotImplementedError
 
 

@@ -22,7 +22,7 @@ class ClipLikeness(Metric):
     def __init__(self, clip: Clip):
         self.clip = clip
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         images = self.clip.images.encode(pictures)
         return {"clip_text": (images * self.clip.texts.encode(prompts)).sum(1),
                 "clip_image": (images @ self.clip.images.encode(style_pictures).T).mean(1)}
@@ -34,12 +34,13 @@ class ClipPrecision(Metric):
     name = "clip_r"
     higher_is_better = {"clip_r": True}
     needs = ("clip", "words")
+    compares = False
     top = 5
 
     def __init__(self, clip: Clip, words: List[str]):
         self.clip, self.words = clip, sorted(set(words))
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         prompts = [prompt.lower() for prompt in prompts]
         images = self.clip.images.encode(pictures)
         own = (images * self.clip.texts.encode(prompts)).sum(1, keepdims=True)
@@ -57,10 +58,11 @@ class ClipQuality(Metric):
     name = "clip_iqa"
     higher_is_better = {"clip_iqa": True}
     needs = ("clip_resnet",)
+    compares = False
 
     def __init__(self, clip: ClipResNet, unscaled: bool = False):
         self.clip, self.unscaled = clip, unscaled
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         good, bad = 100 * (self.clip.encode(pictures, 1 if self.unscaled else 255) @ self.clip.texts.encode(QUALITY).T.astype(np.float64)).T
         return {"clip_iqa": 1 / (1 + np.exp(bad - good))}

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from styleblend.metrics import Metric
+from styleblend.metrics.preprocessing import batches
 
 HUES = (20, 40, 75, 155, 190, 270, 295, 315)  # upper ends in degrees; from 315 on it is red again
 LEVELS = (51, 178)                            # of saturation and value: 0.2 and 0.7 of 255
@@ -67,7 +68,7 @@ class ColourHistograms(Metric):
         pixels = np.asarray(picture.convert("RGB"))
         return rgb_histogram(pixels, self.overflow), hsv_histogram(pixels, self.wrapped_hue)
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
-        style = [np.mean(part, 0) for part in zip(*map(self.histograms, style_pictures))]
-        rgb, hsv = np.array([[correlation(own, mean) for own, mean in zip(self.histograms(picture), style)] for picture in pictures]).T
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        style = [np.mean(part, 0) for part in zip(*(self.histograms(picture) for picture, in batches(style_pictures, 1)))]
+        rgb, hsv = np.array([[correlation(own, mean) for own, mean in zip(self.histograms(picture), style)] for picture, in batches(pictures, 1)]).T
         return {"histogram": (rgb + hsv) / 2, "histogram_rgb": rgb, "histogram_hsv": hsv}

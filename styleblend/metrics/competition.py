@@ -51,7 +51,7 @@ class CompetitionScore(Metric):
         self.by_style = [Dinov2Likeness(dinov2), ColourHistograms(quirks.overflow, quirks.wrapped_hue), PerceptualDistance(squeezenet, lpips),
                          ClipQuality(clip_resnet, quirks.unscaled_quality)]
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         return self.score_styles({"": (pictures, prompts, style_pictures)})
 
     def score_styles(self, styles: Mapping[str, Drawn]) -> Dict[str, float]:
@@ -63,6 +63,6 @@ class CompetitionScore(Metric):
         parts = {part: float(np.mean([mean[part] for mean in means])) for part in PARTS if part in means[0]}
         parts["clip_r"] = float(np.mean(np.concatenate([self.precision.score(*drawn)["clip_r"] for drawn in styles.values()])))
         compared = list(styles.values())[-1:] if self.quirks.fid_of_last_style else list(styles.values())
-        drawn, wanted = (self.frechet.gaussian([picture for style in compared for picture in style[place]]) for place in (0, 2))
+        drawn, wanted = (self.frechet.gaussian(*(style[place] for style in compared)) for place in (0, 2))
         parts["fid"] = frechet(wanted, drawn)
         return {"competition": total(parts), **{f"competition_{part}": parts[part] for part in PARTS}}

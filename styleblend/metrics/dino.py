@@ -35,7 +35,7 @@ class DinoLikeness(Metric):
     def __init__(self, dino: ImageEncoder, shares: Optional[Sequence[float]] = None):
         self.dino, self.shares = dino, shares
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         features = self.dino.encode(pictures)
         return {"dino_set": set_consistency(features), "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
 
@@ -50,5 +50,5 @@ class Dinov2Likeness(Metric):
     def __init__(self, dinov2: ImageEncoder):
         self.dinov2 = dinov2
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         return {"dinov2": weighted_likeness(self.dinov2.encode(pictures), self.dinov2.encode(style_pictures))}

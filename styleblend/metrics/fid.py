@@ -1,13 +1,14 @@
 """Frechet distance of two sets of pictures (Heusel et al. 2017), with the 64 features that the competition takes."""
 from __future__ import annotations
 
+import itertools
 from typing import Sequence
 
 import numpy as np
 from PIL import Image
 
 from styleblend.metrics import Metric
-from styleblend.metrics.preprocessing import batches
+from styleblend.metrics.preprocessing import batches, normalised
 from styleblend.models.inception import InceptionStem
 from styleblend.runtime import jt
 
@@ -55,12 +56,13 @@ class FrechetDistance(Metric):
     def __init__(self, network: InceptionStem):
         self.network = network
 
-    def gaussian(self, pictures: Sequence[Image.Image]) -> Gaussian:
+    def gaussian(self, *sets: Sequence[Image.Image]) -> Gaussian:
+        """Of the pictures of all `sets` together."""
         found = Gaussian()
-        for picture, in batches(pictures, 1):  # one by one, since each may have its own size
+        for picture, in itertools.chain.from_iterable(batches(pictures, 1) for pictures in sets):  # one by one, since each may have its own size
             with jt.no_grad():
-                found.add(self.network(jt.array(np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1)[None].copy())).numpy())
+                found.add(self.network(jt.array(normalised(picture.convert("RGB"), (0, 0, 0), (1, 1, 1), scale=1)[None])).numpy())
         return found
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         return {"fid": frechet(self.gaussian(style_pictures), self.gaussian(pictures))}

@@ -39,7 +39,7 @@ ADVICE = "Get the file that docs/metrics.md names"
 def read_weights(folder: Path) -> Tuple[Path, Dict[str, np.ndarray]]:
     """The one file of weights in a folder, and its tensors: safetensors before pickles, of which nothing is executed."""
     for endings in ((".safetensors",), (".bin", ".pth", ".pt")):
-        paths = sorted(path for path in folder.iterdir() if path.suffix in endings)
+        paths = sorted(path for path in folder.glob("*") if path.suffix in endings)
         if len(paths) > 1:
             raise StyleBlendError(f"{folder} holds {', '.join(path.name for path in paths)}: leave one of them")
         if paths:
@@ -139,8 +139,8 @@ class Networks:
         text = CLIPTextModelWithProjection(read_config(ClipTextConfig, config, "text_config"), projection)
         path, tensors = read_weights(folder)
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids") and name != "logit_scale"}
-        for network, beginnings in ((vision, ("vision_model.", "visual_projection.")), (text, ("text_model.", "text_projection."))):
-            loaded(network, {name: tensors.pop(name) for name in list(tensors) if name.startswith(beginnings)}, path)
+        loaded(vision, {name: tensors.pop(name) for name in list(tensors) if name.startswith(("vision_model.", "visual_projection."))}, path)
+        loaded(text, tensors, path)
         size = vision.config.image_size
         return Clip(ImageEncoder(vision, Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)), TextEncoder(text, Tokenizer(folder)))
 
@@ -150,7 +150,7 @@ class Networks:
         try:
             image, text = clip_resnet.sizes(tensors)
             parts = clip_resnet.visual_tensors(tensors), clip_resnet.text_tensors(tensors)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, IndexError):
             raise StyleBlendError(f"{path} is no CLIP RN50 by the names of its first release (visual.layer1.0.conv1.weight). {ADVICE}") from None
         texts = loaded(CLIPTextModelWithProjection(text, image.projection), parts[1], path)
         return ClipResNet(loaded(clip_resnet.CLIPResNet(image), parts[0], path), TextEncoder(texts, Tokenizer(path.parent)))
@@ -188,4 +188,7 @@ class Networks:
 
     @cached_property
     def words(self) -> List[str]:
-        return [line.strip().lower() for line in read_text(self.path("words")).splitlines() if line.strip()]
+        words = [line.strip().lower() for line in read_text(self.path("words")).splitlines() if line.strip()]
+        if not words:
+            raise StyleBlendError(f"{self.path('words')} is empty: put {SOURCES['words'][1]} there")
+        return words

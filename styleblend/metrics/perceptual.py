@@ -8,7 +8,7 @@ from PIL import Image
 
 from styleblend.metrics import Metric
 from styleblend.metrics.preprocessing import Preprocessing, batches
-from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
+from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet, unit
 from styleblend.runtime import jt
 
 HALF = (0.5, 0.5, 0.5)
@@ -31,10 +31,10 @@ class PerceptualDistance(Metric):
     def __init__(self, network: SqueezeNet, heads: LPIPSHeads):
         self.network, self.heads = network, heads
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
-            style = [jt.concat(maps, 0) for maps in zip(*feature_maps(self.network, style_pictures))]
-            return {"lpips": np.array([self.heads(maps, style).mean().item() for maps in feature_maps(self.network, pictures)])}
+            style = [unit(jt.concat(maps, 0)) for maps in zip(*feature_maps(self.network, style_pictures))]
+            return {"lpips": np.array([self.heads([unit(m) for m in maps], style).mean().item() for maps in feature_maps(self.network, pictures)])}
 
 
 def gram(features):
@@ -57,7 +57,7 @@ class GramDistance(Metric):
         for maps in feature_maps(self.network, pictures):
             yield [gram(features).numpy() for features in maps]
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
             style = [np.mean(layer, 0) for layer in zip(*self.matrices(style_pictures))]
             return {"gram": np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean) for own, mean in zip(matrices, style)])

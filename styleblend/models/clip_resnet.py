@@ -26,33 +26,37 @@ class ClipResNetConfig:
 
 
 def sizes(tensors: Dict[str, np.ndarray]) -> Tuple[ClipResNetConfig, ClipTextConfig]:
-    """Of both towers, from the tensors of a file. KeyError when it is no such file."""
-    blocks = [re.match(r"visual\.layer(\d)\.(\d+)\.conv1", name) for name in tensors]
-    layers = tuple(1 + max(int(m[2]) for m in blocks if m and m[1] == str(stage)) for stage in range(1, 1 + max(int(m[1]) for m in blocks if m)))
+    """Of both towers, from the tensors of a file. KeyError, ValueError or IndexError when it is no such file."""
+    stages = [match[1] for match in (re.fullmatch(r"visual\.layer(\d)\.\d+\.conv1\.weight", name) for name in tensors) if match]
+    layers = tuple(stages.count(str(1 + stage)) for stage in range(len(set(stages))))
     width, (words, hidden) = tensors["visual.conv3.weight"].shape[0], tensors["token_embedding.weight"].shape
     depth = sum(name.endswith("mlp.c_fc.weight") for name in tensors)
-    text = ClipTextConfig(words, hidden, tensors["transformer.resblocks.0.mlp.c_fc.bias"].shape[0], depth, max(1, hidden // 64),
+    if not all(layers) or hidden % 64 or (width << len(layers) + 1) % 64:
+        raise ValueError("heads of 64 channels do not fit into its widths")
+    text = ClipTextConfig(words, hidden, tensors["transformer.resblocks.0.mlp.c_fc.bias"].shape[0], depth, hidden // 64,
                           tensors["positional_embedding"].shape[0], "quick_gelu")
     return ClipResNetConfig(layers, width, tensors["visual.attnpool.c_proj.weight"].shape[0]), text
 
 
 def text_tensors(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """The text tower by the names of `CLIPTextModelWithProjection`."""
+    """The text tower by the names of `CLIPTextModelWithProjection`; a name of neither tower stays as it is."""
     names = {"token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
              "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias"}
     parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
-    found = {f"text_model.{new}": tensors[old] for old, new in names.items()}
-    found["text_projection.weight"] = tensors["text_projection"].T
+    found = {}
     for name, tensor in tensors.items():
-        match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)", name)
-        if not match:
+        match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
+        if name.startswith("visual.") or name in UNUSED:
             continue
-        layer = f"text_model.encoder.layers.{match[1]}"
-        if match[2] == "attn.in_proj":
+        if name == "text_projection":
+            found["text_projection.weight"] = tensor.T
+        elif match and match[2] == "attn.in_proj":
             for part, third in zip("qkv", np.split(tensor, 3)):
-                found[f"{layer}.self_attn.{part}_proj.{match[3]}"] = third
+                found[f"text_model.encoder.layers.{match[1]}.self_attn.{part}_proj.{match[3]}"] = third
+        elif match and match[2] in parts:
+            found[f"text_model.encoder.layers.{match[1]}.{parts[match[2]]}.{match[3]}"] = tensor
         else:
-            found[f"{layer}.{parts.get(match[2], match[2])}.{match[3]}"] = tensor
+            found[f"text_model.{names[name]}" if name in names else name] = tensor
     return found
 
 

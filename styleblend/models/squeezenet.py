@@ -61,9 +61,9 @@ class LPIPSHeads(jt.nn.Module):
             setattr(self, f"lin{number}", Head(channels))
 
     def execute(self, one: List, other: List):
-        """Two lists of feature maps, (B, C, H, W) or (1, C, H, W) -> (B,), 0 for equal pictures."""
+        """Two lists of feature maps of length 1 (`unit`), (B, C, H, W) or (1, C, H, W) -> (B,), 0 for equal pictures."""
         heads = [getattr(self, f"lin{number}") for number in range(len(CHANNELS))]
-        return sum((((unit(a) - unit(b)) ** 2) * head.weight).sum(1).mean((1, 2)) for a, b, head in zip(one, other, heads))
+        return sum(((a - b) ** 2 * head.weight).sum(1).mean((1, 2)) for a, b, head in zip(one, other, heads))
 
 
 class Head(jt.nn.Module):
