@@ -106,7 +106,7 @@ def test_the_search_finds_an_optimum():
 def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
     judge, folder = Judge.load(), tmp_path / "data" / "fxemoji"
     (folder / "prompt.json").write_text(json.dumps([s.capitalize() for s in judge.subjects[:400]]))
-    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 1000, 1, "both"))
+    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both"))
     names = [p.text for p in chosen + unseen]
     assert len(names) == len(set(names)) and len(chosen) == 100
     assert not {n.lower() for n in names} & ({s.lower() for s in judge.subjects[:400]} | {"red apple", "boat"})
@@ -168,14 +168,16 @@ def test_time(known, tmp_path):
 
 def test_metrics():
     assert parse_metric("subject=2, style") == {"subject": 2, "style": 1}
-    with pytest.raises(StyleBlendError, match="not a number"):
-        parse_metric("style=much")
+    for wrong in ("style=much", "style=0", "both,style=nan"):
+        with pytest.raises(StyleBlendError, match="a number other than 0"):
+            parse_metric(wrong)
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["--metric", "beauty"], "no score 'beauty' of single pictures; there are both, subject"),
     (["--prompts", "Quark"], "the judge does not know Quark"),
-    (["--unseen", "0"], "too few"),
+    (["--unseen", "0"], "begin at 1"),
+    (["--unseen", "900"], "too few"),
     (["--trials", "0"], "begin at 1"),
     (["--prompts", "a/b"], "file name"),
     (["--minutes", "soon"], "invalid float"),
