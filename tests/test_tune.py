@@ -1,5 +1,10 @@
 """`styleblend tune`: a search that goes on where it was stopped, prompts that the result is not judged by, and a style.json that only changes for the better."""
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +21,9 @@ from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
 from styleblend.style import load_style
 from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, parse_metric, proposal, tune
+from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
+ROOT = Path(__file__).parents[1]
 ONE = Question("fxemoji", "1", 3, 1, "both")
 
 
@@ -63,6 +70,26 @@ def test_a_stopped_search_goes_on_as_an_unbroken_one(known, tmp_path):
     assert [t["settings"]["preset"] for t in unbroken[:2]] == list(PRESETS)
     best = max(t["score"] for t in unbroken)
     assert f"{best:.3f}" in lines[0] and is_whole(folder / "trail.png")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_search_goes_on(known, tmp_path, stop):
+    """Whenever it is stopped: its trials are whole, and those of an unbroken search."""
+    command = [sys.executable, "-m", "styleblend", "tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "500"]
+    process, path = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True), tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json"
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline and not (path.is_file() and len(history(tmp_path)["trials"]) >= 3):
+        time.sleep(0.02)
+    process.send_signal(stop)
+    errors = process.communicate(timeout=60)[1]
+    if stop == signal.SIGINT:
+        assert process.returncode == 130 and "start the same command again to go on" in errors
+    before = history(tmp_path)["trials"]
+    tune(read_settings(known), ONE, len(before) + 1)
+    after = history(tmp_path)["trials"]
+    assert after[:-1] == before and len(before) >= 3
+    assert after[-1]["settings"] == proposal([Trial.model_validate(t) for t in before]).model_dump()
+    assert not list(path.parent.glob(".*"))
 
 
 def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
