@@ -95,11 +95,10 @@ def make_cell(values: Dict[str, str], settings: RunSettings, own: StyleSettings,
 
 
 def seconds_per_step(pipeline: StyleBlendPipeline, settings: RunSettings) -> float:
-    """How long a step of one picture takes here; the first, for which Jittor may have to compile, does not count."""
-    for _ in range(2):
-        begin = time.perf_counter()
-        pipeline.generate(["A cat"], [0], settings.sampling.model_copy(update={"steps": 1}), settings.blend)
-    return time.perf_counter() - begin
+    """How long a step of one picture takes here: the second, since Jittor may have to compile for the first."""
+    ends = []
+    pipeline.generate(["A cat"], [0], settings.sampling.model_copy(update={"steps": 2}), settings.blend, callback=lambda *_: ends.append(time.perf_counter()))
+    return ends[1] - ends[0]
 
 
 def draw_cells(pipeline: StyleBlendPipeline, cells: Sequence[Cell], plain: bool) -> List[Image.Image]:
@@ -156,7 +155,8 @@ def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: 
     own = style_settings(settings, pipeline.style)
     cells = [make_cell(values, settings, own, chosen, f"style {style}") for values in combinations]
     minutes = seconds_per_step(pipeline, settings) * sum(cell.sampling.steps for cell in cells) / 60
-    size = f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {f'{minutes:.0f} minutes' if minutes >= 2 else f'{minutes * 60:.0f} seconds'}"
+    duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max(1, minutes * 60):.0f} seconds"
+    size = f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {duration}"
     if len(cells) > limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
     print(f"styleblend: {size}", file=sys.stderr)

@@ -17,7 +17,9 @@ def parse_mix(text: str, source: str) -> Dict[str, float]:
         try:
             mix[name.strip()] = float(weight or 1)
         except ValueError:
-            raise StyleBlendError(f"{source} {item}: the weight is not a number") from None
+            mix[name.strip()] = 0.0
+        if not np.isfinite(mix[name.strip()]) or not mix[name.strip()]:
+            raise StyleBlendError(f"{source} {item}: the weight must be a number other than 0")
     return mix
 
 

@@ -28,7 +28,8 @@ def shown(value: float) -> str:
 def said_by(judge: Judge) -> str:
     """Which judge spoke, and how often it is right."""
     return (f"mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. "
-            f"Of real pictures that it never saw it finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, the style in {judge.heldout['style']:.0%}")
+            f"Of real pictures that it never saw it finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, "
+            f"the style in {judge.heldout['style']:.0%}")
 
 
 def difference(first: Run, second: Run, name: str, style: Optional[str] = None) -> Difference:

@@ -23,7 +23,7 @@ from styleblend.base import Base, find_base, load_base
 from styleblend.board import style_settings
 from styleblend.captions import style_pictures
 from styleblend.comparison import Difference, paired_difference
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 from styleblend.files import claim, remove_unfinished, write_bytes
 from styleblend.judge import Judge, JudgeMetric
 from styleblend.mix import mixed, parse_mix
@@ -34,7 +34,7 @@ from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import style_hash
 from styleblend.settings import PRESETS, BlendSettings, RunSettings, Settings, StyleSettings, blend_for, validated
 from styleblend.style import load_style
-from styleblend.text_files import read_json
+from styleblend.text_files import parse_json, read_json
 
 
 
@@ -96,11 +96,11 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     free = [make_prompt(free[i]) for i in np.random.default_rng(0).permutation(len(free))]
     count = int(question.prompts) if question.prompts.isdigit() else 0
     chosen = free[:count] if count else [make_prompt(text) for text in question.prompts.split(",") if text.strip()]
-    rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}][:question.unseen]
-    if not chosen or not rest:
+    rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
+    if not chosen or len(chosen) < count or len(rest) < question.unseen:
         raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts} "
                               f"and --unseen {question.unseen}: ask for fewer")
-    return chosen, rest
+    return chosen, rest[:question.unseen]
 
 
 class Sitting:
@@ -115,7 +115,7 @@ class Sitting:
         self.known: Dict[str, Dict[str, float]] = {}
 
     def scores(self, blend: BlendSettings, title: str, each: Callable = lambda: None) -> Dict[str, float]:
-        """Prompt -> mean score of its pictures. `title` is that of the progress bar, `each` is called before each batch. StyleBlendError when a picture has no score."""
+        """Prompt -> mean score of its pictures. StyleBlendError when one has none. `title` is the progress bar's, `each` is called before each batch."""
         key = blend.model_dump_json()
         if key not in self.known:
             pictures = self.pictures(blend, title, each)
@@ -159,7 +159,11 @@ def read_trials(path: Path, question: dict) -> List[Trial]:
     if not path.is_file():
         return []
     hint = "--overwrite begins anew"
-    history = validated(History, read_json(path, hint), f"{path} ({hint})")
+    try:
+        data = parse_json(path.read_text(encoding="utf-8"))  # not read_json: many trials may be larger than what it takes from people
+    except ValueError as error:
+        raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error))}): {hint}") from None
+    history = validated(History, data, f"{path} ({hint})")
     other = [key for key in question if history.question.get(key) != question[key]]
     if other:
         raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the options of that one to go on, or {hint}")
@@ -210,8 +214,9 @@ def compare(test: Sitting, best: BlendSettings, present: BlendSettings) -> Tuple
     """The best settings against the present ones, prompt by prompt, and a sentence on it."""
     then, now = (list(test.scores(blend, title).values()) for blend, title in ((best, "unseen prompts, best"), (present, "unseen prompts, present")))
     difference = paired_difference(then, now)
-    return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; difference {difference} (95 % interval): "
-                        + ("better" if difference.better else "not better beyond what chance explains"))
+    verdict = "better" if difference.better else "not better beyond what chance explains"
+    return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; "
+                        f"difference {difference} (95 % interval): {verdict}")
 
 
 def best_seeds(sitting: Sitting, blend: BlendSettings) -> Tuple[Dict[str, int], float, float]:
@@ -229,16 +234,18 @@ def best_seeds(sitting: Sitting, blend: BlendSettings) -> Tuple[Dict[str, int], 
 
 def tune(settings: RunSettings, question: Question, count: int, minutes: Optional[float] = None, overwrite: bool = False, others: Sequence = (),
          seeds_each: int = 0) -> List[str]:
-    """Search with the judge and other metrics, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better.
+    """Search, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better.
 
+    `others` are metrics beside the judge (`styleblend.metrics`).
     `seeds_each`: then draw each prompt of prompt.json with so many seeds and write down the best of each. Returns sentences on what came out.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
     mix, judge = parse_mix(question.metric, "--metric"), Judge.load()
-    if min(count, question.seeds) < 1:
-        raise StyleBlendError("--trials and --seeds begin at 1")
+    if min(count, question.seeds, question.unseen) < 1:
+        raise StyleBlendError("--trials, --seeds and --unseen begin at 1")
+    of_style = style_prompts(data) if seeds_each > 1 else []
     base = load_base(find_base(settings.base, settings.base_id))
     pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
     own = style_settings(settings, pipeline.style).model_copy(update={"parts": pipeline.style.settings.parts})
@@ -268,8 +275,8 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         best = max(trials, key=lambda t: t.score)
         present, better, final = float(np.mean(list(tuned.scores(blend_of(own), "present settings").values()))), with_trial(own, best.settings), own
         plot_trail(folder / "trail.png", trials, present, question.metric)
-        lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}. Best {question.metric} {best.score:.3f} with "
-                 + ", ".join(f"{key} {value}" for key, value in best.settings) + f"; {present:.3f} with the present settings. All are in {folder}"]
+        lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}. Best {question.metric} {best.score:.3f} "
+                 f"with {', '.join(f'{key} {value}' for key, value in best.settings)}; {present:.3f} with the present settings. All are in {folder}"]
         if blend_of(better) == blend_of(own):
             lines.append("The present settings are the best that were found")
         else:
@@ -278,8 +285,8 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
             save(comparison={"settings": best.settings.model_dump(), "prompts": [p.name for p in unseen], **vars(difference)})
             lines.append(sentence)
             final = better if difference.better else own
-        if seeds_each > 1:
-            first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in style_prompts(data)}
+        if of_style:
+            first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in of_style}
             seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)]), blend_of(final))
             changed = {p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}
             final = final.model_copy(update={"seeds": {**own.seeds, **changed}})

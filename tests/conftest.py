@@ -99,3 +99,15 @@ def world(tmp_path, tiny_base):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+@pytest.fixture
+def trained(world, tmp_path, tiny_style):
+    """The world of one style with made-up adapters."""
+    from styleblend.style import save_part
+
+    folder = tmp_path / "adapters" / "dots"
+    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
+                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
+        save_part(folder, "dots", part, tensors, {})
+    return world

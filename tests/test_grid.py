@@ -10,19 +10,8 @@ from styleblend.cli import main
 from styleblend.grid import Axis, parse_axis, sheet
 from styleblend.record import read_record
 from styleblend.settings import PRESETS, read_settings
-from styleblend.style import save_part
 
 SIZE, STEP = 64, 64 + grid.MARGIN
-
-
-@pytest.fixture
-def trained(world, tmp_path, tiny_style):
-    """The world of one style with made-up adapters."""
-    folder = tmp_path / "adapters" / "dots"
-    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(folder, "dots", part, tensors, {})
-    return world
 
 
 def draw(trained, tmp_path, *more):

@@ -15,16 +15,6 @@ from styleblend.style import save_part
 RECORD = Record("A cat, sitting", 7, "dots", "0123456789", "ab" * 8, SamplingSettings(steps=5), BlendSettings(c2f_sites=[4, 5]))
 
 
-@pytest.fixture
-def trained(world, tmp_path, tiny_style):
-    """The world of one style with made-up adapters."""
-    folder = tmp_path / "adapters" / "dots"
-    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(folder, "dots", part, tensors, {})
-    return world
-
-
 def test_a_picture_is_drawn_again(trained, tmp_path):
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     assert main(["generate", "--config", str(trained), "--style", "dots", "--prompt", "A cat, sitting", "--seed", "5", "--output", str(first)]) == 0

@@ -1,5 +1,10 @@
 """`styleblend tune`: a search that goes on where it was stopped, prompts that the result is not judged by, and a style.json that only changes for the better."""
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,28 +15,35 @@ from styleblend.base import load_base
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.judge import Judge, JudgeMetric
+from styleblend.mix import parse_mix
 from styleblend.pictures import is_whole
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
-from styleblend.style import load_style, save_part
-from styleblend.mix import parse_mix
+from styleblend.style import load_style
 from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, proposal, tune
+from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
+ROOT = Path(__file__).parents[1]
 ONE = Question("fxemoji", "1", 3, 1, "both")
 
 
 @pytest.fixture
-def trained(world, tmp_path, tiny_style):
-    """The world with a style whose name the judge knows, drawn as large as it reads."""
-    (tmp_path / "data" / "dots").rename(tmp_path / "data" / "fxemoji")
-    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(tmp_path / "adapters" / "fxemoji", "fxemoji", part, tensors, {})
-    data = yaml.safe_load(world.read_text())
+def known(trained, tmp_path):
+    """The trained style under a name that the judge knows, drawn as large as it reads."""
+    call(tmp_path, "dots", "fxemoji")
+    data = yaml.safe_load(trained.read_text())
     data["sampling"].update(width=128, height=128, steps=2, batch=4)
-    world.write_text(yaml.safe_dump(data))
-    return world
+    trained.write_text(yaml.safe_dump(data))
+    return trained
+
+
+def call(tmp_path, old, new):
+    """Give a style another name."""
+    for folder in ("data", "adapters"):
+        (tmp_path / folder / old).rename(tmp_path / folder / new)
+    for file in (tmp_path / "adapters" / new).glob(f"{old}*"):
+        file.rename(file.with_name(file.name.replace(old, new)))
 
 
 class Likeness:
@@ -48,8 +60,8 @@ def history(tmp_path):
     return json.loads((tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").read_text())
 
 
-def test_a_stopped_search_goes_on_as_an_unbroken_one(trained, tmp_path):
-    settings, folder = read_settings(trained), tmp_path / "adapters" / "fxemoji" / "tuning"
+def test_a_stopped_search_goes_on_as_an_unbroken_one(known, tmp_path):
+    settings, folder = read_settings(known), tmp_path / "adapters" / "fxemoji" / "tuning"
     tune(settings, ONE, 4)
     unbroken = history(tmp_path)["trials"]
     tune(settings, ONE, 2, overwrite=True)
@@ -61,9 +73,29 @@ def test_a_stopped_search_goes_on_as_an_unbroken_one(trained, tmp_path):
     assert f"{best:.3f}" in lines[0] and is_whole(folder / "trail.png")
 
 
-def test_only_what_is_better_on_other_prompts_is_written(trained, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_search_goes_on(known, tmp_path, stop):
+    """Whenever it is stopped: its trials are whole, and those of an unbroken search."""
+    command = [sys.executable, "-m", "styleblend", "tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "500"]
+    process, path = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True), tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json"
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline and not (path.is_file() and len(history(tmp_path)["trials"]) >= 3):
+        time.sleep(0.02)
+    process.send_signal(stop)
+    errors = process.communicate(timeout=60)[1]
+    if stop == signal.SIGINT:
+        assert process.returncode == 130 and "start the same command again to go on" in errors
+    before = history(tmp_path)["trials"]
+    tune(read_settings(known), ONE, len(before) + 1)
+    after = history(tmp_path)["trials"]
+    assert after[:-1] == before and len(before) >= 3
+    assert after[-1]["settings"] == proposal([Trial.model_validate(t) for t in before]).model_dump()
+    assert not list(path.parent.glob(".*"))
+
+
+def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
     """Both signs of one measure: what is written is better on unseen prompts by the measure, and what is not better changes nothing."""
-    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(trained)
+    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(known)
     before = StyleSettings(seeds={"Cat": 5}, source="a book", blend={"cross_c2f_sites": [3, 4], "scale": 0.3})
     written = []
     for sign in (1, -1):
@@ -99,10 +131,10 @@ def test_the_search_finds_an_optimum():
     assert max(t.score for t in trials) > np.median(chance)
 
 
-def test_prompts_are_none_of_the_style(trained, tmp_path, tiny_base):
+def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
     judge, folder = Judge.load(), tmp_path / "data" / "fxemoji"
     (folder / "prompt.json").write_text(json.dumps([s.capitalize() for s in judge.subjects[:400]]))
-    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 1000, 1, "both"))
+    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both"))
     names = [p.text for p in chosen + unseen]
     assert len(names) == len(set(names)) and len(chosen) == 100
     assert not {n.lower() for n in names} & ({s.lower() for s in judge.subjects[:400]} | {"red apple", "boat"})
@@ -111,8 +143,8 @@ def test_prompts_are_none_of_the_style(trained, tmp_path, tiny_base):
     assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in rest]
 
 
-def test_nothing_is_drawn_twice(trained, tiny_base, tiny_style):
-    judge, drawn, settings = Judge.load(), [], read_settings(trained)
+def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
+    judge, drawn, settings = Judge.load(), [], read_settings(known)
     pipeline = StyleBlendPipeline(tiny_base, tiny_style)
     try:
         sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)])
@@ -124,9 +156,9 @@ def test_nothing_is_drawn_twice(trained, tiny_base, tiny_style):
         pipeline.set_style(None)
 
 
-def test_seeds_are_chosen_for_the_prompts_of_the_style(trained, tmp_path):
+def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
     """Each prompt's best picture of three; a prompt that the judge does not know keeps its seed."""
-    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(trained)
+    path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(known)
     (tmp_path / "data" / "fxemoji" / "prompt.json").write_text('["Cat", "Owl", "Quark"]')
     path.write_text('{"seeds": {"Quark": 3}}')
     tune(settings, ONE, 1, seeds_each=3)
@@ -140,8 +172,8 @@ def test_seeds_are_chosen_for_the_prompts_of_the_style(trained, tmp_path):
     assert seeds["Quark"] == 3
 
 
-def test_another_search_is_not_gone_on_with(trained, tmp_path):
-    settings = read_settings(trained)
+def test_another_search_is_not_gone_on_with(known, tmp_path):
+    settings = read_settings(known)
     tune(settings, ONE, 1)
     before = history(tmp_path)["trials"]
     with pytest.raises(StyleBlendError, match="another metric and prompts.*--overwrite"):
@@ -153,9 +185,9 @@ def test_another_search_is_not_gone_on_with(trained, tmp_path):
             tune(settings, ONE, 1)
 
 
-def test_time(trained, tmp_path):
+def test_time(known, tmp_path):
     """A search without time says so; one that has trials goes on to the comparison."""
-    settings = read_settings(trained)
+    settings = read_settings(known)
     with pytest.raises(StyleBlendError, match="too short for one trial of 1 pictures"):
         tune(settings, ONE, 5, minutes=0)
     tune(settings, ONE, 1)
@@ -164,32 +196,31 @@ def test_time(trained, tmp_path):
 
 def test_metrics():
     assert parse_mix("subject=2, style", "--metric") == {"subject": 2, "style": 1}
-    with pytest.raises(StyleBlendError, match="not a number"):
-        parse_mix("style=much", "--metric")
+    for wrong in ("style=much", "style=0", "both,style=nan"):
+        with pytest.raises(StyleBlendError, match="a number other than 0"):
+            parse_mix(wrong, "--metric")
 
 
 @pytest.mark.parametrize("arguments, words", [
     (["--metric", "beauty"], "no score 'beauty' of single pictures; there are both, subject"),
     (["--prompts", "Quark"], "the judge does not know Quark"),
-    (["--unseen", "0"], "too few"),
+    (["--unseen", "0"], "begin at 1"),
+    (["--unseen", "900"], "too few"),
     (["--trials", "0"], "begin at 1"),
     (["--prompts", "a/b"], "file name"),
     (["--minutes", "soon"], "invalid float"),
 ])
-def test_mistakes(trained, tmp_path, capsys, arguments, words):
+def test_mistakes(known, tmp_path, capsys, arguments, words):
     try:
-        code = main(["tune", "fxemoji", "--config", str(trained), "--seeds", "1", *arguments])
+        code = main(["tune", "fxemoji", "--config", str(known), "--seeds", "1", *arguments])
     except SystemExit as stop:  # argparse
         code = stop.code
     assert code == 2 and words in capsys.readouterr().err
     assert not list((tmp_path / "adapters" / "fxemoji").glob("**/*.json"))
 
 
-def test_a_style_that_the_judge_does_not_know(trained, tmp_path, capsys):
-    for folder in ("data", "adapters"):
-        (tmp_path / folder / "fxemoji").rename(tmp_path / folder / "mine")
-    for file in (tmp_path / "adapters" / "mine").glob("fxemoji*"):
-        file.rename(file.with_name(file.name.replace("fxemoji", "mine")))
-    assert main(["tune", "mine", "--config", str(trained), "--prompts", "1", "--seeds", "1", "--trials", "1"]) == 2
+def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
+    call(tmp_path, "fxemoji", "mine")
+    assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1"]) == 2
     assert "the judge does not know the style mine" in capsys.readouterr().err
-    assert main(["tune", "mine", "--config", str(trained), "--prompts", "1", "--seeds", "1", "--trials", "1", "--unseen", "2", "--metric", "subject"]) == 0
+    assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1", "--unseen", "2", "--metric", "subject"]) == 0
