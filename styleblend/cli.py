@@ -39,6 +39,18 @@ def with_dtype(settings, dtype: Optional[str]):
     return settings.model_copy(update={"dtype": dtype}) if dtype else settings
 
 
+def add_max_memory(parser) -> None:
+    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed, change what a picture or style hardly depends on until it fits, or refuse")
+
+
+def within_memory(settings, base: Path, kind: str, limit: Optional[str]):
+    """The settings, made leaner where `--max-memory` asks for it; `kind` is "drawing" or "training"."""
+    if not limit:
+        return settings
+    from styleblend.memory import fitted
+    return fitted(settings, base, kind, limit, lambda line: print(f"styleblend: {line}", file=sys.stderr))
+
+
 def with_pictures(settings, **changes):
     """The settings with these of `pictures` where they are given."""
     from styleblend.settings import validated
@@ -57,6 +69,7 @@ def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, help="prompts that are drawn together; default: the config's")
     add_max_pixels(parser)
     add_dtype(parser)
+    add_max_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     parser.set_defaults(run=run_test)
     return parser
@@ -77,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
                        "or pad with white; default: the config's (pictures.fit), else crop")
     add_max_pixels(train)
     add_dtype(train)
+    add_max_memory(train)
     train.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
     train.add_argument("--keep", choices=["last", "best"], help="which step becomes the adapters: the last, or the one whose picture grid has the best score; "
                        "default: the config's (training.keep_adapters), else last")
@@ -89,8 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries")
     generate.add_argument("--seed", type=int, default=2024)
     add_dtype(generate)
+    add_max_memory(generate)
     generate.add_argument("--output", default="picture.png", help="file to write")
     generate.set_defaults(run=run_generate)
+    memory = commands.add_parser("memory", help="estimate the memory that drawing and training with a config take", formatter_class=kind)
+    add_config(memory)
+    add_dtype(memory)
+    memory.set_defaults(run=run_memory)
     inspect = commands.add_parser("inspect", help="say what an adapter file is: kind, rank, layers, tokens, width", formatter_class=kind)
     inspect.add_argument("file", help=".safetensors, .bin or .pt")
     inspect.set_defaults(run=run_inspect)
@@ -118,6 +137,19 @@ def build_parser() -> argparse.ArgumentParser:
 def run_doctor(args) -> int:
     from styleblend.doctor import run_doctor as check
     return check()
+
+
+def run_memory(args) -> int:
+    from styleblend.base import find_base
+    from styleblend.memory import MIB, PHASES, Sizes, table
+    from styleblend.settings import read_settings
+    settings = with_dtype(read_settings(args.config), args.dtype)
+    sizes = Sizes(find_base(settings.base, settings.base_id), settings.dtype)
+    for kind, phases in PHASES.items():
+        print(f"{kind}, {settings.dtype}")
+        for name, size in table(sizes, phases(sizes, settings)):
+            print(f"  {name:24} {size / MIB:8,.0f} MiB")
+    return 0
 
 
 def run_inspect(args) -> int:
@@ -151,6 +183,7 @@ def run_export(args) -> int:
 
 
 def run_test(args) -> int:
+    from styleblend.base import find_base
     from styleblend.board import draw_board
     from styleblend.settings import read_settings, validated
     settings = with_dtype(with_pictures(read_settings(args.config), max_pixels=args.max_pixels), args.dtype)
@@ -159,6 +192,8 @@ def run_test(args) -> int:
     if args.batch is not None:
         sampling = validated(type(settings.sampling), {**settings.sampling.model_dump(), "batch": args.batch}, "--batch")
         settings = settings.model_copy(update={"sampling": sampling})
+    if args.max_memory:
+        settings = within_memory(settings, find_base(settings.base, settings.base_id), "drawing", args.max_memory)
     drawn = draw_board(settings, args.styles, args.prompts, args.shard, args.overwrite)
     print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")
     return 0
@@ -178,6 +213,7 @@ def run_train(args) -> int:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
     base = find_base(settings.base, settings.base_id)
+    settings = within_memory(settings, base, "training", args.max_memory)
     for name in names:
         for part in ("coarse", "fine") if args.part == "all" else [args.part]:
             try:
@@ -235,7 +271,11 @@ def run_generate(args) -> int:
     if record is None and not (args.style and args.prompt):
         raise StyleBlendError("generate needs --style and --prompt, or --from a picture that was drawn here")
     name = check_name(args.style or record.style)
-    base = load_base(find_base(settings.base, settings.base_id), args.dtype or (record.dtype if record else settings.dtype))
+    folder = find_base(settings.base, settings.base_id)
+    settings = with_dtype(settings, args.dtype or (record and record.dtype))
+    one = settings.model_copy(update={"sampling": (record.sampling if record else settings.sampling).model_copy(update={"batch": 1})})
+    sampling = within_memory(one, folder, "drawing", args.max_memory).sampling
+    base = load_base(folder, settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
     if record is None:
         blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
@@ -243,7 +283,7 @@ def run_generate(args) -> int:
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
-    pixels = pipeline.generate([record.prompt], [record.seed], record.sampling, record.blend)[0]
+    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend)[0]
     save_png(Path(args.output), saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
     print(args.output)
     return 0

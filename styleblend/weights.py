@@ -141,9 +141,11 @@ def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "flo
         raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: use --dtype bfloat16 or float32")
     own, kinds = check(network, tensors, source, advice), types(network, dtype)
     for name, parameter in own.items():
-        parameter.assign(cast(jt.array(rounded(tensors.pop(name), kinds[name])), kinds[name]))
-        parameter.sync()  # else what it was cast from stays too
-        parameter.stop_grad()  # a base is never trained: gradients reach only what was injected
+        wide = jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad()  # a base is never trained: gradients reach only what was injected
+        parameter.assign(cast(wide, kinds[name]).stop_grad())
+        # else what it was cast from stays too; weak_sync would bring the zeros of the parameters that are still to come into being
+        parameter.sync(device_sync=False, weak_sync=False)
+    jt.gc()
 
 
 def share(network, variables: Dict[str, "jt.Var"], source: str) -> None:

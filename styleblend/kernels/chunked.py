@@ -59,7 +59,8 @@ class Attention(jt.Function):
                 d_v = d_v + jt.nn.bmm(weights.cast(given.dtype).permute(0, 2, 1), given).float32()
                 if d_bias is not None:
                     d_bias = d_bias + slope.sum(dim=1, keepdims=True)
-                jt.sync([d_q[-1], d_k, d_v] + ([] if d_bias is None else [d_bias]))
+                # these alone (weak_sync off): other gradients are half built, see styleblend.checkpointing
+                jt.sync([d_q[-1], d_k, d_v] + ([] if d_bias is None else [d_bias]), device_sync=False, weak_sync=False)
             return jt.concat(d_q, dim=1), d_k.cast(self.k.dtype), d_v.cast(self.v.dtype), d_bias
 
 

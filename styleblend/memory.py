@@ -1,0 +1,222 @@
+"""How much memory a run takes, from the sizes of its networks and before anything is loaded; leaner settings where that is too much.
+
+The numbers that are alive at a block's widest point are counted from its channels and pixels. What Jittor and oneDNN take beyond those (copies in
+another order, blocks between uses) is in the factors, which were measured on the CPU: docs/benchmarks.md compares both. A GPU's own
+workspace is not in them.
+"""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+from styleblend.base import NETWORKS, read_configs
+from styleblend.config import UNetConfig, VaeConfig
+from styleblend.errors import StyleBlendError
+from styleblend.precision import vae_type
+from styleblend.settings import RunSettings
+from styleblend.weights import parameters, types
+
+MIB = 2 ** 20
+PROCESS = 190 * MIB  # Python, Jittor and the compiled operators
+UNET, VAE = 1.9, 1.3  # measured peak / counted numbers
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+STRIP = 64
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a network, for one batch row, in numbers: alive at its widest, kept for a backward pass, read, and waiting meanwhile."""
+
+    live: int
+    kept: int
+    read: int
+    waiting: int = 0
+
+
+def resnet(before: int, after: int, pixels: int) -> Block:
+    """Two norms and convolutions; oneDNN has a copy of what a convolution reads and writes in its own order."""
+    return Block(max(3 * before + 2 * after, before + 4 * after) * pixels, (before + 4 * after) * pixels, before * pixels)
+
+
+def transformer(channels: int, pixels: int) -> Block:
+    """Widest in the feed-forward part: eight times the channels, four more behind the gate, the residual, the norm, the block's input."""
+    return Block(16 * channels * pixels, 31 * channels * pixels, channels * pixels)
+
+
+def resample(channels: int, pixels: int, after: int) -> Block:
+    """A convolution from `pixels` to `after` of them; nearest neighbours are copied to the new size first."""
+    return Block((pixels + 4 * max(pixels, after)) * channels, (max(pixels, after) + after) * channels, pixels * channels)
+
+
+def unet_blocks(config: UNetConfig, height: int, width: int) -> Iterator[Block]:
+    """The UNet's blocks for a latent of this size, in forward order."""
+    channels, skips = config.block_out_channels, [config.block_out_channels[0] * height * width]
+    sizes = [(height, width)]
+    for level, kind in enumerate(config.down_block_types):
+        pixels, last = sizes[-1][0] * sizes[-1][1], level == len(channels) - 1
+        for i in range(config.layers_per_block):
+            yield replace(resnet(channels[max(level - 1, 0)] if i == 0 else channels[level], channels[level], pixels), waiting=sum(skips))
+            if kind.startswith("CrossAttn"):
+                yield replace(transformer(channels[level], pixels), waiting=sum(skips))
+            skips.append(channels[level] * pixels)
+        if not last:
+            sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+            yield replace(resample(channels[level], pixels, sizes[-1][0] * sizes[-1][1]), waiting=sum(skips))
+            skips.append(channels[level] * sizes[-1][0] * sizes[-1][1])
+    pixels = sizes[-1][0] * sizes[-1][1]
+    for block in (resnet(channels[-1], channels[-1], pixels), transformer(channels[-1], pixels), resnet(channels[-1], channels[-1], pixels)):
+        yield replace(block, waiting=sum(skips))
+    before = channels[-1]
+    for level, kind in zip(reversed(range(len(channels))), config.up_block_types):
+        pixels = sizes[level][0] * sizes[level][1]
+        for i in range(config.layers_per_block + 1):
+            before += skips.pop() // pixels
+            yield replace(resnet(before, channels[level], pixels), waiting=sum(skips))
+            if kind.startswith("CrossAttn"):
+                yield replace(transformer(channels[level], pixels), waiting=sum(skips))
+            before = channels[level]
+        if level:
+            yield replace(resample(before, pixels, sizes[level - 1][0] * sizes[level - 1][1]), waiting=sum(skips))
+
+
+def decoder_blocks(config: VaeConfig, height: int, width: int) -> Iterator[Block]:
+    """The blocks of the VAE's decoder for a latent of this size; the encoder's are as large, and one fewer a level."""
+    before, pixels = config.block_out_channels[-1], height * width
+    yield resnet(before, before, pixels)
+    yield Block(7 * before * pixels, 0, before * pixels)
+    for level, channels in enumerate(reversed(config.block_out_channels)):
+        for _ in range(config.layers_per_block + 1):
+            yield resnet(before, channels, pixels)
+            before = channels
+        if level < len(config.block_out_channels) - 1:
+            yield resample(channels, pixels, 4 * pixels)
+            pixels *= 4
+
+
+class Sizes:
+    """The networks of a base folder: bytes of their weights, and of what they compute, at one precision."""
+
+    def __init__(self, folder: Path, dtype: str):
+        self.configs, self.dtype = read_configs(folder), dtype
+        self.weights, self.largest = {}, 0
+        for part, network in NETWORKS.items():
+            built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
+            kinds = types(built, vae_type(dtype) if part == "vae" else dtype)
+            numbers = {name: _count(p.shape) for name, p in parameters(built).items()}
+            self.weights[part] = sum(count * SIZES[kinds[name]] for name, count in numbers.items())
+            if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
+                self.largest = max(numbers.values()) * 4 * (1 if dtype == "float32" else 2)
+
+    def unet(self, rows: int, height: int, width: int) -> int:
+        """A call without gradient."""
+        widest = max(block.live + block.waiting for block in unet_blocks(self.configs["unet"], height, width))
+        return int(UNET * rows * widest * SIZES[self.dtype]) + self.largest
+
+    def unet_step(self, rows: int, height: int, width: int, checkpointing: bool) -> int:
+        """A training step: what is kept for the backward pass; with checkpointing what each block reads, and one block several times."""
+        blocks = list(unet_blocks(self.configs["unet"], height, width))
+        kept = sum(block.kept for block in blocks)
+        if checkpointing:
+            kept = sum(block.read for block in blocks) + 4 * max(block.kept for block in blocks)
+        text = self.configs["text_encoder"]
+        kept += TOKENS * text.num_hidden_layers * (12 * text.hidden_size + 2 * text.intermediate_size)
+        return int(UNET * rows * kept * SIZES[self.dtype]) + self.largest
+
+    def vae(self, height: int, width: int, strip: int) -> int:
+        """A picture through the encoder or the decoder; in strips three feature maps wait, as float32."""
+        blocks = list(decoder_blocks(self.configs["vae"], height, width))
+        if not strip:
+            return int(VAE * max(block.live for block in blocks) * SIZES[vae_type(self.dtype)])
+        rows = height * self.configs["vae"].downscale
+        widest = max(block.live for block in blocks)
+        return int(4 * (widest * 0.45 + VAE * widest * min(1.0, (strip + 2) / rows)))
+
+
+def _count(shape) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """Bytes of each phase of drawing pictures with both branches, beside what is always there."""
+    sampling, down = settings.sampling, sizes.configs["vae"].downscale
+    rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
+    return {"UNet step": sizes.unet(rows, *latent), "VAE decode": sizes.vae(*latent, sampling.vae_strip)}
+
+
+def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """Bytes of each phase of learning a style."""
+    sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
+    latent = (sampling.height // down, sampling.width // down)
+    batch = max(config.coarse.batch, config.inversion.batch, config.lora.batch)
+    grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
+    looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
+    return {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
+            "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
+
+
+PHASES: Dict[str, Callable] = {"drawing": drawing, "training": training}
+
+
+def peak(sizes: Sizes, phases: Dict[str, int]) -> int:
+    return PROCESS + sum(sizes.weights.values()) + max(phases.values())
+
+
+def table(sizes: Sizes, phases: Dict[str, int]) -> List[Tuple[str, int]]:
+    """Rows of a report: what is always there, each phase, the peak."""
+    return [("program", PROCESS), *((f"weights: {part.replace('_', ' ')}", size) for part, size in sizes.weights.items()), *phases.items(),
+            ("peak", peak(sizes, phases))]
+
+
+def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]]:
+    """Settings that take less, each with all before it. A picture or a style changes by its last bits at most."""
+    def changed(group: str, **values) -> RunSettings:
+        return settings.model_copy(update={group: getattr(settings, group).model_copy(update=values)})
+
+    if kind == "training" and not settings.training.gradient_checkpointing:
+        settings = changed("training", gradient_checkpointing=True)
+        yield "gradient checkpointing (training.gradient_checkpointing)", settings
+    if not settings.sampling.vae_strip:
+        settings = changed("sampling", vae_strip=STRIP)
+        yield f"the VAE's decoder in strips (sampling.vae_strip: {STRIP})", settings
+    if settings.sampling.batch > 1:
+        settings = changed("sampling", batch=1)
+        yield "one picture at a time (sampling.batch: 1)", settings
+    if kind == "training" and settings.training.look_alikes.batch > 1:
+        settings = changed("training", look_alikes=settings.training.look_alikes.model_copy(update={"batch": 1}))
+        yield "one look-alike at a time (training.look_alikes.batch: 1)", settings
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "8GB", "7.5 GiB" or "900M"."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if not match or not float(match[1]):
+        raise StyleBlendError(f"--max-memory {text} is no size: write 8GB, 7.5GiB or 900MB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+
+
+def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, say: Callable[[str], None]) -> RunSettings:
+    """The settings, made leaner until `kind` ("drawing" or "training") fits into `limit`; `say` gets the estimate and every change.
+
+    StyleBlendError when even the leanest do not fit.
+    """
+    allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
+    needed = peak(sizes, PHASES[kind](sizes, settings))
+    say(f"{kind} takes about {needed / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
+    for what, settings_then in leaner(settings, kind):
+        if needed <= allowed:
+            break
+        then = peak(sizes, PHASES[kind](sizes, settings_then))
+        settings = settings_then
+        if then < needed:
+            say(f"{what}: about {then / MIB:,.0f} MiB")
+        needed = then
+    if needed > allowed:
+        cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
+        raise StyleBlendError(f"{kind} takes about {needed / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
+    return settings
