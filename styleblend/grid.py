@@ -149,7 +149,7 @@ def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: 
     x, y, others = axes[0], axes[1] if len(axes) > 1 else Axis("", ("",)), axes[2:]
     combinations = [dict(zip((a.name for a in others), rest), **{y.name: row, x.name: column})
                     for rest in itertools.product(*(a.values for a in others)) for row in y.values for column in x.values]
-    base = load_base(find_base(settings.base, settings.base_id))
+    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / style, style, base))
     pipeline.tokenizer.refuse_reserved([p.text for p in chosen.values()])
     own = style_settings(settings, pipeline.style)

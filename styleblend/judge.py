@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
+from styleblend.metrics import Metric
 from styleblend.runtime import jt
 
 BATCH = 64
@@ -125,7 +126,7 @@ class Judge:
         return [self._linear(self._subject(x), "subject.head"), self._style(x)]
 
 
-class JudgeMetric:
+class JudgeMetric(Metric):
     """The judge as a metric of one style's pictures.
 
     Each picture gets `subject` and `style`, the probabilities of what it should show and of the style (0..1), `subject_top5`,
@@ -135,11 +136,12 @@ class JudgeMetric:
 
     name = "judge"
     higher_is_better = dict.fromkeys(("both", "subject", "style", "subject_top5", "style_top1"), True)
+    compares = False
 
     def __init__(self, judge: Judge, style: str):
         self.judge, self.style = judge, style
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, np.ndarray]:
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
         """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
         scores = {name: np.full(len(pictures), np.nan) for name in self.higher_is_better}
         for size in {p.size for p in pictures if self._fits(p)}:

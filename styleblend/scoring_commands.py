@@ -30,7 +30,7 @@ def add_scoring_commands(commands, **kind) -> None:
     tune.add_argument("style", metavar="STYLE", help="name of a trained style")
     tune.add_argument("--trials", type=int, default=30, help="settings to try, those of an earlier run included")
     tune.add_argument("--minutes", type=float, help="stop the search after so many; default: when all trials are done")
-    tune.add_argument("--prompts", help='what is drawn in the search: a number ("6") of subjects that the base knows, or names ("Cat,Dog"); default: 6')
+    tune.add_argument("--prompts", default="6", help='what is drawn in the search: a number of subjects that the base knows, or names ("Cat,Dog")')
     tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
     tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
     tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
@@ -88,7 +88,7 @@ def run_tune(args) -> int:
     from styleblend.names import check_name
     from styleblend.settings import read_settings
     from styleblend.tuning import Question, tune
-    question = Question(check_name(args.style), args.prompts or "6", args.unseen, args.seeds, args.metric)
+    question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric)
     settings = read_settings(args.config)
     others, missing = metrics_beside_the_judge(args)
     for sentence in missing:

@@ -15,7 +15,6 @@ from typing import Callable, Dict, List, Literal, Optional, Sequence, Tuple
 import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from PIL import Image
 from pydantic import Field
 from tqdm import tqdm
 
@@ -26,13 +25,14 @@ from styleblend.comparison import Difference, paired_difference
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import claim, remove_unfinished, write_bytes
 from styleblend.judge import Judge, JudgeMetric
-from styleblend.mix import mixed, parse_mix
+from styleblend.mix import parse_mix
 from styleblend.names import entry
 from styleblend.pictures import load_picture
-from styleblend.pipeline import StyleBlendPipeline, branches_of
+from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import style_hash
 from styleblend.settings import PRESETS, BlendSettings, RunSettings, Settings, StyleSettings, blend_for, validated
+from styleblend.sitting import Sitting
 from styleblend.style import load_style
 from styleblend.text_files import parse_json, read_json
 
@@ -101,43 +101,6 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
         raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts} "
                               f"and --unseen {question.unseen}: ask for fewer")
     return chosen, rest[:question.unseen]
-
-
-class Sitting:
-    """The same prompts with the same seeds (`jobs`), drawn and scored with one setting after another. Prompts are encoded once, and no setting is drawn twice."""
-
-    def __init__(self, pipeline: StyleBlendPipeline, settings: RunSettings, metrics: Sequence, mix: Dict[str, float], originals: Sequence[Image.Image],
-                 jobs: Sequence[Tuple[Prompt, int]]):
-        self.pipeline, self.settings, self.metrics, self.mix, self.originals, self.jobs = pipeline, settings, metrics, mix, originals, list(jobs)
-        size, branches = settings.sampling.batch, branches_of(pipeline.style)
-        self.batches = [self.jobs[i:i + size] for i in range(0, len(self.jobs), size)]
-        self.texts = [pipeline.encode_for([p.phrase(settings.plain_prompt) for p, _ in batch], settings.sampling, branches) for batch in self.batches]
-        self.known: Dict[str, Dict[str, float]] = {}
-
-    def scores(self, blend: BlendSettings, title: str, each: Callable = lambda: None) -> Dict[str, float]:
-        """Prompt -> mean score of its pictures. StyleBlendError when one has none. `title` is the progress bar's, `each` is called before each batch."""
-        key = blend.model_dump_json()
-        if key not in self.known:
-            pictures = self.pictures(blend, title, each)
-            values = self.values(pictures)
-            if not np.isfinite(values).all():
-                gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.jobs])]
-                raise StyleBlendError(f"--metric {','.join(self.mix)} cannot be had: {'; '.join(gaps)}: name other prompts or another metric")
-            self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
-        return self.known[key]
-
-    def pictures(self, blend: BlendSettings, title: str, each: Callable = lambda: None) -> List[Image.Image]:
-        """All pictures, in the order of the jobs."""
-        found = []
-        for batch, text in tqdm(list(zip(self.batches, self.texts)), desc=title, unit="batch", leave=False, dynamic_ncols=True, file=sys.stderr):
-            each()
-            phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
-            found += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
-        return found
-
-    def values(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it. NaN: no score."""
-        return mixed(self.mix, self.metrics, pictures, [p.text for p, _ in self.jobs], self.originals, "--metric")
 
 
 def proposal(trials: Sequence[Trial]) -> Tried:
@@ -246,7 +209,7 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     if min(count, question.seeds, question.unseen) < 1:
         raise StyleBlendError("--trials, --seeds and --unseen begin at 1")
     of_style = style_prompts(data) if seeds_each > 1 else []
-    base = load_base(find_base(settings.base, settings.base_id))
+    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
     own = style_settings(settings, pipeline.style).model_copy(update={"parts": pipeline.style.settings.parts})
     chosen, unseen = choose_prompts(base, judge, data, question)

@@ -121,7 +121,6 @@ def test_the_worst_comes_first_and_less_may_be_better(folders, judge):
 
 def test_metrics_beside_the_judge(folders, capsys):
     """One that needs no weights is there, one that does is named; an unknown one is an error."""
-    pytest.importorskip("styleblend.metrics")
     assert evaluate(folders, "--metrics", "histogram,lpips", "--weights", folders / "nowhere") == 0
     assert "lpips is left out" in capsys.readouterr().err
     assert {"both", "histogram"} <= set(scores(folders)["runs"][0]["means"]["all"])

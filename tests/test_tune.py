@@ -20,8 +20,9 @@ from styleblend.pictures import is_whole
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
+from styleblend.sitting import Sitting
 from styleblend.style import load_style
-from styleblend.tuning import STARTS, Question, Sitting, Trial, choose_prompts, proposal, tune
+from styleblend.tuning import STARTS, Question, Trial, choose_prompts, proposal, tune
 from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,7 @@ class Metric:
     needs: Tuple[str, ...] = ()
     compares = True
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
 
         `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only when they are taken out:
