@@ -226,6 +226,8 @@ inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1
     add(upper, lower, sums);
 }
 
+inline void compute_anew(float&) {}
+
 template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row) {
     if ((uintptr_t)row % 16) emulator::fail("ldmatrix from an address that is not aligned");
     auto rows = emulator::exchange(HERE, (const uint16_t*)row);

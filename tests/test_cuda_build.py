@@ -50,4 +50,4 @@ def test_kernels_compile(tmp_path, arch, size):
     assert len(kernels) == 3 * len(WAYS[80 if arch >= 80 else 75])
     for name, (registers, spilled) in kernels.items():
         print(f"sm_{arch} {size}: {name} {registers} registers, {spilled} bytes spilled")
-        assert size != 64 or spilled <= 100
+        assert size != 64 or spilled <= 64

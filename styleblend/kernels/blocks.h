@@ -163,10 +163,10 @@ template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void mul
                 }
             }
         } else {
-            const float whole[4] = {upper.x, lower.x, upper.y, lower.y};
+            float whole[4] = {upper.x, lower.x, upper.y, lower.y};
             float big[4], rest[4];
             #pragma unroll
-            for (int i = 0; i < 4; i++) { big[i] = tf32(whole[i]); rest[i] = whole[i] - big[i]; }
+            for (int i = 0; i < 4; i++) { compute_anew(whole[i]); big[i] = tf32(whole[i]); rest[i] = whole[i] - big[i]; }
             #pragma unroll
             for (int n = 0; n < 2 * N; n++) {
                 int column = 8 * n + g, depth = 8 * step + 2 * t;

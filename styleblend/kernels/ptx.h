@@ -36,6 +36,9 @@ inline __device__ void mma(float2& upper, float2& lower, const float* a, float b
           "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
 }
 
+// The compiler forgets what x is, so that it does not keep in registers, which are few, what is quickly computed from x again.
+inline __device__ void compute_anew(float& x) { asm volatile("" : "+f"(x)); }
+
 // Four 8 x 8 matrices of 16-bit numbers out of shared memory; lane 8 m + r brings the address of row r of matrix m, 16 bytes.
 // Of each a lane gets (g, 2 t) and (g, 2 t + 1), and TURNED (2 t, g) and (2 t + 1, g).
 template <bool TURNED, class Pair> __device__ void load_matrices(Pair* to, const void* row) {
