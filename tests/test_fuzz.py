@@ -23,7 +23,7 @@ def seeds(folder: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not PYTHON, reason="STYLEBLEND_FUZZ_PYTHON names no Python with atheris, numpy and safetensors")
+@pytest.mark.skipif(not PYTHON, reason="STYLEBLEND_FUZZ_PYTHON names no Python with atheris and the rest that tests/fuzz_readers.py names")
 def test_nothing_but_the_one_error_comes_out(tmp_path, tmp_path_factory):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -31,7 +31,9 @@ def test_nothing_but_the_one_error_comes_out(tmp_path, tmp_path_factory):
     options = [f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"]
     run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).with_name("fuzz_readers.py")), str(corpus), *options], capture_output=True, text=True, cwd=tmp_path,
                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(tmp_path_factory.mktemp("files"))})
-    runs = int(re.search(r"number_of_executed_units: (\d+)", run.stderr)[1])
+    stated = re.search(r"number_of_executed_units: (\d+)", run.stderr)
+    assert stated, run.stdout[-2000:] + run.stderr[-2000:]  # it did not come to its end
+    runs = int(stated[1])
     found = [path for path in tmp_path.iterdir() if path != corpus]
     print(f"{runs} executions in {SECONDS} s, {len(found)} finds: {found}")
     assert run.returncode == 0 and not found, run.stdout[-2000:] + run.stderr[-2000:]
