@@ -43,7 +43,7 @@ def add_max_memory(parser) -> None:
 
 
 def within_memory(settings, base: Path, kind: str, limit: Optional[str]):
-    """The settings, made leaner where `--max-memory` asks for it; `kind` is "drawing" or "training"."""
+    """The settings, made leaner where `--max-memory` asks for it; `kind` is one of `styleblend.memory`."""
     if not limit:
         return settings
     from styleblend.memory import fitted
@@ -265,7 +265,7 @@ def run_generate(args) -> int:
     folder = find_base(settings.base, settings.base_id)
     settings = with_dtype(settings, args.dtype or (record and record.dtype))
     one = settings.model_copy(update={"sampling": (record.sampling if record else settings.sampling).model_copy(update={"batch": 1})})
-    sampling = within_memory(one, folder, "drawing", args.max_memory).sampling
+    sampling = within_memory(one, folder, "drawing once", args.max_memory).sampling
     base = load_base(folder, settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
     if record is None:
@@ -274,7 +274,7 @@ def run_generate(args) -> int:
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
-    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend)[0]
+    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend, once=True)[0]
     save_png(Path(args.output), saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
     print(args.output)
     return 0

@@ -143,10 +143,16 @@ def _count(shape) -> int:
 
 
 def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
-    """Bytes of each phase of drawing pictures with both branches, beside what is always there."""
+    """Bytes of each phase of drawing pictures with both branches, beside the program and all weights."""
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
     rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
     return {"UNet step": sizes.unet(rows, *latent), "VAE decode": sizes.vae(*latent, sampling.vae_strip)}
+
+
+def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """The same where each network is freed when its work is done: so many bytes fewer than all weights."""
+    phases, freed = drawing(sizes, settings), sizes.weights["text_encoder"]
+    return {"text": 0, "UNet step": phases["UNet step"] - freed, "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
 
 
 def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
@@ -160,7 +166,7 @@ def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
             "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
 
 
-PHASES: Dict[str, Callable] = {"drawing": drawing, "training": training}
+PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}
 
 
 def peak(sizes: Sizes, phases: Dict[str, int]) -> int:
@@ -201,7 +207,7 @@ def parse_size(text: str) -> int:
 
 
 def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, say: Callable[[str], None]) -> RunSettings:
-    """The settings, made leaner until `kind` ("drawing" or "training") fits into `limit`; `say` gets the estimate and every change.
+    """The settings, made leaner until `kind` (one of PHASES) fits into `limit`; `say` gets the estimate and every change.
 
     StyleBlendError when even the leanest do not fit.
     """

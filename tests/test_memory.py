@@ -13,7 +13,7 @@ from styleblend import cli, weights
 from styleblend.base import load_base
 from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
-from styleblend.memory import MIB, PHASES, PROCESS, Sizes, drawing, fitted, parse_size, peak, training
+from styleblend.memory import MIB, PHASES, PROCESS, Sizes, drawing_once, fitted, parse_size, peak, training
 from styleblend.settings import read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def test_a_picture_takes_what_is_estimated():
     settings = read_settings(ROOT / "configs" / "mini.yaml")
     settings = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 1})})
     sizes = Sizes(ROOT / "checkpoints" / "mini" / "base", "float32")
-    assert peak(sizes, drawing(sizes, settings)) == pytest.approx(int(run.stdout.split()[-1]) * 1024, rel=0.25), run.stdout
+    assert peak(sizes, drawing_once(sizes, settings)) == pytest.approx(int(run.stdout.split()[-1]) * 1024, rel=0.25), run.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -106,7 +106,7 @@ def test_a_size_that_is_none(text):
 def test_the_commands(world, capsys):
     assert cli.main(["memory", "--config", str(world), "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
-    assert "drawing, bfloat16" in out and "weights: text encoder" in out and out.count("peak") == 2
+    assert "drawing, bfloat16" in out and "weights: text encoder" in out and out.count("peak") == 3
     for command in (["test"], ["train", "all"], ["generate", "--style", "dots", "--prompt", "A cat"]):
         assert cli.main(command + ["--config", str(world), "--max-memory", "50MB"]) == 2
         assert "at the least, and --max-memory allows 48" in capsys.readouterr().err
