@@ -135,14 +135,12 @@ def run_doctor(args) -> int:
 
 def run_memory(args) -> int:
     from styleblend.base import find_base
-    from styleblend.memory import MIB, PHASES, Sizes, table
+    from styleblend.memory import MIB, Sizes, table
     from styleblend.settings import read_settings
     settings = with_dtype(read_settings(args.config), args.dtype)
     sizes = Sizes(find_base(settings.base, settings.base_id), settings.dtype)
-    for kind, phases in PHASES.items():
-        print(f"{kind}, {settings.dtype}")
-        for name, size in table(sizes, phases(sizes, settings)):
-            print(f"  {name:24} {size / MIB:8,.0f} MiB")
+    for name, size in table(sizes, settings):
+        print(f"{name:28} {size / MIB:8,.0f} MiB")
     return 0
 
 
