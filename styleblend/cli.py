@@ -29,8 +29,8 @@ def add_max_pixels(parser) -> None:
 
 
 def add_dtype(parser) -> None:
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: half of them takes half the "
-                        "memory; default: the config's (dtype), else float32")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: 16 bits take half the "
+                        "memory (the VAE stays float32 beside float16); default: the config's (dtype), else float32")
 
 
 def with_dtype(settings, dtype: Optional[str]):
@@ -39,7 +39,8 @@ def with_dtype(settings, dtype: Optional[str]):
 
 
 def add_max_memory(parser) -> None:
-    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed, change what a picture or style hardly depends on until it fits, or refuse")
+    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed; change what a picture or style hardly depends on "
+                        "until it fits, or refuse")
 
 
 def within_memory(settings, base: Path, kind: str, limit: Optional[str]):

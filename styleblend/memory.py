@@ -129,13 +129,12 @@ class Sizes:
         return int(UNET * rows * kept * (4 if self.dtype == "float32" else SIZES[self.dtype] + 4)) + self.largest
 
     def vae(self, height: int, width: int, strip: int) -> int:
-        """A picture through the encoder or the decoder; in strips three feature maps wait, as float32."""
-        blocks = list(decoder_blocks(self.configs["vae"], height, width))
+        """A picture through the encoder or the decoder; in strips nearly half of what is alive at the widest point waits, as float32."""
+        widest = max(block.live for block in decoder_blocks(self.configs["vae"], height, width))
         if not strip:
-            return int(VAE * max(block.live for block in blocks) * SIZES[vae_type(self.dtype)])
-        rows = height * self.configs["vae"].downscale
-        widest = max(block.live for block in blocks)
-        return int(4 * (widest * 0.45 + VAE * widest * min(1.0, (strip + 2) / rows)))
+            return int(VAE * widest * SIZES[vae_type(self.dtype)])
+        share = min(1.0, (strip + 2) / (height * self.configs["vae"].downscale))
+        return int(4 * widest * (0.45 + VAE * share))
 
 
 def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
