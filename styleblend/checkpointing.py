@@ -29,7 +29,7 @@ class Recompute(jt.Function):
             x.start_grad()
         found = jt.grad((self.run(*inputs) * gradient).sum(), wanted + self.trained)
         jt.sync(found, device_sync=False, weak_sync=False)
-        of_inputs = iter(found)
+        of_inputs = iter([x.detach() for x in found])  # else each holds what it was computed from
         return tuple(next(of_inputs) if given >= 0 else None for given in self.input_mask)
 
 

@@ -30,8 +30,8 @@ def add_max_pixels(parser) -> None:
 
 
 def add_dtype(parser) -> None:
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: half of them takes half the "
-                        "memory; default: the config's (dtype), else float32")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: 16 bits take half the "
+                        "memory (the VAE stays float32 beside float16); default: the config's (dtype), else float32")
 
 
 def with_dtype(settings, dtype: Optional[str]):
@@ -40,11 +40,12 @@ def with_dtype(settings, dtype: Optional[str]):
 
 
 def add_max_memory(parser) -> None:
-    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed, change what a picture or style hardly depends on until it fits, or refuse")
+    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed; change what a picture or style hardly depends on "
+                        "until it fits, or refuse")
 
 
 def within_memory(settings, base: Path, kind: str, limit: Optional[str]):
-    """The settings, made leaner where `--max-memory` asks for it; `kind` is "drawing" or "training"."""
+    """The settings, made leaner where `--max-memory` asks for it; `kind` is one of `styleblend.memory`."""
     if not limit:
         return settings
     from styleblend.memory import fitted
@@ -141,14 +142,12 @@ def run_doctor(args) -> int:
 
 def run_memory(args) -> int:
     from styleblend.base import find_base
-    from styleblend.memory import MIB, PHASES, Sizes, table
+    from styleblend.memory import MIB, Sizes, table
     from styleblend.settings import read_settings
     settings = with_dtype(read_settings(args.config), args.dtype)
     sizes = Sizes(find_base(settings.base, settings.base_id), settings.dtype)
-    for kind, phases in PHASES.items():
-        print(f"{kind}, {settings.dtype}")
-        for name, size in table(sizes, phases(sizes, settings)):
-            print(f"  {name:24} {size / MIB:8,.0f} MiB")
+    for name, size in table(sizes, settings):
+        print(f"{name:28} {size / MIB:8,.0f} MiB")
     return 0
 
 
@@ -274,7 +273,7 @@ def run_generate(args) -> int:
     folder = find_base(settings.base, settings.base_id)
     settings = with_dtype(settings, args.dtype or (record and record.dtype))
     one = settings.model_copy(update={"sampling": (record.sampling if record else settings.sampling).model_copy(update={"batch": 1})})
-    sampling = within_memory(one, folder, "drawing", args.max_memory).sampling
+    sampling = within_memory(one, folder, "drawing once", args.max_memory).sampling
     base = load_base(folder, settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
     if record is None:
@@ -283,7 +282,7 @@ def run_generate(args) -> int:
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
-    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend)[0]
+    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend, once=True)[0]
     save_png(Path(args.output), saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
     print(args.output)
     return 0

@@ -6,6 +6,7 @@ workspace is not in them.
 """
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,14 +102,15 @@ class Sizes:
 
     def __init__(self, folder: Path, dtype: str):
         self.configs, self.dtype = read_configs(folder), dtype
-        self.weights, self.largest = {}, 0
+        self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
             built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
             kinds = types(built, vae_type(dtype) if part == "vae" else dtype)
-            numbers = {name: _count(p.shape) for name, p in parameters(built).items()}
+            numbers = {name: math.prod(p.shape) for name, p in parameters(built).items()}
             self.weights[part] = sum(count * SIZES[kinds[name]] for name, count in numbers.items())
             if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
                 self.largest = max(numbers.values()) * 4 * (1 if dtype == "float32" else 2)
+        self.always = PROCESS + sum(self.weights.values())
 
     def unet(self, rows: int, height: int, width: int) -> int:
         """A call without gradient."""
@@ -123,54 +125,55 @@ class Sizes:
             kept = sum(block.read for block in blocks) + 4 * max(block.kept for block in blocks)
         text = self.configs["text_encoder"]
         kept += TOKENS * text.num_hidden_layers * (12 * text.hidden_size + 2 * text.intermediate_size)
-        return int(UNET * rows * kept * SIZES[self.dtype]) + self.largest
+        # of half precision the float32 copies that products read are kept, too
+        return int(UNET * rows * kept * (4 if self.dtype == "float32" else SIZES[self.dtype] + 4)) + self.largest
 
     def vae(self, height: int, width: int, strip: int) -> int:
-        """A picture through the encoder or the decoder; in strips three feature maps wait, as float32."""
-        blocks = list(decoder_blocks(self.configs["vae"], height, width))
+        """A picture through the encoder or the decoder; in strips nearly half of what is alive at the widest point waits, as float32."""
+        widest = max(block.live for block in decoder_blocks(self.configs["vae"], height, width))
         if not strip:
-            return int(VAE * max(block.live for block in blocks) * SIZES[vae_type(self.dtype)])
-        rows = height * self.configs["vae"].downscale
-        widest = max(block.live for block in blocks)
-        return int(4 * (widest * 0.45 + VAE * widest * min(1.0, (strip + 2) / rows)))
-
-
-def _count(shape) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+            return int(VAE * widest * SIZES[vae_type(self.dtype)])
+        share = min(1.0, (strip + 2) / (height * self.configs["vae"].downscale))
+        return int(4 * widest * (0.45 + VAE * share))
 
 
 def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
-    """Bytes of each phase of drawing pictures with both branches, beside what is always there."""
+    """What is there in each phase of drawing pictures with both branches, in bytes."""
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
     rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
-    return {"UNet step": sizes.unet(rows, *latent), "VAE decode": sizes.vae(*latent, sampling.vae_strip)}
+    return {"UNet step": sizes.always + sizes.unet(rows, *latent), "VAE decode": sizes.always + sizes.vae(*latent, sampling.vae_strip)}
+
+
+def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """The same where each network is freed when its work is done."""
+    phases, freed = drawing(sizes, settings), sizes.weights["text_encoder"]
+    return {"text": sizes.always, "UNet step": phases["UNet step"] - freed, "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
 
 
 def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
-    """Bytes of each phase of learning a style."""
+    """What is there in each phase of learning a style, in bytes."""
     sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
     latent = (sampling.height // down, sampling.width // down)
     batch = max(config.coarse.batch, config.inversion.batch, config.lora.batch)
     grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
     looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
-    return {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
-            "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
+    phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
+              "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
+    return {name: sizes.always + size for name, size in phases.items()}
 
 
-PHASES: Dict[str, Callable] = {"drawing": drawing, "training": training}
+PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}
 
 
-def peak(sizes: Sizes, phases: Dict[str, int]) -> int:
-    return PROCESS + sum(sizes.weights.values()) + max(phases.values())
+def needed(sizes: Sizes, settings: RunSettings, kind: str) -> int:
+    """The most that is there at a time."""
+    return max(PHASES[kind](sizes, settings).values())
 
 
-def table(sizes: Sizes, phases: Dict[str, int]) -> List[Tuple[str, int]]:
-    """Rows of a report: what is always there, each phase, the peak."""
-    return [("program", PROCESS), *((f"weights: {part.replace('_', ' ')}", size) for part, size in sizes.weights.items()), *phases.items(),
-            ("peak", peak(sizes, phases))]
+def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
+    """Rows of a report: the parts, then what is there in all in each phase of each kind of work."""
+    parts = [("program", PROCESS), *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
+    return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name, size in phases(sizes, settings).items()]
 
 
 def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]]:
@@ -201,22 +204,19 @@ def parse_size(text: str) -> int:
 
 
 def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, say: Callable[[str], None]) -> RunSettings:
-    """The settings, made leaner until `kind` ("drawing" or "training") fits into `limit`; `say` gets the estimate and every change.
+    """The settings, made leaner until `kind` (one of PHASES) fits into `limit`; `say` gets the estimate and every change.
 
     StyleBlendError when even the leanest do not fit.
     """
     allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
-    needed = peak(sizes, PHASES[kind](sizes, settings))
-    say(f"{kind} takes about {needed / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
+    now = needed(sizes, settings, kind)
+    say(f"{kind} takes about {now / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
     for what, settings_then in leaner(settings, kind):
-        if needed <= allowed:
+        if now <= allowed:
             break
-        then = peak(sizes, PHASES[kind](sizes, settings_then))
-        settings = settings_then
-        if then < needed:
-            say(f"{what}: about {then / MIB:,.0f} MiB")
-        needed = then
-    if needed > allowed:
+        settings, now = settings_then, needed(sizes, settings_then, kind)
+        say(f"{what}: about {now / MIB:,.0f} MiB")
+    if now > allowed:
         cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
-        raise StyleBlendError(f"{kind} takes about {needed / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
+        raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
     return settings

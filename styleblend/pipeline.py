@@ -132,11 +132,12 @@ class StyleBlendPipeline:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings = SamplingSettings(),
                  blend: BlendSettings = BlendSettings(), branches: Optional[Tuple[Branch, ...]] = None, all_branches: bool = False,
-                 callback: Optional[Callable] = None, text=None) -> np.ndarray:
+                 callback: Optional[Callable] = None, text=None, once: bool = False) -> np.ndarray:
         """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)). `branches`: default those of the style.
 
         `prompts` are phrases such as "A dog"; each has its own seed, so a picture does not depend on its neighbours.
-        `text`: the states of these prompts from `encode_for`, when they are there already.
+        `text`: the states of these prompts from `encode_for`, when they are there already. `once` uses the pipeline up: each network
+        is freed when its work is done.
         """
         branches = branches_of(self.style) if branches is None else branches
         down = self.base.vae.config.downscale
@@ -145,6 +146,9 @@ class StyleBlendPipeline:
         shape = (1, self.base.unet.config.in_channels, sampling.height // down, sampling.width // down)
         layout = RowLayout(tuple(b.name for b in branches), sampling.guidance != 1, len(prompts))
         text = self.encode_for(prompts, sampling, branches) if text is None else text
+        if once:
+            self.base.text_encoder = None
+            jt.gc()
         latents = jt.array(np.concatenate([seeded_noise(seed, shape) for seed in seeds]))
 
         def noise(step):  # for eta > 0: a seed for each picture and step, the same for every branch
@@ -152,6 +156,9 @@ class StyleBlendPipeline:
             return jt.array(np.concatenate(own * len(branches)))
 
         x = self.denoise(text, latents, layout, branches, sampling, blend, noise, callback)
+        if once:
+            self.base.unet = None
+            jt.gc()
         chosen = x if all_branches else x[len(branches) - 1:]
         pictures = self.decode(chosen.reshape([-1] + list(x.shape[2:])), sampling.vae_strip)
         jt.gc()

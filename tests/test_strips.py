@@ -8,6 +8,7 @@ import pytest
 
 from reference import seeded
 from styleblend import strips
+from styleblend.base import load_base
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.settings import SamplingSettings
@@ -43,6 +44,16 @@ def test_the_setting_is_followed(tiny_base):
         patch.setattr(strips, "convolved", lambda *given, real=strips.convolved, **named: used.append(given[2]) or real(*given, **named))
         strip = pipeline.generate(["A cat"], [1], sampling.model_copy(update={"vae_strip": 24}))
     assert set(used) == {24} and np.abs(whole.astype(int) - strip).max() <= 1
+
+
+def test_a_pipeline_that_draws_once_draws_the_same(tiny_folder):
+    """Bit for bit, with each network freed behind its work."""
+    pictures, sampling = [], SamplingSettings(width=64, height=64, steps=2, output=None)
+    for once in (False, True):
+        pipeline = StyleBlendPipeline(load_base(tiny_folder))
+        pictures.append(pipeline.generate(["A cat"], [1], sampling, once=once))
+        assert [pipeline.base.unet is None, pipeline.base.text_encoder is None] == [once, once]
+    assert np.array_equal(*pictures)
 
 
 MEASURE = """
