@@ -99,12 +99,17 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     return report(name, found, arrays, whole)
 
 
+def several(vectors) -> str:
+    """", 4 vectors" where a token has several."""
+    return f", {len(vectors)} vectors" if vectors.ndim == 2 else ""
+
+
 def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Sequence[str]) -> List[str]:
     """What was loaded, and what drawing lacks without the parts that are missing."""
     lines = []
     for part, own in found.items():
         ranks = sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")}) if part not in TOKENS else []
-        size = f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers" if ranks else f"width {len(arrays[part])}"
+        size = f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers" if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}"
         lines.append(f"{TITLES[part]} ({size}) from {own.path}")
     kept = [TITLES[part] for part in whole if part not in found]
     if kept:

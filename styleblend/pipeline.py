@@ -59,10 +59,12 @@ class StyleBlendPipeline:
             lora.remove(self.base.text_encoder)
             lora.remove(self.base.unet)
             self.placeholders = jt.zeros((2, width))
+            self.tokenizer.spread((1, 1))
         else:
             apply_loras(self.base, style)
-            vectors = [np.zeros(width, np.float32) if v is None else v for v in (style.coarse, style.fine)]
-            self.placeholders = jt.array(np.stack(vectors).astype(np.float32))
+            vectors = [np.zeros((1, width), np.float32) if v is None else np.atleast_2d(v) for v in (style.coarse, style.fine)]
+            self.placeholders = jt.array(np.concatenate(vectors).astype(np.float32))
+            self.tokenizer.spread([len(v) for v in vectors])
 
     def texts(self, prompts: Sequence[str], branch: Branch) -> List[str]:
         """The prompts of a branch: phrases such as "A dog", put in front of the branch's style."""

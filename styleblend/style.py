@@ -22,9 +22,12 @@ PARTS = {
 }
 
 
+MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
+
+
 @dataclass
 class Style:
-    """What was learned of a style. LoRA keys as in `styleblend.lora`; embeddings are (width,)."""
+    """What was learned of a style. LoRA keys as in `styleblend.lora`; embeddings are (width,), or (n, width) where a token has several vectors."""
 
     name: str
     coarse: Optional[np.ndarray] = None
@@ -62,13 +65,13 @@ def read_part_file(path: Path, part: str, name: str) -> dict:
 
 
 def checked_part(tensors: dict, part: str, base: Base, source: str):
-    """One part in our names, checked against the base: an embedding (width,), or a LoRA, empty when the tensors hold none for that network."""
+    """One part in our names, checked against the base: an embedding (width,) or (n, width), or a LoRA, empty when the tensors hold none for that network."""
     if part.endswith("embeds"):
         _, vectors = formats.embedding(tensors, base.text_encoder.config.hidden_size, source)
-        if len(vectors) != 1:
-            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, a style has one: train the embedding with one vector")
+        if len(vectors) > MOST_VECTORS:
+            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
-        return vectors[0]
+        return vectors[0] if len(vectors) == 1 else vectors
     found = formats.text_lora(tensors, base.text_encoder, source) if part == "text_lora" else formats.unet_lora(tensors, base.unet, source)
     refuse_damaged(found, source)
     return found
@@ -117,7 +120,7 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:
-    """Write one part under its own name. Embeddings as {token: (width,)}, LoRAs with the keys of `styleblend.lora`."""
+    """Write one part under its own name. Embeddings as {token: (width,)} or {token: (n, width)}, LoRAs with the keys of `styleblend.lora`."""
     path = Path(folder) / f"{name}_{PARTS[part][0]}.safetensors"
     if part == "text_lora":
         tensors = formats.to_diffusers_text(tensors)

@@ -36,7 +36,7 @@ def normalise(text: str) -> str:
 
 
 class Tokenizer:
-    """The CLIP tokenizer of a base. `placeholders` become the ids from `vocabulary` on, in their order."""
+    """The CLIP tokenizer of a base. `placeholders` become the ids from `vocabulary` on, in their order: one each, or as many as `spread` says."""
 
     length = 77
 
@@ -54,6 +54,7 @@ class Tokenizer:
         self.vocabulary = len(self.bpe)
         self.pad = self.read_pad(folder)
         self.placeholders: List[str] = []
+        self.vectors: List[int] = []  # of each placeholder
         for token in placeholders:
             self.add(token)
 
@@ -72,8 +73,9 @@ class Tokenizer:
             raise StyleBlendError(f"the tokenizer already knows the token {token}: choose another placeholder")
         self.bpe.add_tokens(token)
         self.placeholders.append(token)
+        self.vectors.append(1)
         for number, own in enumerate(self.placeholders, self.vocabulary):  # <c> is found as <C>, the empty word nowhere
-            if len(own.split()) != 1 or self.ids(own)[1:-1] != [number]:
+            if len(own.split()) != 1 or self.words(own)[1:-1] != [number]:
                 raise StyleBlendError(f"{token!r} cannot be a placeholder beside {self.placeholders[:-1]}: take one word that no text holds, such as <C>")
         return self.vocabulary + len(self.placeholders) - 1
 
@@ -84,15 +86,34 @@ class Tokenizer:
             raise StyleBlendError(f"{word!r} is {len(ids)} tokens; a placeholder starts from a word that is one token")
         return int(ids[0])
 
-    def ids(self, text: str) -> List[int]:
-        """All ids of a text with start and end, not cut, not padded."""
+    def spread(self, vectors: Sequence[int]) -> None:
+        """Let each placeholder stand for so many ids in a row, as an embedding of several vectors needs them."""
+        self.vectors = list(vectors)
+
+    def first_ids(self) -> List[int]:
+        """The first id of each placeholder, and the one after the last."""
+        return np.cumsum([self.vocabulary, *self.vectors]).tolist()
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What these ids of a text say."""
+        return self.bpe.decode([i if i < self.vocabulary else self.vocabulary + int(np.searchsorted(self.first_ids(), i, side="right")) - 1 for i in ids])
+
+    def words(self, text: str) -> List[int]:
+        """All ids of a text with start and end, one for each placeholder."""
         return [int(i) for i in self.bpe(normalise(text))["input_ids"]]
+
+    def ids(self, text: str) -> List[int]:
+        """All ids of a text with start and end, not cut, not padded: those that the text encoder reads."""
+        first, found = self.first_ids(), []
+        for i in self.words(text):
+            found += [i] if i < self.vocabulary else range(first[i - self.vocabulary], first[i - self.vocabulary + 1])
+        return found
 
     def refuse_reserved(self, phrases: Sequence[str]) -> None:
         """StyleBlendError for a phrase that holds a placeholder, also as <c>, or a word that begins or ends a text."""
         reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token, **dict(enumerate(self.placeholders, self.vocabulary))}
         for phrase in phrases:
-            found = [reserved[i] for i in self.ids(phrase)[1:-1] if i in reserved]
+            found = [reserved[i] for i in self.words(phrase)[1:-1] if i in reserved]
             if found:
                 raise StyleBlendError(f"the prompt {phrase[:80]!r} holds {found[0]}, which is put in where it belongs: leave it out")
 
@@ -120,7 +141,7 @@ class Tokenizer:
         for row, text in zip(rows, texts):
             ids = self.ids(text)
             if len(ids) > self.length:
-                lost = self.bpe.decode(ids[self.length - 1:-1])
+                lost = self.text(ids[self.length - 1:-1])
                 warnings.warn(f"the prompt has {len(ids)} tokens and the text encoder reads {self.length}; this is left out: {lost!r}", stacklevel=2)
                 ids = ids[:self.length - 1] + ids[-1:]
             row[:len(ids)] = ids

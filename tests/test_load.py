@@ -11,6 +11,7 @@ from test_pickles import integer, mapping, storage, tensor, text, zip_file
 from styleblend import weights
 from styleblend.cli import main
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, branches_of
+from styleblend.runtime import jt
 from styleblend.settings import SamplingSettings
 from styleblend.style import Style, load_style, missing_parts
 
@@ -106,6 +107,30 @@ def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, loa
     assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
 
 
+def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapters, tiny_base, tiny_style, world):
+    """Each vector stands at its own place, in its order; a prompt that leaves no room for all gives way, not the style."""
+    three = np.stack([tiny_style.fine, tiny_style.coarse, -tiny_style.fine])
+    weights.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": three})
+    code, said = load(tmp_path / "ink.safetensors", "--name", "ink")
+    assert code == 0 and "3 vectors" in said
+    style = load_style(adapters / "ink", "ink", tiny_base)
+    assert np.array_equal(style.fine, three)
+    pipeline = StyleBlendPipeline(tiny_base, style)
+    tokenizer, first = pipeline.tokenizer, pipeline.tokenizer.vocabulary
+    assert tokenizer.ids("in ink <F>.")[-5:-2] == [first + 1, first + 2, first + 3]  # <C> has a row before them
+    with pytest.warns(UserWarning, match="left out"):
+        long = tokenizer.encode(pipeline.texts(["A cat " + "and a dog " * 40], FINE))[0].tolist()
+    assert [i - first for i in long if i >= first] == [1, 2, 3] and len(long) == 77
+    # three vectors are what three placeholders of one vector each would be
+    several = tokenizer.encode(["ink <F>"])
+    alone = np.where(several >= first, several - 1, several)
+    assert np.array_equal(tiny_base.text_encoder(several, pipeline.placeholders).numpy(), tiny_base.text_encoder(alone, jt.array(three)).numpy())
+    pipeline.set_style(None)
+    assert tokenizer.ids("<F>")[1:-1] == [first + 1]
+    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
+    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
+
+
 def test_what_a_style_has_decides_what_draws(tiny_base, tiny_style):
     unet_only, text_only = Style("a", unet_lora=tiny_style.unet_lora), Style("b", coarse=tiny_style.coarse)
     assert [b.name for b in branches_of(unet_only)] == ["fine"] and branches_of(unet_only)[0].prompt == PLAIN.prompt
@@ -146,7 +171,7 @@ def alpha_beyond_float32(path, style):
 
 REFUSED = {
     "another width": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
-    "several vectors": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.stack([style.fine] * 3)}), "3 vectors"),
+    "too many vectors": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.stack([style.fine] * 70)}), "70 vectors"),
     "another base": (other_base, "was trained on another base (0123456789abcdef"),
     "NaN": (nan, "NaN or infinity"),
     "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),
