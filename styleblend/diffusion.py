@@ -67,7 +67,8 @@ def seeded_noise(seed: int, shape) -> np.ndarray:
     """Standard normal float32 noise of one picture, from its own seed, always drawn on the CPU.
 
     It is Jittor's CPU generator, as in the published release, so that the published seeds give the published noise. The
-    seed is set for this draw alone: a picture does not depend on the batch, the order or the number of workers.
+    seed is set for this draw alone: a picture does not depend on the batch, the order or the number of workers. To this
+    generator (a linear congruence without a constant, modulo 2^31 - 1) seeds 0 and 1 are the same.
     """
     with jt.flag_scope(use_cuda=0):
         jt.set_seed(seed)

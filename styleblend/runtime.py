@@ -119,8 +119,10 @@ def stdout_to_stderr():
 
 
 def say(sentence: str) -> None:
-    """Tell the user something that is not part of a command's output."""
-    print(f"styleblend: {sentence}", file=sys.stderr, flush=True)
+    """Tell the user something that is not part of a command's output, on a line of its own also beside a progress bar."""
+    from tqdm import tqdm
+    tqdm.write(f"styleblend: {sentence}", file=sys.stderr)
+    sys.stderr.flush()
 
 
 jt = import_jittor()

@@ -1,4 +1,5 @@
 """Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
+import inspect
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from PIL import Image
 from styleblend import lora
 from styleblend.base import load_base
 from styleblend.cli import main
+from styleblend.diffusion import seeded_noise
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings
 from styleblend.training.optimiser import AdamW
+from styleblend.training.samples import grid_writer
 from styleblend.weights import read_metadata
 
 ROOT = Path(__file__).parents[1]
@@ -174,3 +177,10 @@ def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):
     assert main(["train", "coarse", "--config", str(other), "--overwrite"]) == 0
     after = {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
     assert sorted(after) == sorted(before) and after != before
+
+
+def test_the_pictures_of_a_grid_have_noise_of_their_own():
+    """Jittor's generator takes the seeds 0 and 1 for the same."""
+    noises = [seeded_noise(seed, (1, 4, 4)) for seed in inspect.signature(grid_writer).parameters["seeds"].default]
+    assert len(noises) == 2 and not np.array_equal(*noises)
+    assert np.array_equal(seeded_noise(0, (1, 4, 4)), seeded_noise(1, (1, 4, 4)))

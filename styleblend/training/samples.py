@@ -13,7 +13,7 @@ from styleblend.settings import RunSettings
 from styleblend.training.scores import Scorer
 
 
-def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: Sequence[Branch], seeds: Sequence[int] = (0, 1),
+def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: Sequence[Branch], seeds: Sequence[int] = (1, 2),
                 frozen_text: bool = False, scorer: Optional[Scorer] = None) -> Callable:
     """A function that draws the config's sample prompts with the networks as they are then, writes them to a path, and returns their score (None without a `scorer`).
 

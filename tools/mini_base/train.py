@@ -174,7 +174,7 @@ def caption(rng, info, subject, style):
     name = name.lower()
     text = ("An " if name[0] in "aeiou" else "A ") + name
     words = STYLE_WORDS.get(info["styles"][style])
-    return text + (f" in the style of {words}." if words and rng.random() < 0.6 else ".")
+    return text + (f" in the style of {words}." if words and rng.random() < 0.85 else ".")
 
 
 def new_models(args):
