@@ -5,11 +5,12 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict
+from typing import Dict, get_args
 
 from styleblend import __version__
 from styleblend.errors import StyleBlendError
 from styleblend.pictures import opened
+from styleblend.precision import DType
 from styleblend.settings import BlendSettings, SamplingSettings, validated
 from styleblend.style import Style
 from styleblend.text_files import parse_json
@@ -66,7 +67,8 @@ def read_record(path: Path) -> Record:
         sampling, blend = data.pop("sampling"), data.pop("blend")
         data.setdefault("dtype", "float32")  # older pictures do not say it
         kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
-        if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()):
+        if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()) \
+                or data["dtype"] not in get_args(DType):
             raise ValueError("its fields are others")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StyleBlendError(f"{path}: what it says of itself is damaged ({str(error)[:100]})") from None

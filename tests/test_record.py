@@ -42,7 +42,7 @@ def test_a1111_reads_the_last_line():
     assert (pairs["Steps"], pairs["Seed"], pairs["Size"], pairs["Sampler"], pairs["StyleBlend c2f"]) == ("5", "7", "768x768", "DDIM", "0.8 at 4 5")
 
 
-@pytest.mark.parametrize("change", [dict(seed="x"), dict(extra=1), dict(blend={"scalee": 1}), dict(sampling=None)])
+@pytest.mark.parametrize("change", [dict(seed="x"), dict(extra=1), dict(dtype="float64"), dict(blend={"scalee": 1}), dict(sampling=None)])
 def test_a_damaged_record_is_refused(change, tmp_path):
     data, info = json.loads(RECORD.chunks()[CHUNK]), PngInfo()
     info.add_text(CHUNK, json.dumps({**data, **change}))
