@@ -40,6 +40,10 @@ class Judge:
         folder = Path(folder or Path(__file__).parent / "data" / "judge")
         return cls(load_file(folder / "judge.safetensors"), json.loads((folder / "judge.json").read_text(encoding="utf-8")))
 
+    def reads(self, width: int, height: int) -> bool:
+        """Whether it reads pictures of this size: square ones whose side is a multiple of `size`."""
+        return width == height > 0 and width % self.size == 0
+
     def predict(self, pictures: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Subject and style logits, (N, subjects) and (N, styles), of uint8 pictures (N, H, H, 3)."""
         subject, style = zip(*self._run(pictures, self._network))
@@ -55,8 +59,7 @@ class Judge:
         pictures = np.asarray(pictures)
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] != 3 or len(pictures) == 0:
             raise ValueError(f"the judge reads uint8 pictures (N, H, H, 3), not {pictures.dtype} {pictures.shape}")
-        side = pictures.shape[1]
-        if pictures.shape[2] != side or side % self.size or side == 0:
+        if not self.reads(pictures.shape[2], pictures.shape[1]):
             raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, not {pictures.shape[1:3]}")
         with jt.no_grad():
             return [[v.numpy() for v in network(jt.array(self._prepare(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
@@ -144,7 +147,7 @@ class JudgeMetric(Metric):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
         """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
         scores = {name: np.full(len(pictures), np.nan) for name in self.higher_is_better}
-        for size in {p.size for p in pictures if self._fits(p)}:
+        for size in {p.size for p in pictures if self.judge.reads(*p.size)}:
             rows = [i for i, p in enumerate(pictures) if p.size == size]
             subject, style = self.judge.predict(np.stack([np.asarray(pictures[i]) for i in rows]))
             for i, of_subjects, of_styles in zip(rows, subject, style):
@@ -167,13 +170,10 @@ class JudgeMetric(Metric):
         unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
         if unknown:
             found.append(f"{self.style}: the judge does not know {', '.join(unknown)}: it says nothing of their subjects")
-        wrong = [f"{prompt} ({p.width} x {p.height})" for p, prompt in zip(pictures, prompts) if not self._fits(p)]
+        wrong = [f"{prompt} ({p.width} x {p.height})" for p, prompt in zip(pictures, prompts) if not self.judge.reads(*p.size)]
         if wrong:
             found.append(f"{self.style}: the judge reads square pictures whose side is a multiple of {self.judge.size} pixels, not {', '.join(wrong)}")
         return found
-
-    def _fits(self, picture: Image.Image) -> bool:
-        return picture.width == picture.height and picture.width % self.judge.size == 0
 
     @staticmethod
     def _place(known: List[str], name: str) -> Optional[int]:

@@ -17,21 +17,21 @@ from styleblend.runtime import say
 from styleblend.settings import RunSettings
 
 MANY = 0.25  # of a grid
+SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
 
 
 class Scorer:
     """Scores pictures of the style `name` by a metric mix (`styleblend.mix`) of the judge."""
 
-    def __init__(self, settings: RunSettings, name: str, mix: str):
+    def __init__(self, settings: RunSettings, name: str, mix: str, judge: Judge):
         sampling, reading = settings.sampling, settings.pictures
         paths = [p.path for p in style_pictures(entry(settings.data, name))]
         arrays = [to_array(load_picture(path, reading.max_pixels), sampling.width, sampling.height, reading.fit) for path in paths]
         originals = ((np.stack(arrays).transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
-        self.name, self.mix = name, parse_mix(mix, "training.score")
-        self.judge = Judge.load()
-        self.metric, self.originals = JudgeMetric(self.judge, name), [Image.fromarray(pixels) for pixels in originals]
+        self.name, self.mix = name, parse_mix(mix, SOURCE)
+        self.judge, self.metric, self.originals = judge, JudgeMetric(judge, name), [Image.fromarray(pixels) for pixels in originals]
         self.gaps = self.metric.gaps(self.originals, settings.training.sample_prompts)
-        self.contents = self.judge.features(originals)
+        self.contents = judge.features(originals)
         alike = self.contents @ self.contents.T
         # nearer than half way from the nearest two style pictures to sameness: real art of the same style with other subjects never comes there
         self.limit = (1 + alike[~np.eye(len(alike), dtype=bool)].max()) / 2 if len(alike) > 1 else np.inf
@@ -40,7 +40,7 @@ class Scorer:
         """The mean score of uint8 pictures (H, H, 3); None where the judge cannot say it."""
         if self.gaps:
             return None
-        return float(mixed(self.mix, [self.metric], [Image.fromarray(p) for p in pictures], prompts, self.originals, "training.score").mean())
+        return float(mixed(self.mix, [self.metric], [Image.fromarray(p) for p in pictures], prompts, self.originals, SOURCE).mean())
 
     def leaked(self, pictures: Sequence[np.ndarray]) -> float:
         """The share of pictures that show nearly what a style picture shows."""
@@ -56,19 +56,22 @@ class Scorer:
 
 
 def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional[Scorer]:
-    """None when the config asks for no score or draws no grids. Says what the judge cannot score; StyleBlendError where the best is to be kept by it."""
-    sampling, training = settings.sampling, settings.training
-    best = "--keep best needs a score: "
+    """None when the config asks for no score, draws no grids, or draws them in a size that the judge does not read.
+
+    What the judge cannot score is said; StyleBlendError where the best step is to be kept by it.
+    """
+    sampling, training, scorer = settings.sampling, settings.training, None
     if not mix or not training.sample_every:
-        if training.keep_adapters == "best":
-            raise StyleBlendError(f"{best}set training.score and training.sample_every in the config")
-        return None
-    side = Judge.load().size
-    if sampling.width != sampling.height or sampling.width % side:
-        raise StyleBlendError(f"training.score: the judge reads square pictures whose side is a multiple of {side} pixels, not {sampling.width} x {sampling.height}")
-    scorer = Scorer(settings, name, mix)
-    if scorer.gaps and training.keep_adapters == "best":
-        raise StyleBlendError(best + "; ".join(scorer.gaps))
-    if scorer.gaps:
-        say(f"the picture grids get no score: {'; '.join(scorer.gaps)}")
+        gaps = [f"set {SOURCE} and sample_every in the config"] if training.keep_adapters == "best" else []
+    else:
+        judge = Judge.load()
+        if judge.reads(sampling.width, sampling.height):
+            scorer = Scorer(settings, name, mix, judge)
+            gaps = scorer.gaps
+        else:
+            gaps = [f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, not {sampling.width} x {sampling.height}"]
+    if gaps and training.keep_adapters == "best":
+        raise StyleBlendError(f"--keep best needs a score: {'; '.join(gaps)}")
+    if gaps:
+        say(f"the picture grids get no score: {'; '.join(gaps)}")
     return scorer
