@@ -1,6 +1,8 @@
 """Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
 import inspect
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +179,14 @@ def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):
     assert main(["train", "coarse", "--config", str(other), "--overwrite"]) == 0
     after = {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
     assert sorted(after) == sorted(before) and after != before
+
+    note = tmp_path / "look" / "dots" / "drawn_with.json"
+    said = json.loads(note.read_text())
+    assert said["strengths"] == "[0.5]" and said["dtype"] == "float32"
+    note.unlink()  # one's own pictures: nobody knows how they were drawn, so nobody says it
+    shutil.rmtree(tmp_path / "others")
+    assert main(["train", "coarse", "--config", str(world)]) == 0 and main(["train", "coarse", "--config", str(other)]) == 0
+    assert not note.exists() and after == {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
 
 
 def test_the_pictures_of_a_grid_have_noise_of_their_own():

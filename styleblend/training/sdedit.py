@@ -53,7 +53,7 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
 def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
     """Refuse look-alikes in `folder` of another base, other settings or other pictures; note what the new ones are drawn with.
 
-    Pictures without a note, such as one's own, are taken as they are.
+    Pictures without a note, such as one's own, are taken as they are, and get none.
     """
     path = Path(folder) / DRAWN_WITH
     if path.is_file():
@@ -62,7 +62,7 @@ def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
         changed = [key for key in sorted({*before, *drawn_with}) if before.get(key) != drawn_with.get(key)]
         if changed:
             raise StyleBlendError(f"the look-alikes in {folder} were drawn with other settings ({', '.join(changed)}): delete that folder, or train with --overwrite")
-    else:
+    elif not any(Path(folder).glob("*.png")):
         write_bytes(path, (json.dumps(drawn_with, indent=1) + "\n").encode())
 
 
@@ -74,7 +74,7 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
     since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
     kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip"})  # these say which pictures there are, not what is in them
-    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
+    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype, "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
                                    **{key: str(value) for key, value in kept.items()},
                                    **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}})
     found = []
