@@ -1,4 +1,4 @@
-"""The command line: `styleblend doctor | train | generate | inspect | load | export | eval | grid | tune | test`. Every error a user can cause is one sentence and exit code 2."""
+"""The command line: `styleblend doctor | train | generate | memory | inspect | load | export | eval | grid | tune | test`. Every error a user can cause is one sentence and exit code 2."""
 from __future__ import annotations
 
 import argparse

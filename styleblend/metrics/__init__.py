@@ -8,6 +8,7 @@ No measure stands in for another one: what has no weights is left out and named.
 """
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -19,7 +20,7 @@ from styleblend.errors import StyleBlendError
 Score = Union[np.ndarray, float]
 
 
-class Metric:
+class Metric(ABC):
     """One measure, or several that come out of the same features.
 
     `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`;
@@ -43,9 +44,9 @@ class Metric:
             raise StyleBlendError(f"{len(pictures)} pictures and {len(prompts)} prompts: give each picture its prompt")
         return self.measure(pictures, prompts, style_pictures)
 
+    @abstractmethod
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
-        """`score` of what is known to be complete: for every metric to define."""
-        raise NotImplementedError
+        """`score` of what is known to be complete."""
 
 
 def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[List[Metric], List[str]]:
