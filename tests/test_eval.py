@@ -196,7 +196,7 @@ def test_the_page_in_a_browser(folders):
     from playwright.sync_api import sync_playwright
     assert evaluate(folders, "--against", folders / "blurred") == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ.get("STYLEBLEND_CHROMIUM"), args=["--no-sandbox", "--single-process", "--no-zygote"])
+        browser = playwright.chromium.launch(executable_path=os.environ.get("STYLEBLEND_CHROMIUM"))
         page, problems, asked = browser.new_page(viewport={"width": 360, "height": 740}), [], []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
