@@ -263,6 +263,17 @@ def test_pictures_are_let_go(name, count, most, folder, drawn, style):
     assert len(lazy.seen) == count and lazy.most <= most
 
 
+def test_metrics_that_share_a_network_look_once(folder, drawn, style):
+    """In trial after trial too: new pictures, the same style pictures."""
+    metrics, _ = load_metrics(folder, ["clip", "clip_r", "clip"])
+    styles = OpenedWhenTaken(style)
+    for trial in drawn[:3], drawn[3:6]:
+        pictures = OpenedWhenTaken(trial)
+        first, _, last = [metric.score(pictures, ["cat"] * 3, styles) for metric in metrics]
+        assert len(pictures.seen) == 3 and len(styles.seen) == len(style)
+        assert all(np.array_equal(first[name], last[name]) for name in first)
+
+
 # ---------------------------------------------------------------- the competition
 
 # DINOv2, histogram, FID, LPIPS, CLIP-IQA, CLIP-R and the score, as printed

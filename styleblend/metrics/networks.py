@@ -59,13 +59,25 @@ def directions(vectors: np.ndarray) -> np.ndarray:
 
 
 class ImageEncoder:
-    """Pictures to directions in the space of a network."""
+    """Pictures to directions in the space of a network.
+
+    Metrics that share a network, and the trials of a search, ask for the same pictures again: the last two sequences are remembered, as
+    objects, so a sequence must not change between two calls.
+    """
 
     def __init__(self, network, preprocessing: Preprocessing):
         self.network, self.preprocessing = network, preprocessing
+        self.known: List[Tuple[Sequence[Image.Image], np.ndarray]] = []  # the latest last
 
     def encode(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """(N, width), rows of length 1."""
+        found = next((vectors for sequence, vectors in self.known if sequence is pictures), None)
+        if found is None:
+            found = self.computed(pictures)
+        self.known = [*(pair for pair in self.known if pair[0] is not pictures), (pictures, found)][-2:]
+        return found
+
+    def computed(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         found = []
         for batch in batches(pictures):
             with jt.no_grad():
