@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
@@ -103,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", help='a phrase such as "A cat on a boat"')
     generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries")
     generate.add_argument("--seed", type=int, default=2024)
+    generate.add_argument("--strength", type=float, metavar="FACTOR", help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
+                          "default: the style's own (blend.fine_scale), else 1")
     add_dtype(generate)
     add_max_memory(generate)
     generate.add_argument("--output", default="picture.png", help="file to write")
@@ -263,7 +266,7 @@ def run_generate(args) -> int:
     from styleblend.pictures import save_png
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.record import Record, read_record, style_hash
-    from styleblend.settings import blend_for, read_settings
+    from styleblend.settings import BlendSettings, blend_for, read_settings, validated
     from styleblend.style import load_style
     from PIL import Image
     settings, record = read_settings(args.config), read_record(args.again) if args.again else None
@@ -279,6 +282,8 @@ def run_generate(args) -> int:
     if record is None:
         blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
         record = Record(args.prompt.rstrip("."), args.seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, dtype=base.dtype)
+    if args.strength is not None:
+        record = replace(record, blend=validated(BlendSettings, {**record.blend.model_dump(), "fine_scale": args.strength}, "--strength"))
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")

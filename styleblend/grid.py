@@ -25,7 +25,7 @@ from styleblend.record import style_hash
 from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, validated
 from styleblend.style import load_style
 
-OF_BLEND, OF_SAMPLING = ("scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
+OF_BLEND, OF_SAMPLING = ("scale", "fine_scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
 AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "prompt")
 CHUNK = "styleblend_grid"
 LARGEST = 512  # pixels of a picture in the sheet

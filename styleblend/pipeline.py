@@ -27,11 +27,11 @@ class Branch:
     name: str
     prompt: str  # "{prompt}" is replaced
     text_scale: float
-    unet_scale: Optional[float]  # of to_q, to_k, to_v; None: the blend settings' scale
+    unet_scale: Optional[float]  # of to_q, to_k, to_v; None: the blend settings' for this branch
 
 
 COARSE = Branch("coarse", "{prompt} in the style of <C>.", 1.0, None)
-FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, 1.0)
+FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, None)
 PLAIN = Branch("plain", "{prompt}.", 0.0, 0.0)
 
 
@@ -92,13 +92,17 @@ class StyleBlendPipeline:
     def denoise(self, text, latents, layout: RowLayout, branches: Sequence[Branch], sampling: SamplingSettings, blend: BlendSettings,
                 noise: Optional[Callable] = None, callback: Optional[Callable] = None):
         """Both branches from the same noise. `text` as from `encode`, `latents` (samples, 4, h, w) -> (branches, samples, 4, h, w)."""
-        scales = [blend.scale if b.unet_scale is None else b.unet_scale for b in branches]
-        rows = np.repeat(np.tile(scales, 2 if layout.guidance else 1), layout.samples).astype(np.float32)
-        lora_scale = None if (rows == 1).all() else jt.array(rows)
+        def of_rows(of_branches: Sequence[float]):
+            rows = np.repeat(np.tile(of_branches, 2 if layout.guidance else 1), layout.samples).astype(np.float32)
+            return None if (rows == 1).all() else jt.array(rows)
+
+        of_blend = {"coarse": blend.scale, "fine": blend.fine_scale}
+        lora_scale = of_rows([of_blend[b.name] if b.unet_scale is None else b.unet_scale for b in branches])
+        out_scale = of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches])  # the others feel to_out in full, as published
         controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):
-            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, projected)
+            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected)
             if not layout.guidance:
                 return self.base.unet(x, t, text, context)
             uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]), t, text, context), 2)

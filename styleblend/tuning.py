@@ -37,12 +37,12 @@ from styleblend.style import load_style
 from styleblend.text_files import parse_json, read_json
 
 
-
 class Tried(Settings):
     """What a trial changes."""
 
     preset: Literal["balanced", "strong_layout"]
     scale: float = Field(ge=0, le=1)
+    fine_scale: float = Field(ge=0.5, le=2)
     c2f_ratio: float = Field(ge=0, le=1)
     f2c_ratio: float = Field(ge=0, le=1)
 
@@ -63,8 +63,9 @@ class History(Settings):
     comparison: Optional[dict] = None
 
 
-SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), **{name: FloatDistribution(0, 1, step=0.05) for name in Tried.model_fields if name != "preset"}}
-STARTS = [Tried(preset=name, **{key: preset[key] for key in SPACE if key != "preset"}) for name, preset in PRESETS.items()]  # tried first
+SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.5, 2, step=0.1),
+         "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
+STARTS = [Tried(preset=name, **{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}) for name, preset in PRESETS.items()]  # tried first
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 

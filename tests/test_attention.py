@@ -1,7 +1,7 @@
 """The attention core, and the control over where Q, K and V come from."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +323,22 @@ def test_to_out_follows_no_scale(tiny_base, tiny_style):
     finally:
         lora.remove(tiny_base.unet)
     assert np.array_equal(none, whole) and np.abs(none - plain).max() > 1e-4
+
+
+def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(tiny_base, tiny_style, styled):
+    """0: as without the LoRA; 2: as with twice the LoRA. The coarse branch feels nothing of it."""
+    def latents(loras, fine_scale, branches=(FINE,)):
+        styled.set_style(replace(tiny_style, unet_lora=loras))
+        text = styled.encode(["A cat"], branches, True, {"fine": "blur"})
+        layout = RowLayout(tuple(b.name for b in branches), True, 1)
+        blend = BlendSettings(fine_scale=fine_scale, c2f_sites=[], f2c_sites=[])
+        return styled.denoise(text, jt.array(seeded.values("scale/x", (1, 4, 8, 8))), layout, branches, SMALL, blend).numpy()
+
+    once, twice = tiny_style.unet_lora, {k: t * 2 if "lora.up" in k else t for k, t in tiny_style.unet_lora.items()}
+    assert np.array_equal(latents(once, 0.0), latents({}, 1.0))
+    doubled = latents(twice, 1.0)
+    assert np.linalg.norm(latents(once, 2.0) - doubled) <= 1e-5 * np.linalg.norm(doubled) < 1e-2 * np.linalg.norm(latents(once, 1.0) - doubled)
+    assert np.array_equal(latents(once, 0.5, (COARSE, FINE))[0], latents(once, 1.0, (COARSE, FINE))[0])
 
 
 def test_text_lora_is_felt_by_the_coarse_branch_alone(styled, tiny_base):

@@ -95,7 +95,7 @@ def test_axes(text, axis):
 @pytest.mark.parametrize("arguments, words", [
     (["--x", "scal=1"], "did you mean scale?"),
     (["--x", "sampler=ddim"], "unknown axis 'sampler'"),
-    (["--x", "xyz=1"], "known: preset, scale"),
+    (["--x", "xyz=1"], "known: preset, scale, fine_scale"),
     (["--x", "scale"], "has no values"),
     (["--x", "preset=ballanced"], "known: balanced, strong_layout"),
     (["--x", "scale=much"], "scale"),

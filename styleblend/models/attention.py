@@ -72,6 +72,7 @@ class AttentionContext:
     steps: int = 1
     controls: tuple = ()
     lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
+    out_scale: Any = None  # the same of to_out
     text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
 
 
@@ -98,7 +99,8 @@ class Attention(jt.nn.Module):
             for control in context.controls:
                 if control.applies(self.site, context):
                     p = control.apply(p, context.rows)
-        return self.to_out[0](attention(p.q, p.k, p.v, self.heads, q_rows=p.q_rows, kv_rows=p.kv_rows))
+        x = attention(p.q, p.k, p.v, self.heads, q_rows=p.q_rows, kv_rows=p.kv_rows)
+        return self.to_out[0](x, context.out_scale if context else None)
 
 
 class GEGLU(jt.nn.Module):
