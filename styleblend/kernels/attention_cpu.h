@@ -1,117 +1,16 @@
-// Softmax attention on the CPU, forward and backward, without ever holding a matrix of scores (Dao et al. 2022, algorithms 1 and 4;
-// the running maximum is that of Milakov & Gimelshein 2018). Every thread works on tiles of queries and keys that stay in its cache; the
-// backward pass computes the scores again from the saved log-sum-exp. Tiles lie as [key][query] and [d][query], so that 16 queries fill a
-// vector: the softmax needs no sums across a vector, and k and v are read where they are, once for every tile, without a copy.
+// Softmax attention on the CPU, forward and backward, without ever holding a matrix of scores (Dao et al. 2022, algorithms 1 and 4). Every thread
+// works on tiles of queries and keys that stay in its cache (attention_tiles.h); the backward pass computes the scores again from the saved
+// log-sum-exp. k and v are read where they are, once for every tile, without a copy.
 // D is the head size, a compile-time constant; any number of queries and keys.
 #pragma once
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include "vectors.h"
+#include "attention_amx.h"
 
 namespace styleblend {
 
-constexpr int KEYS = 64, GROUP = 64, QUERIES = 256;  // QUERIES: what one thread takes at a time, in groups
-constexpr float HIDDEN = -1e30f;
+constexpr int QUERIES = 256;  // what one thread takes at a time, in groups
 
-// C (R x 16 N) = (ADD: +=) A (R x k) B (k x 16 N): the sums stay in registers. A's element (r, i) is a[r * ra + i * ia].
-template <int R, int N, bool ADD> inline void block(const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, int k) {
-    Floats sum[R][N];
-    for (int r = 0; r < R; r++)
-        for (int n = 0; n < N; n++) sum[r][n] = ADD ? *(const Floats*)(c + r * ldc + n * LANES) : Floats{};
-    for (int i = 0; i < k; i++) {
-        Floats row[N];
-        for (int n = 0; n < N; n++) row[n] = *(const Floats*)(b + i * ldb + n * LANES);
-        for (int r = 0; r < R; r++) {
-            float x = a[r * ra + i * ia];
-            for (int n = 0; n < N; n++) sum[r][n] += x * row[n];
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int n = 0; n < N; n++) *(Floats*)(c + r * ldc + n * LANES) = sum[r][n];
-}
-
-// The same for all m rows of C, in strips of 24 sums (with the loads that is what 32 registers hold), then what is left.
-template <int N, bool ADD> inline void strips(int m, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc) {
-    constexpr int R = N == 4 ? 6 : N == 3 ? 8 : 12;
-    int i = 0;
-    for (; i + R <= m; i += R) block<R, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
-    for (; i + 4 <= m; i += 4) block<4, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
-    for (; i < m; i++) block<1, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
-}
-
-// C (m x n) = (ADD: +=) A (m x k) B (k x n); n a multiple of LANES, m any number.
-template <bool ADD> inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc) {
-    for (int j = 0; j < n; j += 4 * LANES)
-        switch (std::min(4, (n - j) / LANES)) {
-            case 4: strips<4, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            case 3: strips<3, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            case 2: strips<2, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            default: strips<1, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc);
-        }
-}
-
-// Tokens as rows of D numbers, `stride` apart, times `factor` -> [d][token] tiles of GROUP tokens, one after the other: rows as far apart as
-// all tokens would meet in the same few lines of the cache. What is missing to the last full tile is zero.
-template <int D> inline void turn(const float* from, size_t stride, int count, float* to, float factor = 1) {
-    for (int t = 0; t < count; t += GROUP, to += D * GROUP)
-        for (int part = 0; part < GROUP; part += LANES)  // in squares, so that both sides stay in the cache
-            for (int d = 0; d < D; d++)
-                for (int i = part; i < part + LANES; i++) to[d * GROUP + i] = t + i < count ? from[(t + i) * stride + d] * factor : 0.f;
-}
-
-struct Problem {
-    int rows, heads, queries, keys, width;  // of a batch row: `width` = heads * D numbers a token
-    float scale;
-    bool causal;
-    const float* bias;  // (bias_rows, keys), or null
-    int bias_rows;
-    const int *q_rows, *kv_rows;  // (rows): which row of q, and of k and v, each row reads
-
-    size_t at(int row, int tokens, int token, int head, int d) const { return ((size_t)row * tokens + token) * width + head * d; }
-
-    // The first row that reads the same q, k, v and bias: what it attends to is the same.
-    int first_like(int row) const {
-        if (bias_rows > 1) return row;
-        for (int b = 0; b < row; b++)
-            if (q_rows[b] == q_rows[row] && kv_rows[b] == kv_rows[row]) return b;
-        return row;
-    }
-};
-
-// A tile of scores [key][query], times log2(e), is in place: adds the bias, hides what must not be seen.
-inline void finish_scores(const Problem& p, int row, int first_query, int queries, int first_key, int keys, float* score) {
-    const float* bias = p.bias ? p.bias + (size_t)(p.bias_rows > 1 ? row : 0) * p.keys + first_key : nullptr;
-    if (bias)
-        for (int j = 0; j < keys; j++)
-            for (int i = 0; i < queries; i += LANES) *(Floats*)(score + j * GROUP + i) += bias[j] * LOG2E;
-    if (p.causal)
-        for (int j = std::max(0, first_query - first_key + 1); j < keys; j++)
-            for (int i = 0; i < std::min(queries, first_key + j - first_query); i++) score[j * GROUP + i] = HIDDEN;
-}
-
-// One tile of the running softmax: scores [key][query] become weights 2^(score - top); `top`, `total` and the sums [d][query] follow the new maximum.
-template <int D> inline void soften(float* score, int keys, int queries, float* top, float* total, float* sum) {
-    for (int i = 0; i < queries; i += LANES) {
-        Floats* s = (Floats*)(score + i);
-        constexpr int STEP = GROUP / LANES;
-        Floats before = *(Floats*)(top + i), added{}, most[4] = {before, before, before, before};
-        for (int j = 0; j < keys; j += 4)  // four chains: one would wait for itself
-            for (int n = 0; n < 4; n++) most[n] = larger(most[n], s[std::min(j + n, keys - 1) * STEP]);
-        Floats high = larger(larger(most[0], most[1]), larger(most[2], most[3]));
-        for (int j = 0; j < keys; j++) added += s[j * STEP] = exp2_negative(s[j * STEP] - high);
-        if (std::memcmp(&before, &high, sizeof high)) {
-            Floats keep = exp2_negative(before - high);
-            for (int d = 0; d < D; d++) *(Floats*)(sum + d * GROUP + i) *= keep;
-            *(Floats*)(total + i) *= keep;
-            *(Floats*)(top + i) = high;
-        }
-        *(Floats*)(total + i) += added;
-    }
-}
-
-// out (rows, queries, width) and the log-sum-exp of every query's scores (rows, heads, queries).
-template <int D> void attention_forward(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
+// As attention_forward, for rows that are the first of their kind.
+template <int D> void attention_forward_vectors(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
     int tiles = (p.queries + QUERIES - 1) / QUERIES;
     #pragma omp parallel
     {
@@ -135,13 +34,15 @@ template <int D> void attention_forward(const Problem& p, const float* q, const 
                     multiply<true>(D, group, keys, its_v, 1, p.width, score, GROUP, sum + D * from, GROUP);
                 }
             }
-            for (int i = 0; i < count; i++) {
-                float share = 1 / total[i], *to = out + p.at(row, p.queries, first + i, head, D);
-                for (int d = 0; d < D; d++) to[d] = sum[i / GROUP * D * GROUP + d * GROUP + i % GROUP] * share;
-                log_sum[((size_t)row * p.heads + head) * p.queries + first + i] = (top[i] + std::log2(total[i])) * LN2;
-            }
+            store_result<D>(p, row, head, first, count, sum, top, total, out, log_sum);
         }
     }
+}
+
+// out (rows, queries, width) and the log-sum-exp of every query's scores (rows, heads, queries).
+template <int D> void attention_forward(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
+    if (tiles_serve<D>(p)) attention_forward_amx<D>(p, q, k, v, out, log_sum);
+    else attention_forward_vectors<D>(p, q, k, v, out, log_sum);
     size_t size = (size_t)p.queries * p.width, sums = (size_t)p.heads * p.queries;
     for (int row = 0; row < p.rows; row++) {
         int like = p.first_like(row);

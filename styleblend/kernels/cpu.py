@@ -14,7 +14,7 @@ ATTENTION, NORMS = headers.whole("attention_cpu.h"), headers.whole("norms_cpu.h"
 PROBLEM = """
     styleblend::Problem p{{}};
     p.rows = in3_shape0; p.heads = (int)data["heads"]; p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
-    p.scale = (float)data["scale"]; p.causal = data["causal"] != 0;
+    p.scale = (float)data["scale"]; p.causal = data["causal"] != 0; p.tiles = data["tiles"] != 0;
     p.bias = in5_shape1 == in1_shape1 ? in5_p : nullptr; p.bias_rows = in5_shape0;
     p.q_rows = in3_p; p.kv_rows = in4_p;
 """
@@ -28,9 +28,9 @@ BACKWARD = PROBLEM + """
 class Attention(jt.Function):
     """One call of the core; keeps q, k, v, the result and two numbers a query for the gradient, and no scores."""
 
-    def __init__(self, heads: int, size: int, scale: float, causal: bool, rows: tuple, bias):
+    def __init__(self, heads: int, size: int, scale: float, causal: bool, tiles: bool, rows: tuple, bias):
         self.size, self.rows, self.bias = size, rows, bias
-        self.data = {"heads": heads, "scale": scale, "causal": int(causal)}
+        self.data = {"heads": heads, "scale": scale, "causal": int(causal), "tiles": int(tiles)}
 
     def execute(self, q, k, v):
         batch, queries, width = len(self.rows[0]), q.shape[1], q.shape[2]
@@ -48,13 +48,13 @@ class Attention(jt.Function):
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
-              scale: Optional[float] = None, causal: bool = False):
-    """As `kernels.reference.attention`, on the CPU. The gradient of `bias` is not computed."""
+              scale: Optional[float] = None, causal: bool = False, tiles: bool = True):
+    """As `kernels.reference.attention`, on the CPU. The gradient of `bias` is not computed. `tiles`: use matrix tiles where the CPU has them."""
     size = q.shape[2] // heads
     batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
     rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
-    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)
+    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, tiles, rows, bias)
     return cast(call(*(cast(x, "float32") for x in (q, k, v))), q.dtype)
 
 
