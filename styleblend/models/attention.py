@@ -1,13 +1,15 @@
 """Attention of the UNet and the one mechanism of this project: control over where Q, K and V come from.
 
-Every attention runs four stages: project, control, core, output. Only the second is open: a control receives the projected
-q, k, v with the rows that the core will read, and returns them changed. It is passed down as an argument in an
-`AttentionContext`; nothing is patched, so nothing has to be undone.
+Every attention runs four stages: project, control, core, output. Only the second is open: a control receives the projections of
+q, k and v with the rows that the core will read, and returns them changed. It is passed down as an argument in an
+`AttentionContext`; nothing is patched, so nothing has to be undone. Projections are made last, of the rows that are read.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
 
 from styleblend.kernels import attention, geglu
 from styleblend.models.layers import LayerNorm, Linear
@@ -53,12 +55,34 @@ class Site:
     downscale: int  # the site sees (latent height * latent width) / downscale^2 tokens
 
 
-class Projections(NamedTuple):
-    """Projected q, k, v and the batch row of each that the core reads for every row (None: its own)."""
+@dataclass(frozen=True)
+class Projection:
+    """q, k or v of the tokens `x`, to be made; `linear` None: `x` is it already. `scale` as in `AttentionContext.lora_scale`."""
 
-    q: Any
-    k: Any
-    v: Any
+    linear: Optional[Linear]
+    x: Any
+    scale: Any = None
+
+    def made(self):
+        """(rows, tokens, width) of all rows."""
+        return self.x if self.linear is None else self.linear(self.x, self.scale)
+
+    def read(self, rows: Optional[Tuple[int, ...]]) -> tuple:
+        """The projection of the rows that are read, and where in it each of them now is. What a swap overwrites is never made."""
+        used = sorted(set(rows)) if rows else []
+        if self.linear is None or not rows or len(used) == self.x.shape[0]:
+            return self.made(), rows
+        index = jt.array(np.array(used, np.int32))
+        some = Projection(self.linear, self.x[index], None if self.scale is None else self.scale[index])
+        return some.made(), tuple(used.index(row) for row in rows)
+
+
+class Projections(NamedTuple):
+    """q, k and v, and the batch row of each that the core reads for every row (None: its own)."""
+
+    q: Projection
+    k: Projection
+    v: Projection
     q_rows: Optional[Tuple[int, ...]] = None
     kv_rows: Optional[Tuple[int, ...]] = None
 
@@ -93,13 +117,15 @@ class Attention(jt.nn.Module):
     def execute(self, x, text, context: Optional[AttentionContext] = None):
         scale = context.lora_scale if context else None
         ready = context.text if context and self.site.kind == "cross" else None
-        k, v = ready[self.site.name] if ready else self.keys_and_values(text, scale)
-        p = Projections(self.to_q(x, scale), k, v)
+        k, v = ([Projection(None, one) for one in ready[self.site.name]] if ready else
+                [Projection(linear, text, scale) for linear in (self.to_k, self.to_v)])
+        p = Projections(Projection(self.to_q, x, scale), k, v)
         if context:
             for control in context.controls:
                 if control.applies(self.site, context):
                     p = control.apply(p, context.rows)
-        x = attention(p.q, p.k, p.v, self.heads, q_rows=p.q_rows, kv_rows=p.kv_rows)
+        (q, q_rows), (k, kv_rows), (v, _) = p.q.read(p.q_rows), p.k.read(p.kv_rows), p.v.read(p.kv_rows)
+        x = attention(q, k, v, self.heads, q_rows=q_rows, kv_rows=kv_rows)
         return self.to_out[0](x, context.out_scale if context else None)
 
 
