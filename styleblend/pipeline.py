@@ -105,7 +105,7 @@ class StyleBlendPipeline:
             context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected)
             if not layout.guidance:
                 return self.base.unet(x, t, text, context)
-            uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]), t, text, context), 2)
+            uncond, cond = jt.chunk(self.base.unet(x, t, text, context), 2)
             return uncond + sampling.guidance * (cond - uncond)
 
         def each_step(step, steps, x0, x):

@@ -245,6 +245,23 @@ def test_what_nobody_reads_is_not_projected():
         assert np.abs(made.numpy()[list(places or range(4))] - whole[list(rows or range(4))]).max() <= 1e-6
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_guidance_needs_the_latents_once(preset, samples, tiny_base, tiny_style):
+    """Half the rows give what all of them give: the halves differ from the first text on, and no earlier. Rows of one branch feel one scale."""
+    layout = RowLayout(("coarse", "fine"), True, samples)
+    (x, t, text), controls = unet_inputs(layout.count), BlendSettings(**PRESETS[preset]).controls() if preset else ()
+    scale = jt.array(np.repeat(np.array([0.3, 1, 0.3, 1], np.float32), samples))
+    half = x[:layout.count // 2]
+    try:
+        lora.load(tiny_base.unet, lora.UNET_TARGETS, tiny_style.unet_lora, "test")
+        whole, once = (run(tiny_base.unet, controls, layout, scale, inputs=(latents, t, text)) for latents in (jt.concat([half, half]), half))
+    finally:
+        lora.remove(tiny_base.unet)
+    assert np.linalg.norm(once - whole) <= 2e-6 * np.linalg.norm(whole)
+    assert np.abs(whole[:len(whole) // 2] - whole[len(whole) // 2:]).max() > 1e-3  # the texts are different
+
+
 def test_both_swaps_at_one_site_read_what_was_projected(tiny_base):
     """Neither swap sees the other's result: Q and K, V cross over."""
     swapped = run(tiny_base.unet, [SwapQ(ALL, "coarse", "fine"), SwapKV(ALL, "fine", "coarse")])

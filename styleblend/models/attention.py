@@ -6,7 +6,7 @@ q, k and v with the rows that the core will read, and returns them changed. It i
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -99,6 +99,18 @@ class AttentionContext:
     out_scale: Any = None  # the same of to_out
     text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
 
+    def of(self, rows: int) -> AttentionContext:
+        """The context of so many rows: with half of them guidance has not split the rows yet, and each stands for both halves."""
+        if not self.rows.guidance or 2 * rows != self.rows.count:
+            return self
+        scales = {name: None if scale is None else scale[:rows] for name, scale in (("lora_scale", self.lora_scale), ("out_scale", self.out_scale))}
+        return replace(self, rows=replace(self.rows, guidance=False), **scales)
+
+
+def repeated(x, rows: int):
+    """The rows of `x` over and over until there are so many."""
+    return x if x.shape[0] == rows else jt.concat([x] * (rows // x.shape[0]))
+
 
 class Attention(jt.nn.Module):
     """Multi-head attention with the four stages."""
@@ -115,6 +127,7 @@ class Attention(jt.nn.Module):
         return self.to_k(text, scale), self.to_v(text, scale)
 
     def execute(self, x, text, context: Optional[AttentionContext] = None):
+        context = context and context.of(x.shape[0])
         scale = context.lora_scale if context else None
         ready = context.text if context and self.site.kind == "cross" else None
         k, v = ([Projection(None, one) for one in ready[self.site.name]] if ready else
@@ -149,7 +162,7 @@ class FeedForward(jt.nn.Module):
 
 
 class BasicTransformerBlock(jt.nn.Module):
-    """Self-attention, cross-attention, feed-forward, each behind a layer norm and a residual."""
+    """Self-attention, cross-attention, feed-forward, each behind a layer norm and a residual. `x` may have fewer rows than `text`: see `UNet2DConditionModel`."""
 
     def __init__(self, size: int, heads: int, context_dim: int, self_site: Site, cross_site: Site):
         self.norm1, self.norm2, self.norm3 = LayerNorm(size), LayerNorm(size), LayerNorm(size)
@@ -159,6 +172,6 @@ class BasicTransformerBlock(jt.nn.Module):
 
     def execute(self, x, text, context=None):
         y = self.norm1(x)
-        x = added(x, self.attn1(y, y, context))
+        x = repeated(added(x, self.attn1(y, y, context)), text.shape[0])
         x = added(x, self.attn2(self.norm2(x), text, context))
         return added(x, self.ff(self.norm3(x)))

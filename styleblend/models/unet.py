@@ -8,7 +8,7 @@ import numpy as np
 
 from styleblend.checkpointing import checkpoint
 from styleblend.config import UNetConfig
-from styleblend.models.attention import Attention, AttentionContext, BasicTransformerBlock, Site
+from styleblend.models.attention import Attention, AttentionContext, BasicTransformerBlock, Site, repeated
 from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
 from styleblend.precision import added, cast
 from styleblend.runtime import jt
@@ -77,8 +77,8 @@ class Transformer2DModel(jt.nn.Module):
         y = self.proj_in(y)
         for block in self.transformer_blocks:
             y = block(y, text, context)
-        y = self.proj_out(y)
-        return added(x, y.permute(0, 2, 1).reshape(x.shape))
+        y = self.proj_out(y).permute(0, 2, 1)
+        return added(repeated(x, y.shape[0]), y.reshape([y.shape[0], channels, height, width]))
 
 
 class Downsample2D(jt.nn.Module):
@@ -156,7 +156,7 @@ class UpBlock(jt.nn.Module):
 
     def execute(self, x, time, text, context, skips: List):
         for i, resnet in enumerate(self.resnets):
-            x = resnet(jt.concat([x, skips.pop()], dim=1), time)
+            x = resnet(jt.concat([x, repeated(skips.pop(), x.shape[0])], dim=1), time)
             if self.attentions is not None:
                 x = self.attentions[i](x, text, context)
         return x if self.upsamplers is None else self.upsamplers[0](x, skips[-1].shape[2:])
@@ -211,7 +211,11 @@ class UNet2DConditionModel(jt.nn.Module):
         return {m.site.name: m.keys_and_values(text, lora_scale) for m in self.modules() if isinstance(m, Attention) and m.site.kind == "cross"}
 
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
-        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32."""
+        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
+
+        The latents may have half as many rows as the text: guidance draws both halves from the same latents, and until the text comes in,
+        behind the first self-attention, they are one.
+        """
         if not isinstance(timestep, jt.Var):
             timestep = jt.array(np.full(1, timestep, np.float32))  # the same for all rows: they share its embedding
         time = silu(self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0])))

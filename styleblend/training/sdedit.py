@@ -41,7 +41,7 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
     def model(x, t, step):
         if not layout.guidance:
             return base.unet(x, t, text, context)
-        uncond, cond = jt.chunk(base.unet(jt.concat([x, x]), t, text, context), 2)
+        uncond, cond = jt.chunk(base.unet(x, t, text, context), 2)
         return uncond + settings.guidance * (cond - uncond)
 
     first = int(leading_timesteps(base.schedule, settings.steps)[min(start, settings.steps - 1)])
