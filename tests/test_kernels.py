@@ -1,4 +1,5 @@
 """The kernels against plain Jittor operators: results, gradients, and what a swap saves."""
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from styleblend import kernels
-from styleblend.kernels import chunked, cpu, reference
+from styleblend.kernels import chunked, cpu, headers, reference
 from styleblend.runtime import jt
 
 #         rows, queries, keys, heads, size, options
@@ -57,6 +58,22 @@ def test_chunks_give_the_bias_its_gradient():
     results = [jt.grad((core.attention(q, k, v, 2, **options, **more) * weight).sum(), options["bias"]).numpy()
                for core, more in ((reference, {}), (chunked, dict(limit=4 * 2 * 2 * 50 * 7)), (kernels, {}))]
     assert error(results[1], results[0]) <= 2e-6 and error(results[2], results[0]) <= 2e-6
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86")
+@pytest.mark.parametrize("header", ["attention_cpu.h", "norms_cpu.h"])
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "sapphirerapids"], ids=["no AVX", "AVX2", "AVX-512 and matrix tiles"])
+def test_headers_compile_for_every_processor(processor, header):
+    """Jittor writes what its operators need behind the last #include of a header: no condition on the processor may leave that out."""
+    before, last, after = headers.source(header).rpartition("#include")
+    include, _, rest = after.partition("\n")
+    made = f"""
+        template void styleblend::attention_forward<64>(const styleblend::Problem&, const float*, const float*, const float*, float*, float*);
+    """ if header == "attention_cpu.h" else ""
+    text = f"#include <cmath>\n#include <cstring>\n{before}{last}{include}\n#define from_jittor int\n{rest}\n{made}\nfrom_jittor main() {{ return 0; }}\n"
+    command = ["g++", "-std=c++14", "-fopenmp", "-Ofast", f"-march={processor}", "-Wno-psabi", "-x", "c++", "-", "-S", "-o", "/dev/null"]
+    result = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 MEASURE = """

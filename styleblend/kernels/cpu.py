@@ -9,7 +9,7 @@ from styleblend.kernels import headers
 from styleblend.precision import cast
 from styleblend.runtime import jt
 
-ATTENTION, NORMS = headers.whole("attention_cpu.h"), headers.whole("norms_cpu.h")
+ATTENTION, NORMS = headers.source("attention_cpu.h"), headers.source("norms_cpu.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};
