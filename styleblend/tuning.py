@@ -65,7 +65,9 @@ class History(Settings):
 
 SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.5, 2, step=0.1),
          "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
-STARTS = [Tried(preset=name, **{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}) for name, preset in PRESETS.items()]  # tried first
+# What is tried first: the presets, then the presets with more of the style.
+STARTS = [Tried(preset=name, **{**{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}, "fine_scale": strength})
+          for strength in (1.0, 1.4) for name, preset in PRESETS.items()]
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 
@@ -105,10 +107,10 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
 
 
 def proposal(trials: Sequence[Trial]) -> Tried:
-    """What to try next: the presets first, then what Optuna's TPE proposes. A function of the trials so far."""
+    """What to try next: STARTS first, then what Optuna's TPE proposes. A function of the trials so far."""
     if len(trials) < len(STARTS):
         return STARTS[len(trials)]
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials)))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=len(STARTS)))
     study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(), distributions=SPACE, value=t.score) for t in trials])
     return Tried(**{key: value if isinstance(value, str) else round(value, 2) for key, value in study.ask(SPACE).params.items()})
 

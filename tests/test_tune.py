@@ -103,11 +103,11 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
     for sign in (1, -1):
         path.write_text(before.model_dump_json(exclude_defaults=True))
         text = path.read_text()
-        lines = tune(settings, Question("fxemoji", "1", 6, 1, "colour"), 6, overwrite=True, others=[Likeness(sign)])
+        lines = tune(settings, Question("fxemoji", "1", 24, 1, "colour"), 6, overwrite=True, others=[Likeness(sign)])
         found = history(tmp_path)
         written.append(path.read_text() != text)
         if written[-1]:
-            assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 6
+            assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 24
             now = StyleSettings.model_validate_json(path.read_text())
             best = max(found["trials"], key=lambda t: t["score"])["settings"]
             assert (now.preset, {key: now.blend[key] for key in best if key != "preset"}) == (best.pop("preset"), best)
