@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import List, Literal, Optional
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from styleblend.controls import SwapKV, SwapQ
 from styleblend.errors import StyleBlendError, printable
@@ -138,7 +138,7 @@ class TrainingSettings(Settings):
     placeholder_coarse: str = "<C>"
     placeholder_fine: str = "<F>"
     initial_coarse: str = "&"
-    initial_fine: str = "artistic"
+    initial_fine: List[str] = Field(["artistic"], min_length=1, description="words that <F> starts from, with a vector for each token; of several the one that suits the style pictures best")
     look_alikes: LookAlikeSettings = LookAlikeSettings()
     coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
     inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
@@ -151,6 +151,11 @@ class TrainingSettings(Settings):
     coarse_score: Optional[str] = Field(None, description="what the grids of coarse training are scored by (docs/scoring.md); null: not at all")
     fine_score: Optional[str] = Field(None, description="the same for both stages of fine training")
     keep_adapters: Literal["last", "best"] = Field("last", description="what becomes the adapters: the last step, or the step whose grid has the best score")
+
+    @field_validator("initial_fine", mode="before")
+    @classmethod
+    def listed(cls, words):
+        return [words] if isinstance(words, str) else words
 
 
 class RunSettings(Settings):

@@ -86,6 +86,13 @@ class Tokenizer:
             raise StyleBlendError(f"{word!r} is {len(ids)} tokens; a placeholder starts from a word that is one token")
         return int(ids[0])
 
+    def ids_of(self, words: str) -> List[int]:
+        """The ids of one or more words, to start a placeholder of as many vectors from."""
+        ids = self.words(words)[1:-1]
+        if not ids or max(ids) >= self.vocabulary:
+            raise StyleBlendError(f"a placeholder cannot start from {words!r}: take words that the base knows, such as 'flat' or 'black and white'")
+        return ids
+
     def spread(self, vectors: Sequence[int]) -> None:
         """Let each placeholder stand for so many ids in a row, as an embedding of several vectors needs them."""
         self.vectors = list(vectors)

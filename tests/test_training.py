@@ -22,7 +22,8 @@ from styleblend.runtime import jt
 from styleblend.settings import StageSettings
 from styleblend.training.optimiser import AdamW
 from styleblend.training.samples import grid_writer
-from styleblend.weights import read_metadata
+from styleblend.training.start import starting_words
+from styleblend.weights import read_metadata, read_safetensors
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "checkpoints" / "mini" / "base"
@@ -162,6 +163,50 @@ def test_learning_is_real():
     after = held_loss()
     print(f"loss on held-out pictures {before:.4f} -> {after:.4f}")
     assert after < 0.97 * before
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="checkpoints/mini/base is not there")
+@pytest.mark.parametrize("style, best", [("emojione-monotone", "black and white"), ("fluent-3d", "smooth gradient")])
+def test_the_fine_token_starts_from_the_words_that_suit_the_pictures(style, best):
+    """Two styles that the base never saw, and of its own styles the one that a person would call nearest."""
+    from styleblend.captions import style_pictures
+    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.training.latents import LatentCache
+    pipeline = StyleBlendPipeline(load_base(MINI))
+    pictures = style_pictures(ROOT / "data" / "mini" / style)
+    cache = LatentCache(pipeline.base, [p.path for p in pictures], 128, 128, mirror=False)
+    for phrases in (["black and white", "smooth gradient", "noto"], ["noto", "smooth gradient", "black and white"]):
+        assert starting_words(pipeline, phrases, pictures, cache, seed=1, batch=4) == best
+    assert starting_words(pipeline, ["noto"], pictures, cache, seed=1, batch=4) == "noto"
+
+
+def test_words_of_several_tokens_become_as_many_vectors(world, tmp_path, capsys):
+    """Before a step they are the words themselves; they learn together, and the style draws and is exported as any other."""
+    settings = yaml.safe_load(world.read_text())
+    table = load_base(Path(settings["base"])).text_encoder.text_model.embeddings.token_embedding.weight
+    words = [int(i) for i in load_base(Path(settings["base"])).tokenizer().ids_of("black and white")]
+
+    def learned(steps):
+        settings["training"].update(initial_fine="black and white", inversion=dict(settings["training"]["inversion"], steps=steps))
+        world.write_text(yaml.safe_dump(settings))
+        assert main(["train", "fine", "--config", str(world), "--overwrite"]) == 0
+        return read_safetensors(tmp_path / "adapters" / "dots" / "dots_fine_style_embeds.safetensors")["<F>"]
+
+    start = np.stack([table[i].numpy() for i in words]).reshape(3, -1)
+    np.testing.assert_array_equal(learned(0), start)
+    assert (np.abs(learned(2) - start).max(axis=1) > 1e-3).all()
+    assert main(["train", "coarse", "--config", str(world)]) == 0 and main(["test", "--config", str(world)]) == 0
+    assert main(["export", str(tmp_path / "adapters" / "dots"), "--format", "webui", "--output", str(tmp_path / "out")]) == 0
+    assert read_safetensors(tmp_path / "out" / "embeddings" / "dots-fine.safetensors")["emb_params"].shape == start.shape
+
+
+@pytest.mark.parametrize("words, why", [("<F>", "cannot start from"), ("", "cannot start from"), ([], "at least 1 item")])
+def test_words_that_nothing_can_start_from(world, capsys, words, why):
+    settings = yaml.safe_load(world.read_text())
+    settings["training"]["initial_fine"] = words
+    world.write_text(yaml.safe_dump(settings))
+    assert main(["train", "fine", "--config", str(world)]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):

@@ -16,17 +16,17 @@ from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.samples import grid_writer
 from styleblend.training.scores import scorer_for
+from styleblend.training.start import starting_words
 
 
 def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
     """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
-    Latents are encoded once. Only the row of <F> learns in the first stage: the token table is no parameter. In the second
-    the texts are encoded once too. Uses the pipeline up: its encoders are freed when their work is done.
+    Latents are encoded once. Only the rows of <F> learn in the first stage, one for each token of the words that it starts from:
+    the token table is no parameter. In the second the texts are encoded once too. Uses the pipeline up: its encoders are freed when their work is done.
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
-    token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_fine)
     pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
@@ -34,11 +34,14 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
+    start = pipeline.tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
+    pipeline.tokenizer.spread((1, len(start)))
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
     table = base.text_encoder.text_model.embeddings.token_embedding.weight
-    row = jt.array(table[token].float32().numpy().reshape(1, -1))
+    rows = jt.array(table[jt.array(np.array(start, np.int32))].float32().numpy())
+    above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
     scorer = scorer_for(settings, name, config.fine_score)
     grids = grid_writer(pipeline, settings, (FINE,), scorer=scorer)
 
@@ -51,17 +54,16 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
         return base.schedule.loss(output, x0, eps, t)
 
     def inversion_text(index):
-        # <C> is not in these prompts; its row is there so that <F> keeps its place
-        return base.text_encoder(ids[index], jt.concat([jt.zeros(row.shape), row]))
+        return base.text_encoder(ids[index], jt.concat([above, rows]))
 
     def inversion_grid(path):
-        pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
+        pipeline.placeholders = jt.concat([above, rows]).detach()
         return grids(path)
 
-    inversion = train("inversion", config, {"row": row}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
+    inversion = train("inversion", config, {"rows": rows}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
                       folder / "training", identity, inversion_grid, base.dtype)
 
-    pipeline.placeholders = jt.concat([jt.zeros(row.shape), row]).detach()
+    pipeline.placeholders = jt.concat([above, rows]).detach()
     with jt.no_grad():
         texts = base.text_encoder(ids, pipeline.placeholders).numpy()
     fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True, scorer=scorer)
@@ -71,7 +73,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
                  folder / "training", identity, fine_grids, base.dtype)
     loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
-    save_part(folder, name, "fine_embeds", {config.placeholder_fine: row.numpy()[0]}, metadata)
+    save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained
     save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})
     lora.remove(base.unet)

@@ -112,8 +112,11 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
 
 
 def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
-    """A PNG with the loss of every stage: each step, a running mean over a twentieth of the run, and the scores of the picture grids."""
+    """A PNG with the loss of every stage that has steps: each step, a running mean over a twentieth of the run, and the scores of the picture grids."""
     from matplotlib.figure import Figure
+    logs = {stage: log for stage, log in logs.items() if log.losses}
+    if not logs:
+        return
     figure = Figure(figsize=(8, 2.6 * len(logs)), layout="constrained")
     for axis, (stage, (losses, scores)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
         width = max(1, len(losses) // 20)
