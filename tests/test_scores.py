@@ -10,9 +10,11 @@ from PIL import Image
 
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.settings import read_settings
+from styleblend.runtime import jt
+from styleblend.settings import StageSettings, TrainingSettings, read_settings
+from styleblend.training.loop import train
 from styleblend.training.scores import scorer_for
-from styleblend.weights import read_metadata
+from styleblend.weights import read_metadata, read_safetensors
 
 ROOT = Path(__file__).parents[1]
 STYLE = "fxemoji"
@@ -90,3 +92,15 @@ def test_a_training_keeps_its_best_step(world, tmp_path):
     scores = json.loads(read_metadata(training / "lora" / "step-000003.safetensors")["scores"])
     assert sorted(scores) == ["1", "2", "3"]
     assert read_metadata(training / "lora" / "best.safetensors")["step"] == max(scores, key=scores.get)
+
+
+def test_of_equal_scores_the_first_is_kept_and_a_run_may_change_its_mind(tmp_path):
+    """Scores of few pictures are often equal. The best step is written down also while the last one is to be kept, so "best" can be asked for later."""
+    found = {}
+    for keep in ("last", "best"):
+        x, config = jt.array(np.zeros(1, np.float32)), TrainingSettings(lora=StageSettings(steps=4, lr=1.0), sample_every=1, save_every=2, keep_adapters=keep)
+        scores = iter((0.1, 0.2, 0.2, 0.1))
+        train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), tmp_path, sample=lambda path: next(scores))
+        found[keep] = float(x.numpy()[0])
+    states = [float(read_safetensors(tmp_path / "lora" / f"step-00000{n}.safetensors")["p.x"][0]) for n in (2, 4)]
+    assert [found["best"], found["last"]] == states and states[0] != states[1]

@@ -92,7 +92,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                 score = sample(folder / f"{stage}-{optimiser.step:05d}.png")
                 if score is not None:
                     log.scores[optimiser.step] = score
-                    if config.keep_adapters == "best" and score == max(log.scores.values()):
+                    if optimiser.step == log.best():  # also where the last step is to be kept: the run may go on with another choice
                         checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in parameters.items()})
             if optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
                 save()
