@@ -58,7 +58,7 @@ def measure(args) -> int:
         style = load_style(Path(settings.adapters) / name, name, base)
         prompts = [p.text for p in style_prompts(entry(settings.data, name))]
         unknown = [p for p in prompts if p.lower() not in {s.lower() for s in judge.subjects}]
-        if unknown or name not in judge.styles:
+        if unknown or judge.look(name) not in judge.styles:
             raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")
         report["styles"][name] = {}
         for way, branches in WAYS.items():

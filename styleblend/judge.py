@@ -30,7 +30,8 @@ class Judge:
         self.weights = {name: jt.array(value.astype(np.float32)) for name, value in weights.items()}
         self.size, self.blocks = about["size"], about["blocks"]
         self.subjects, self.styles, self.heldout = about["subjects"], about["styles"], about["heldout"]
-        self.heldout_pairs = {(self.subjects[s], self.styles[k]) for s, k in about["heldout_pairs"]}
+        self.same_look = about["same_look"]  # name of a style -> another one that looks the same and stands in its place
+        self.heldout_pairs = {(self.subjects[s], about["sets"][k]) for s, k in about["heldout_pairs"]}
         self.recipe = about["recipe"]
         self.hash = hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()[:10]
 
@@ -39,6 +40,10 @@ class Judge:
         """Read judge.safetensors and judge.json from `folder`, by default those of the package."""
         folder = Path(folder or Path(__file__).parent / "data" / "judge")
         return cls(load_file(folder / "judge.safetensors"), json.loads((folder / "judge.json").read_text(encoding="utf-8")))
+
+    def look(self, style: str) -> str:
+        """The name by which a style stands in `styles`."""
+        return {name.lower(): other for name, other in self.same_look.items()}.get(style.lower(), style)
 
     def reads(self, width: int, height: int) -> bool:
         """Whether it reads pictures of this size: square ones whose side is a multiple of `size`."""
@@ -80,7 +85,7 @@ class Judge:
         rank = (subject > subject[np.arange(len(wanted)), wanted][:, None]).sum(1)
         result = {"subject_top1": float(np.mean(rank < 1)), "subject_top5": float(np.mean(rank < 5))}
         if styles is not None:
-            result["style"] = float(np.mean(style.argmax(1) == self._index(styles, self.styles)))
+            result["style"] = float(np.mean(style.argmax(1) == self._index([self.look(s) for s in styles], self.styles)))
         return result
 
     @staticmethod
@@ -107,21 +112,25 @@ class Judge:
 
     def _style(self, y):
         """Style logits."""
-        relu, found = jt.nn.relu, []
-        while f"style.convs.{len(found) // 2}.weight" in self.weights:
-            y = relu(self._conv(y, f"style.convs.{len(found) // 2}", 2 if found else 1))
+        stage, found = 0, []
+        y = jt.nn.relu(self._conv(y, "style.stem"))
+        while True:
             found += [y.mean((2, 3)), ((y * y).mean((2, 3)) + 1e-6).sqrt()]
-        return self._linear(relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+            if f"style.stages.{stage}.conv1.weight" not in self.weights:
+                return self._linear(jt.nn.relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+            y, stage = self._block(y, f"style.stages.{stage}", 2), stage + 1
+
+    def _block(self, x, name: str, stride: int):
+        relu = jt.nn.relu
+        skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
+        return relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
 
     def _subject(self, x):
         """What the subject net sees, before its last layer."""
-        relu = jt.nn.relu
-        x = relu(self._conv(x, "subject.stem", 2))
+        x = jt.nn.relu(self._conv(x, "subject.stem", 2))
         for i, blocks in enumerate(self.blocks):
             for j in range(blocks):
-                name, stride = f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1
-                skip = self._conv(x, name + ".skip", stride) if name + ".skip.weight" in self.weights else x
-                x = relu(self._conv(relu(self._conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
+                x = self._block(x, f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1)
         return x.mean((2, 3))
 
     def _network(self, x):
@@ -147,25 +156,30 @@ class JudgeMetric(Metric):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
         """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
         scores = {name: np.full(len(pictures), np.nan) for name in self.higher_is_better}
-        for size in {p.size for p in pictures if self.judge.reads(*p.size)}:
-            rows = [i for i, p in enumerate(pictures) if p.size == size]
-            subject, style = self.judge.predict(np.stack([np.asarray(pictures[i]) for i in rows]))
-            for i, of_subjects, of_styles in zip(rows, subject, style):
-                column = self._place(self.judge.subjects, subject_of(prompts[i]))
-                if column is not None:
-                    scores["subject"][i] = probability(of_subjects, column)
-                    scores["subject_top5"][i] = (of_subjects > of_subjects[column]).sum() < 5
-                column = self._place(self.judge.styles, self.style)
-                if column is not None:
-                    scores["style"][i] = probability(of_styles, column)
-                    scores["style_top1"][i] = of_styles.argmax() == column
+        for i, of_subjects, of_styles in self.predictions(pictures):
+            column = self._place(self.judge.subjects, subject_of(prompts[i]))
+            if column is not None:
+                scores["subject"][i] = probability(of_subjects, column)
+                scores["subject_top5"][i] = (of_subjects > of_subjects[column]).sum() < 5
+            column = self._place(self.judge.styles, self.judge.look(self.style))
+            if column is not None:
+                scores["style"][i] = probability(of_styles, column)
+                scores["style_top1"][i] = of_styles.argmax() == column
         scores["both"] = np.sqrt(scores["subject"] * scores["style"])
         return scores
+
+    def predictions(self, pictures: Sequence[Image.Image]):
+        """Number, subject logits and style logits of every picture that the judge reads, a few at a time: equal sizes together."""
+        for begin in range(0, len(pictures), BATCH):
+            some = {i: pictures[i] for i in range(begin, min(begin + BATCH, len(pictures)))}
+            for size in sorted({p.size for p in some.values() if self.judge.reads(*p.size)}):
+                rows = [i for i, p in some.items() if p.size == size]
+                yield from zip(rows, *self.judge.predict(np.stack([np.asarray(some[i]) for i in rows])))
 
     def gaps(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> List[str]:
         """Sentences on what `score` cannot say of these pictures."""
         found = []
-        if self._place(self.judge.styles, self.style) is None:
+        if self._place(self.judge.styles, self.judge.look(self.style)) is None:
             found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: it says nothing of the style")
         unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
         if unknown:

@@ -39,7 +39,7 @@ def test_score_of_the_true_labels_is_what_pytorch_says(judge, real):
     scores = judge.score(real["pictures"], subjects, styles)
     assert scores["subject_top1"] == pytest.approx(np.mean(order[:, 0] == wanted))
     assert scores["subject_top5"] == pytest.approx(np.mean((order[:, :5] == wanted[:, None]).any(1)))
-    assert scores["style"] == pytest.approx(np.mean([judge.styles[k] == s for k, s in zip(real["style_logits"].argmax(1), styles)]))
+    assert scores["style"] == pytest.approx(np.mean([judge.styles[k] == judge.look(s) for k, s in zip(real["style_logits"].argmax(1), styles)]))
 
 
 def test_score_is_perfect_for_its_own_first_guess(judge, real):

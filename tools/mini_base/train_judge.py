@@ -8,7 +8,8 @@ tenth of the (subject, style) pairs is kept back and only ever measured.
 
 Generated pictures come out of a lossy autoencoder, so with --vae a part of the training pictures first goes through it. For the
 subject they are also shifted, zoomed, blurred, resampled and noised, and some lose their colour, so that the shape is learned. For
-the style they move only a little: line, texture and palette are what it is told by.
+the style they move only a little: line, texture and palette are what it is told by. Half of them also get a part of another
+picture in the same style, so that no single drawing is learned.
 
 --init goes on from the weights of an earlier run, also from the shipped ones (batch norm starts as the identity on them).
 """
@@ -21,10 +22,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 SIZE, WIDTHS, BLOCKS = 128, (32, 64, 128, 192), (1, 1, 2, 1)
-STYLE_WIDTHS, STYLE_HIDDEN = (32, 64, 128, 128), 128
+STYLE_WIDTHS, STYLE_HIDDEN = (32, 64, 128, 192, 256), 128
 TEST_SHARE, TEST_SEED = 0.1, 2
 FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
             {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
+SAME_LOOK = {"fluent-emoji": "fluent-3d"}  # two renderings of the same models that no eye tells apart at this size: one style
 LICENCES = ("Trained on Noto Emoji and its first version (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji in four variants (MIT), OpenMoji and "
             "OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (CC-BY-4.0) and "
             "Streamline Emojis (CC-BY-4.0); labels by emojibase (MIT).")
@@ -78,21 +80,22 @@ class SubjectNet(nn.Module):
 
 
 class StyleNet(nn.Module):
-    """How strong each feature is, at four scales, wherever it lies: means and root mean squares of every layer, then two linear ones."""
+    """How strong each feature is, at five scales, wherever it lies: means and root mean squares of every stage, then two linear layers."""
 
     def __init__(self, styles):
         super().__init__()
-        widths = (12, *STYLE_WIDTHS)
-        self.convs = nn.ModuleList([Conv(a, b, 3, 2 if i else 1) for i, (a, b) in enumerate(zip(widths, widths[1:]))])
-        self.norm = nn.BatchNorm1d(2 * sum(STYLE_WIDTHS))
+        self.stem = Conv(12, STYLE_WIDTHS[0], 3)
+        self.stages = nn.ModuleList([Block(a, b, 2) for a, b in zip(STYLE_WIDTHS, STYLE_WIDTHS[1:])])
+        self.norm, self.drop = nn.BatchNorm1d(2 * sum(STYLE_WIDTHS)), nn.Dropout(0.3)
         self.hidden, self.head = nn.Linear(2 * sum(STYLE_WIDTHS), STYLE_HIDDEN), nn.Linear(STYLE_HIDDEN, styles)
 
     def forward(self, x):
-        found = []
-        for conv in self.convs:
-            x = F.relu(conv(x))
+        x = F.relu(self.stem(x))
+        found = moments(x)
+        for stage in self.stages:
+            x = stage(x)
             found += moments(x)
-        return self.head(F.relu(self.hidden(self.norm(torch.cat(found, 1)))))
+        return self.head(F.relu(self.hidden(self.drop(self.norm(torch.cat(found, 1))))))
 
 
 def moments(x):
@@ -109,17 +112,20 @@ def plain_forward(weights, x):
     def linear(x, name):
         return F.linear(x, weights[name + ".weight"].float(), weights[name + ".bias"].float())
 
-    y, found = x, []
-    for i in range(len(STYLE_WIDTHS)):
-        y = F.relu(conv(y, f"style.convs.{i}", 2 if i else 1))
+    def block(x, name, stride):
+        skip = conv(x, name + ".skip", stride) if name + ".skip.weight" in weights else x
+        return F.relu(conv(F.relu(conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
+
+    y = F.relu(conv(x, "style.stem"))
+    found = moments(y)
+    for i in range(len(STYLE_WIDTHS) - 1):
+        y = block(y, f"style.stages.{i}", 2)
         found += moments(y)
     style = linear(F.relu(linear(torch.cat(found, 1), "style.hidden")), "style.head")
     x = F.relu(conv(x, "subject.stem", 2))
     for i, blocks in enumerate(BLOCKS):
         for j in range(blocks):
-            name, stride = f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1
-            skip = conv(x, name + ".skip", stride) if name + ".skip.weight" in weights else x
-            x = F.relu(conv(F.relu(conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
+            x = block(x, f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1)
     return linear(x.mean((2, 3)), "subject.head"), style
 
 
@@ -166,7 +172,7 @@ def tinted(x, rng, brightness, colour):
     return (x - 1).mul_(gain).add_(1).clamp_(-1, 1)
 
 
-def for_subject(x, rng):
+def for_subject(x, labels, rng):
     """What may happen to a picture without changing its subject; every picture gets its own random mix."""
     n = len(x)
     draw = lambda low, high, rows: torch.from_numpy(rng.uniform(low, high, rows).astype(np.float32))
@@ -188,9 +194,19 @@ def for_subject(x, rng):
     return discoloured(x.clamp_(-1, 1), rng)
 
 
-def for_style(x, rng):
+def for_style(x, labels, rng):
     """What may happen to a picture without changing its style. (Moves by whole pixels only, without resampling, came out the same.)"""
-    return tinted(moved(x, rng, 0.5), rng, 0.0, 0.02)
+    return patched(tinted(moved(x, rng, 0.5), rng, 0.0, 0.02), labels, rng, 0.5)
+
+
+def patched(x, labels, rng, share):
+    """A share of the pictures with a rectangle out of another one with the same label, in the same place."""
+    mixed = x.clone()
+    for i in np.flatnonzero(rng.random(len(x)) < share):
+        (height, width), other = rng.integers(SIZE // 4, 3 * SIZE // 4, 2), rng.choice(np.flatnonzero(labels == labels[i]))
+        top, left = rng.integers(SIZE - height), rng.integers(SIZE - width)
+        mixed[i, :, top:top + height, left:left + width] = x[other, :, top:top + height, left:left + width]
+    return mixed
 
 
 def discoloured(x, rng, share=0.2):
@@ -262,12 +278,12 @@ def figures(weights, pictures, subject, style, candidates=None):
                 style=float(np.round(np.mean(styles.argmax(1) == style), 4))), styles.argmax(1)
 
 
-def evaluate(weights, pictures, subject, style, train, test, info, candidates, recon):
+def evaluate(weights, pictures, subject, art_set, style, train, test, info, candidates, recon):
     """All figures that judge.json reports; `recon` holds the test pictures as the autoencoder gives them back, or None."""
-    names = info["styles"]
-    shown = {(int(subject[i]), names[style[i]]) for i in train}
+    names, known = info["styles"], looks(info)
+    shown = {(int(subject[i]), names[art_set[i]]) for i in train}
     family = lambda s: next((f for f in FAMILIES if s in f), {s})
-    new = np.array([i for i in test if not any((int(subject[i]), s) in shown for s in family(names[style[i]]))])
+    new = np.array([i for i in test if not any((int(subject[i]), s) in shown for s in family(names[art_set[i]]))])
     report, guess = figures(weights, pictures[test], subject[test], style[test])
     report["new_drawings"] = figures(weights, pictures[new], subject[new], style[new])[0]
     report["new_drawings"]["meaning"] = "held-out pictures whose drawing was not seen in a sister style either"
@@ -280,21 +296,26 @@ def evaluate(weights, pictures, subject, style, train, test, info, candidates, r
             report["candidates_through_autoencoder"] = figures(weights, recon, subject[test], style[test], candidates)[0]
     report["by_style"] = {}
     for k, name in enumerate(names):
-        rows = test[style[test] == k]
-        wrong = np.bincount(guess[(style[test] == k) & (guess != k)], minlength=len(names))
+        rows = test[art_set[test] == k]
+        wrong = np.bincount(guess[(art_set[test] == k) & (guess != style[test])], minlength=len(known))
         report["by_style"][name] = figures(weights, pictures[rows], subject[rows], style[rows])[0]
         if wrong.any():
-            report["by_style"][name]["mostly_taken_for"] = names[int(wrong.argmax())]
+            report["by_style"][name]["mostly_taken_for"] = known[int(wrong.argmax())]
     return report
 
 
-def write_reference(folder, pictures, subject, style, test, info, path, count=10):
+def looks(info):
+    """The styles that the judge tells apart."""
+    return [name for name in info["styles"] if name not in SAME_LOOK]
+
+
+def write_reference(folder, pictures, subject, art_set, test, info, path, count=10):
     """Held-out pictures and PyTorch's logits for them, in fp32 from the exported weights: what tests/test_judge.py compares with."""
     rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
     with torch.no_grad():
         logits = plain_forward(load_file(folder / "judge.safetensors"), to_input(scaled(pictures[rows])))
     np.savez_compressed(path, pictures=pictures[rows].transpose(0, 2, 3, 1), subject_logits=logits[0].numpy(), style_logits=logits[1].numpy(),
-                        subjects=[info["subjects"][i] for i in subject[rows]], styles=[info["styles"][i] for i in style[rows]])
+                        subjects=[info["subjects"][i] for i in subject[rows]], styles=[info["styles"][i] for i in art_set[rows]])
 
 
 def main():
@@ -319,14 +340,15 @@ def main():
     torch.manual_seed(args.seed)
     data, info = np.load(args.art / "art.npz"), json.loads((args.art / "art.json").read_text())
     pictures = np.ascontiguousarray(data["picture"].transpose(0, 3, 1, 2))
-    subject, style = data["subject"].astype(int), data["style"].astype(int)
+    subject, art_set = data["subject"].astype(int), data["style"].astype(int)
+    style = np.array([looks(info).index(SAME_LOOK.get(name, name)) for name in info["styles"]])[art_set]
     if pictures.shape[2:] != (SIZE, SIZE):
         raise SystemExit(f"the judge learns from pictures of {SIZE} x {SIZE}, these are {pictures.shape[2:]}")
     order = np.random.default_rng(TEST_SEED).permutation(len(pictures))
     cut = round(TEST_SHARE * len(order))
     test, train = np.sort(order[:cut]), np.sort(order[cut:])
     if args.reference:
-        return write_reference(args.out, pictures, subject, style, test, info, args.reference)
+        return write_reference(args.out, pictures, subject, art_set, test, info, args.reference)
     candidates = np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())]) if args.candidates else None
     rng = np.random.default_rng(args.seed)
     through = np.sort(rng.permutation(train)[:int(args.vae_share * len(train))]) if args.vae else np.empty(0, int)
@@ -334,7 +356,7 @@ def main():
     recon_row = np.full(len(pictures), -1)
     recon_row[through] = np.arange(len(test), len(test) + len(through))
 
-    nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(info["styles"])))).to(memory_format=torch.channels_last)
+    nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(looks(info))))).to(memory_format=torch.channels_last)
     if args.init:
         warm_start(nets, args.init, to_input(scaled(pictures[train[::40]])))
     learning = nn.ModuleDict({name: nets[name] for name in args.only or nets})
@@ -356,7 +378,7 @@ def main():
             swap = (recon_row[rows] >= 0) & (rng.random(len(rows)) < 0.6)
             batch[swap] = recon[recon_row[rows[swap]]]
         x = scaled(batch)
-        losses = [net_loss(net, change(x, rng), torch.from_numpy(labels[rows]), smoothing) for net, change, labels, smoothing in learners]
+        losses = [net_loss(net, change(x, labels[rows], rng), torch.from_numpy(labels[rows]), smoothing) for net, change, labels, smoothing in learners]
         opt.zero_grad(set_to_none=True)
         sum(losses).backward()
         opt.step()
@@ -372,10 +394,10 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, args.out / "judge.safetensors", metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
     with torch.no_grad():
-        report = evaluate(weights, pictures, subject, style, train, test, info, candidates, None if recon is None else recon[:len(test)])
+        report = evaluate(weights, pictures, subject, art_set, style, train, test, info, candidates, None if recon is None else recon[:len(test)])
     compact = lambda v: json.dumps(v, separators=(",", ":"))
-    fields = dict(size=SIZE, blocks=list(BLOCKS), styles=info["styles"], subjects=info["subjects"], heldout=report,
-                  heldout_pairs=[[int(subject[i]), int(style[i])] for i in test],
+    fields = dict(size=SIZE, blocks=list(BLOCKS), sets=info["styles"], styles=looks(info), same_look=SAME_LOOK, subjects=info["subjects"], heldout=report,
+                  heldout_pairs=[[int(subject[i]), int(art_set[i])] for i in test],
                   recipe=f"{steps} steps of {args.batch} pictures, AdamW at {args.lr:g}, one cycle, label smoothing"
                          + (f", {len(through)} pictures also through the autoencoder" if args.vae else "") + f"; {minutes:.0f} minutes of CPU time"
                   + (", from the weights of an earlier run" if args.init else ""),
