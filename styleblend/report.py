@@ -14,6 +14,7 @@ from styleblend import __version__
 from styleblend.comparison import Difference, paired_difference
 from styleblend.files import write_bytes
 from styleblend.judge import Judge
+from styleblend.metrics import Metric
 from styleblend.scoring import Run
 
 FEW = "Paired over the same prompts, by bootstrap; with fewer than ten pairs the interval is too narrow to lean on."
@@ -25,9 +26,14 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
 
 
-def said_by(judge: Judge) -> str:
-    """Which judge spoke, and how often it is right."""
-    return (f"mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. "
+def said_by(judge: Optional[Judge], metrics: Sequence[Metric]) -> str:
+    """Which judge spoke, and how often it is right; which networks spoke beside it."""
+    sentences = [f"{metric.name} by {metric.source}" for metric in metrics if metric.source]
+    return ". ".join([*([of_judge(judge)] if judge else []), *sentences])
+
+
+def of_judge(judge: Judge) -> str:
+    return (f"Judged by the mini judge {judge.hash}, a classifier of {len(judge.subjects)} subjects and {len(judge.styles)} styles, trained on real emoji art. "
             f"Of real pictures that it never saw it finds the subject among its five best guesses in {judge.heldout['subject_top5']:.0%}, "
             f"the style in {judge.heldout['style']:.0%}")
 
@@ -54,12 +60,12 @@ def labels(runs: Sequence[Run]) -> List[str]:
     return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
 
 
-def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Judge) -> None:
+def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], metrics: Sequence[Metric] = ()) -> None:
     """Means of every style and run (an arrow down: less is better); then the `differences`, for single styles those of the first score only."""
     console, names, short = Console(), runs[0].names(), labels(runs)
     for begin in range(0, len(names), AT_ONCE):
         some = names[begin:begin + AT_ONCE]
-        table = Table(title="means", caption=said_by(judge) if begin + AT_ONCE >= len(names) else None, caption_justify="left")
+        table = Table(title="means", caption=said_by(judge, metrics) if begin + AT_ONCE >= len(names) else None, caption_justify="left")
         for title in ["style", *(["folder"] if len(runs) > 1 else []), "n"]:
             table.add_column(title, overflow="fold")
         for name in some:
@@ -72,24 +78,28 @@ def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Judge) ->
     for run, label in zip(runs, short):
         for style, scores in run.of_style.items():
             console.print(f"{label} {style}: " + ", ".join(f"{name} {shown(value)}" for name, value in scores.items()))
+        if run.of_board:
+            console.print(f"{label}, all styles together: " + ", ".join(f"{name} {shown(value)}" for name, value in run.of_board.items()))
     if len(runs) > 1:
         table = Table("style", "other", "score", "mean", "95 % interval", "pairs", title=f"{short[0]} minus the other", caption=FEW, caption_justify="left")
         for d in compared:
-            if d["pairs"] and (d["style"] == "all" or d["name"] == names[0]):
+            if d["pairs"] and (d["style"] == "all" or d["name"] in names[:1]):
                 table.add_row(d["style"], d["other"], d["name"], f"{d['mean']:+.3f}", f"{d['low']:+.3f} to {d['high']:+.3f}", str(d["pairs"]))
         console.print(table)
 
 
-def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Judge, output: Path) -> None:
+def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], output: Path, metrics: Sequence[Metric] = ()) -> None:
     """`scores.json` and `report.html` in the folder `output`."""
-    names, heldout = runs[0].names(), {name: judge.heldout[name] for name in ("subject_top1", "subject_top5", "style")}
-    data = {"version": __version__, "judge": {"hash": judge.hash, "recipe": judge.recipe, "heldout": heldout},
+    names = runs[0].names()
+    spoken = judge and {"hash": judge.hash, "recipe": judge.recipe, "heldout": {name: judge.heldout[name] for name in ("subject_top1", "subject_top5", "style")}}
+    data = {"version": __version__, "judge": spoken, "networks": {metric.name: metric.source for metric in metrics if metric.source},
             "runs": [as_data(run) for run in runs], "differences": compared}
     write_bytes(Path(output) / "scores.json", (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("report.html").render(
         runs=runs, labels=labels(runs), names=names, lower=[name for name in names if not runs[0].higher_is_better[name]],
-        styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[0])) for style in runs[0].pictures], said_by=said_by(judge), few=FEW,
-        differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, version=__version__)
+        styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[:1])) for style in runs[0].pictures],
+        said_by=said_by(judge, metrics), few=FEW,
+        differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, nan=math.nan, version=__version__)
     write_bytes(Path(output) / "report.html", page.encode("utf-8"))
 
 
@@ -98,18 +108,22 @@ def notes_of(runs: Sequence[Run]) -> List[str]:
     return list(dict.fromkeys(note for run in runs for note in run.notes))
 
 
-def cards(runs: Sequence[Run], style: str, name: str) -> List[dict]:
-    """What the page shows of a style: each prompt of the first run with its picture in every run, the worst first."""
+def cards(runs: Sequence[Run], style: str, names: Sequence[str]) -> List[dict]:
+    """What the page shows of a style: each prompt of the first run with its picture in every run, the worst in the first of `names` first."""
     found = [{p.prompt: p for p in run.pictures.get(style, [])} for run in runs]
-    sign = 1 if runs[0].higher_is_better[name] else -1
-    prompts = sorted(found[0], key=lambda prompt: (math.isnan(found[0][prompt].scores[name]), sign * found[0][prompt].scores[name], prompt))
+
+    def badness(prompt):
+        scores = [found[0][prompt].scores.get(name, math.nan) * (1 if runs[0].higher_is_better[name] else -1) for name in names]
+        return [*map(math.isnan, scores), *scores, prompt]
+
+    prompts = sorted(found[0], key=badness)
     return [dict(prompt=prompt, scores=without_nan(found[0][prompt].scores), pictures=[own.get(prompt) for own in found]) for prompt in prompts]
 
 
 def as_data(run: Run) -> Dict:
     """A run in `scores.json`."""
     means = {style or "all": {name: run.mean(name, style) for name in run.names()} for style in [*run.pictures, None]}
-    return {"folder": str(run.folder.resolve()), "means": means, "of_style": run.of_style, "notes": run.notes,
+    return {"folder": str(run.folder.resolve()), "means": means, "of_style": run.of_style, "of_board": run.of_board, "notes": run.notes,
             "pictures": {style: [{"prompt": p.prompt, **p.scores} for p in pictures] for style, pictures in run.pictures.items()}}
 
 

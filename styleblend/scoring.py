@@ -15,6 +15,7 @@ from tqdm import tqdm
 from styleblend.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
 from styleblend.judge import Judge, JudgeMetric
+from styleblend.metrics import BoardMetric, Metric
 from styleblend.names import composed, entry
 from styleblend.pictures import contained, load_picture
 from styleblend.prompts import style_prompts
@@ -34,12 +35,13 @@ class Scored:
 
 @dataclass
 class Run:
-    """The scored pictures of one folder, and the scores that only a whole style has; `notes` say what was left out and why."""
+    """The scored pictures of one folder, and the scores that only a whole style or all styles together have; `notes` say what was left out and why."""
 
     folder: Path
     pictures: Dict[str, List[Scored]] = field(default_factory=dict)
     style_pictures: Dict[str, List[Tuple[str, str]]] = field(default_factory=dict)  # caption and data URI
     of_style: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    of_board: Dict[str, float] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
     higher_is_better: Dict[str, bool] = field(default_factory=dict)
 
@@ -77,52 +79,103 @@ def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], no
     return [n for n in names or drawn if n in known and n in drawn]
 
 
-def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Judge, others: Sequence = (),
+class Opened(Sequence):
+    """Pictures that are read when they are taken out: only those that are looked at are in memory."""
+
+    def __init__(self, paths: Sequence[Path], settings: PictureSettings):
+        self.paths, self.settings = paths, settings
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        return load_picture(self.paths[number], self.settings.max_pixels)
+
+
+def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Optional[Judge], others: Sequence[Metric] = (),
               settings: PictureSettings = PictureSettings()) -> Run:
     """Score every picture of a folder. `others` are metrics beside the judge, of the same kind (`styleblend.metrics`)."""
     run = Run(Path(folder))
     styles = styles_to_score(folder, data, names, run.notes)
     files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
+    boards = {metric.name: (metric, []) for metric in others if isinstance(metric, BoardMetric)}  # and what each has seen of the styles
     with tqdm(total=sum(map(len, files.values())), desc=str(folder), unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
         for name in styles:
             bar.set_postfix_str(name, refresh=False)
-            try:
-                score_style(run, name, files[name], entry(data, name), [JudgeMetric(judge, name), *others], settings)
-            except StyleBlendError as error:  # its style pictures or prompt.json
-                run.notes.append(f"{error}: the style {name} is left out")
+            score_style(run, name, files[name], entry(data, name), [*([JudgeMetric(judge, name)] if judge else []), *others], boards, settings)
             bar.update(len(files[name]))
+    for metric, parts in boards.values():
+        if parts:
+            run.of_board.update(metric.combined(parts))
     return run
 
 
-def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence, settings: PictureSettings) -> None:
-    """Score the pictures of one style and put them into the run."""
-    texts = {p.name: p.text for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
-    images, prompts = [], []
-    for path in files:
+def readable(paths: Sequence[Path], notes: List[str], settings: PictureSettings) -> Tuple[List[Path], List[str]]:
+    """The pictures that can be read, and each as a data URI; `notes` get the others."""
+    found, shown = [], []
+    for path in paths:
         try:
-            images.append(load_picture(path, settings.max_pixels))
+            shown.append(data_uri(load_picture(path, settings.max_pixels)))
+            found.append(path)
         except StyleBlendError as error:
-            run.notes.append(f"{error}: left out")
-            continue
-        prompts.append(composed(path.stem))
+            notes.append(f"{error}: left out")
+    return found, shown
+
+
+def texts_of(name: str, folder: Path, notes: List[str]) -> Dict[str, str]:
+    """{name of the picture: prompt} of a style; without a prompt.json that can be read the names are the prompts."""
+    if not (folder / "prompt.json").exists():
+        return {}
+    try:
+        return {p.name: p.text for p in style_prompts(folder)}
+    except StyleBlendError as error:
+        notes.append(f"{name}: {error}; the names of the pictures are taken for their prompts")
+        return {}
+
+
+def captions_of(name: str, folder: Path, notes: List[str]) -> Dict[Path, str]:
+    """{style picture: caption}; none where the folder of the pictures is not as it should be."""
+    try:
+        return {p.path: p.caption for p in style_pictures(folder)}
+    except StyleBlendError as error:
+        notes.append(f"{name}: {error}; its pictures are compared with none")
+        return {}
+
+
+def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence[Metric], boards: Dict[str, tuple], settings: PictureSettings) -> None:
+    """Score the pictures of one style and put them into the run. What a metric cannot do is noted, and the others go on."""
+    texts, captions = texts_of(name, folder, run.notes), captions_of(name, folder, run.notes)
     missing = [prompt for prompt in texts if prompt not in {composed(path.stem) for path in files}]
     if missing:
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({some})")
-    if not images:
+    files, images = readable(files, run.notes, settings)
+    if not files:
         return
+    models, shown = readable(list(captions), run.notes, settings)
+    run.style_pictures[name] = [(captions[path], image) for path, image in zip(models, shown)]
+    prompts = [composed(path.stem) for path in files]
     phrases = [texts.get(prompt, prompt) for prompt in prompts]
-    originals = [(p.caption, load_picture(p.path, settings.max_pixels)) for p in style_pictures(folder)]
-    run.style_pictures[name] = [(caption, data_uri(image)) for caption, image in originals]
+    drawn, originals = Opened(files, settings), Opened(models, settings)
     of_pictures: Dict[str, np.ndarray] = {}
     for metric in metrics:
         if isinstance(metric, JudgeMetric):
-            run.notes += metric.gaps(images, phrases)
+            run.notes += metric.gaps(drawn, phrases)
+        try:
+            if metric.name in boards:
+                part = metric.part(drawn, phrases, originals)
+                boards[metric.name][1].append(part)
+                found = metric.combined([part])
+            else:
+                found = metric.score(drawn, phrases, originals)
+        except StyleBlendError as error:
+            run.notes.append(f"{name} has no {metric.name}: {error}")
+            continue
         run.higher_is_better.update(metric.higher_is_better)
-        for key, value in metric.score(images, phrases, [image for _, image in originals]).items():
+        for key, value in found.items():
             if np.ndim(value):
                 of_pictures[key] = np.asarray(value, float)
             else:
                 run.of_style.setdefault(name, {})[key] = float(value)
-    run.pictures[name] = [Scored(prompt, {key: float(values[i]) for key, values in of_pictures.items()}, data_uri(image))
+    run.pictures[name] = [Scored(prompt, {key: float(values[i]) for key, values in of_pictures.items()}, image)
                           for i, (prompt, image) in enumerate(zip(prompts, images))]

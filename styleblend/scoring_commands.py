@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import BooleanOptionalAction
 from pathlib import Path
 
 from styleblend.errors import StyleBlendError
@@ -15,6 +16,7 @@ def add_scoring_commands(commands, **kind) -> None:
     score.add_argument("--data", help="folder of the styles' own pictures and prompts; default: the config's")
     score.add_argument("--styles", help="names with commas between them; default: all that have pictures")
     add_metrics(score)
+    score.add_argument("--judge", action=BooleanOptionalAction, default=True, help="let the mini judge speak: it knows emoji art, so leave it out (--no-judge) for other pictures")
     score.add_argument("--output", default="report", metavar="REPORT", help="folder for scores.json and report.html")
     score.set_defaults(run=run_eval)
     grid = commands.add_parser("grid", help="draw one picture for each combination of two or three settings, on one sheet", **kind)
@@ -58,18 +60,18 @@ def run_eval(args) -> int:
     from styleblend.report import differences, print_tables, write_report
     from styleblend.scoring import score_run
     from styleblend.settings import read_settings
-    settings, judge = read_settings(args.config), Judge.load()
+    settings, judge = read_settings(args.config), Judge.load() if args.judge else None
     others, missing = metrics_beside_the_judge(args)
     styles = [n.strip() for n in args.styles.split(",") if n.strip()] if args.styles else None
     runs = [score_run(Path(folder), Path(args.data or settings.data), styles, judge, others, settings.pictures) for folder in (args.result, *args.against)]
     runs[0].notes[:0] = missing
     for note in dict.fromkeys(note for run in runs for note in run.notes):
         print(f"styleblend: {note}", file=sys.stderr)
-    if not runs[0].names():
+    if not runs[0].names() and not runs[0].of_style:
         raise StyleBlendError(f"nothing in {args.result} could be scored: it should hold <style>/<Prompt>.png of the styles in {args.data or settings.data}")
     compared = differences(runs)
-    print_tables(runs, compared, judge)
-    write_report(runs, compared, judge, Path(args.output))
+    print_tables(runs, compared, judge, others)
+    write_report(runs, compared, judge, Path(args.output), others)
     print(f"the pictures with their scores are in {Path(args.output) / 'report.html'}")
     return 0
 

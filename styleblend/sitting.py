@@ -31,11 +31,10 @@ class Sitting:
         """Prompt -> mean score of its pictures. StyleBlendError when one has none. `title` is the progress bar's, `each` is called before each batch."""
         key = blend.model_dump_json()
         if key not in self.known:
-            pictures = self.pictures(blend, title, each)
-            values = self.values(pictures)
-            if not np.isfinite(values).all():
-                gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.jobs])]
-                raise StyleBlendError(f"--metric {','.join(self.mix)} cannot be had: {'; '.join(gaps)}: name other prompts or another metric")
+            if not self.known and self.originals:  # what cannot be scored is said before anything is drawn, by a picture of the style in place of each
+                size = self.settings.sampling.width, self.settings.sampling.height
+                self.refuse_gaps([self.originals[0].convert("RGB").resize(size)] * len(self.jobs))
+            values = self.refuse_gaps(self.pictures(blend, title, each))
             self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.jobs) if q == p])) for p, _ in self.jobs}
         return self.known[key]
 
@@ -47,6 +46,14 @@ class Sitting:
             phrases, seeds = [p.phrase(self.settings.plain_prompt) for p, _ in batch], [seed for _, seed in batch]
             found += [Image.fromarray(pixels) for pixels in self.pipeline.generate(phrases, seeds, self.settings.sampling, blend, text=text)]
         return found
+
+    def refuse_gaps(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """`values`; StyleBlendError when a picture has none."""
+        values = self.values(pictures)
+        if not np.isfinite(values).all():
+            gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.jobs])]
+            raise StyleBlendError(f"--metric {','.join(self.mix)} cannot be had: {'; '.join(gaps)}: name other prompts or another metric")
+        return values
 
     def values(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """(N,) weighted mean of the scores that were asked for; those of which less is better count against it. NaN: no score."""

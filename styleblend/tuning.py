@@ -97,7 +97,7 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     taken |= {p.caption.lower() for p in style_pictures(folder)} if folder.is_dir() else set()
     free = [s for s in known if s.lower() not in taken]
     free = [make_prompt(free[i]) for i in np.random.default_rng(0).permutation(len(free))]
-    count = int(question.prompts) if question.prompts.isdigit() else 0
+    count = int(question.prompts) if question.prompts.isdecimal() else 0
     chosen = free[:count] if count else [make_prompt(text) for text in question.prompts.split(",") if text.strip()]
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
     if not chosen or len(chosen) < count or len(rest) < question.unseen:

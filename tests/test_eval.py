@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import weakref
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from PIL import Image, ImageFilter
 from styleblend.cli import main
 from styleblend.comparison import paired_difference
 from styleblend.judge import Judge, JudgeMetric
-from styleblend.report import write_report
+from styleblend.metrics import BoardMetric
+from styleblend.report import print_tables, write_report
 from styleblend.scoring import SHOWN, score_run
 
 REFERENCE = Path(__file__).parent / "data" / "judge_reference.npz"
@@ -66,12 +68,12 @@ def test_the_scores_are_the_probabilities_of_pytorch(judge):
         for i, (subject, style) in enumerate(zip(data["subjects"], data["styles"])):
             found = JudgeMetric(judge, str(style)).score([Image.fromarray(data["pictures"][i])], [f"A {subject}"])
             p = {}
-            for name, logits, known, label in (("subject", data["subject_logits"], judge.subjects, subject), ("style", data["style_logits"], judge.styles, style)):
+            for name, logits, known, label in (("subject", data["subject_logits"], judge.subjects, subject), ("style", data["style_logits"], judge.styles, judge.look(style))):
                 exponents = np.exp(logits[i].astype(np.float64) - logits[i].max())
                 p[name] = exponents[known.index(label)] / exponents.sum()
                 assert found[name][0] == pytest.approx(p[name], rel=1e-3)
             assert found["both"][0] == pytest.approx((p["subject"] * p["style"]) ** 0.5, rel=1e-3)
-            assert found["style_top1"][0] == (data["style_logits"][i].argmax() == judge.styles.index(style))
+            assert found["style_top1"][0] == (data["style_logits"][i].argmax() == judge.styles.index(judge.look(style)))
 
 
 def test_an_interval_holds_the_true_difference_as_often_as_it_says():
@@ -117,6 +119,65 @@ def test_the_worst_comes_first_and_less_may_be_better(folders, judge):
     both = [card["both"] for card in page.cards if card["prompt"] in ("Feather", "Tram car", "Sun behind rain cloud")]
     assert len(both) == 3 and both == sorted(both)
     assert page.lower == ["brightness"]
+
+
+class OfSets(BoardMetric):
+    """A measure of sets only: how many pictures a style has; of a board the number of styles."""
+
+    name, higher_is_better, compares = "count", {"count": True}, True
+
+    def measure_part(self, pictures, prompts, style_pictures):
+        return len(pictures)
+
+    def combined(self, parts):
+        return {"count": sum(parts) + 100 * len(parts)}
+
+
+def test_a_board_has_numbers_of_its_own(folders, judge):
+    run = score_run(folders / "sharp", folders / "data", None, judge, [OfSets()])
+    assert run.of_style == {"fluent-emoji-flat": {"count": 103}, "openmoji-black": {"count": 102}} and run.of_board == {"count": 205}
+    write_report([run], [], judge, folders / "report", [OfSets()])
+    assert scores(folders)["runs"][0]["of_board"] == {"count": 205} and "all styles together" in (folders / "report" / "report.html").read_text()
+
+
+def test_scores_of_sets_alone_are_a_report(folders, judge, capsys):
+    """No picture has a score of its own: the pictures are shown by their names."""
+    run = score_run(folders / "sharp", folders / "data", None, None, [OfSets()])
+    print_tables([run], [], None, [OfSets()])
+    write_report([run], [], None, folders / "report", [OfSets()])
+    assert "all styles together: count 205" in capsys.readouterr().out and scores(folders)["judge"] is None
+    page = Page((folders / "report" / "report.html").read_text())
+    assert [card["prompt"] for card in page.cards][:3] == ["Feather", "Sun behind rain cloud", "Tram car"] and "Judged by" not in (folders / "report" / "report.html").read_text()
+
+
+def test_what_a_metric_cannot_do_is_named_and_the_others_go_on(folders, judge):
+    shutil.rmtree(folders / "data" / "openmoji-black" / "images")
+    run = score_run(folders / "sharp", folders / "data", None, judge, [OfSets()])
+    assert set(run.of_style) == {"fluent-emoji-flat"} and run.of_board == {"count": 103} and len(run.pictures["openmoji-black"]) == 2
+    assert any("openmoji-black has no count: there are no style pictures" in note for note in run.notes)
+
+
+def test_without_the_judge(folders, capsys):
+    assert evaluate(folders, "--no-judge", "--metrics", "histogram") == 0
+    assert "mini judge" not in capsys.readouterr().out and "both" not in scores(folders)["runs"][0]["means"]["all"]
+    assert evaluate(folders, "--no-judge") == 2 and "nothing" in capsys.readouterr().err
+
+
+def test_pictures_are_let_go(tmp_path, judge):
+    """Of a folder with many pictures only a few are in memory."""
+    (tmp_path / "data" / "noto" / "images").mkdir(parents=True)
+    (tmp_path / "result" / "noto").mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (128, 128), (i, 0, 0)).save(tmp_path / "result" / "noto" / f"Cat {i}.png")
+    Image.new("RGB", (128, 128)).save(tmp_path / "data" / "noto" / "images" / "cat.png")
+
+    class Watch(OfSets):
+        def measure_part(self, pictures, prompts, style_pictures):
+            held = [weakref.ref(pictures[i]) for i in range(len(pictures))]
+            assert len(held) == 3 and not any(ref() for ref in held)
+            return 1
+
+    assert score_run(tmp_path / "result", tmp_path / "data", None, judge, [Watch()]).of_board
 
 
 def test_metrics_beside_the_judge(folders, capsys):
@@ -243,8 +304,9 @@ def test_names_are_text_not_markup(folders):
     (lambda f: (f / "sharp" / "openmoji-black" / "Tomato.png").unlink(), "1 of the 2 prompts in prompt.json have no picture (Tomato)"),
     (lambda f: Image.new("RGB", (100, 128)).save(f / "sharp" / "openmoji-black" / "Tomato.png"), "not Tomato (100 x 128)"),
     (lambda f: os.rename(f / "sharp" / "openmoji-black" / "Tomato.png", f / "sharp" / "openmoji-black" / "Quark.png"), "the judge does not know Quark"),
-    (lambda f: (f / "data" / "openmoji-black" / "prompt.json").write_text("{"), "the style openmoji-black is left out"),
-    (lambda f: shutil.rmtree(f / "data" / "openmoji-black" / "images"), "the style openmoji-black is left out"),
+    (lambda f: (f / "data" / "openmoji-black" / "prompt.json").write_text("{"), "the names of the pictures are taken for their prompts"),
+    (lambda f: shutil.rmtree(f / "data" / "openmoji-black" / "images"), "its pictures are compared with none"),
+    (lambda f: (f / "data" / "openmoji-black" / "images" / "monkey_face.png").write_bytes(b"no picture"), "monkey_face.png cannot be read"),
     (lambda f: [os.rename(f / x / "openmoji-black", f / x / "mine") for x in ("sharp", "data")], "the judge does not know the style mine"),
 ])
 def test_what_cannot_be_scored_is_named_and_the_rest_is(folders, capsys, spoil, words):

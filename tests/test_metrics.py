@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import shutil
 import subprocess
 import weakref
@@ -308,7 +309,7 @@ def test_a_board_is_a_mean_over_styles_but_for_clip_r_and_fid(competition, netwo
     """Two styles with 3 and 5 pictures."""
     board = {"00": (drawn[:3], prompts[:3], style[:2]), "01": (drawn[3:8], prompts[3:8], style[2:])}
     scorer = competition(unscaled_quality=False)
-    both, first, last = scorer.score_styles(board), *(scorer.score(*part) for part in board.values())
+    both, first, last = scorer.combined([scorer.part(*drawn) for drawn in board.values()]), *(scorer.score(*drawn) for drawn in board.values())
     assert set(both) == set(scorer.higher_is_better)
     for part in ("dinov2", "histogram", "lpips", "clip_iqa"):
         assert both[f"competition_{part}"] == pytest.approx((first[f"competition_{part}"] + last[f"competition_{part}"]) / 2, abs=1e-6)
@@ -316,7 +317,8 @@ def test_a_board_is_a_mean_over_styles_but_for_clip_r_and_fid(competition, netwo
     assert both["competition_clip_iqa"] == pytest.approx((scores["clip_iqa"][:3].mean() + scores["clip_iqa"][3:8].mean()) / 2, abs=1e-6)
     assert both["competition_fid"] == last["competition_fid"] != first["competition_fid"]
     assert both["competition"] == pytest.approx(total({name[len("competition_"):]: value for name, value in both.items() if "_" in name}))
-    pooled = competition(fid_of_last_style=False).score_styles(board)["competition_fid"]
+    scorer = competition(fid_of_last_style=False)
+    pooled = scorer.combined([scorer.part(*drawn) for drawn in board.values()])["competition_fid"]
     assert pooled not in (first["competition_fid"], last["competition_fid"])
 
 
@@ -328,6 +330,24 @@ def test_without_weights_the_rest_is_scored_and_the_others_are_named(tmp_path):
     assert len(missing) == 9
     assert f"dino is left out: {tmp_path / 'dino'} is missing: put facebook/dino-vitb8: config.json, model.safetensors there" in missing
     assert all(SOURCES[need][1] in missing[-1] for need in CompetitionScore.needs)
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda f: (f / "clip" / "vocab.json").unlink(), "vocab.json"),
+    (lambda f: next((f / "clip").glob("*.safetensors")).write_bytes(b"\x09\0\0\0\0\0\0\0{"), "clip"),
+    (lambda f: [p.unlink() for p in (f / "clip").iterdir()], "config.json"),
+    (lambda f: (f / "clip" / "second.safetensors").write_bytes(b""), "leave one of them")])
+def test_weights_that_cannot_be_read_leave_out_only_what_needs_them(folder, tmp_path, spoil, words):
+    shutil.copytree(folder, tmp_path / "weights")
+    spoil(tmp_path / "weights")
+    metrics, missing = load_metrics(tmp_path / "weights", ["clip", "dinov2", "clip_r"])
+    assert [metric.name for metric in metrics] == ["dinov2"] and len(missing) == 2
+    assert all(sentence.startswith(f"{name} is left out: ") and words in sentence for name, sentence in zip(("clip", "clip_r"), missing))
+
+
+def test_a_metric_says_where_its_networks_are_from(folder):
+    (metric,), _ = load_metrics(folder, ["dinov2"])
+    assert re.fullmatch(rf"{re.escape(str(folder / 'dinov2'))}/\S+ \(sha256 [0-9a-f]{{10}}\)", metric.source)
 
 
 def test_a_name_that_no_metric_has(tmp_path):

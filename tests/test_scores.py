@@ -42,9 +42,8 @@ def test_real_art_scores_above_noise(settings):
 
 
 def test_the_words_of_the_score_are_checked(settings):
-    scorer = scorer_for(settings, STYLE, "beauty")
     with pytest.raises(StyleBlendError, match="no score 'beauty'.*subject_top5"):
-        scorer.score(style_pictures(), ["snake"] * 6)
+        scorer_for(settings, STYLE, "beauty")
 
 
 @pytest.mark.parametrize("name", ["emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black"])
@@ -67,6 +66,8 @@ def test_a_style_that_the_judge_does_not_know_is_trained_without_a_score(setting
     assert scorer(style_pictures(), ["snake"] * 6, Path("grid.png")) is None and scorer.leaked(style_pictures()) == 1
     with pytest.raises(StyleBlendError, match="--keep best needs a score.*mine"):
         scorer_for(with_training(own, keep_adapters="best"), "mine", "both")
+    assert 0 <= scorer_for(with_training(own, keep_adapters="best"), "mine", "subject").score(style_pictures(), ["snake"] * 6) <= 1
+    assert "style mine" not in capsys.readouterr().err  # the subject needs no style that the judge knows
 
 
 def test_no_grids_no_score(settings, capsys):

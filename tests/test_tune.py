@@ -174,6 +174,15 @@ def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
     assert seeds["Quark"] == 3
 
 
+@pytest.mark.parametrize("style, metric, words", [("fxemoji", "beauty", "no score 'beauty'"), ("mine", "both", "does not know the style mine")])
+def test_what_cannot_be_scored_is_said_before_anything_is_drawn(known, tmp_path, monkeypatch, style, metric, words):
+    if style != "fxemoji":
+        call(tmp_path, "fxemoji", style)
+    monkeypatch.setattr(StyleBlendPipeline, "generate", lambda *given, **named: pytest.fail("a picture was drawn"))
+    with pytest.raises(StyleBlendError, match=words):
+        tune(read_settings(known), Question(style, "1", 3, 1, metric), 1)
+
+
 def test_another_search_is_not_gone_on_with(known, tmp_path):
     settings = read_settings(known)
     tune(settings, ONE, 1)

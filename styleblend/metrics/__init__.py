@@ -24,13 +24,14 @@ class Metric(ABC):
     """One measure, or several that come out of the same features.
 
     `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`;
-    without `compares` it looks at the drawn pictures only.
+    without `compares` it looks at the drawn pictures only. `source`: the files of its networks, where it has any.
     """
 
     name: str
     higher_is_better: Dict[str, bool]
     needs: Tuple[str, ...] = ()
     compares = True
+    source = ""
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
@@ -38,21 +39,45 @@ class Metric(ABC):
         `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only when they are taken out:
         each is gone through in batches, and only features are kept. StyleBlendError when there is nothing to score.
         """
+        self.check(pictures, prompts, style_pictures)
+        return self.measure(pictures, prompts, style_pictures)
+
+    def check(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> None:
+        """StyleBlendError where something is missing."""
         if not len(pictures) or self.compares and not len(style_pictures):
             raise StyleBlendError(f"there are no {'style ' if len(pictures) else ''}pictures for the metric {self.name}: give it a folder that has some")
         if len(prompts) != len(pictures):
             raise StyleBlendError(f"{len(pictures)} pictures and {len(prompts)} prompts: give each picture its prompt")
-        return self.measure(pictures, prompts, style_pictures)
 
     @abstractmethod
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
         """`score` of what is known to be complete."""
 
 
+class BoardMetric(Metric):
+    """A metric that has a number for a whole board of styles, which is not the mean of those of its styles."""
+
+    def part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        """What the board's number needs of one style; no picture is kept."""
+        self.check(pictures, prompts, style_pictures)
+        return self.measure_part(pictures, prompts, style_pictures)
+
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        return self.combined([self.measure_part(pictures, prompts, style_pictures)])
+
+    @abstractmethod
+    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        """`part` of what is known to be complete."""
+
+    @abstractmethod
+    def combined(self, parts: Sequence) -> Dict[str, float]:
+        """The numbers of all styles together, from their parts in the order of the styles' names."""
+
+
 def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[List[Metric], List[str]]:
     """The metrics of `names` (None: all) whose weights are in `folder`, and a sentence for each that is left out.
 
-    StyleBlendError for a name that no metric has, and for weights that are there and do not fit.
+    Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
     """
     from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality  # here, since all of these start Jittor
     from styleblend.metrics.colour import ColourHistograms
@@ -69,9 +94,11 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[L
         raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")
     networks, found, missing = Networks(Path(folder)), [], []
     for name in kinds if names is None else names:
-        lacking = [networks.missing(need) for need in kinds[name].needs if networks.missing(need)]
+        needs = kinds[name].needs
+        lacking = [s for s in map(networks.missing, needs) if s] or [s for s in map(networks.unfit, needs) if s]
         if lacking:
             missing.append(f"{name} is left out: {'; '.join(lacking)}")
         else:
-            found.append(kinds[name](*(getattr(networks, need) for need in kinds[name].needs)))
+            found.append(kinds[name](*(getattr(networks, need) for need in needs)))
+            found[-1].source = ", ".join(map(networks.described, needs))
     return found, missing

@@ -2,24 +2,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-from styleblend.metrics import Metric
+from styleblend.metrics import BoardMetric
 from styleblend.metrics.clip import ClipPrecision, ClipQuality
 from styleblend.metrics.colour import ColourHistograms
 from styleblend.metrics.dino import Dinov2Likeness
-from styleblend.metrics.fid import FrechetDistance, frechet
+from styleblend.metrics.fid import FrechetDistance, Gaussian, frechet
 from styleblend.metrics.networks import Clip, ClipResNet, ImageEncoder
 from styleblend.metrics.perceptual import PerceptualDistance
 from styleblend.models.inception import InceptionStem
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
 
 PARTS = {"dinov2": True, "histogram": True, "lpips": False, "clip_r": True, "fid": False, "clip_iqa": True}
-Drawn = Tuple[Sequence[Image.Image], Sequence[str], Sequence[Image.Image]]  # pictures, prompts, style pictures
-
 
 @dataclass(frozen=True)
 class Quirks:
@@ -37,8 +35,18 @@ def total(parts: Mapping[str, float]) -> float:
     return style * (0.5 * parts["clip_r"] + 0.4 * (20 - min(parts["fid"], 20)) / 20 + 0.1 * parts["clip_iqa"])
 
 
-class CompetitionScore(Metric):
-    """The score and its six components, each one number. `score_styles` takes a whole board."""
+@dataclass(frozen=True)
+class StylePart:
+    """What the score needs of one style: means over its pictures, who passed CLIP-R, and the sets that FID compares."""
+
+    means: Dict[str, float]
+    clip_r: np.ndarray
+    drawn: Gaussian
+    wanted: Gaussian
+
+
+class CompetitionScore(BoardMetric):
+    """The score and its six components, each one number."""
 
     name = "competition"
     higher_is_better = {"competition": True, **{f"competition_{part}": higher for part, higher in PARTS.items()}}
@@ -51,18 +59,14 @@ class CompetitionScore(Metric):
         self.by_style = [Dinov2Likeness(dinov2), ColourHistograms(quirks.overflow, quirks.wrapped_hue), PerceptualDistance(squeezenet, lpips),
                          ClipQuality(clip_resnet, quirks.unscaled_quality)]
 
-    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
-        return self.score_styles({"": (pictures, prompts, style_pictures)})
+    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> StylePart:
+        means = {name: float(np.mean(value)) for metric in self.by_style for name, value in metric.score(pictures, prompts, style_pictures).items()}
+        return StylePart(means, self.precision.score(pictures, prompts)["clip_r"], self.frechet.gaussian(pictures), self.frechet.gaussian(style_pictures))
 
-    def score_styles(self, styles: Mapping[str, Drawn]) -> Dict[str, float]:
-        """For a board: pictures, prompts and style pictures of each style, in the order of their names.
-
-        Four components are means over styles of means over pictures; CLIP-R is the share of all pictures, FID compares sets.
-        """
-        means = [{name: np.mean(value) for metric in self.by_style for name, value in metric.score(*drawn).items()} for drawn in styles.values()]
-        parts = {part: float(np.mean([mean[part] for mean in means])) for part in PARTS if part in means[0]}
-        parts["clip_r"] = float(np.mean(np.concatenate([self.precision.score(*drawn)["clip_r"] for drawn in styles.values()])))
-        compared = list(styles.values())[-1:] if self.quirks.fid_of_last_style else list(styles.values())
-        drawn, wanted = (self.frechet.gaussian(*(style[place] for style in compared)) for place in (0, 2))
-        parts["fid"] = frechet(wanted, drawn)
-        return {"competition": total(parts), **{f"competition_{part}": parts[part] for part in PARTS}}
+    def combined(self, parts: Sequence[StylePart]) -> Dict[str, float]:
+        """Four components are means over styles of means over pictures; CLIP-R is the share of all pictures, FID compares sets."""
+        found = {name: float(np.mean([part.means[name] for part in parts])) for name in PARTS if name in parts[0].means}
+        found["clip_r"] = float(np.mean(np.concatenate([part.clip_r for part in parts])))
+        compared = parts[-1:] if self.quirks.fid_of_last_style else parts
+        found["fid"] = frechet(sum((part.wanted for part in compared), Gaussian()), sum((part.drawn for part in compared), Gaussian()))
+        return {"competition": total(found), **{f"competition_{name}": found[name] for name in PARTS}}

@@ -1,7 +1,6 @@
 """Frechet distance of two sets of pictures (Heusel et al. 2017), with the 64 features that the competition takes."""
 from __future__ import annotations
 
-import itertools
 from typing import Sequence
 
 import numpy as np
@@ -25,6 +24,12 @@ class Gaussian:
         self.count += len(features)
         self.sum += features.sum(0)
         self.products += features.T @ features
+
+    def __add__(self, other: "Gaussian") -> "Gaussian":
+        """Of the features of both."""
+        both = Gaussian(len(self.sum))
+        both.count, both.sum, both.products = self.count + other.count, self.sum + other.sum, self.products + other.products
+        return both
 
     @property
     def mean(self) -> np.ndarray:
@@ -56,10 +61,10 @@ class FrechetDistance(Metric):
     def __init__(self, network: InceptionStem):
         self.network = network
 
-    def gaussian(self, *sets: Sequence[Image.Image]) -> Gaussian:
-        """Of the pictures of all `sets` together."""
+    def gaussian(self, pictures: Sequence[Image.Image]) -> Gaussian:
+        """Of the features of these pictures."""
         found = Gaussian()
-        for picture, in itertools.chain.from_iterable(batches(pictures, 1) for pictures in sets):  # one by one, since each may have its own size
+        for picture, in batches(pictures, 1):  # one by one, since each may have its own size
             with jt.no_grad():
                 found.add(self.network(jt.array(normalised(picture.convert("RGB"), (0, 0, 0), (1, 1, 1), scale=1)[None])).numpy())
         return found

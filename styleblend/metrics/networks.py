@@ -1,6 +1,7 @@
 """The folder with the weights of the measuring networks, and the networks out of it, each loaded once."""
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -36,16 +37,22 @@ SOURCES = {
 ADVICE = "Get the file that docs/metrics.md names"
 
 
-def read_weights(folder: Path) -> Tuple[Path, Dict[str, np.ndarray]]:
-    """The one file of weights in a folder, and its tensors: safetensors before pickles, of which nothing is executed."""
+def weight_file(folder: Path) -> Path:
+    """The one file of weights in a folder, safetensors before pickles."""
     for endings in ((".safetensors",), (".bin", ".pth", ".pt")):
         paths = sorted(path for path in folder.glob("*") if path.suffix in endings)
         if len(paths) > 1:
             raise StyleBlendError(f"{folder} holds {', '.join(path.name for path in paths)}: leave one of them")
         if paths:
-            tensors = weights.read_safetensors(paths[0]) if endings[0] == ".safetensors" else pickles.read_arrays(paths[0])
-            return paths[0], {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+            return paths[0]
     raise StyleBlendError(f"{folder} holds no weights (.safetensors, .bin, .pth or .pt): see docs/metrics.md")
+
+
+def read_weights(folder: Path) -> Tuple[Path, Dict[str, np.ndarray]]:
+    """The one file of weights in a folder, and its tensors; of a pickle nothing is executed."""
+    path = weight_file(folder)
+    tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
+    return path, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
 
 
 def loaded(network, tensors: Dict[str, np.ndarray], path: Path):
@@ -141,6 +148,23 @@ class Networks:
     def missing(self, need: str) -> Optional[str]:
         """What to put where when a source is not there; else None."""
         return None if self.path(need).exists() else f"{self.path(need)} is missing: put {SOURCES[need][1]} there"
+
+    def unfit(self, need: str) -> Optional[str]:
+        """Why a source that is there cannot be loaded; else None, and it is loaded."""
+        try:
+            getattr(self, need)
+        except StyleBlendError as error:
+            return str(error)
+
+    def described(self, need: str) -> str:
+        """Which file a network came from, for a report: two networks of one kind give other numbers."""
+        place = self.path(need)
+        path = place if place.is_file() else weight_file(place)
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+        return f"{path} (sha256 {digest.hexdigest()[:10]})"
 
     @cached_property
     def clip(self) -> Clip:

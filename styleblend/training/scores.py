@@ -30,7 +30,9 @@ class Scorer:
         originals = ((np.stack(arrays).transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
         self.name, self.mix = name, parse_mix(mix, SOURCE)
         self.judge, self.metric, self.originals = judge, JudgeMetric(judge, name), [Image.fromarray(pixels) for pixels in originals]
-        self.gaps = self.metric.gaps(self.originals, settings.training.sample_prompts)
+        prompts, self.gaps = settings.training.sample_prompts, []
+        if not np.isfinite(self.values(self.originals[:1] * len(prompts), prompts)).all():  # what the mix does not ask for may be unknown
+            self.gaps = self.metric.gaps(self.originals, prompts)
         self.contents = judge.features(originals)
         alike = self.contents @ self.contents.T
         # nearer than half way from the nearest two style pictures to sameness: real art of the same style with other subjects never comes there
@@ -40,7 +42,11 @@ class Scorer:
         """The mean score of uint8 pictures (H, H, 3); None where the judge cannot say it."""
         if self.gaps:
             return None
-        return float(mixed(self.mix, [self.metric], [Image.fromarray(p) for p in pictures], prompts, self.originals, SOURCE).mean())
+        return float(self.values([Image.fromarray(p) for p in pictures], prompts).mean())
+
+    def values(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
+        """(N,) of the mix; NaN: no score."""
+        return mixed(self.mix, [self.metric], pictures, prompts, self.originals, SOURCE)
 
     def leaked(self, pictures: Sequence[np.ndarray]) -> float:
         """The share of pictures that show nearly what a style picture shows."""
