@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -23,10 +23,11 @@ from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt
 from styleblend.record import style_hash
 from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, validated
-from styleblend.style import load_style
+from styleblend.style import Style, load_style
+from styleblend.training.checkpoints import read, step_of
 
 OF_BLEND, OF_SAMPLING = ("scale", "fine_scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
-AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "prompt")
+AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "checkpoint", "prompt")
 CHUNK = "styleblend_grid"
 LARGEST = 512  # pixels of a picture in the sheet
 MARGIN = 8
@@ -51,10 +52,11 @@ class Cell:
     sampling: SamplingSettings
     blend: BlendSettings
     seed: int
+    checkpoint: str = ""  # step of the UNet LoRA's training; none: the adapters as they are
 
     def drawn_with(self) -> str:
         """Equal for pictures that can be drawn together."""
-        return self.sampling.model_dump_json(exclude={"seed"}) + self.blend.model_dump_json()
+        return self.checkpoint + self.sampling.model_dump_json(exclude={"seed"}) + self.blend.model_dump_json()
 
 
 def parse_axis(text: str, option: str) -> Axis:
@@ -91,7 +93,19 @@ def make_cell(values: Dict[str, str], settings: RunSettings, own: StyleSettings,
     blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}}, "the grid")
     sampling = validated(SamplingSettings, {**settings.sampling.model_dump(), **{k: values[k] for k in OF_SAMPLING if k in values}}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
-    return Cell(prompt, sampling, blend, sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed)))
+    return Cell(prompt, sampling, blend, sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed)), values.get("checkpoint", ""))
+
+
+def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
+    """The style with the UNet LoRA that it had after so many steps of its training; as it is without a step."""
+    if not step:
+        return style
+    known = {str(step_of(path)): path for path in sorted(folder.glob("step-*.safetensors"))}
+    if step not in known:
+        raise StyleBlendError(f"there is no checkpoint of step {step} in {folder}, but {', '.join(known) or 'none at all'}: train with another "
+                              "save_every, and with as many as you want to see for `keep`")
+    tensors = read(known[step])[1]
+    return replace(style, unet_lora={name[2:]: value for name, value in tensors.items() if name.startswith("p.")})
 
 
 def seconds_per_step(pipeline: StyleBlendPipeline, settings: RunSettings) -> float:
@@ -101,8 +115,8 @@ def seconds_per_step(pipeline: StyleBlendPipeline, settings: RunSettings) -> flo
     return ends[1] - ends[0]
 
 
-def draw_cells(pipeline: StyleBlendPipeline, cells: Sequence[Cell], plain: bool) -> List[Image.Image]:
-    """The pictures, in order; those that differ only in prompt and seed are drawn together, as many as the settings' batch."""
+def draw_cells(pipeline: StyleBlendPipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain: bool) -> List[Image.Image]:
+    """The pictures, in order; those that differ only in prompt and seed are drawn together, as many as the settings' batch. `styles`: by checkpoint."""
     pictures: Dict[int, Image.Image] = {}
     groups: Dict[str, List[int]] = {}
     for i, cell in enumerate(cells):
@@ -110,6 +124,8 @@ def draw_cells(pipeline: StyleBlendPipeline, cells: Sequence[Cell], plain: bool)
     with tqdm(total=len(cells), desc="grid", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
         for group in groups.values():
             first = cells[group[0]]
+            if pipeline.style is not styles[first.checkpoint]:
+                pipeline.set_style(styles[first.checkpoint])
             for part in [group[i:i + first.sampling.batch] for i in range(0, len(group), first.sampling.batch)]:
                 drawn = pipeline.generate([cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part], first.sampling, first.blend)
                 pictures.update((i, Image.fromarray(pixels)) for i, pixels in zip(part, drawn))
@@ -152,19 +168,22 @@ def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: 
     base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / style, style, base))
     pipeline.tokenizer.refuse_reserved([p.text for p in chosen.values()])
-    own = style_settings(settings, pipeline.style)
+    whole = pipeline.style
+    own = style_settings(settings, whole)
     cells = [make_cell(values, settings, own, chosen, f"style {style}") for values in combinations]
+    training = Path(settings.adapters) / style / "training" / "lora"
+    styles = {step: at_checkpoint(whole, training, step) for step in dict.fromkeys(cell.checkpoint for cell in cells)}
     minutes = seconds_per_step(pipeline, settings) * sum(cell.sampling.steps for cell in cells) / 60
     duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max(1, minutes * 60):.0f} seconds"
     size = f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {duration}"
     if len(cells) > limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
     print(f"styleblend: {size}", file=sys.stderr)
-    pictures = draw_cells(pipeline, cells, settings.plain_prompt)
+    pictures = draw_cells(pipeline, cells, styles, settings.plain_prompt)
     rows = [pictures[i:i + len(x.values)] for i in range(0, len(pictures), len(x.values))]
     titles = [", ".join(a.label(value) for a, value in zip(others, rest)) for rest in itertools.product(*(a.values for a in others))]
     blocks = [(title, rows[i * len(y.values):(i + 1) * len(y.values)]) for i, title in enumerate(titles)]
-    record = dict(style=style, style_hash=style_hash(pipeline.style), base=base.fingerprint(), axes={a.name: a.values for a in axes},
+    record = dict(style=style, style_hash=style_hash(whole), base=base.fingerprint(), axes={a.name: a.values for a in axes},
                   prompts=list(chosen), sampling=settings.sampling.model_dump(), blend=blend_for(settings.blend, own, f"style {style}").model_dump(),
                   seeds=own.seeds, version=__version__)
     image = sheet(blocks, [x.label(value) for value in x.values], [y.label(value) if y.name else "" for value in y.values])

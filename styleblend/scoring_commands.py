@@ -21,7 +21,7 @@ def add_scoring_commands(commands, **kind) -> None:
     score.set_defaults(run=run_eval)
     grid = commands.add_parser("grid", help="draw one picture for each combination of two or three settings, on one sheet", **kind)
     grid.add_argument("style", metavar="STYLE", help="name of a trained style")
-    grid.add_argument("--x", required=True, metavar="AXIS=A,B", help="what changes to the right: preset, scale, fine_scale, c2f_ratio, f2c_ratio, seed, steps, guidance or prompt")
+    grid.add_argument("--x", required=True, metavar="AXIS=A,B", help="what changes to the right: preset, scale, fine_scale, c2f_ratio, f2c_ratio, seed, steps, guidance, checkpoint (step of the UNet LoRA) or prompt")
     grid.add_argument("--y", metavar="AXIS=A,B", help="what changes downwards")
     grid.add_argument("--z", metavar="AXIS=A,B", help="what changes from block to block")
     grid.add_argument("--prompts", help='what is drawn: names ("Cat,Dog") or how many of prompt.json; several are one more axis; default: the first of prompt.json')

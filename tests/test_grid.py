@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from styleblend import grid
@@ -67,6 +68,20 @@ def test_pictures_are_those_of_test_py(trained, tmp_path):
         path = tmp_path / "result" / "dots" / f"{name}.png"
         assert near(picture, np.asarray(Image.open(path)))
     assert read_record(path).seed == 9
+
+
+def test_checkpoints_of_a_training(world, tmp_path, capsys):
+    """The last one draws what the adapters draw; one that is not kept is named before anything is drawn."""
+    settings = yaml.safe_load(world.read_text())
+    settings["training"].update(save_every=2, keep=3, lora=dict(settings["training"]["lora"], steps=6, lr=0.05))
+    world.write_text(yaml.safe_dump(settings))
+    assert main(["train", "all", "--config", str(world)]) == 0
+    found = pictures(draw(world, tmp_path, "--x", "checkpoint=2,4,6", "--y", "seed=1,2"), 3, 2)
+    assert near(found[2], alone(world, tmp_path, seed="1")) and near(found[5], alone(world, tmp_path, seed="2"))
+    assert not near(found[0], found[1]) and not near(found[1], found[2])
+    (tmp_path / "grid.png").unlink()
+    assert main(["grid", "dots", "--config", str(world), "--output", str(tmp_path / "grid.png"), "--x", "checkpoint=3"]) == 2
+    assert "no checkpoint of step 3" in capsys.readouterr().err and not (tmp_path / "grid.png").exists()
 
 
 def test_the_sheet_says_how_it_was_drawn(trained, tmp_path):
