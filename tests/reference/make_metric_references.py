@@ -17,6 +17,7 @@ import numpy as np
 import piq
 import torch
 import transformers
+from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchmetrics.functional.image.lpips import _LPIPS
@@ -155,6 +156,34 @@ def make_squeezenet(pictures, style) -> dict:
             "squeezenet/last": maps[-1].numpy()}
 
 
+def make_efficientnet(pictures, style) -> dict:
+    model = EfficientNet.from_name("efficientnet-lite0").eval()
+    model.load_state_dict(drawn("efficientnet", model.state_dict()))
+    read = transforms.Compose([transforms.Resize((224, 224), transforms.InterpolationMode.BICUBIC), transforms.PILToTensor(), transforms.Lambda(lambda x: (x.float() - 127) / 128)])
+
+    def maps_of(picture):
+        x, found = model._swish(model._bn0(model._conv_stem(read(picture)[None]))), []
+        for number, block in enumerate(model._blocks):
+            x = block(x)
+            if number in (0, 2, 4, 10, 15):
+                found.append(x)
+        return found
+
+    def gram_matrices(maps):
+        return [torch.einsum("bchw,bdhw->cd", m, m) / m[0, 0].numel() for m in maps]
+
+    wanted = [maps_of(picture) for picture in style]
+    mean = [torch.stack(matrices).mean(0) for matrices in zip(*map(gram_matrices, wanted))]
+    unit = torch.nn.functional.normalize
+    textures, distances = [], []
+    for picture in pictures:
+        own = maps_of(picture)
+        textures.append(torch.stack([(g - m).norm() / m.norm() for g, m in zip(gram_matrices(own), mean)]).mean())
+        distances.append(torch.stack([((unit(m) - unit(torch.cat(theirs))) ** 2).sum(1).mean() for m, theirs in zip(own, zip(*wanted))]).mean())
+    return {"texture": torch.stack(textures).numpy(), "features": torch.stack(distances).numpy(),
+            **{f"efficientnet/{i}": m.mean((2, 3)).numpy() for i, m in enumerate(maps_of(style[0]))}}
+
+
 class Unfilled(FeatureExtractorInceptionV3):
     """It cannot be made without a file; this one takes any."""
 
@@ -238,7 +267,7 @@ def main() -> None:
     pictures, style = ([as_picture(pixels) for pixels in seeded.pictures(name, count)] for name, count in (("drawn", PICTURES), ("style", STYLE)))
     prompts = [(seeded.WORDS + ("unlisted thing",))[i % (len(seeded.WORDS) + 1)] for i in range(PICTURES)]
     found = {**make_processed(), **make_clip(tokenizer, pictures, style, prompts), **make_clip_iqa(tokenizer, pictures), **make_dino(pictures, style),
-             **make_squeezenet(pictures, style), **make_fid(pictures, style), **make_histograms(pictures, style)}
+             **make_squeezenet(pictures, style), **make_efficientnet(pictures, style), **make_fid(pictures, style), **make_histograms(pictures, style)}
     found.update({f"names/{network}": np.array("\n".join(names)) for network, names in NAMES.items()}, prompts=np.array(prompts))
     np.savez_compressed(OUT, **found)
     print(f"{OUT}: {OUT.stat().st_size / 1024:.0f} KiB")
