@@ -35,6 +35,7 @@ def add_scoring_commands(commands, **kind) -> None:
     tune.add_argument("--prompts", default="6", help='what is drawn in the search: a number of subjects that the base knows, or names ("Cat,Dog")')
     tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
     tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
+    tune.add_argument("--unseen-seeds", type=int, metavar="N", help="pictures of each prompt of the comparison; default: as --seeds")
     tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
     tune.add_argument("--choose-seeds", type=int, default=0, metavar="N", help="then draw each prompt of prompt.json with N seeds and keep the best; 0: no")
     add_metrics(tune)
@@ -90,7 +91,7 @@ def run_tune(args) -> int:
     from styleblend.names import check_name
     from styleblend.settings import read_settings
     from styleblend.tuning import Question, tune
-    question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric)
+    question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric, args.unseen_seeds)
     settings = read_settings(args.config)
     others, missing = metrics_beside_the_judge(args)
     for sentence in missing:

@@ -73,13 +73,17 @@ UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 @dataclass(frozen=True)
 class Question:
-    """What the search is about. `prompts`: how many subjects of the base, or their names; `seeds`: pictures of each."""
+    """What the search is about. `prompts`: how many subjects of the base, or their names; `seeds`: pictures of each.
+
+    `unseen` and `unseen_seeds` are the same of the comparison; `unseen_seeds` None: as `seeds`.
+    """
 
     style: str
     prompts: str
     unseen: int
     seeds: int
     metric: str
+    unseen_seeds: Optional[int] = None
 
 
 class OutOfTime(Exception):
@@ -209,8 +213,9 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
     mix, judge = parse_mix(question.metric, "--metric"), Judge.load()
-    if min(count, question.seeds, question.unseen) < 1:
-        raise StyleBlendError("--trials, --seeds and --unseen begin at 1")
+    unseen_seeds = question.seeds if question.unseen_seeds is None else question.unseen_seeds
+    if min(count, question.seeds, question.unseen, unseen_seeds) < 1:
+        raise StyleBlendError("--trials, --seeds, --unseen and --unseen-seeds begin at 1")
     of_style = style_prompts(data) if seeds_each > 1 else []
     base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
@@ -246,7 +251,7 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         if blend_of(better) == blend_of(own):
             lines.append("The present settings are the best that were found")
         else:
-            test = sitting([(p, seed) for p in unseen for seed in range(UNSEEN_SEEDS, UNSEEN_SEEDS + question.seeds)])
+            test = sitting([(p, seed) for p in unseen for seed in range(UNSEEN_SEEDS, UNSEEN_SEEDS + unseen_seeds)])
             difference, sentence = compare(test, blend_of(better), blend_of(own))
             save(comparison={"settings": best.settings.model_dump(), "prompts": [p.name for p in unseen], **vars(difference)})
             lines.append(sentence)
