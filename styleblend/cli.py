@@ -123,6 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_config(load)
     load.add_argument("--output", default=None, help="folder of adapters; default: the config's")
     load.add_argument("--overwrite", action="store_true", help="replace parts that are there already")
+    load.add_argument("--attention-only", action="store_true", help="of a LoRA that also changes other layers (as kohya's scripts train it) take those in attention; "
+                      "default: such a file is refused")
     load.set_defaults(run=run_load)
     export = commands.add_parser("export", help="write a trained style for other programs", formatter_class=kind)
     export.add_argument("style", help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
@@ -166,7 +168,7 @@ def run_load(args) -> int:
     from styleblend.names import check_name
     from styleblend.settings import read_settings
     settings, name = read_settings(args.config), check_name(args.name)
-    found = gather([Path(file) for file in args.files])  # before the base, which takes longer to read
+    found = gather([Path(file) for file in args.files], args.attention_only)  # before the base, which takes longer to read
     from styleblend.base import find_base, load_base
     base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
     for line in load_files(found, name, base, output, args.overwrite):

@@ -24,6 +24,7 @@ BARE = {"unet": ("down_blocks.", "mid_block.", "up_blocks."), "text": ("text_mod
 MODELS = {128: "the mini base", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL", 2048: "Stable Diffusion XL",
           4096: "Flux or Stable Diffusion 3"}
 OURS = (128, 1024)
+MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
 
 # Files that are no adapter of ours: how a key of theirs begins or ends, what the file is, and what to do.
 OTHER_MODEL = "get or train one for Stable Diffusion 2.x"
@@ -43,6 +44,8 @@ FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in
     (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
     (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$", "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
     (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
+# What LoRAs of other programs also change: feed-forward, the projections around attention, convolutions.
+OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._]fc[12]|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12])")
 TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
 
 
@@ -67,8 +70,24 @@ def with_model(width: int) -> str:
     return f"{width} ({MODELS[width]})" if width in MODELS else str(width)
 
 
+def layer_and_end(key: str) -> Optional[Tuple[str, str]]:
+    """The layer as a LoRA's key names it, and "down", "up" or "alpha"; None for any other key."""
+    for ending in ENDINGS:
+        match = re.fullmatch(f"(.+?){ending}", key)
+        if match:
+            return match[1], {"A": "down", "B": "up"}.get(match[2], match[2])
+    return None
+
+
 def is_lora_key(key: str) -> bool:
-    return any(re.fullmatch(f".+?{ending}", key) for ending in ENDINGS)
+    return layer_and_end(key) is not None
+
+
+def outside_attention(key: str) -> str:
+    """The kind of layer ("ff_net_2") that a LoRA's key names, if it is one that no style changes; empty for any other key."""
+    named = layer_and_end(key)
+    match = OUTSIDE.fullmatch(named[0]) if named else None
+    return match[1].replace(".", "_") if match else ""
 
 
 def split(key: str, source: str) -> Tuple[str, str, str]:
@@ -78,10 +97,9 @@ def split(key: str, source: str) -> Tuple[str, str, str]:
         for prefix in PREFIXES[network] + BARE[network]:
             if name.startswith(prefix):
                 layer = name if prefix in BARE[network] or prefix.endswith("_") else name[len(prefix):]
-                for ending in ENDINGS:
-                    match = re.fullmatch(f"(.+?){ending}", layer)
-                    if match:
-                        return network, match[1], {"A": "down", "B": "up"}.get(match[2], match[2])
+                named = layer_and_end(layer)
+                if named:
+                    return network, *named
     raise StyleBlendError(f"{source}: {printable(key)} is no name that a LoRA of diffusers, PEFT, kohya or StyleBlend has: "
                           "save it with one of these, as a plain LoRA of linear layers")
 
@@ -140,9 +158,9 @@ def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str
         if down.shape[0] != up.shape[1]:
             raise StyleBlendError(f"{source}: {printable(path)} has the rank {down.shape[0]} in its down matrix and {up.shape[1]} in its up matrix: "
                                   "the file is damaged, save or download it again")
-        alpha = found.get((path, "alpha"), down.shape[0])
+        factor = np.float32(found.get((path, "alpha"), down.shape[0]) / down.shape[0])
         with np.errstate(over="ignore"):
-            ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up * np.float32(alpha / down.shape[0])
+            ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up if factor == 1 else up * factor
     return ours
 
 

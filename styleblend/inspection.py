@@ -9,7 +9,7 @@ import numpy as np
 
 from styleblend.adapters import read_tensors, refuse_damaged
 from styleblend.errors import StyleBlendError, printable
-from styleblend.formats import MODELS, OURS, TARGET, flat, is_lora_key, pairs, split, with_model
+from styleblend.formats import MODELS, MOST_VECTORS, OURS, TARGET, flat, is_lora_key, number, pairs, split, with_model
 from styleblend.weights import read_metadata
 
 STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te_", "kohya"), ("_lora.", "attention processors of early diffusers"),
@@ -17,7 +17,6 @@ STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te_", "ko
 NETWORKS = {"text": "text encoder", "unet": "UNet"}
 SHOWN_METADATA = ("base", "style", "stage", "ss_output_name", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "modelspec.title", "modelspec.architecture",
                   "modelspec.trigger_phrase")
-MAX_VECTORS = 75  # of one token: a prompt has no room for more
 
 
 def inspect(path: Path) -> Dict[str, str]:
@@ -43,6 +42,9 @@ def inspect(path: Path) -> Dict[str, str]:
         downs = {(network, key): value for network in NETWORKS for key, value in pairs(loras, network, source, attention_layer(source)).items() if key.endswith(".down.weight")}
         facts["rank"] = ", ".join(map(str, sorted({value.shape[0] for value in downs.values()})))
         facts["layers"] = ", ".join(f"{count} of the {NETWORKS[network]}" for network, count in sorted(Counter(network for network, _ in downs).items()))
+        strengths = {number(value, key, source) / downs[network, f"{layer}.lora.down.weight"].shape[0]
+                     for key, value in loras.items() for network, layer, end in [split(key, source)] if end == "alpha"}
+        facts["alpha / rank"] = ", ".join(f"{value:.3g}" for value in sorted(strengths)[:4]) or "1 (not said)"
         facts["targets"] = ", ".join(sorted({target(split(key, source)[1]) for key in loras}))
         # the text encoder's layers read its width; keys of cross-attention read it too
         widths = {value.shape[1] for (network, key), value in downs.items() if network == "text" or ("attn2" in key and ("to_k" in key or "to_v" in key))}
@@ -50,7 +52,7 @@ def inspect(path: Path) -> Dict[str, str]:
         facts.setdefault("kind", "embedding (diffusers)")
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
         for key, value in vectors.items():
-            if value.dtype.kind != "f" or value.ndim not in (1, 2) or value.size == 0 or len(value.reshape(-1, value.shape[-1])) > MAX_VECTORS:
+            if value.dtype.kind != "f" or value.ndim not in (1, 2) or value.size == 0 or len(value.reshape(-1, value.shape[-1])) > MOST_VECTORS:
                 raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: its {printable(key)} has the shape {value.shape} and the type {value.dtype}")
             widths.add(value.shape[-1])
     if not loras and not vectors:

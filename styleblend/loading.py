@@ -39,9 +39,9 @@ def embedding_part(path: Path, tensors: Dict[str, Any]) -> str:
     return "fine_embeds"
 
 
-def parts_of(path: Path) -> Dict[str, Found]:
+def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     """The parts that one file holds."""
-    tensors, source = read_tensors(path), str(path)
+    tensors, source = read_tensors(path, attention_only), str(path)
     lora = {key: value for key, value in flat(tensors).items() if is_lora_key(key)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
         return {part: Found(path, own) for part, own in ((part, part_of_single(tensors, part)) for part in PARTS) if own}
@@ -51,11 +51,11 @@ def parts_of(path: Path) -> Dict[str, Found]:
     return {part: Found(path, lora) for part, network in (("text_lora", "text"), ("unet_lora", "unet")) if network in networks}
 
 
-def gather(files: Sequence[Path]) -> Dict[str, Found]:
-    """The parts of all files; a part in two files is refused."""
+def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Found]:
+    """The parts of all files; a part in two files is refused. `attention_only`: without the layers of a LoRA that no style changes."""
     found: Dict[str, Found] = {}
     for path in files:
-        for part, own in parts_of(Path(path)).items():
+        for part, own in parts_of(Path(path), attention_only).items():
             if part in found:
                 advice = ": end the names of the files in -coarse and -fine" if part in TOKENS else ": give one of them"
                 raise StyleBlendError(f"{found[part].path} and {path} both hold the {TITLES[part]} of a style{advice}")

@@ -22,9 +22,6 @@ PARTS = {
 }
 
 
-MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
-
-
 @dataclass
 class Style:
     """What was learned of a style. LoRA keys as in `styleblend.lora`; embeddings are (width,), or (n, width) where a token has several vectors."""
@@ -68,8 +65,8 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
     """One part in our names, checked against the base: an embedding (width,) or (n, width), or a LoRA, empty when the tensors hold none for that network."""
     if part.endswith("embeds"):
         _, vectors = formats.embedding(tensors, base.text_encoder.config.hidden_size, source)
-        if len(vectors) > MOST_VECTORS:
-            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
+        if len(vectors) > formats.MOST_VECTORS:
+            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
     found = formats.text_lora(tensors, base.text_encoder, source) if part == "text_lora" else formats.unet_lora(tensors, base.unet, source)

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from styleblend.files import write_bytes
 
 MAX_HEADER = 16 << 20  # bytes; a whole Stable Diffusion checkpoint has some 300,000, and its names take far more memory than the header
 TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
+WIDE = ("F64", "I64", "U64")  # eight bytes a number
 
 
 @contextlib.contextmanager
@@ -41,11 +43,18 @@ def read_names(path: Path) -> List[str]:
         return list(file.keys())
 
 
-def read_safetensors(path: Path) -> Dict[str, np.ndarray]:
-    """All tensors of a file, by name. bfloat16, which NumPy does not have, comes back as float32."""
+def read_sizes(path: Path, names: Sequence[str]) -> Dict[str, int]:
+    """How many bytes each of these tensors takes when it is read, from the header: at least four a number, since half precision becomes float32."""
+    with opened(path) as file:
+        found = {name: file.get_slice(name) for name in names}
+        return {name: math.prod(part.get_shape()) * (8 if part.get_dtype() in WIDE else 4) for name, part in found.items()}
+
+
+def read_safetensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
+    """The tensors of a file, by name; None: all. bfloat16, which NumPy does not have, comes back as float32."""
     path = Path(path)
     with opened(path) as file:
-        names = list(file.keys())
+        names = list(file.keys()) if names is None else list(names)
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
         other = [name for name in names if kinds[name] not in TYPES]
         if other:
@@ -65,8 +74,9 @@ def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
     found = {}
     for name in names:
         begin, end = header[name]["data_offsets"]
-        half = data[begin:end].view(np.uint16).astype(np.uint32) << 16
-        found[name] = half.view(np.float32).reshape(header[name]["shape"])
+        bits = data[begin:end].view(np.uint16).astype(np.uint32)
+        np.left_shift(bits, 16, out=bits)  # in place: a second copy would be as large again
+        found[name] = bits.view(np.float32).reshape(header[name]["shape"])
     return found
 
 

@@ -1,6 +1,7 @@
 """LoRAs and embeddings of every program that we name are read to the same numbers; everything else is refused in one clear sentence."""
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 
 from styleblend import lora
+from styleblend.adapters import read_tensors
 from styleblend.config import ClipTextConfig, UNetConfig
 from styleblend.errors import StyleBlendError
 from styleblend.formats import embedding, text_lora, to_diffusers_text, to_diffusers_unet, unet_lora
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.pickles import read_arrays
+from styleblend.weights import read_metadata, read_safetensors, write_safetensors
 
 RANK = 2
 NEEDS_GOLDEN = pytest.mark.skipif("STYLEBLEND_GOLDEN" not in os.environ, reason="STYLEBLEND_GOLDEN names no folder of reference files")
@@ -151,6 +154,75 @@ def test_alpha_of_all_layers_scales_what_the_lora_adds(text_encoder, our_text):
     found = text_lora(theirs, text_encoder, "file")
     for key in our_text:
         assert np.array_equal(found[key], our_text[key] * (8 if ".up." in key else 1))
+
+
+# ---------------------------------------------------------------- the strength that PEFT and diffusers keep beside the matrices
+
+PEFT = dict(peft_type="LORA", r=RANK, lora_alpha=6, use_rslora=False, rank_pattern={"attn2.to_v": RANK},
+            alpha_pattern={r"^mid_block\.attentions\.0\.transformer_blocks\.0\.attn1\.to_q$": 8, "attn2.to_v": 10, "to_v": 4, "tn1.to_q": 1000})
+
+
+def in_header(prefix, config):
+    return {"lora_adapter_metadata": json.dumps({prefix + key: value for key, value in config.items()}, indent=2)}
+
+
+@pytest.mark.parametrize("stabilised", [False, True])
+@pytest.mark.parametrize("where, names", [("adapter_config.json", "PEFT"), ("adapter_config.json", "PEFT, named adapter"), ("unet.", "diffusers"),
+                                          ("unet.", "PEFT in diffusers"), ("", "diffusers, one network")])
+def test_the_strength_beside_the_matrices_is_used(unet, ours, tmp_path, where, names, stabilised):
+    """The names of PEFT 0.21 and diffusers 0.37: alpha / rank, or alpha / sqrt(rank); single layers by the first name that fits."""
+    config, path = {**PEFT, "use_rslora": stabilised}, tmp_path / "adapter_model.safetensors"
+    write_safetensors(path, renamed(ours, *UNET_NAMES[names]), {} if where.endswith("json") else in_header(where, config))
+    if where.endswith("json"):
+        (tmp_path / where).write_text(json.dumps(config))
+    found = unet_lora(read_tensors(path), unet, "file")
+    assert set(found) == set(ours)
+    for key, value in ours.items():
+        alpha = 8 if key.startswith("mid_block.attentions.0.transformer_blocks.0.attn1.to_q.") else 10 if "attn2.to_v" in key else 4 if "to_v" in key else 6
+        factor = alpha / (RANK ** 0.5 if stabilised else RANK) if ".up." in key else 1
+        np.testing.assert_allclose(found[key], value * np.float32(factor), rtol=1e-6, err_msg=key)
+    assert inspect_strength(path) == ("2.83, 4.24, 5.66, 7.07" if stabilised else "2, 3, 4, 5")
+
+
+def inspect_strength(path):
+    from styleblend.inspection import inspect
+    tensors = {key: value if "attn2" not in key or value.shape[0] != RANK else np.zeros((RANK, 1024), np.float32)
+               for key, value in read_safetensors(path).items()}  # a text width that some model has
+    write_safetensors(path, tensors, read_metadata(path))
+    return inspect(path)["alpha / rank"]
+
+
+def test_each_network_has_its_strength_and_a_layers_own_alpha_counts_first(unet, text_encoder, ours, our_text, tmp_path):
+    both = {**renamed(ours, *UNET_NAMES["diffusers"]), **renamed(our_text, *TEXT_NAMES["diffusers"]), f"unet.{LAYER}.alpha": np.array(1.0)}
+    write_safetensors(tmp_path / "lora.safetensors", both, {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 4, "text_encoder.lora_alpha": 8})})
+    tensors = read_tensors(tmp_path / "lora.safetensors")
+    found = {**unet_lora(tensors, unet, "file"), **text_lora(tensors, text_encoder, "file")}
+    for key, value in {**ours, **our_text}.items():
+        assert np.array_equal(found[key], value * (1 if ".down." in key else 0.5 if key.startswith(LAYER) else 4 if key in our_text else 2)), key
+
+
+def test_a_peft_file_without_its_configuration_is_said(ours, tmp_path):
+    write_safetensors(tmp_path / "lora.safetensors", renamed(ours, *UNET_NAMES["PEFT"]))
+    with pytest.warns(UserWarning, match="keeps lora_alpha in adapter_config.json.* alpha is taken as the rank"):
+        read_tensors(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(lora_alpha="16"), "lora_alpha is not one number"), (dict(lora_alpha=float("nan")), "lora_alpha is not one number"), (dict(lora_alpha=True), "is not one number"),
+    (dict(alpha_pattern={"to_v": None}), "alpha_pattern is not one number"), (dict(alpha_pattern=["to_v"]), "alpha_pattern is no JSON object"),
+    (dict(alpha_pattern={"(a+)+b": 3}), r"\(a\+\)\+b in alpha_pattern is more than the name of a layer"), (dict(alpha_pattern={".*to_v": 3}), "more than the name"),
+], ids=str)
+def test_strengths_that_are_none(ours, tmp_path, changes, words):
+    write_safetensors(tmp_path / "lora.safetensors", renamed(ours, *UNET_NAMES["diffusers"]), in_header("unet.", {**PEFT, **changes}))
+    with pytest.raises(StyleBlendError, match=words):
+        read_tensors(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 9999, " " * (1 << 20) + "{}"], ids=lambda text: text[:9])
+def test_a_header_that_is_no_configuration(ours, tmp_path, text):
+    write_safetensors(tmp_path / "lora.safetensors", renamed(ours, *UNET_NAMES["diffusers"]), {"lora_adapter_metadata": text})
+    with pytest.raises(StyleBlendError, match="lora_adapter_metadata in its header cannot be read"):
+        read_tensors(tmp_path / "lora.safetensors")
 
 
 def test_half_precision_and_1x1_convolutions(unet, ours):

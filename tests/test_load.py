@@ -10,6 +10,7 @@ from test_pickles import integer, mapping, storage, tensor, text, zip_file
 
 from styleblend import weights
 from styleblend.cli import main
+from styleblend.loading import parts_of
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, branches_of
 from styleblend.runtime import jt
 from styleblend.settings import SamplingSettings
@@ -107,6 +108,44 @@ def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, loa
     assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
 
 
+def kohya_of_all_layers(style) -> dict:
+    """As sd-scripts trains a LoRA: feed-forward and projections too."""
+    rows, columns = np.zeros((2, 8), np.float32), np.zeros((8, 2), np.float32)
+    outside = ["lora_unet_mid_block_attentions_0_" + layer for layer in ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj", "transformer_blocks_0_ff_net_2")]
+    outside += [f"lora_te_text_model_encoder_layers_0_mlp_fc{n}" for n in (1, 2)] + ["lora_unet_down_blocks_0_resnets_0_conv1"]
+    theirs = {f"{layer}.{end}": value for layer in outside for end, value in (("lora_down.weight", rows), ("lora_up.weight", columns), ("alpha", np.array(1.0, np.float32)))}
+    return {**renamed(style.unet_lora, *UNET_NAMES["kohya"]), **renamed(style.text_lora, *TEXT_NAMES["kohya"]), **theirs}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind, tmp_path, load, adapters, tiny_base, tiny_style):
+    theirs, path = kohya_of_all_layers(tiny_style), tmp_path / f"ink.{kind}"
+    path.write_bytes(torch_file(theirs)) if kind == "bin" else weights.write_safetensors(path, theirs)
+    code, said = load(path, "--name", "ink")
+    assert code == 2 and not adapters.exists() and len(said.splitlines()) == 1
+    assert "7 layers outside attention (conv1, ff_net_0_proj, ff_net_2, mlp_fc1, mlp_fc2, proj_in, proj_out)" in said
+    assert "--attention-only leaves them out" in said
+    with pytest.warns(UserWarning, match="7 layers outside attention .* are left out"):
+        assert set(parts_of(path, attention_only=True)) == {"text_lora", "unet_lora"}
+    assert load(path, "--name", "ink", "--attention-only")[0] == 0
+    style = load_style(adapters / "ink", "ink", tiny_base)
+    for part in ("text_lora", "unet_lora"):
+        ours, expected = getattr(style, part), getattr(tiny_style, part)
+        assert set(ours) == set(expected) and all(np.array_equal(ours[key], expected[key]) for key in expected)
+    nothing = {key: value for key, value in theirs.items() if "_ff_net_" in key}
+    weights.write_safetensors(tmp_path / "nothing.safetensors", nothing)
+    code, said = load(tmp_path / "nothing.safetensors", "--name", "none", "--attention-only")
+    assert code == 2 and "changes nothing but 2 layers outside attention" in said
+
+
+def test_a_peft_folder_is_loaded_as_strong_as_it_is(tmp_path, load, adapters, tiny_base, tiny_style):
+    weights.write_safetensors(tmp_path / "adapter_model.safetensors", renamed(tiny_style.unet_lora, *UNET_NAMES["PEFT"]))
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+    assert load(tmp_path / "adapter_model.safetensors", "--name", "ink")[0] == 0
+    style = load_style(adapters / "ink", "ink", tiny_base)
+    assert all(np.array_equal(style.unet_lora[key], value * (2 if ".up." in key else 1)) for key, value in tiny_style.unet_lora.items())
+
+
 def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapters, tiny_base, tiny_style, world):
     """Each vector stands at its own place, in its order; a prompt that leaves no room for all gives way, not the style."""
     three = np.stack([tiny_style.fine, tiny_style.coarse, -tiny_style.fine])
@@ -171,7 +210,7 @@ def alpha_beyond_float32(path, style):
 
 REFUSED = {
     "another width": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
-    "too many vectors": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.stack([style.fine] * 70)}), "70 vectors"),
+    "too many vectors": (lambda path, style: weights.write_safetensors(path, {"<ink>": np.stack([style.fine] * 49)}), "49 vectors"),
     "another base": (other_base, "was trained on another base (0123456789abcdef"),
     "NaN": (nan, "NaN or infinity"),
     "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),

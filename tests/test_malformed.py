@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import malformed
+import numpy as np
 import pytest
-from test_pickles import HOSTILE
+from test_pickles import HOSTILE, mapping, old_file, old_storage, tensor
 
+from styleblend.adapters import MAX_BYTES
 from styleblend.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +107,35 @@ def test_a_whole_checkpoint_is_known_from_its_names(size, tmp_path):
         run = subprocess.run([sys.executable, "-m", "styleblend", "inspect", str(path)], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path,
                              preexec_fn=lambda: limited(resource.RLIMIT_DATA))
         assert run.returncode == 2 and words in run.stderr
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "F64", "old BF16"])
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_lora_as_large_as_can_be_stays_below_a_gigabyte(kind, fits, tmp_path):
+    """The largest file that is read, whatever its numbers are, with an alpha that wants them scaled; and one with a little more."""
+    width, old = {"F16": 2, "BF16": 2, "F64": 8}.get(kind, 4), kind.startswith("old")
+    count = MAX_BYTES // max(4, width) - 200 + (0 if fits else 300)
+    up = count - 128
+    if old:  # its file may be as large as that, and its numbers take twice the memory
+        count = MAX_BYTES // 2 - 2000 + (0 if fits else 2100)
+        data = old_storage(count, "BFloat16Storage")
+        path, content = tmp_path / "their.bin", old_file(mapping(w=tensor((1, count), (count, 1), data=data)), _0=np.zeros(count, np.uint16))
+        path.write_bytes(content)
+    else:
+        path, begin = tmp_path / "their.safetensors", 128 * width
+        end = begin + up * width
+        header = {malformed.LAYER + "down.weight": malformed.entry(kind, (1, 128), 0, begin), malformed.LAYER + "up.weight": malformed.entry(kind, (up, 1), begin, end),
+                  malformed.LAYER[:-5] + "alpha": malformed.entry("F32", (), end, end + 4)}
+        path.write_bytes(malformed.safetensors(header))
+        os.truncate(path, path.stat().st_size + end)
+        with open(path, "ab") as file:
+            file.write(np.float32(2).tobytes())
+    run = subprocess.run([sys.executable, "-c", "import sys, caged_reader\nprint(*caged_reader.read(sys.argv[1]))\nprint(caged_reader.peak() >> 10)", str(path)],
+                         capture_output=True, text=True, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"})
+    said, peak = run.stdout.splitlines()
+    assert said.startswith("0" if fits and not old else "2"), said
+    assert fits and not old or "more than any adapter" in said
+    assert int(peak) < (953 if fits else 700), f"{peak} MiB"
 
 
 def test_settings_that_are_none(tmp_path):
