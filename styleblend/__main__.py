@@ -1,6 +1,16 @@
 """`python -m styleblend ...`"""
 import sys
 
-from styleblend.cli import main
+from styleblend.environment import missing_package
 
-sys.exit(main())
+
+def start() -> int:
+    """The command line, or one sentence when its packages are not installed."""
+    try:
+        from styleblend.cli import main
+        return main()
+    except ModuleNotFoundError as error:
+        return missing_package(error)
+
+
+sys.exit(start())

