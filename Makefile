@@ -11,6 +11,7 @@ ifndef PYTHON
 PYTHON := $(firstword $(foreach name,python3 python3.12 python3.11 python3.10 python3.9,\
 	$(shell $(name) -c 'import sys; (3, 9) <= sys.version_info < (3, 13) and print("$(name)")' 2>/dev/null)))
 endif
+VERSION := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 STYLE ?= fxemoji
 PROMPTS ?= Fire,Anchor,Bread
 OUTPUT ?= result
@@ -30,7 +31,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp files are newer than the requirements once the packages are in.
-$(VENV)/installed: requirements.txt | $(BIN)/python
+$(VENV)/installed: requirements.txt $(VENV)/python-$(VERSION)
 	@echo "Installing the packages into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
@@ -39,9 +40,16 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-$(BIN)/python: | tools
-	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
-	  echo "make: $(PYTHON) cannot make a virtual environment: type 'sudo apt install python3-venv'." >&2; exit 2; }
+# Packages are of one Python: an environment that was made here with another one is made anew, and one of somebody's own is left alone.
+# bin/python can be newer than the environment: it is a link to the system's.
+$(VENV)/python-$(VERSION): | tools
+	@if [ -e $(VENV) ] && { ! [ -d $(VENV)/lib/python$(VERSION) ] || ! $(BIN)/python -c 'import pip'; } >/dev/null 2>&1; then \
+	  ls -A $(VENV) | grep -qE '^(installed|python-)' || [ -z "$$(ls -A $(VENV))" ] || { \
+	    echo "make: $(VENV) is no environment of Python $(VERSION), and was not made by make: remove it, or name its Python: make demo PYTHON=$(BIN)/python" >&2; exit 2; }; \
+	  echo "Making $(VENV) anew, for Python $(VERSION) ..."; rm -rf $(VENV); fi
+	@[ -e $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make a virtual environment: type 'sudo apt install python$(VERSION)-venv'." >&2; exit 2; }
+	@rm -f $(VENV)/installed*; touch $@
 
 # What pip cannot install. Jittor compiles C++ code against Python's headers while the program runs.
 tools:

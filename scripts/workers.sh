@@ -1,6 +1,6 @@
 # Starts one command on every GPU, or on WORKERS (default 1) groups of CPU cores. Sourced by the scripts beside it.
 #
-#   CUDA_VISIBLE_DEVICES=0,2   only these GPUs        CUDA_VISIBLE_DEVICES=   none: CPU workers
+#   CUDA_VISIBLE_DEVICES=0,2   only these GPUs        CUDA_VISIBLE_DEVICES= or -1   none: CPU workers
 #   WORKERS=4                  CPU workers, where no GPU is used
 #   PYTHON=...                 the interpreter: default .venv/bin/python if there, else python3
 
@@ -10,43 +10,85 @@ if [ -z "${PYTHON:-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 
-# Prints one GPU index a line; nothing without GPUs.
+# Prints one GPU a line; nothing without GPUs.
 list_gpus() {
   if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-    printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | sed '/^$/d; $a\'
+    # CUDA itself ignores -1 and what follows it; names such as GPU-1234... are allowed
+    printf '%s' "$CUDA_VISIBLE_DEVICES" | tr -d ' ' | tr ',' '\n' | sed '/^-/,$d; /^$/d; $a\'
   elif command -v nvidia-smi >/dev/null; then
-    nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true
+    local found
+    found=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || return 0
+    printf '%s\n' "$found" | grep -E '^[0-9]+$'  # some of its errors come on stdout
   fi
 }
 
-stop_workers() {
-  trap - INT TERM
-  local pid
-  for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null; done
-  wait
-  exit "$1"
+# Why Jittor computes on the CPU although there are GPUs; nothing where it will use them.
+why_cpu() {
+  "$PYTHON" -c 'import sys; from styleblend.environment import cpu_reason; sys.exit(cpu_reason())' 2>&1 >/dev/null | tail -n 1
 }
 
-# run_workers COMMAND...   In the command, {shard} becomes I/N (the first worker is 1/N).
-# Returns 0 if all workers succeeded, else the exit code of the first that failed; names all that failed.
+# Copies its input, with "$1" before each line; progress bars, which redraw one line, become lines.
+label_lines() {
+  trap '' INT TERM HUP  # it lives until its input ends: a worker that is told to stop has something to say
+  stdbuf -oL tr '\r' '\n' | sed -u "s/^/$1/"
+}
+
+# What a signal to the script does. Only the workers themselves get TERM, which they take at the end of their step: a
+# compiler that they have started would take it at once, and the worker would fail. Asked again, they stop at once.
+stop_workers() {
+  [ "$stopped" -ne 0 ] || stopped=$1
+  kill -TERM "${pids[@]}" 2>/dev/null
+}
+
+# Waits for the process $1, also through signals to the script; its exit code.
+wait_for() {
+  local status=0
+  wait "$1" || status=$?
+  while kill -0 "$1" 2>/dev/null; do
+    status=0
+    wait "$1" || status=$?
+  done
+  return "$status"
+}
+
+# run_workers COMMAND...   In the command, {shard} becomes I/N: of N equal parts of the whole, or of the part SHARE=2/4.
+# Returns, once all workers have ended: 0 if all succeeded, else the exit code of the first that failed (it names all that
+# failed), 130 or 143 if the script was stopped.
 run_workers() {
-  local gpus label status code=0 i n
+  local label status code=0 i n reason share total folder input filters=() labels=() gpus
   mapfile -t gpus < <(list_gpus)
+  if [ "${#gpus[@]}" -gt 0 ]; then
+    reason=$(why_cpu)
+    if [ -n "$reason" ]; then
+      echo "Jittor cannot use the GPUs (${reason}): CPU workers are started." >&2
+      gpus=()
+    fi
+  fi
   n=${#gpus[@]}
   [ "$n" -gt 0 ] || n=${WORKERS:-1}
   case "$n" in
     ''|*[!0-9]*|0) echo "WORKERS=$n is not a number of workers: use WORKERS=1 or more." >&2; return 2 ;;
   esac
+  share=${SHARE:-1/1} total=${share#*/} share=${share%/*}
+  folder=$(mktemp -d) || return 2
 
-  pids=()
-  local labels=()
+  pids=() stopped=0
+  trap 'stop_workers 129' HUP
   trap 'stop_workers 130' INT
   trap 'stop_workers 143' TERM
-  set -m  # each worker in its own process group, so that Ctrl-C ends it together with its children
-  for ((i = 1; i <= n; i++)); do
+  set -m  # each worker in a process group of its own, which Ctrl-C in a terminal does not reach
+  for ((i = 1; i <= n && stopped == 0; i++)); do
     label="worker $i of $n"
+    [ "${#gpus[@]}" -eq 0 ] || label="$label (GPU ${gpus[i - 1]})"
+    labels+=("$label")
+    input=2
+    if [ "$n" -gt 1 ]; then
+      mkfifo "$folder/$i"
+      label_lines "[$i of $n] " <"$folder/$i" &
+      filters+=($!)
+      exec {input}>"$folder/$i"
+    fi
     (
-      set +m -o pipefail
       if [ "${#gpus[@]}" -gt 0 ]; then
         export CUDA_VISIBLE_DEVICES="${gpus[i - 1]}"
       elif [ "$n" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
@@ -54,25 +96,30 @@ run_workers() {
         cores=$(nproc)
         export OMP_NUM_THREADS=$((cores > n ? cores / n : 1))
       fi
-      if [ "$n" -eq 1 ]; then exec "${@//\{shard\}/1/1}"; fi
-      # Progress bars redraw one line; of several workers each gets its own lines, and fewer of them.
-      export TQDM_MININTERVAL="${TQDM_MININTERVAL:-10}"
-      "${@//\{shard\}/$i/$n}" 2>&1 | stdbuf -oL tr '\r' '\n' | sed -u "s/^/[$i of $n] /"
+      set -- "${@//\{shard\}/$(((share - 1) * n + i))/$((total * n))}"
+      [ "$n" -gt 1 ] || exec "$@"
+      export TQDM_MININTERVAL="${TQDM_MININTERVAL:-10}"  # lines of their own, so fewer of them
+      exec "$@" >&"$input" 2>&1
     ) </dev/null &
     pids+=($!)
-    [ "${#gpus[@]}" -gt 0 ] && label="$label (GPU ${gpus[i - 1]})"
-    labels+=("$label")
+    [ "$n" -eq 1 ] || exec {input}>&-
   done
   set +m
+  rm -r "$folder"
+  # a signal that came while the last worker was starting has missed it
+  [ "$stopped" -eq 0 ] || kill -TERM "${pids[@]}" 2>/dev/null
 
-  for ((i = 0; i < n; i++)); do
+  for ((i = 0; i < ${#pids[@]}; i++)); do
     status=0
-    wait "${pids[i]}" || status=$?
-    if [ "$status" -ne 0 ]; then
+    wait_for "${pids[i]}" || status=$?
+    kill -TERM -- "-${pids[i]}" 2>/dev/null  # what a worker that died has left behind
+    if [ "$status" -ne 0 ] && [ "$stopped" -eq 0 ]; then
       echo "${labels[i]} failed with exit code $status" >&2
       [ "$code" -ne 0 ] || code=$status
     fi
   done
-  trap - INT TERM
+  for i in "${filters[@]}"; do wait_for "$i"; done
+  trap - HUP INT TERM
+  [ "$stopped" -eq 0 ] || code=$stopped
   return "$code"
 }
