@@ -1,5 +1,6 @@
 """Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
 import inspect
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from styleblend.base import load_base
 from styleblend.cli import main
 from styleblend.diffusion import seeded_noise
 from styleblend.runtime import jt
-from styleblend.settings import StageSettings
+from styleblend.settings import StageSettings, TrainingSettings
+from styleblend.training.loop import train
 from styleblend.training.optimiser import AdamW
 from styleblend.training.samples import grid_writer
 from styleblend.training.start import starting_words
@@ -117,6 +119,33 @@ def test_a_stopped_run_saves_and_says_how_to_go_on(world, tmp_path, number):
     assert process.returncode == 130 and "start the same command again" in rest
     folder = tmp_path / "adapters" / "dots" / "training" / "lora"
     assert int(read_metadata(folder / (folder / "latest").read_text().strip())["step"]) >= 1
+
+
+def test_a_stop_is_saved_before_a_terminal_that_is_gone_is_written_to(tmp_path, monkeypatch):
+    """As when the program behind a pipe ends first, or a connection breaks."""
+    class Terminal(io.StringIO):
+        gone = False
+
+        def write(self, text):
+            if self.gone:
+                raise BrokenPipeError
+            return super().write(text)
+
+    def loss_of(rng):
+        if len(losses := seen.setdefault("losses", [])) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            terminal.gone = True
+        losses.append(0)
+        return (x * x).sum()
+
+    seen, terminal, x = {}, Terminal(), jt.array(np.ones(3, np.float32))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    settings = TrainingSettings(coarse=StageSettings(steps=50, lr=0.1), save_every=1000)
+    with pytest.raises(BrokenPipeError):
+        train("coarse", settings, {"x": x}, loss_of, tmp_path)
+    terminal.gone = False
+    assert int(read_metadata(tmp_path / "coarse" / (tmp_path / "coarse" / "latest").read_text().strip())["step"]) == 3
 
 
 def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):

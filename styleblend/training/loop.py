@@ -85,8 +85,6 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                 raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
                                       f"the last good state is in {checkpoints.folder}")
             log.losses.append(value)
-            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
-            bar.update()
             # the grid first: a run that is killed while it draws goes on from before it
             if sample and config.sample_every and (optimiser.step % config.sample_every == 0 or optimiser.step == settings.steps):
                 score = sample(folder / f"{stage}-{optimiser.step:05d}.png")
@@ -94,10 +92,13 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                     log.scores[optimiser.step] = score
                     if optimiser.step == log.best():  # also where the last step is to be kept: the run may go on with another choice
                         checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in parameters.items()})
-            if optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
+            stopping = stop.requested
+            if stopping or optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
                 save()
-            if stop.requested:
-                save()
+            # the bar last: where the terminal or the pipe behind it is gone it fails, and what was to be saved is
+            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
+            bar.update()
+            if stopping:
                 break
             if optimiser.step % 50 == 0:
                 jt.gc()
