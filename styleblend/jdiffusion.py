@@ -64,7 +64,8 @@ def taken_over(pipeline, folder: Path) -> Base:
     for part, kind, network in (("unet", UNetConfig, UNet2DConditionModel), ("vae", VaeConfig, AutoencoderKL),
                                 ("text_encoder", ClipTextConfig, CLIPTextModel)):
         module = getattr(pipeline, part)
-        theirs = {k: v for k, v in module.state_dict().items() if isinstance(v, jt.Var) and not k.endswith("position_ids")}
+        # detached, which is a Var of its own on the same memory: a base takes no gradients, and the pipeline may still be trained
+        theirs = {k: v.detach() for k, v in module.state_dict().items() if isinstance(v, jt.Var) and not k.endswith("position_ids")}
         networks[part] = network(config_of(module, kind, folder))
         weights.share(networks[part], theirs, f"the pipeline's {part}")
     schedule = NoiseSchedule(config_of(pipeline.scheduler, ScheduleConfig, folder))

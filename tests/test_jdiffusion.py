@@ -83,6 +83,15 @@ def test_weights_are_the_pipelines_own_memory(theirs, tiny_base):
     assert base.fingerprint() == tiny_base.fingerprint()
 
 
+def test_the_pipeline_can_still_be_trained(theirs):
+    """A base takes no gradients; the pipeline that it shares its memory with does."""
+    base = styleblend.from_jdiffusion(theirs)
+    theirs_too, ours = theirs.unet.conv_in.weight, base.unet.conv_in.weight
+    assert theirs_too.requires_grad and not ours.requires_grad
+    gradient = jt.grad((theirs_too * theirs_too).sum(), theirs_too)
+    assert np.array_equal(gradient.numpy(), 2 * theirs_too.numpy()) and gradient.numpy().any()
+
+
 def test_it_draws_what_the_folder_draws(theirs, tiny_base, tiny_style):
     sampling = SamplingSettings(steps=2, width=64, height=64, guidance=3.0)
     pictures = []
