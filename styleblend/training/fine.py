@@ -39,8 +39,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
-    table = base.text_encoder.text_model.embeddings.token_embedding.weight
-    rows = jt.array(table[jt.array(np.array(start, np.int32))].float32().numpy())
+    # by way of an array, and with no name for the token table: either would keep it when the encoder is freed
+    rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[jt.array(np.array(start, np.int32))].float32().numpy())
     above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
     scorer = scorer_for(settings, name, config.fine_score)
     grids = grid_writer(pipeline, settings, (FINE,), scorer=scorer)
