@@ -8,6 +8,7 @@
 namespace styleblend {
 
 constexpr int QUERIES = 256;  // what one thread takes at a time, in groups
+constexpr int PART = 1024;  // keys that a thread takes at a time in the backward pass: enough that preparing the queries anew costs little
 
 // As attention_forward, for rows that are the first of their kind.
 template <int D> void attention_forward_vectors(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
@@ -53,71 +54,74 @@ template <int D> void attention_forward(const Problem& p, const float* q, const 
     }
 }
 
-// Gradients of q, k and v, which must be zero before. Rows that share q or k and v add to the same gradient: then one thread takes all rows of a
-// head. Beside the tiles a thread holds q, the result's gradient and q's gradient of one head, turned: three times D numbers a query.
+// Gradients of q, k and v, which must be zero before. A thread takes a part of the keys of a head of a row, with all queries: the products for these
+// keys, then the sums into the gradients, in the order of the parts (`ordered`). So rows may share q or k and v, and the bits are the same however
+// many threads there are. Beside the tiles a thread holds q, the result's gradient and q's gradient of one head, turned: three times D numbers a query.
 template <int D> void attention_backward(const Problem& p, const float* q, const float* k, const float* v, const float* out, const float* log_sum,
                                          const float* d_out, float* d_q, float* d_k, float* d_v) {
     constexpr int P = padded(D, LANES);
-    int all = padded(p.queries, GROUP);
-    bool shared = false;
-    for (int row = 0; row < p.rows; row++) shared |= p.q_rows[row] != row || p.kv_rows[row] != row;
-    int units = shared ? p.heads : p.rows * p.heads;
+    int all = padded(p.queries, GROUP), parts = (p.keys + PART - 1) / PART;
+    size_t turned = (size_t)D * all, as_rows = D == P ? 0 : (size_t)P * all, of_keys = (size_t)P * std::min(PART, padded(p.keys, KEYS));
     #pragma omp parallel
     {
-        Memory memory((size_t)(3 * D + 2 * P + 2) * all + 2 * KEYS * GROUP + 2 * KEYS * P);
-        float *turned_q = memory.begin(), *turned_o = turned_q + (size_t)D * all, *sum_q = turned_o + (size_t)D * all, *rows_q = sum_q + (size_t)D * all,
-              *rows_o = rows_q + (size_t)P * all, *base = rows_o + (size_t)P * all, *delta = base + all, *weight = delta + all, *slope = weight + KEYS * GROUP,
-              *sum_k = slope + KEYS * GROUP, *sum_v = sum_k + KEYS * P;
-        #pragma omp for schedule(dynamic)
-        for (int unit = 0; unit < units; unit++)
-            for (int row = shared ? 0 : unit / p.heads; row < (shared ? p.rows : unit / p.heads + 1); row++) {
-                int head = unit % p.heads, of_q = p.q_rows[row], of_kv = p.kv_rows[row];
-                const float *its_q = q + p.at(of_q, p.queries, 0, head, D), *its_o = d_out + p.at(row, p.queries, 0, head, D);
-                turn<D>(its_q, p.width, p.queries, turned_q, p.scale * LOG2E);
-                turn<D>(its_o, p.width, p.queries, turned_o);
-                std::fill(sum_q, sum_q + (size_t)D * all, 0.f); std::fill(base, base + all, -HIDDEN); std::fill(delta, delta + all, 0.f);
-                for (int i = 0; i < p.queries; i++) {
-                    const float* o = out + p.at(row, p.queries, i, head, D);
-                    for (int d = 0; d < D; d++) delta[i] += o[d] * its_o[(size_t)i * p.width + d];
-                    base[i] = log_sum[((size_t)row * p.heads + head) * p.queries + i] * LOG2E;
+        Memory memory(3 * turned + 2 * as_rows + 2 * all + 2 * KEYS * GROUP + 2 * of_keys);
+        float *turned_q = memory.begin(), *turned_o = turned_q + turned, *sum_q = turned_o + turned, *rows_q = sum_q + turned, *rows_o = rows_q + as_rows,
+              *base = rows_o + as_rows, *delta = base + all, *weight = delta + all, *slope = weight + KEYS * GROUP, *sum_k = slope + KEYS * GROUP,
+              *sum_v = sum_k + of_keys;
+        #pragma omp for ordered schedule(dynamic)
+        for (int unit = 0; unit < p.rows * p.heads * parts; unit++) {
+            int row = unit / (p.heads * parts), head = unit / parts % p.heads, from = unit % parts * PART, last = std::min(p.keys, from + PART);
+            int of_q = p.q_rows[row], of_kv = p.kv_rows[row], seen = p.causal ? from / GROUP * GROUP : 0;  // the first query that may see a key of the part
+            const float *its_q = q + p.at(of_q, p.queries, 0, head, D), *its_o = d_out + p.at(row, p.queries, 0, head, D);
+            turn<D>(its_q, p.width, p.queries, turned_q, p.scale * LOG2E);
+            turn<D>(its_o, p.width, p.queries, turned_o);
+            std::fill(sum_q, sum_q + turned, 0.f); std::fill(base, base + all, -HIDDEN); std::fill(delta, delta + all, 0.f);
+            std::fill(sum_k, sum_k + 2 * of_keys, 0.f);
+            for (int i = seen; i < p.queries; i++) {
+                const float* o = out + p.at(row, p.queries, i, head, D);
+                for (int d = 0; d < D; d++) delta[i] += o[d] * its_o[(size_t)i * p.width + d];
+                base[i] = log_sum[((size_t)row * p.heads + head) * p.queries + i] * LOG2E;
+            }
+            // the two products whose result is [key][d] read q and the gradient as rows: where they are, or padded to whole vectors
+            size_t step = p.width;
+            if (D != P) {
+                std::fill(rows_q, rows_q + 2 * as_rows, 0.f);
+                for (int i = seen; i < p.queries; i++)
+                    for (int d = 0; d < D; d++) { rows_q[(size_t)i * P + d] = its_q[i * step + d]; rows_o[(size_t)i * P + d] = its_o[i * step + d]; }
+                its_q = rows_q; its_o = rows_o; step = P;
+            }
+            for (int key = from; key < last; key += KEYS) {
+                int keys = std::min(KEYS, last - key);
+                const float *its_k = k + p.at(of_kv, p.keys, key, head, D), *its_v = v + p.at(of_kv, p.keys, key, head, D);
+                float *to_k = sum_k + (size_t)(key - from) * P, *to_v = sum_v + (size_t)(key - from) * P;
+                for (int first = p.causal ? key / GROUP * GROUP : 0; first < p.queries; first += GROUP) {
+                    int count = std::min(GROUP, p.queries - first), group = padded(count, LANES);
+                    multiply<false>(keys, group, D, its_k, p.width, 1, turned_q + (size_t)D * first, GROUP, weight, GROUP);
+                    multiply<false>(keys, group, D, its_v, p.width, 1, turned_o + (size_t)D * first, GROUP, slope, GROUP);
+                    finish_scores(p, row, first, group, key, keys, weight);
+                    for (int j = 0; j < keys; j++)
+                        for (int i = 0; i < group; i += LANES) {
+                            Floats *w = (Floats*)(weight + j * GROUP + i), *s = (Floats*)(slope + j * GROUP + i);
+                            *w = exp2_negative(*w - *(Floats*)(base + first + i));  // a score is at most its query's log-sum-exp, but for rounding
+                            *s = *w * (*s - *(Floats*)(delta + first + i));
+                        }
+                    multiply<true>(keys, P, count, weight, GROUP, 1, its_o + first * step, step, to_v, P);
+                    multiply<true>(keys, P, count, slope, GROUP, 1, its_q + first * step, step, to_k, P);
+                    multiply<true>(D, group, keys, its_k, 1, p.width, slope, GROUP, sum_q + (size_t)D * first, GROUP);
                 }
-                // the two products whose result is [key][d] read q and the gradient as rows: where they are, or padded to whole vectors
-                size_t step = p.width;
-                if (D != P) {
-                    std::fill(rows_q, rows_q + (size_t)2 * P * all, 0.f);
-                    for (int i = 0; i < p.queries; i++)
-                        for (int d = 0; d < D; d++) { rows_q[(size_t)i * P + d] = its_q[i * step + d]; rows_o[(size_t)i * P + d] = its_o[i * step + d]; }
-                    its_q = rows_q; its_o = rows_o; step = P;
+            }
+            #pragma omp ordered
+            {
+                for (int j = 0; j < last - from; j++) {
+                    size_t to = p.at(of_kv, p.keys, from + j, head, D);
+                    for (int d = 0; d < D; d++) { d_k[to + d] += sum_k[(size_t)j * P + d] * p.scale; d_v[to + d] += sum_v[(size_t)j * P + d]; }
                 }
-                for (int key = 0; key < p.keys; key += KEYS) {
-                    int keys = std::min(KEYS, p.keys - key);
-                    const float *its_k = k + p.at(of_kv, p.keys, key, head, D), *its_v = v + p.at(of_kv, p.keys, key, head, D);
-                    std::fill(sum_k, sum_k + 2 * KEYS * P, 0.f);
-                    for (int first = p.causal ? key / GROUP * GROUP : 0; first < p.queries; first += GROUP) {
-                        int count = std::min(GROUP, p.queries - first), group = padded(count, LANES);
-                        multiply<false>(keys, group, D, its_k, p.width, 1, turned_q + (size_t)D * first, GROUP, weight, GROUP);
-                        multiply<false>(keys, group, D, its_v, p.width, 1, turned_o + (size_t)D * first, GROUP, slope, GROUP);
-                        finish_scores(p, row, first, group, key, keys, weight);
-                        for (int j = 0; j < keys; j++)
-                            for (int i = 0; i < group; i += LANES) {
-                                Floats *w = (Floats*)(weight + j * GROUP + i), *s = (Floats*)(slope + j * GROUP + i);
-                                *w = exp2_negative(*w - *(Floats*)(base + first + i));  // a score is at most its query's log-sum-exp, but for rounding
-                                *s = *w * (*s - *(Floats*)(delta + first + i));
-                            }
-                        multiply<true>(keys, P, count, weight, GROUP, 1, its_o + first * step, step, sum_v, P);
-                        multiply<true>(keys, P, count, slope, GROUP, 1, its_q + first * step, step, sum_k, P);
-                        multiply<true>(D, group, keys, its_k, 1, p.width, slope, GROUP, sum_q + (size_t)D * first, GROUP);
-                    }
-                    for (int j = 0; j < keys; j++) {
-                        size_t to = p.at(of_kv, p.keys, key + j, head, D);
-                        for (int d = 0; d < D; d++) { d_k[to + d] += sum_k[j * P + d] * p.scale; d_v[to + d] += sum_v[j * P + d]; }
-                    }
-                }
-                for (int i = 0; i < p.queries; i++) {
+                for (int i = seen; i < p.queries; i++) {
                     float* to = d_q + p.at(of_q, p.queries, i, head, D);
                     for (int d = 0; d < D; d++) to[d] += sum_q[(size_t)D * (i / GROUP * GROUP) + d * GROUP + i % GROUP] * p.scale;
                 }
             }
+        }
     }
 }
 

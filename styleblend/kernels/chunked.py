@@ -68,7 +68,7 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
               scale: Optional[float] = None, causal: bool = False, limit: int = LIMIT):
     """As `kernels.reference.attention`. `limit`: bytes that the scores of a chunk may take."""
     kept = q.dtype
-    q, k, v = (cast(x, product_type(x.dtype)) for x in taken(q, k, v, q_rows, kv_rows))
+    q, k, v = taken(*(cast(x, product_type(x.dtype)) for x in (q, k, v)), q_rows, kv_rows)  # so gradients of a row that is read twice add up in the wide type
     rows, queries, width = q.shape
     keys = k.shape[1]
     if bias is not None:

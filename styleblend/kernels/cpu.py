@@ -26,7 +26,9 @@ BACKWARD = PROBLEM + """
 
 
 class Attention(jt.Function):
-    """One call of the core; keeps q, k, v, the result and two numbers a query for the gradient, and no scores."""
+    """One call of the core; keeps q, k, v, the result and a number a query for the gradient, and no scores."""
+
+    forward, backward = FORWARD, BACKWARD
 
     def __init__(self, heads: int, size: int, scale: float, causal: bool, tiles: bool, rows: tuple, bias):
         self.size, self.rows, self.bias = size, rows, bias
@@ -36,7 +38,7 @@ class Attention(jt.Function):
         batch, queries, width = len(self.rows[0]), q.shape[1], q.shape[2]
         self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
         out, log_sum = jt.code([(batch, queries, width), (batch, self.data["heads"], queries)], ["float32"] * 2, self.inputs,
-                               cpu_header=ATTENTION, cpu_src=FORWARD.format(size=self.size), data=self.data)
+                               cpu_header=ATTENTION, cpu_src=self.forward.format(size=self.size), data=self.data)
         self.results = [out, log_sum]
         return out
 
@@ -44,7 +46,7 @@ class Attention(jt.Function):
         if gradient is None:
             return None, None, None
         return tuple(jt.code([x.shape for x in self.inputs[:3]], ["float32"] * 3, self.inputs + self.results + [gradient],
-                             cpu_header=ATTENTION, cpu_src=BACKWARD.format(size=self.size), data=self.data))
+                             cpu_header=ATTENTION, cpu_src=self.backward.format(size=self.size), data=self.data))
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
