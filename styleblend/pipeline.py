@@ -15,7 +15,7 @@ from styleblend.diffusion import seeded_noise
 from styleblend.errors import StyleBlendError
 from styleblend.models.attention import AttentionContext, RowLayout
 from styleblend.runtime import jt
-from styleblend.samplers import SAMPLERS
+from styleblend.samplers import SAMPLERS, TIMESTEPS
 from styleblend.settings import BlendSettings, SamplingSettings
 from styleblend.style import Style, apply_loras
 
@@ -90,8 +90,11 @@ class StyleBlendPipeline:
         return self.encode(prompts, branches, sampling.guidance != 1, negatives)
 
     def denoise(self, text, latents, layout: RowLayout, branches: Sequence[Branch], sampling: SamplingSettings, blend: BlendSettings,
-                noise: Optional[Callable] = None, callback: Optional[Callable] = None):
-        """Both branches from the same noise. `text` as from `encode`, `latents` (samples, 4, h, w) -> (branches, samples, 4, h, w)."""
+                noise: Optional[Callable] = None, callback: Optional[Callable] = None, start: int = 0):
+        """Both branches from the same noise. `text` as from `encode`, `latents` (samples, 4, h, w) -> (branches, samples, 4, h, w).
+
+        `start`: of DDIM, the first step that is made.
+        """
         def of_rows(of_branches: Sequence[float]):
             rows = np.repeat(np.tile(of_branches, 2 if layout.guidance else 1), layout.samples).astype(np.float32)
             return None if (rows == 1).all() else jt.array(rows)
@@ -102,7 +105,7 @@ class StyleBlendPipeline:
         controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):
-            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected)
+            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected, times)
             if not layout.guidance:
                 return self.base.unet(x, t, text, context)
             uncond, cond = jt.chunk(self.base.unet(x, t, text, context), 2)
@@ -114,10 +117,11 @@ class StyleBlendPipeline:
                 callback(step, steps, x0, x)
 
         x = jt.concat([latents] * len(branches))
-        extra = dict(eta=sampling.eta, noise=noise) if sampling.sampler == "ddim" else {}
+        extra = dict(eta=sampling.eta, noise=noise, start=start) if sampling.sampler == "ddim" else {}
         with jt.no_grad():
             projected = self.base.unet.project_text(text, lora_scale)
-            jt.sync([var for pair in projected.values() for var in pair])
+            times = self.base.unet.project_times(TIMESTEPS[sampling.sampler](self.base.schedule, sampling.steps))
+            jt.sync([var for pair in projected.values() for var in pair] + list(times.values()))
             x = SAMPLERS[sampling.sampler](model, x, self.base.schedule, sampling.steps, callback=each_step, **extra)
         return x.reshape([len(branches), layout.samples] + list(x.shape[1:]))
 

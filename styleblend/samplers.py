@@ -18,6 +18,16 @@ def leading_timesteps(schedule: NoiseSchedule, steps: int) -> np.ndarray:
     return (np.arange(steps) * (len(schedule) // steps)).round()[::-1].astype(np.int64) + schedule.config.steps_offset
 
 
+def midpoint_timesteps(schedule: NoiseSchedule, steps: int) -> np.ndarray:
+    """DPM-Solver++'s steps: `steps` + 1 equal parts of the schedule without its clean end."""
+    return np.linspace(0, len(schedule) - 1, steps + 1).round()[::-1][:-1].astype(np.int64)
+
+
+def linear_timesteps(schedule: NoiseSchedule, steps: int) -> np.ndarray:
+    """Euler's steps, from one end of the schedule to the other; they need not be whole numbers."""
+    return np.linspace(0, len(schedule) - 1, steps)[::-1]
+
+
 def ddim(model, x, schedule: NoiseSchedule, steps: int, eta: float = 0.0, noise: Optional[Callable] = None, start: int = 0,
          callback: Optional[Callable] = None):
     """DDIM (Song et al. 2021, eq. 12). `eta` 0 is deterministic; else `noise(step)` gives standard normal noise shaped like x.
@@ -41,7 +51,7 @@ def ddim(model, x, schedule: NoiseSchedule, steps: int, eta: float = 0.0, noise:
 
 def dpm_solver_pp_2m(model, x, schedule: NoiseSchedule, steps: int, callback: Optional[Callable] = None):
     """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), midpoint form; the last step is of first order below 15 steps and at sigma 0."""
-    times = np.linspace(0, len(schedule) - 1, steps + 1).round()[::-1][:-1].astype(np.int64)
+    times = midpoint_timesteps(schedule, steps)
     abar = schedule.alphas_cumprod.astype(np.float64)
     sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)  # noise to signal; the last point is clean
     alpha = 1 / np.sqrt(sigmas ** 2 + 1)
@@ -69,7 +79,7 @@ def euler(model, x, schedule: NoiseSchedule, steps: int, callback: Optional[Call
 
     `x` is standard normal noise; the state is x_t / sqrt(abar_t) inside, so the model still sees the usual x_t.
     """
-    times = np.linspace(0, len(schedule) - 1, steps)[::-1]
+    times = linear_timesteps(schedule, steps)
     abar = schedule.alphas_cumprod.astype(np.float64)
     sigmas = np.append(np.interp(times, np.arange(len(schedule)), np.sqrt((1 - abar) / abar)), 0.0)
     state = x * float(sigmas[0])
@@ -89,3 +99,4 @@ def euler(model, x, schedule: NoiseSchedule, steps: int, callback: Optional[Call
 
 
 SAMPLERS = {"ddim": ddim, "dpmpp_2m": dpm_solver_pp_2m, "euler": euler}
+TIMESTEPS = {"ddim": leading_timesteps, "dpmpp_2m": midpoint_timesteps, "euler": linear_timesteps}  # the time that the model gets in each step

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from reference import seeded
-from styleblend import lora, weights
+from styleblend import cli, lora, weights
 from styleblend.config import ClipTextConfig, ClipVisionConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.diffusion import NoiseSchedule
 from styleblend.models import attention, clip_text, clip_vision, layers, unet, vae
 from styleblend.runtime import jt
-from styleblend.samplers import SAMPLERS
+from styleblend.samplers import SAMPLERS, TIMESTEPS
 
 FOLDER = Path(__file__).parent
 UNET, TEXT, VAE = UNetConfig(**seeded.UNET), ClipTextConfig(**seeded.TEXT), VaeConfig(**seeded.VAE)
@@ -239,14 +241,56 @@ def test_noise_schedule(reference):
 @pytest.mark.parametrize("sampler, eta", seeded.SAMPLERS)
 def test_sampler(sampler, eta, steps, prediction, reference):
     expected = reference["schedulers"][f"{sampler}/{eta}/{prediction}/{steps}"]
-    path, extra = [], {}
+    path, times, extra = [], [], {}
     if sampler == "ddim":
         extra = dict(eta=eta, noise=lambda step: jt.array(seeded.values(f"samplers/noise{step}", seeded.LATENTS)))
-    SAMPLERS[sampler](lambda x, t, step: seeded.toy_model(x, float(t)), jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
+    SAMPLERS[sampler](lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)), jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
                       steps, callback=lambda step, count, x0, x: path.append(x.numpy()), **extra)
     errors = [error(ours, theirs) for ours, theirs in zip(path, expected)]
     print(f"{sampler} eta {eta} {prediction} {steps} steps: worst step {max(errors):.2e}, last {errors[-1]:.2e}")
     assert len(path) == steps and max(errors) <= 1e-5
+    assert times == [float(t) for t in TIMESTEPS[sampler](schedule(prediction), steps)]  # what the pipeline embeds before the first step
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_times_are_embedded_once(sampler, small_unet):
+    """What all steps add to the residual blocks, computed together, is what each step would compute again, and so is the prediction. Not bit for
+    bit: a product of more rows adds up in another order.
+    """
+    latents, text = inputs("times", (2, 4, 8, 8), (2, 77, 32))
+    times = TIMESTEPS[sampler](schedule("v_prediction"), 30)
+    with jt.no_grad():
+        ready = small_unet.project_times(times)
+        assert len(ready) == sum(isinstance(m, unet.ResnetBlock2D) for m in small_unet.modules())
+        for step in (0, 1, 17, 29):
+            for block, alone in small_unet.project_times(times[step:step + 1]).items():
+                assert error(ready[block][step:step + 1], alone.numpy()) <= 1e-6
+            once, again = (small_unet(latents, t, text, attention.AttentionContext(attention.RowLayout(samples=1), step, 30, times=given)).numpy()
+                           for t, given in ((None, ready), (float(times[step]), None)))
+            agree(f"{sampler} step {step}", once, again, 2e-6)
+
+
+# ---------------------------------------------------------------- the same seed, the same picture
+
+def test_a_picture_depends_on_its_seed_alone(tmp_path):
+    """The mini base with a style: batch 1 against batch 4, the whole against a third at a time, at most 1/255 apart."""
+    mini = FOLDER.parent / "checkpoints" / "mini"
+    if not (mini / "styles" / "fxemoji").is_dir():
+        pytest.skip("checkpoints/mini is not there")
+    settings = yaml.safe_load((FOLDER.parent / "configs" / "mini.yaml").read_text(encoding="utf-8"))
+    settings.update(base=str(mini / "base"), data=str(FOLDER.parent / "data" / "mini"), adapters=str(mini / "styles"))
+    settings["sampling"]["steps"] = 4
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    pictures = {}
+    for name, batch, shards in (("whole", 4, ("1/1",)), ("one at a time", 1, ("1/1",)), ("thirds", 4, ("1/3", "2/3", "3/3"))):
+        for shard in shards:
+            assert cli.main(["test", "--config", str(tmp_path / "config.yaml"), "--styles", "fxemoji", "--prompts", "5", "--batch", str(batch), "--shard", shard,
+                             "--output", str(tmp_path / name)]) == 0
+        pictures[name] = {path.name: np.asarray(Image.open(path), int) for path in (tmp_path / name / "fxemoji").glob("*.png")}
+    assert len(pictures["whole"]) == 5 and np.std([p.mean() for p in pictures["whole"].values()]) > 0.1
+    for name, found in pictures.items():
+        assert set(found) == set(pictures["whole"]), name
+        assert max(np.abs(found[file] - picture).max() for file, picture in pictures["whole"].items()) <= 1, name
 
 
 # ---------------------------------------------------------------- gradients

@@ -89,7 +89,7 @@ class Projections(NamedTuple):
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What one denoising step does to attention: made anew for each step, never changed."""
+    """What one denoising step does to attention, and what was computed for all steps: made anew for each step, never changed."""
 
     rows: RowLayout = RowLayout()
     step: int = 0
@@ -98,6 +98,7 @@ class AttentionContext:
     lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
     out_scale: Any = None  # the same of to_out
     text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
+    times: Optional[Mapping[Any, Any]] = None  # residual block -> what it adds, a row for each of `steps`: the same in every picture, so projected together
 
     def of(self, rows: int) -> AttentionContext:
         """The context of so many rows: with half of them guidance has not split the rows yet, and each stands for both halves."""

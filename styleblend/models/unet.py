@@ -44,13 +44,14 @@ class ResnetBlock2D(jt.nn.Module):
         self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def execute(self, x, time=None):
-        """`time` is the embedding after its SiLU."""
-        return checkpoint(self, self.compute, x, time) if self.checkpointing else self.compute(x, time)
+        """`time`: the embedding after its SiLU, or what `UNet2DConditionModel.project_times` made of it for every block."""
+        shift = time[self] if isinstance(time, dict) else None if time is None else self.time_emb_proj(time)
+        return checkpoint(self, self.compute, x, shift) if self.checkpointing else self.compute(x, shift)
 
-    def compute(self, x, time):
+    def compute(self, x, shift):
         y = self.conv1(self.norm1(x, silu=True))
-        if time is not None:
-            y = added(y, self.time_emb_proj(time).reshape(time.shape[0], -1, 1, 1))
+        if shift is not None:
+            y = added(y, shift.reshape(shift.shape[0], -1, 1, 1))
         y = self.conv2(self.norm2(y, silu=True))
         return added(y, x if self.conv_shortcut is None else self.conv_shortcut(x))
 
@@ -210,15 +211,25 @@ class UNet2DConditionModel(jt.nn.Module):
         """k and v of every cross-attention for `AttentionContext.text`: a picture needs them once, not in every step."""
         return {m.site.name: m.keys_and_values(text, lora_scale) for m in self.modules() if isinstance(m, Attention) and m.site.kind == "cross"}
 
+    def embed(self, timesteps):
+        """The embedding of time steps (n,), after its SiLU: (n, time_size)."""
+        return silu(self.time_embedding(timestep_embedding(timesteps, self.config.block_out_channels[0])))
+
+    def project_times(self, timesteps) -> dict:
+        """What each residual block adds at each of these times, (n, channels), for `AttentionContext.times`: a picture needs it once, not in every step."""
+        time = self.embed(jt.array(np.asarray(timesteps, np.float32)))
+        return {m: m.time_emb_proj(time) for m in self.modules() if isinstance(m, ResnetBlock2D)}
+
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
         """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
 
         The latents may have half as many rows as the text: guidance draws both halves from the same latents, and until the text comes in,
         behind the first self-attention, they are one.
         """
-        if not isinstance(timestep, jt.Var):
-            timestep = jt.array(np.full(1, timestep, np.float32))  # the same for all rows: they share its embedding
-        time = silu(self.time_embedding(timestep_embedding(timestep, self.config.block_out_channels[0])))
+        if context and context.times:
+            time = {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}
+        else:  # a number is the same for all rows: they share its embedding
+            time = self.embed(timestep if isinstance(timestep, jt.Var) else jt.array(np.full(1, timestep, np.float32)))
         x = cast(self.conv_in(latents), self.mid_block.resnets[0].conv1.weight.dtype)
         skips = [x]
         for block in self.down_blocks:

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from styleblend.captions import StylePicture
 from styleblend.errors import StyleBlendError
 from styleblend.files import write_bytes
-from styleblend.models.attention import AttentionContext, RowLayout
+from styleblend.models.attention import RowLayout
 from styleblend.names import composed
 from styleblend.pictures import is_whole, load_picture, save_png, to_array
 from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline
 from styleblend.runtime import jt
-from styleblend.samplers import ddim, leading_timesteps
-from styleblend.settings import LookAlikeSettings, PictureSettings, SamplingSettings
+from styleblend.samplers import leading_timesteps
+from styleblend.settings import BlendSettings, LookAlikeSettings, PictureSettings, SamplingSettings
 from styleblend.text_files import read_json
 from styleblend.training.loop import step_rng
 
@@ -31,23 +31,17 @@ def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, 
 
     Of `settings.steps` DDIM steps the first are skipped: drawing starts at step n - int(strength * n) from the noised latent.
     """
-    base, count = pipeline.base, len(noise)
+    schedule, count = pipeline.base.schedule, len(noise)
     start = max(settings.steps - int(strength * settings.steps), 0)
     layout = RowLayout((PLAIN.name,), settings.guidance != 1, count)
     branch = Branch(PLAIN.name, "{prompt}", 0.0, 0.0)
-    text = pipeline.encode([prompt] * count, [branch], layout.guidance, {PLAIN.name: settings.negative})
-    context = AttentionContext(layout)
-
-    def model(x, t, step):
-        if not layout.guidance:
-            return base.unet(x, t, text, context)
-        uncond, cond = jt.chunk(base.unet(x, t, text, context), 2)
-        return uncond + settings.guidance * (cond - uncond)
-
-    first = int(leading_timesteps(base.schedule, settings.steps)[min(start, settings.steps - 1)])
+    text = pipeline.encode([prompt], [branch], layout.guidance, {PLAIN.name: settings.negative})
+    first = int(leading_timesteps(schedule, settings.steps)[min(start, settings.steps - 1)])
     with jt.no_grad():
-        x = base.schedule.add_noise(jt.concat([latents] * count), jt.array(noise), first)
-        return ddim(model, x, base.schedule, settings.steps, start=start, callback=lambda step, steps, x0, x: x.sync())
+        text = text[jt.array(np.repeat(np.arange(len(text), dtype=np.int32), count))]  # one prompt and one negative prompt, encoded once
+        text.sync()
+        x = schedule.add_noise(jt.concat([latents] * count), jt.array(noise), first)
+        return pipeline.denoise(text, x, layout, [branch], SamplingSettings(steps=settings.steps, guidance=settings.guidance), BlendSettings(), start=start)[0]
 
 
 def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
