@@ -1,7 +1,9 @@
 """Draw a whole board: every prompt of every style to `<output>/<style>/<Prompt>.png`, contact sheets and one web page."""
 from __future__ import annotations
 
+import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -18,9 +20,9 @@ from styleblend.names import check_name, entry
 from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
-from styleblend.record import Record, style_hash
-from styleblend.settings import RunSettings, StyleSettings, blend_for, validated
-from styleblend.style import load_style, missing_parts
+from styleblend.record import Record, changes, read_record, style_hash
+from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend_for, validated
+from styleblend.style import Style, adapter_hashes, load_style, missing_parts, read_part, settings_in
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Job:
 
 def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
     """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog"), which need not be in it."""
-    if choice and not choice.isdigit():
+    if choice and not re.fullmatch("[0-9]{1,9}", choice):
         known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
         named = [make_prompt(text) for text in choice.split(",") if text.strip()]
         return [known.get(p.name, p) for p in dict.fromkeys(named)]
@@ -84,6 +86,46 @@ def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
     return validated(StyleSettings, settings.styles.get(pipeline_style.name, {}), f"styles.{pipeline_style.name}")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How the pictures of one style are drawn now."""
+
+    settings: RunSettings
+    name: str
+    own: StyleSettings
+    blend: BlendSettings
+    adapters: Dict[str, str]
+
+    def record(self, prompt: Prompt, learned: str = "", base: str = "") -> Record:
+        """What a picture says of itself; `learned` and `base`: hashes that are known only where they are loaded."""
+        seed = self.own.seeds.get(prompt.name, self.settings.sampling.seed)
+        return Record(prompt.phrase(self.settings.plain_prompt), seed, self.name, learned, base, self.settings.sampling, self.blend, dtype=self.settings.dtype,
+                      preset=self.own.preset, adapters=self.adapters)
+
+
+def plan(settings: RunSettings, name: str) -> Plan:
+    """The plan of a style, from its small files alone."""
+    folder = Path(settings.adapters) / name
+    own = style_settings(settings, Style(name, settings=settings_in(folder, name)))
+    return Plan(settings, name, own, blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
+
+
+def warn_of_old(kept: Sequence[Job], plans: Dict[str, Plan]) -> None:
+    """One line on pictures that are kept, although they would come out otherwise now: after another training, or with other settings."""
+    old = {}
+    for job in kept:
+        try:
+            different = changes(read_record(job.path), plans[job.style].record(job.prompt))
+        except StyleBlendError:
+            continue  # drawn by something else: nothing is known of it
+        if different:
+            old[f"{job.style}/{job.path.name}"] = different
+    if old:
+        what = ", ".join(sorted(set().union(*old.values())))
+        named = ", ".join(list(old)[:3]) + (f" and {len(old) - 3} more" if len(old) > 3 else "")
+        warnings.warn(f"kept, although drawn with other {what} than now: {named}; --overwrite draws again what is there")
+
+
 def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Optional[str] = None, which: str = "1/1",
                overwrite: bool = False, base: Optional[Base] = None) -> List[Path]:
     """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn.
@@ -91,22 +133,28 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
     A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run that was
     stopped and started again gives the same files as an unbroken one.
     """
+    settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
     names = chosen_styles(settings, styles)
     jobs = [Job(n, p, output / n / f"{p.name}.png") for n in names for p in chosen_prompts(entry(settings.data, n), prompts)]
     mine = shard(jobs, which)
     remove_unfinished(output, *(output / n for n in dict.fromkeys(j.style for j in mine)))
+    plans = {name: plan(settings, name) for name in dict.fromkeys(j.style for j in mine)}
     todo = [j for j in mine if overwrite or not is_whole(j.path)]
+    warn_of_old([j for j in mine if j not in set(todo)], plans)
     drawn = []
     if todo:
         base = base or load_base(find_base(settings.base, settings.base_id), settings.dtype)
         pipeline = StyleBlendPipeline(base)
         pipeline.tokenizer.refuse_reserved([j.prompt.text for j in todo])  # before the first one is drawn
+        for name in plans:
+            for part in missing_parts(Path(settings.adapters) / name, name):
+                read_part(Path(settings.adapters) / name, name, part, base)  # says which training is missing
+        for job in mine if overwrite else []:  # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
+            job.path.unlink(missing_ok=True)
         with tqdm(total=len(mine), initial=len(mine) - len(todo), desc="pictures", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
             for name in dict.fromkeys(j.style for j in todo):
                 pipeline.set_style(load_style(Path(settings.adapters) / name, name, base))
-                own = style_settings(settings, pipeline.style)
-                blend = blend_for(settings.blend, own, f"style {name}")
                 learned, drawn_with = style_hash(pipeline.style), base.fingerprint()
                 of_style, size = [j for j in mine if j.style == name], settings.sampling.batch
                 for part in [of_style[i:i + size] for i in range(0, len(of_style), size)]:
@@ -114,13 +162,11 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                     if not missing:
                         continue
                     bar.set_postfix_str(f"{name} {part[0].prompt.name}", refresh=False)
-                    phrases = [j.prompt.phrase(settings.plain_prompt) for j in part]
-                    seeds = [int(own.seeds.get(j.prompt.name, settings.sampling.seed)) for j in part]
-                    pictures = pipeline.generate(phrases, seeds, settings.sampling, blend)
-                    for job, phrase, seed, pixels in zip(part, phrases, seeds, pictures):
+                    records = [plans[name].record(j.prompt, learned, drawn_with) for j in part]
+                    pictures = pipeline.generate([r.prompt for r in records], [r.seed for r in records], settings.sampling, plans[name].blend)
+                    for job, record, pixels in zip(part, records, pictures):
                         if job not in missing:
                             continue
-                        record = Record(phrase, seed, name, learned, drawn_with, settings.sampling, blend, dtype=base.dtype)
                         save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
                         drawn.append(job.path)
                         bar.update()

@@ -102,13 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_config(generate)
     generate.add_argument("--style", help="name of a trained style")
     generate.add_argument("--prompt", help='a phrase such as "A cat on a boat"')
-    generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries")
-    generate.add_argument("--seed", type=int, default=2024)
+    generate.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries; "
+                          "--prompt, --seed, --strength and --dtype change these")
+    generate.add_argument("--seed", type=int, help="default: the config's (sampling.seed), or the picture's")
     generate.add_argument("--strength", type=float, metavar="FACTOR", help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                           "default: the style's own (blend.fine_scale), else 1")
     add_dtype(generate)
     add_max_memory(generate)
-    generate.add_argument("--output", default="picture.png", help="file to write")
+    generate.add_argument("--output", help="file to write; default: picture.png, or NAME-again.png for --from NAME.png")
     generate.set_defaults(run=run_generate)
     memory = commands.add_parser("memory", help="estimate the memory that drawing and training with a config take", formatter_class=kind)
     add_config(memory)
@@ -234,7 +235,7 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
     from styleblend.base import load_base
     from styleblend.files import claim, remove_unfinished
     from styleblend.pipeline import StyleBlendPipeline
-    from styleblend.style import PARTS, part_file
+    from styleblend.style import part_file, remove_part
     from styleblend.training.coarse import train_coarse
     from styleblend.training.fine import train_fine
     from styleblend.training.sdedit import DRAWN_WITH
@@ -252,7 +253,7 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
             for stage in stages:
                 shutil.rmtree(folder / "training" / stage, ignore_errors=True)
             # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was
-            (folder / f"{name}_{PARTS[product][0]}.safetensors").unlink(missing_ok=True)
+            remove_part(folder, name, product)
             for file in [look_alikes / DRAWN_WITH, *look_alikes.glob("*.png")] if part == "coarse" else []:
                 file.unlink(missing_ok=True)
         print(f"{name}: learning the {part} style", file=sys.stderr)
@@ -267,13 +268,21 @@ def run_generate(args) -> int:
     from styleblend.names import check_name
     from styleblend.pictures import save_png
     from styleblend.pipeline import StyleBlendPipeline
-    from styleblend.record import Record, read_record, style_hash
-    from styleblend.settings import BlendSettings, blend_for, read_settings, validated
-    from styleblend.style import load_style
+    from styleblend.prompts import check_phrase
+    from styleblend.record import Record, libraries, read_record, style_hash
+    from styleblend.settings import LARGEST_SEED, BlendSettings, blend_for, read_settings, validated
+    from styleblend.style import adapter_hashes, load_style
     from PIL import Image
     settings, record = read_settings(args.config), read_record(args.again) if args.again else None
     if record is None and not (args.style and args.prompt):
         raise StyleBlendError("generate needs --style and --prompt, or --from a picture that was drawn here")
+    output = Path(args.output or (f"{Path(args.again).stem}-again.png" if record else "picture.png"))
+    if record and output.exists() and output.samefile(args.again):
+        raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another --output")
+    phrase = check_phrase((args.prompt or record.prompt).rstrip("."))
+    seed = args.seed if args.seed is not None else record.seed if record else settings.sampling.seed
+    if not 0 <= seed <= LARGEST_SEED:
+        raise StyleBlendError(f"--seed {seed} is no seed: give a number from 0 to {LARGEST_SEED}")
     name = check_name(args.style or record.style)
     folder = find_base(settings.base, settings.base_id)
     settings = with_dtype(settings, args.dtype or (record and record.dtype))
@@ -282,16 +291,18 @@ def run_generate(args) -> int:
     base = load_base(folder, settings.dtype)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / name, name, base))
     if record is None:
-        blend = blend_for(settings.blend, style_settings(settings, pipeline.style), f"style {name}")
-        record = Record(args.prompt.rstrip("."), args.seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, dtype=base.dtype)
+        own = style_settings(settings, pipeline.style)
+        blend = blend_for(settings.blend, own, f"style {name}")
+        record = Record(phrase, seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, preset=own.preset)
+    record = replace(record, prompt=phrase, seed=seed, dtype=base.dtype, version=__version__, adapters=adapter_hashes(Path(settings.adapters) / name, name), libraries=libraries())
     if args.strength is not None:
         record = replace(record, blend=validated(BlendSettings, {**record.blend.model_dump(), "fine_scale": args.strength}, "--strength"))
     for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
     pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend, once=True)[0]
-    save_png(Path(args.output), saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
-    print(args.output)
+    save_png(output, saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
+    print(output)
     return 0
 
 
@@ -325,7 +336,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
         with sigterm_as_ctrl_c():
             return args.run(args)
     except (KeyboardInterrupt, Stopped) as stop:
-        anew = " (without --overwrite, which begins anew)" if getattr(args, "overwrite", False) else ""
+        anew = " (without --overwrite, which begins anew)" if getattr(args, "overwrite", False) and args.run is not run_load else ""
         print(f"styleblend: {str(stop) or 'stopped; whole files are kept'}: start the same command again to go on{anew}", file=sys.stderr)
         return 130
     except StyleBlendError as error:

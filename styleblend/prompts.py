@@ -32,21 +32,25 @@ class Prompt:
         return self.text if plain or self.whole else article(self.text)
 
 
+def check_phrase(text: str) -> str:
+    """A phrase that is drawn as it stands. StyleBlendError when it cannot be printed: neither tokens nor a picture's record could be made of it."""
+    if control_character(text):
+        raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: take it out")
+    return text
+
+
 def make_prompt(text: str, name: Optional[str] = None) -> Prompt:
     """A prompt that is named after itself, or has a name of its own. StyleBlendError when the name cannot be a file's."""
     text = re.sub(r"(?<=[^.])\.$", "", composed(text.strip()))  # the full stop is put in behind the style
     if name is not None:
-        name = check_name(name.strip())
-        if control_character(text):
-            raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: take it out")
-        return Prompt(name, text, whole=True)
+        return Prompt(check_name(name.strip()), check_phrase(text), whole=True)
     return Prompt(check_name(text, HINT), text)
 
 
 def entries(data: Any) -> List[Tuple[Optional[str], Any]]:
     """(own name or None, prompt) of everything in a prompt.json; ValueError for a shape that is not known."""
     if isinstance(data, dict):
-        return [(None if key.strip().isdigit() else key, text) for key, text in data.items()]
+        return [(None if re.fullmatch("[0-9]+", key.strip()) else key, text) for key, text in data.items()]
     if not isinstance(data, list):
         raise ValueError
     found = []

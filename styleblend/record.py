@@ -3,20 +3,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Dict, get_args
+from typing import Dict, List, Optional, get_args
 
 from styleblend import __version__
 from styleblend.errors import StyleBlendError
 from styleblend.pictures import opened
+from styleblend.names import control_character
 from styleblend.precision import DType
-from styleblend.settings import BlendSettings, SamplingSettings, validated
+from styleblend.settings import LARGEST_SEED, BlendSettings, SamplingSettings, validated
 from styleblend.style import Style
 from styleblend.text_files import parse_json
 
 SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
 CHUNK = "styleblend"
+SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
+LATER = {"dtype": "float32", "preset": None, "adapters": {}, "libraries": {}}  # what older pictures do not say
+
+
+def libraries() -> Dict[str, str]:
+    """The versions of the libraries that a picture's numbers depend on."""
+    found = {name: [d.version for d in metadata.distributions(name=name)][:1] for name in ("jittor", "numpy", "transformers")}
+    return {name: version[0] for name, version in found.items() if version}
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class Record:
     blend: BlendSettings
     version: str = __version__
     dtype: str = "float32"
+    preset: Optional[str] = None  # the name of the settings that `blend` differs from
+    adapters: Dict[str, str] = field(default_factory=dict)  # hashes of the files; the style's hash is of their numbers
+    libraries: Dict[str, str] = field(default_factory=libraries)
 
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
@@ -46,6 +59,14 @@ class Record:
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         everything = {**asdict(self), "sampling": s.model_dump(), "blend": b.model_dump()}
         return {"parameters": f"{self.prompt} in the style of <F>.{negative}\n{line}", CHUNK: json.dumps(everything, ensure_ascii=False)}
+
+
+def changes(then: Record, now: Record) -> List[str]:
+    """What a picture was drawn with and would no longer be drawn with, in words; what either record does not say counts as the same."""
+    sampling = [{k: v for k, v in record.sampling.model_dump().items() if k not in SAME_PICTURE} for record in (then, now)]
+    pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "adapters": (then.adapters or now.adapters, now.adapters or then.adapters),
+             "sampling settings": sampling, "blend settings": (then.blend, now.blend), "precision": (then.dtype, now.dtype)}
+    return [name for name, (one, other) in pairs.items() if one != other]
 
 
 def style_hash(style: Style) -> str:
@@ -66,11 +87,13 @@ def read_record(path: Path) -> Record:
     try:
         data = parse_json(text)
         sampling, blend = data.pop("sampling"), data.pop("blend")
-        data.setdefault("dtype", "float32")  # older pictures do not say it
-        kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str}
+        data = {**LATER, **data}
+        kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict}
         if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()) \
                 or data["dtype"] not in get_args(DType):
             raise ValueError("its fields are others")
+        if not 0 <= data["seed"] <= LARGEST_SEED or control_character(data["prompt"]):
+            raise ValueError("its seed or its prompt is none that can be drawn")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StyleBlendError(f"{path}: what it says of itself is damaged ({str(error)[:100]})") from None
     return Record(sampling=validated(SamplingSettings, sampling, str(path)), blend=validated(BlendSettings, blend, str(path)), **data)

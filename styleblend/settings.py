@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from pathlib import Path
-from typing import List, Literal, Optional
+from typing import Annotated, Dict, List, Literal, Optional
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,6 +21,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
+LONGEST_SIDE = 4096  # pixels; a config or the record of a picture that asks for more would only end in a lack of memory
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 SITES = 16
 PRESETS = {
     "balanced": dict(c2f_sites=list(range(4, 10)), f2c_sites=[0, 1, 2, 3, 10, 11, 12, 13, 14, 15], scale=0.3, c2f_ratio=0.8, f2c_ratio=0.6),
@@ -71,7 +74,7 @@ class StyleSettings(Settings):
 
     preset: Optional[str] = Field(None, description="balanced or strong_layout: the start from which `blend` differs")
     blend: dict = Field({}, description="any field of the blend settings")
-    seeds: dict = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
+    seeds: Dict[str, Seed] = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
     source: Optional[str] = Field(None, description="where the pictures come from")
     parts: Optional[List[Literal["coarse_embeds", "fine_embeds", "text_lora", "unet_lora"]]] = Field(
         None, min_length=1, description="the parts of a style that is not whole, as `styleblend load` writes it; default: all four")
@@ -84,10 +87,10 @@ class SamplingSettings(Settings):
     steps: int = Field(30, ge=1, le=1000)
     guidance: float = Field(7.5, ge=0, description="classifier-free guidance; 1 switches it off and halves the work")
     eta: float = Field(0.0, ge=0, le=1, description="noise of DDIM: 0 is deterministic")
-    seed: int = Field(2024, ge=0)
-    width: int = Field(768, ge=64, description="pixels that are drawn")
-    height: int = Field(768, ge=64)
-    output: Optional[int] = Field(512, description="pixels of the saved picture's longer side; null: as drawn")
+    seed: Seed = 2024
+    width: int = Field(768, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
+    height: int = Field(768, ge=64, le=LONGEST_SIDE)
+    output: Optional[int] = Field(512, ge=0, le=LONGEST_SIDE, description="pixels of the saved picture's longer side; null: as drawn")
     coarse_negative: str = ""
     fine_negative: str = "blur"
     batch: int = Field(1, ge=1, description="prompts drawn together")

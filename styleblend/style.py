@@ -1,6 +1,7 @@
 """The adapters of one style: four files with the names of the published release, and `style.json`."""
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Optional
@@ -41,6 +42,23 @@ def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
             return Path(folder) / file
     single = Path(folder) / f"{name}.safetensors"
     return single if single.is_file() and part_of_single(dict.fromkeys(weights.read_names(single)), part) else None
+
+
+def remove_part(folder: Path, name: str, part: str) -> None:
+    """Remove a part, of whatever kind its file is; a file that holds a whole style loses that part alone."""
+    for path in iter(lambda: part_file(folder, name, part), None):
+        if path.name == f"{name}.safetensors":
+            tensors = weights.read_safetensors(path)
+            gone = part_of_single(tensors, part)
+            weights.write_safetensors(path, {key: value for key, value in tensors.items() if key not in gone}, weights.read_metadata(path))
+        else:
+            path.unlink()
+
+
+def adapter_hashes(folder: Path, name: str) -> Dict[str, str]:
+    """The first 16 digits of the SHA-256 of each part's file, as sha256sum prints it."""
+    files = {part: part_file(folder, name, part) for part in PARTS}
+    return {part: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for part, path in files.items() if path}
 
 
 def missing_parts(folder: Path, name: str) -> list:

@@ -103,6 +103,31 @@ def test_unreadable_picture_is_named(world, capsys, tmp_path):
     assert not list((tmp_path / "adapters").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("seeds", [{"Cat": "many"}, {"Cat": None}, {"Cat": 1.5}, {"Cat": -1}, {"Cat": 1 << 63}, [3]], ids=str)
+def test_seeds_of_a_style_that_are_none(trained, capsys, tmp_path, seeds):
+    (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps({"seeds": seeds}))
+    assert "style.json: seeds" in refused(capsys, "test", "--config", trained)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, 10 ** 30])
+def test_a_seed_that_is_none(trained, capsys, tmp_path, seed):
+    assert "--seed" in refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", "A cat", "--seed", seed, "--output", tmp_path / "a.png")
+    change(trained, sampling__seed=seed)
+    assert "sampling.seed" in refused(capsys, "test", "--config", trained)
+
+
+@pytest.mark.parametrize("prompt", ["a\ud800", "a\nb", "a\x1b[2J", "a\0"], ids=ascii)
+def test_a_phrase_that_cannot_be_printed(trained, capsys, tmp_path, prompt):
+    message = refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", prompt, "--output", tmp_path / "a.png")
+    assert "control character" in message and message.isprintable() and not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("choice", ["\u00b3", "3\u00b2", "9" * 5000], ids=["superscript", "a power", "5000 digits"])
+def test_a_number_of_prompts_that_is_none(trained, capsys, choice):
+    """Not a count, so the name of a prompt: that of one that can be drawn, or a sentence."""
+    assert main(["test", "--config", str(trained), "--prompts", choice]) == (2 if len(choice) > 190 else 0)
+
+
 def test_no_prompt_json(world, capsys, tmp_path):
     (tmp_path / "data" / "dots" / "prompt.json").unlink()
     assert "prompt.json" in refused(capsys, "test", "--config", world, "--styles", "dots")

@@ -14,7 +14,7 @@ from styleblend.loading import parts_of
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, branches_of
 from styleblend.runtime import jt
 from styleblend.settings import SamplingSettings
-from styleblend.style import Style, load_style, missing_parts
+from styleblend.style import Style, load_style, missing_parts, save_part
 
 SMALL = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
 
@@ -243,6 +243,32 @@ def test_a_half_trained_style_is_still_named_as_such(folder, tmp_path, tiny_base
     from styleblend.errors import StyleBlendError
     with pytest.raises(StyleBlendError, match="train_fine_style.sh"):
         load_style(folder, "dots", tiny_base)
+
+
+@pytest.mark.parametrize("kind", ["bin", "one file", "safetensors beside bin"])
+def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, tmp_path, tiny_base, tiny_style, monkeypatch, capsys):
+    """What is stopped at once is not trained already when it is started again; the other parts stay as they are."""
+    here, name = tmp_path / "adapters" / "dots", "dots_unet_lora"
+    if kind == "one file":
+        assert main(["export", str(here), "--format", "single", "--output", str(tmp_path / "out")]) == 0
+        for path in here.glob("*.safetensors"):
+            path.unlink()
+        (here / "dots.safetensors").write_bytes((tmp_path / "out" / "dots.safetensors").read_bytes())
+    else:
+        (here / f"{name}.bin").write_bytes(torch_file(renamed(tiny_style.unet_lora, *UNET_NAMES["diffusers"])))
+        if kind == "bin":
+            (here / f"{name}.safetensors").unlink()
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("styleblend.training.fine.train_fine", stopped)
+    arguments = ["train", "fine", "--config", str(trained)]
+    assert main([*arguments, "--overwrite"]) == 130 and missing_parts(here, "dots") == ["unet_lora"]
+    capsys.readouterr()
+    assert main(arguments) == 130 and "trained already" not in capsys.readouterr().err
+    save_part(here, "dots", "unet_lora", tiny_style.unet_lora, {})
+    assert_same(load_style(here, "dots", tiny_base), tiny_style)
 
 
 def test_a_full_disk_leaves_no_half_style(folder, tmp_path, load, adapters):  # noqa: F811
