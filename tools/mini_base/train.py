@@ -236,7 +236,8 @@ def train_unet(args):
         count = np.bincount(lat["subject"], minlength=len(info["subjects"])) * np.array([s in words for s in info["subjects"]])
         best = [i for i in np.argsort(-count, kind="stable")[:args.subjects] if count[i]]
         chosen = chosen[np.isin(lat["subject"], best)]
-        (args.out / "base" / "subjects.json").write_text(json.dumps(sorted(info["subjects"][i] for i in best), indent=0) + "\n")
+    taught = sorted(info["subjects"][i] for i in np.unique(lat["subject"][chosen]))  # the held-out ones have no latents
+    (args.out / "base" / "subjects.json").write_text(json.dumps(taught, indent=0) + "\n")
     mean, std = lat["mean"][:, chosen].float().to(device), lat["std"][:, chosen].float().to(device)
     subject, style = lat["subject"][chosen], lat["style"][chosen]
     text, unet = new_models(args)
