@@ -133,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", required=True, help="folder for the files")
     export.add_argument("--coarse-strength", type=float, default=1.0, help="factor of the text encoder's LoRA")
     export.add_argument("--fine-strength", type=float, default=1.0, help="factor of the UNet's LoRA")
+    export.add_argument("--config", help="the config of the base that the style was trained on: kohya's files then name its kind, size and prediction type")
     export.set_defaults(run=run_export)
     config = argparse.ArgumentParser(add_help=False)
     add_config(config)
@@ -179,11 +180,19 @@ def run_load(args) -> int:
 
 
 def run_export(args) -> int:
-    from styleblend.export import LOSS, export
-    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength):
+    from styleblend.export import LOSS, export, own_strength
+    base = None
+    if args.config:
+        from styleblend.base import find_base
+        from styleblend.settings import read_settings
+        settings = read_settings(args.config)
+        base = find_base(settings.base, settings.base_id)
+    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength, base):
         print(path)
     if args.format != "single":
-        print(f"styleblend: {LOSS}", file=sys.stderr)
+        strength = own_strength(Path(args.style))
+        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {strength:g}" if strength != 1 else ""
+        print(f"styleblend: {LOSS}{own}", file=sys.stderr)
     return 0
 
 

@@ -1,4 +1,6 @@
 """A style that leaves for another program: right names, right numbers, the same pictures there."""
+import hashlib
+import io
 import json
 import os
 import subprocess
@@ -6,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from styleblend import formats, weights
 from styleblend.cli import main
 from styleblend.diffusion import seeded_noise
+from styleblend.errors import StyleBlendError
+from styleblend.export import kohya_facts, model_facts
 from styleblend.inspection import inspect
 from styleblend.pipeline import Branch, StyleBlendPipeline
 from styleblend.settings import SamplingSettings
@@ -80,6 +84,94 @@ def test_inspect_refuses_what_is_no_adapter(tmp_path, tiny_folder, capsys):
                         (tmp_path / "none.safetensors", "no file"), (tiny_folder / "unet" / "diffusion_pytorch_model.safetensors", "network of a base")):
         assert main(["inspect", str(path)]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--fine-strength", "--coarse-strength"])
+@pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "1e38"])
+def test_strengths_that_are_none(folder, tmp_path, capsys, option, strength):
+    for kind in ("kohya", "diffusers", "single"):
+        assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), f"{option}={strength}"]) == 2
+        said = capsys.readouterr().err
+        assert "strength" in said and len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["fine_style_embeds", "unet_lora", "text_encoder_lora"])
+def test_damaged_adapters_are_not_exported(folder, tmp_path, capsys, part):
+    path = folder / f"dots_{part}.safetensors"
+    tensors = load_file(path)
+    tensors[sorted(tensors)[0]].reshape(-1)[0] = np.nan
+    weights.write_safetensors(path, tensors)
+    assert main(["export", str(folder), "--output", str(tmp_path / "out")]) == 2
+    assert f"{part}.safetensors holds NaN or infinity" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("here", [".", "../dots", "sub/.."])
+def test_the_folder_may_be_named_from_within(folder, tmp_path, monkeypatch, here):
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder)
+    assert main(["export", here, "--output", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dots-coarse.safetensors", "dots-fine.safetensors", "dots.safetensors"]
+
+
+@pytest.mark.parametrize("kind, lora", [("kohya", "dots"), ("diffusers", "pytorch_lora_weights"), ("single", "dots")])
+def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, tiny_base, tiny_style, capsys):
+    """In the numbers, for programs that read no style.json; in a style in one file as the setting that it is."""
+    (folder / "style.json").write_text('{"blend": {"fine_scale": 1.5}}')
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
+    factor = 0.5 if kind == "single" else 0.75
+    tensors = {key: value for key, value in load_file(tmp_path / "out" / f"{lora}.safetensors").items() if not key.startswith("emb.")}
+    same_product(formats.unet_lora(tensors, tiny_base.unet, "file"),
+                 {key: value * (factor if key.endswith("up.weight") else 1) for key, value in tiny_style.unet_lora.items()})
+    assert ("fine_scale, 1.5" in capsys.readouterr().err) == (kind != "single")
+
+
+def test_a_strength_of_the_style_beyond_all_measure(folder, tmp_path, capsys):
+    (folder / "style.json").write_text('{"blend": {"fine_scale": 1e300}}')
+    for kind in ("kohya", "diffusers"):
+        assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")]) == 2
+        assert "numbers beyond float32" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def hashes_of_kohya(path):
+    """As kohya's scripts and the web interface compute them: of a file with the training's fields alone."""
+    kept = {key: value for key, value in weights.read_metadata(path).items() if key.startswith("ss_")}
+    file = io.BytesIO(save(load_file(path), kept))
+    file.seek(int.from_bytes(file.read(8), "little") + 8)
+    new = hashlib.sha256(file.read()).hexdigest()
+    file.seek(0x100000)
+    return new, hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+
+
+def test_the_header_of_kohyas_file(folder, tmp_path, world, tiny_style):
+    """What it says of rank and alpha is what its tensors say; the base's facts are there when the base is named."""
+    path = tmp_path / "out" / "dots.safetensors"
+    for strengths, alpha in ((["--fine-strength", "0.5"], "Dynamic"), (["--fine-strength", "0.5", "--coarse-strength", "0.5"], "1"), ([], "2")):
+        assert main(["export", str(folder), "--output", str(tmp_path / "out"), *strengths]) == 0
+        header, tensors = weights.read_metadata(path), load_file(path)
+        alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
+        assert header["ss_network_dim"] == "2" and header["ss_network_alpha"] == alpha and (alpha == "Dynamic") == (len(alphas) > 1)
+        assert alpha == "Dynamic" or alphas == {float(alpha)}
+        assert (header["sshs_model_hash"], header["sshs_legacy_hash"]) == hashes_of_kohya(path)
+        assert not any(key in header for key in ("modelspec.architecture", "modelspec.prediction_type", "ss_base_model_version"))
+    assert main(["export", str(folder), "--output", str(tmp_path / "out"), "--config", str(world)]) == 0
+    header = weights.read_metadata(path)
+    assert (header["modelspec.prediction_type"], header["modelspec.sai_model_spec"]) == ("v", "1.0.0") and "x" in header["modelspec.resolution"]
+    assert "modelspec.prediction_type" in weights.read_metadata(tmp_path / "out" / "dots-fine.safetensors")
+
+
+@pytest.mark.parametrize("prediction, size, architecture, version", [("v_prediction", 96, "768-v", "sd_v2_v"), ("epsilon", 64, "512", "sd_v2")])
+def test_a_style_of_stable_diffusion_names_its_base(prediction, size, architecture, version, tmp_path):
+    """The files that a base of each kind has; the numbers are not needed for it."""
+    base, vectors = tmp_path / "base", {"fine": np.ones((1, 1024), np.float32)}
+    for part, name, config in (("unet", "config", {"sample_size": size, "use_linear_projection": True}), ("vae", "config", {}), ("scheduler", "scheduler_config", {"prediction_type": prediction})):
+        (base / part).mkdir(parents=True)
+        (base / part / f"{name}.json").write_text(json.dumps(config))
+    facts = model_facts(base, vectors, "lora")
+    assert facts == {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers", "modelspec.resolution": f"{size * 8}x{size * 8}",
+                     "modelspec.prediction_type": "v" if prediction.startswith("v") else "epsilon", "modelspec.architecture": f"stable-diffusion-v2-{architecture}/lora"}
+    assert kohya_facts("ink", {"x.alpha": np.array(4.0)}, facts, 1024)["ss_base_model_version"] == version
+    with pytest.raises(StyleBlendError, match=r"text width 1024 .*, and the style 128 \(the mini base\)"):
+        model_facts(base, {"fine": np.ones((1, 128), np.float32)}, "lora")
 
 
 def test_export_of_an_empty_folder(tmp_path, capsys):
