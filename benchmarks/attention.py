@@ -1,14 +1,13 @@
 """One self-attention, forward or with its gradient: `python -m benchmarks.attention --latent 64 --heads 5 --peer torch`."""
-import numpy as np
-
 from benchmarks.harness import arguments, main
+from benchmarks.worker import numbers
 
 
 def build(args):
     from styleblend.kernels import attention
+    from styleblend.precision import cast
     from styleblend.runtime import jt
-    rng, tokens = np.random.default_rng(0), args.latent ** 2
-    q, k, v, weight = (jt.array(rng.standard_normal((args.batch, tokens, args.heads * 64)).astype(np.float32)) for _ in range(4))
+    q, k, v, weight = (cast(jt.array(numbers(name, (args.batch, args.latent ** 2, args.heads * 64))), args.dtype) for name in ("q", "k", "v", "weight"))
 
     def run():
         out = attention(q, k, v, args.heads)

@@ -1,16 +1,18 @@
 """A picture: prompts encoded, --steps steps of both branches with guidance, decoded. The peer draws two plain prompts: as many rows, no swaps."""
 from benchmarks.harness import arguments, main
+from benchmarks.unet_step import operations
 
 
 def build(args):
     from styleblend.base import load_base
     from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
     from styleblend.settings import SamplingSettings
-    pipeline = StyleBlendPipeline(load_base(args.base))
+    pipeline = StyleBlendPipeline(load_base(args.base, args.dtype))
     side = args.latent * pipeline.base.vae.config.downscale
     sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, output=None)
     return lambda: pipeline.generate(["A dog"] * args.batch, list(range(args.batch)), sampling, branches=(COARSE, FINE))
 
 
 if __name__ == "__main__":
-    main(build, arguments(__doc__), "benchmarks.generate")
+    # of the UNet alone
+    main(build, arguments(__doc__, sd21=False), "benchmarks.generate", lambda a: a.steps * sum(operations(a, 4 * a.batch)))

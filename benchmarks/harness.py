@@ -1,4 +1,4 @@
-"""Time one job here and in PyTorch + diffusers: two processes that take turns (A B A B), medians, ratio, peak memory.
+"""Time one job here and in PyTorch + diffusers, on the same device: two processes that take turns (A B A B), medians, ratio, peak memory.
 
 Each process builds its job, runs it once (compilation and warm-up, reported apart), then runs it when it is told to and says how long it took.
 A benchmark is a file with `build(args) -> run()`; `benchmarks/peer.py` holds the same jobs for the peer.
@@ -12,15 +12,57 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.worker import serve
 
 ROOT = Path(__file__).parents[1]
+
+
+def ask_gpu(what: str) -> Optional[str]:
+    """A field of nvidia-smi, for the GPU that is used; None where there is none."""
+    number = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    try:
+        answer = subprocess.run(["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "-i", number], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+class DeviceMemory:
+    """The most GPU memory that is in use while this is open, beyond what was in use before: `most` in MiB, None without a GPU.
+
+    Both sides are asked from outside, so both count alike: with their CUDA context and what their allocators hold.
+    """
+
+    def __enter__(self) -> DeviceMemory:
+        self.before, self.closed = self.used(), threading.Event()
+        self.most = None if self.before is None else 0.0
+        self.watch = threading.Thread(target=self.look, daemon=True)
+        self.watch.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.closed.set()
+        self.watch.join()
+
+    def used(self) -> Optional[float]:
+        answer = ask_gpu("memory.used")
+        return None if answer is None else float(answer)
+
+    def look(self) -> None:
+        while self.before is not None:
+            now = self.used()
+            self.most = max(self.most, (self.before if now is None else now) - self.before)
+            if self.closed.wait(0.05):
+                return
 
 
 class Worker:
@@ -30,7 +72,9 @@ class Worker:
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self.name = name
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean)
-        self.ready = self.answer()
+        with DeviceMemory() as memory:  # while the job is built and runs first: the other process waits meanwhile
+            self.ready = self.answer()
+        self.device_mib = memory.most
         self.seconds = []
 
     def answer(self) -> dict:
@@ -50,15 +94,17 @@ class Worker:
     def end(self) -> dict:
         last = self.ask("end")
         self.process.wait()
-        return {**self.ready, **last, "seconds": statistics.median(self.seconds)}
+        return {**self.ready, **last, "device_mib": self.device_mib, "seconds": statistics.median(self.seconds)}
 
 
-def arguments(doc: str) -> argparse.ArgumentParser:
-    """The options of every benchmark."""
+def arguments(doc: str, sd21: bool = True) -> argparse.ArgumentParser:
+    """The options of every benchmark. `sd21`: whether random weights of that size will do."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--base", default="checkpoints/mini/base", help='base folder; "sd21": Stable Diffusion 2.1\'s sizes with random weights')
+    random = '; "sd21": Stable Diffusion 2.1\'s sizes with random weights, the same on both sides'
+    parser.add_argument("--base", default="checkpoints/mini/base", help="base folder" + (random if sd21 else ""))
     parser.add_argument("--latent", type=int, default=16, help="side of the latent: 16 is the mini base's, 64 and 96 are 512 and 768 pixels")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="pictures, or rows where a benchmark says nothing else")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of frozen weights and activations, on both sides")
     parser.add_argument("--steps", type=int, default=30, help="denoising steps of a picture")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each side; the median counts")
     parser.add_argument("--peer", choices=["torch"], help="also time PyTorch + diffusers, in the Python that STYLEBLEND_TORCH_PYTHON names")
@@ -67,38 +113,64 @@ def arguments(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Callable = lambda args: None) -> None:
-    """Measure and print; `flop(args)` is the number of floating-point operations of one run, where it is known."""
+def about(args, flop: Callable) -> dict:
+    """Where our side computes, with what, and how much one run is."""
+    from styleblend.runtime import device, versions
+    return {"device": device(), "versions": versions(), "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))), "flop": flop(args)}
+
+
+def ceiling(dtype: str) -> dict:
+    """GFLOP/s of one large product: in float32 by NumPy on the CPU, with as many threads as the job; in `dtype` on a GPU."""
+    from styleblend.runtime import device, jt
+    size = 8192 if device() == "cuda" else 3072
+    a, best = np.random.default_rng(0).standard_normal((size, size), np.float32), float("inf")
+    x = jt.array(a).cast(dtype) if device() == "cuda" else None
+    for _ in range(6):
+        begin = time.perf_counter()
+        if x is None:
+            a @ a
+        else:
+            jt.matmul(x, x).sync()
+            jt.sync_all(True)
+        best = min(best, time.perf_counter() - begin)
+    return {"ceiling_gflops": 2 * size ** 3 / best / 1e9}
+
+
+def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Callable) -> None:
+    """Measure and print; `flop(args)` is the number of floating-point operations of one run."""
     args = parser.parse_args()
     if args.worker:
-        return serve(lambda: build(args))
+        return serve(lambda: build(args), lambda: about(args, flop), lambda: ceiling(args.dtype))
     job, given = module.rsplit(".", 1)[-1], [a for a in sys.argv[1:] if a != "--worker"]
     workers = [Worker("ours", [sys.executable, "-m", module, "--worker"] + given)]
+    device = workers[0].ready["device"]
     if args.peer:
         python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
         if not python:
             raise SystemExit("STYLEBLEND_TORCH_PYTHON should name a Python with tests/reference/requirements.txt")
-        workers.append(Worker("peer", [python, str(ROOT / "benchmarks" / "peer.py"), job, json.dumps(vars(args))]))
+        workers.append(Worker("peer", [python, str(ROOT / "benchmarks" / "peer.py"), job, json.dumps({**vars(args), "device": device})]))
     for _ in range(args.rounds):
         for worker in workers:
             worker.run()
     found = {worker.name: worker.end() for worker in workers}
-    report = {"job": job, "arguments": {k: v for k, v in vars(args).items() if k not in ("worker", "json")}, "cores": os.cpu_count(), "processor": processor(),
-              "ours_s": found["ours"]["seconds"], "peak_ours_mib": found["ours"]["peak_mib"], "first_ours_s": found["ours"]["first_s"]}
+    ours, name = found["ours"], ask_gpu("name") if device == "cuda" else processor()
+    report = {"job": job, "arguments": {k: v for k, v in vars(args).items() if k not in ("worker", "json")}, "device": device, "device_name": name,
+              "cores": os.cpu_count(), "processor": processor(), "memory": "device" if device == "cuda" else "RSS", "ceiling_gflops": ours["ceiling_gflops"]}
+    for side, one in found.items():
+        one["peak"], one["gflops"] = one["device_mib"] if device == "cuda" else one["peak_mib"], ours["flop"] / one["seconds"] / 1e9
+        report.update({f"{side}_s": one["seconds"], f"peak_{side}_mib": one["peak"], f"first_{side}_s": one["first_s"], f"{side}_gflops": one["gflops"],
+                       f"{side}_of_ceiling": one["gflops"] / ours["ceiling_gflops"], f"{side}_versions": one["versions"], f"{side}_threads": one["threads"]})
     if "peer" in found:
-        report.update(peer_s=found["peer"]["seconds"], peak_peer_mib=found["peer"]["peak_mib"], first_peer_s=found["peer"]["first_s"],
-                      ratio=found["ours"]["seconds"] / found["peer"]["seconds"])
-    operations = flop(args)
-    if operations:
-        report["ours_gflops"] = operations / report["ours_s"] / 1e9
-    table = Table("", "median", "first run", "peak memory", title=f"{job} on {report['processor']}, {report['cores']} cores")
-    for name, one in found.items():
-        table.add_row(name, f"{one['seconds'] * 1e3:.1f} ms", f"{one['first_s']:.1f} s", f"{one['peak_mib']:.0f} MiB")
+        report["ratio"] = ours["seconds"] / found["peer"]["seconds"]
+    table = Table("", "median", "first run", f"peak memory ({report['memory']})", "GFLOP/s", "of the ceiling",
+                  title=f"{job} on {name}, {args.dtype}, {ours['threads']} threads")
+    for side, one in found.items():
+        table.add_row(side, f"{one['seconds'] * 1e3:.1f} ms", f"{one['first_s']:.1f} s", f"{one['peak'] or 0:.0f} MiB", f"{one['gflops']:.0f}",
+                      f"{one['gflops'] / ours['ceiling_gflops']:.0%}")
     Console().print(table)
+    print(f"the ceiling is one large product: {ours['ceiling_gflops']:.0f} GFLOP/s")
     if "ratio" in report:
         print(f"ours / peer: {report['ratio']:.2f}")
-    if operations:
-        print(f"{report['ours_gflops']:.0f} GFLOP/s")
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

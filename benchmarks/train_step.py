@@ -2,21 +2,23 @@
 import numpy as np
 
 from benchmarks.harness import arguments, main
-from benchmarks.unet_step import network
+from benchmarks.unet_step import network, operations
+from benchmarks.worker import numbers
 
 
 def build(args):
     from styleblend import lora
+    from styleblend.precision import loss_scale
     from styleblend.runtime import jt
     from styleblend.settings import StageSettings
     from styleblend.training.optimiser import AdamW
-    unet, rng = network(args), np.random.default_rng(0)
+    unet = network(args)
     if args.checkpointing:
         unet.enable_gradient_checkpointing()
-    lora.inject(unet, lora.UNET_TARGETS, 16, rng)
-    optimiser = AdamW(lora.parameters(unet), StageSettings(steps=1, lr=1e-4))
-    x, target = (jt.array(rng.standard_normal((args.batch, 4, args.latent, args.latent)).astype(np.float32)) for _ in range(2))
-    text = jt.array(rng.standard_normal((args.batch, 77, unet.config.cross_attention_dim)).astype(np.float32))
+    lora.inject(unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
+    optimiser = AdamW(lora.parameters(unet), StageSettings(steps=1, lr=1e-4), loss_scale(args.dtype))
+    x, target = (jt.array(numbers(name, (args.batch, 4, args.latent, args.latent))) for name in ("x", "target"))
+    text = jt.array(numbers("text", (args.batch, 77, unet.config.cross_attention_dim)))
     time = jt.array(np.full(args.batch, 500, np.float32))
 
     def run():
@@ -28,7 +30,13 @@ def build(args):
     return run
 
 
+def flop(args) -> float:
+    """Weights are frozen, so backward they are used once more; attention makes five more products. What checkpointing computes again is no work done."""
+    of_weights, of_attention = operations(args, args.batch)
+    return 2 * of_weights + 3.5 * of_attention
+
+
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing: less memory, one more forward pass")
-    main(build, parser, "benchmarks.train_step")
+    main(build, parser, "benchmarks.train_step", flop)

@@ -1,7 +1,11 @@
 """One call of the UNet with the four rows of two branches with guidance (times --batch): `python -m benchmarks.unet_step --peer torch`."""
+import math
+from pathlib import Path
+
 import numpy as np
 
 from benchmarks.harness import arguments, main
+from benchmarks.worker import numbers
 
 
 def network(args):
@@ -10,19 +14,39 @@ def network(args):
     from styleblend.models.unet import UNet2DConditionModel
     from styleblend.weights import load, parameters
     if args.base != "sd21":
-        return load_base(args.base).unet
-    unet, rng = UNet2DConditionModel(UNetConfig()), np.random.default_rng(0)
-    load(unet, {name: rng.standard_normal(p.shape, np.float32) * np.float32(0.02) for name, p in parameters(unet).items()}, "sd21")
+        return load_base(args.base, args.dtype).unet
+    unet = UNet2DConditionModel(UNetConfig())
+    load(unet, {name: numbers(name, p.shape) * np.float32(0.02) for name, p in parameters(unet).items()}, "sd21", args.dtype)
     return unet
+
+
+def operations(args, rows: int) -> tuple:
+    """Floating-point operations of one call with so many rows: of the products with weights, and of attention's two."""
+    from styleblend.base import read_configs
+    from styleblend.config import UNetConfig
+    from styleblend.models.unet import UNet2DConditionModel
+    from styleblend.weights import parameters
+    config = UNetConfig() if args.base == "sd21" else read_configs(Path(args.base))["unet"]
+    unet, levels, tokens = UNet2DConditionModel(config), len(config.block_out_channels), 77
+    pixels = [math.ceil(args.latent / 2 ** level) ** 2 for level in range(levels)]
+    of_weights = 0
+    for name, p in parameters(unet).items():
+        part, number = (name + ".0").split(".")[:2]
+        level = {"down_blocks": lambda: int(number), "up_blocks": lambda: levels - 1 - int(number), "mid_block": lambda: levels - 1}.get(part, lambda: 0)()
+        level += ("downsamplers" in name) - ("upsamplers" in name)  # a resampling convolution works at its result's size
+        if len(p.shape) > 1 and "time_emb" not in name:
+            of_weights += 2 * math.prod(p.shape) * (tokens if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else pixels[level])
+    sites = [(int(math.log2(site.downscale)), site.kind) for site in unet.sites]
+    of_attention = sum(4 * config.block_out_channels[level] * pixels[level] * (pixels[level] if kind == "self" else tokens) for level, kind in sites)
+    return rows * of_weights, rows * of_attention
 
 
 def build(args):
     from styleblend.models.attention import AttentionContext, RowLayout
     from styleblend.runtime import jt
     from styleblend.settings import PRESETS, BlendSettings
-    unet, rng, rows = network(args), np.random.default_rng(0), 4 * args.batch
-    x = jt.array(rng.standard_normal((rows, 4, args.latent, args.latent)).astype(np.float32))
-    text = jt.array(rng.standard_normal((rows, 77, unet.config.cross_attention_dim)).astype(np.float32))
+    unet, rows = network(args), 4 * args.batch
+    x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
     context = None
     if args.preset:
         layout = RowLayout(("coarse", "fine"), True, args.batch)
@@ -38,5 +62,5 @@ def build(args):
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--preset", choices=["balanced", "strong_layout"], help="with the swaps of a preset, as in the first step; default: none")
-    main(build, parser, "benchmarks.unet_step")
+    parser.add_argument("--preset", choices=["balanced", "strong_layout"], help="with the swaps of a preset, as in the first step")
+    main(build, parser, "benchmarks.unet_step", lambda a: sum(operations(a, 4 * a.batch)))
