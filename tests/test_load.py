@@ -229,6 +229,12 @@ def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(kind, tmp_p
     assert not adapters.exists()
 
 
+@pytest.mark.parametrize("count", [48, 49])
+def test_inspect_takes_as_many_vectors_as_load_does(count, tmp_path, load, tiny_style, capsys):
+    weights.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": np.stack([tiny_style.fine] * count)})
+    assert main(["inspect", str(tmp_path / "ink.safetensors")]) == load(tmp_path / "ink.safetensors", "--name", "ink")[0] == (0 if count == 48 else 2)
+
+
 def test_two_files_with_the_same_part(tmp_path, load, tiny_style):
     for file in ("a", "b"):
         weights.write_safetensors(tmp_path / f"{file}.safetensors", {"emb_params": tiny_style.fine[None]})
