@@ -27,6 +27,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
+    tokenizer = base.tokenizer((config.placeholder_coarse, config.placeholder_fine))  # refuses what can be no placeholder
     pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
@@ -34,7 +35,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    start = pipeline.tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
+    start = tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
     pipeline.tokenizer.spread((1, len(start)))
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"

@@ -11,13 +11,14 @@ from styleblend.runtime import jt, say
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import step_rng
 
-LEVELS = 8  # noise levels at which each picture is looked at
+LEVELS = 8  # noise levels at which each picture is looked at,
+NOISIEST = 0.75  # of the schedule from here on: where a picture is nearly noise, what becomes of it is up to the words
 
 
 def starting_words(pipeline: StyleBlendPipeline, phrases: Sequence[str], pictures: List[StylePicture], cache: LatentCache, seed: int, batch: int) -> str:
     """The phrase with the lowest diffusion loss on the pictures as "<caption> in the style of <phrase>."; a single one is taken unseen.
 
-    All phrases see the same noise, at the same levels, which are spread evenly over the schedule. `batch`: rows of one call of the UNet.
+    All phrases see the same noise, at the same levels, which are spread evenly over the noisiest quarter of the schedule. `batch`: rows of one call of the UNet.
     """
     if len(phrases) == 1:
         return phrases[0]
@@ -32,7 +33,7 @@ def starting_words(pipeline: StyleBlendPipeline, phrases: Sequence[str], picture
                     index = np.arange(begin, min(begin + batch, len(pictures)))
                     x0 = jt.array(cache.sample(rng, index))
                     eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
-                    t = ((level + rng.random(len(index))) * len(base.schedule) / LEVELS).astype(int)
+                    t = ((NOISIEST + (1 - NOISIEST) * (level + rng.random(len(index))) / LEVELS) * len(base.schedule)).astype(int)
                     output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), jt.array(texts[index]))
                     found.append(len(index) * base.schedule.loss(output, x0, eps, t).item())
         losses.append(sum(found) / (LEVELS * len(pictures)))
