@@ -21,7 +21,7 @@ from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png,
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, changes, read_record, style_hash
-from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend_for, validated
+from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend_for
 from styleblend.style import Style, adapter_hashes, load_style, missing_parts, read_part, settings_in
 
 
@@ -39,7 +39,11 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
     if choice and not re.fullmatch("[0-9]{1,9}", choice):
         known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
         named = [make_prompt(text) for text in choice.split(",") if text.strip()]
+        if not named:
+            raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how many")
         return [known.get(p.name, p) for p in dict.fromkeys(named)]
+    if choice and int(choice) == 0:
+        raise StyleBlendError("--prompts 0 draws nothing: give at least 1")
     prompts = style_prompts(folder)
     return prompts[:int(choice)] if choice else prompts
 
@@ -48,6 +52,8 @@ def chosen_styles(settings: RunSettings, names: Optional[str]) -> List[str]:
     """The named styles, which must be whole; or all styles of the data folder that have all adapters."""
     if names:
         found = [check_name(n.strip()) for n in names.split(",") if n.strip()]
+        if not found:
+            raise StyleBlendError(f"--styles {names!r} names nothing: give names with commas between them")
         for name in found:
             if not entry(settings.data, name).is_dir():
                 raise StyleBlendError(f"there is no style {name} in {settings.data}; there are: {', '.join(style_names(Path(settings.data))[:40])}")
@@ -81,9 +87,7 @@ def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
 def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
     """`style.json` where there is one, else what the config says of this style."""
     own = pipeline_style.settings
-    if own != StyleSettings(parts=own.parts):
-        return own
-    return validated(StyleSettings, settings.styles.get(pipeline_style.name, {}), f"styles.{pipeline_style.name}")
+    return own if own != StyleSettings(parts=own.parts) else settings.styles.get(pipeline_style.name, StyleSettings())
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import threading
 import warnings
 from dataclasses import replace
@@ -223,6 +224,7 @@ def run_train(args) -> int:
     if args.keep:
         settings = settings.model_copy(update={"training": settings.training.model_copy(update={"keep_adapters": args.keep})})
     names = [check_name(n.strip()) for n in args.styles.split(",")] if args.styles else style_names(Path(settings.data))
+    began, failed = time.time(), {}
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
@@ -231,16 +233,28 @@ def run_train(args) -> int:
     for name in names:
         for part in ("coarse", "fine") if args.part == "all" else [args.part]:
             try:
-                train_part(name, part, settings, base, args.overwrite)
+                train_part(name, part, settings, base, args.overwrite, began if args.share else None)
             except Busy as busy:
                 if not args.share:
                     raise
                 print(f"styleblend: {busy}; going on with the next one", file=sys.stderr)
+            except Stopped:
+                raise
+            except StyleBlendError as error:  # of one style: the others need not wait for it
+                if len(names) == 1:
+                    raise
+                failed[f"{name} ({part})"] = str(error)
+                print(f"styleblend: {name}: {error}; going on with the next one", file=sys.stderr)
+    if failed:
+        raise StyleBlendError(f"{len(failed)} trainings failed: " + "; ".join(f"{what}: {why}" for what, why in failed.items()))
     return 0
 
 
-def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> None:
-    """Train one part of a style, unless it is there, with its folders claimed: Busy when another process has them."""
+def train_part(name: str, part: str, settings, base: Path, overwrite: bool, began: Optional[float] = None) -> None:
+    """Train one part of a style, unless it is there, with its folders claimed: Busy when another process has them.
+
+    `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the same.
+    """
     from styleblend.base import load_base
     from styleblend.files import claim, remove_unfinished
     from styleblend.pipeline import StyleBlendPipeline
@@ -252,7 +266,11 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool) -> N
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", part))
-        if part_file(folder, name, product) and not overwrite:
+        done = part_file(folder, name, product)
+        if done and overwrite and began is not None and done.stat().st_mtime >= began:
+            print(f"{name}: {part} has just been trained by another worker", file=sys.stderr)
+            return
+        if done and not overwrite:
             print(f"{name}: {part} is trained already ({folder}); --overwrite trains it again", file=sys.stderr)
             return
         if part == "coarse":

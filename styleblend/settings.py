@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Annotated, Dict, List, Literal, Optional
+from typing import Annotated, Dict, get_args, List, Literal, Optional
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -84,12 +84,12 @@ class SamplingSettings(Settings):
     """How a picture is drawn."""
 
     sampler: str = Field("ddim", pattern="^(ddim|dpmpp_2m|euler)$", description="ddim, dpmpp_2m or euler")
-    steps: int = Field(30, ge=1, le=1000)
+    steps: int = Field(30, ge=1, le=999)
     guidance: float = Field(7.5, ge=0, description="classifier-free guidance; 1 switches it off and halves the work")
     eta: float = Field(0.0, ge=0, le=1, description="noise of DDIM: 0 is deterministic")
     seed: Seed = 2024
-    width: int = Field(768, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
-    height: int = Field(768, ge=64, le=LONGEST_SIDE)
+    width: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
+    height: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE)
     output: Optional[int] = Field(512, ge=0, le=LONGEST_SIDE, description="pixels of the saved picture's longer side; null: as drawn")
     coarse_negative: str = ""
     fine_negative: str = "blur"
@@ -111,7 +111,7 @@ class LookAlikeSettings(Settings):
     negative: str = "ugly, low quality, blur, distorted"
     steps: int = Field(20, ge=1)
     guidance: float = Field(7.5, ge=0)
-    strengths: List[float] = [0.75, 0.8, 0.85]
+    strengths: List[Annotated[float, Field(gt=0, le=1)]] = Field([0.75, 0.8, 0.85], min_length=1, description="shares of the steps that are drawn again; each look-alike takes one")
     candidates: int = Field(15, ge=1)
     keep: int = Field(10, ge=1, description="the candidates nearest to the style picture by CLIP that are kept")
     batch: int = Field(5, ge=1)
@@ -164,7 +164,7 @@ class TrainingSettings(Settings):
 class RunSettings(Settings):
     """A whole config file."""
 
-    base: str = Field(description="folder of the base model, or a hub id")
+    base: str = Field(description="folder of the base model; without `base_id` also a hub id")
     base_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
     data: str = Field(description="folder with one folder a style: images/*.png and prompt.json")
     adapters: str = Field(description="folder with one folder of trained adapters a style")
@@ -176,15 +176,16 @@ class RunSettings(Settings):
     sampling: SamplingSettings = SamplingSettings()
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
-    styles: dict = Field({}, description="settings of single styles, as in style.json, for adapters that have none")
+    styles: Dict[str, StyleSettings] = Field({}, description="settings of single styles, as in style.json, for adapters that have none")
 
 
 def known_keys(kind) -> List[str]:
     """All keys that a settings class and the groups in it know."""
     keys = list(kind.model_fields)
     for field in kind.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            keys += known_keys(field.annotation)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Settings):
+                keys += known_keys(inner)
     return keys
 
 

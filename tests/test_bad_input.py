@@ -174,3 +174,10 @@ def test_placeholder_that_is_a_word(tiny_base):
     from styleblend.tokens import Tokenizer
     with pytest.raises(StyleBlendError, match="already knows"):
         Tokenizer(tiny_base.folder / "tokenizer", ["cat</w>"])
+
+
+@pytest.mark.parametrize("option", [("--prompts", "0"), ("--prompts", ","), ("--styles", ","), ("--prompts", "²")])
+def test_a_choice_of_nothing_is_refused(trained, capsys, option):
+    """"²" is a digit to Python and no number; so it is a prompt, which the tiny base draws as any other."""
+    assert main(["test", "--config", str(trained), *option]) == (0 if option[1] == "²" else 2)
+    assert option[1] == "²" or "nothing" in capsys.readouterr().err

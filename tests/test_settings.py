@@ -25,7 +25,7 @@ def sd21():
 
 def style_of(settings, name: str) -> tuple:
     """A style's blend settings and its own seeds, as the board draws it."""
-    style = validated(StyleSettings, settings.styles[name], name)
+    style = settings.styles[name]
     return blend_for(settings.blend, style, name), style.seeds
 
 
@@ -107,3 +107,19 @@ def test_every_key_of_the_configs_is_one_that_a_suggestion_can_name():
 
     for path in CONFIGS.glob("*.yaml"):
         assert keys(yaml.safe_load(path.read_text())) <= set(known_keys(RunSettings))
+
+
+@pytest.mark.parametrize("text, words", [
+    ('styles: {"00": {presets: balanced}}', "unknown key styles.00.presets; did you mean preset?"),
+    ('styles: {"00": {seeds: {Cat: many}}}', "styles.00.seeds.Cat"),
+    ("styles: {10: {preset: balanced}}", "styles.10"),  # YAML reads an unquoted 10 as a number, and no style has that name
+    ("sampling: {steps: 1000}", "sampling.steps"),
+    ("sampling: {width: 100}", "multiple of 8"),
+    ("training: {look_alikes: {strengths: []}}", "strengths"),
+])
+def test_what_cannot_be_is_said_when_the_config_is_read(tmp_path, text, words):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"base: b\ndata: d\nadapters: a\nlook_alikes: l\n{text}\n")
+    with pytest.raises(StyleBlendError) as found:
+        read_settings(path)
+    assert words in str(found.value)

@@ -268,3 +268,28 @@ def test_the_pictures_of_a_grid_have_noise_of_their_own():
     noises = [seeded_noise(seed, (1, 4, 4)) for seed in inspect.signature(grid_writer).parameters["seeds"].default]
     assert len(noises) == 2 and not np.array_equal(*noises)
     assert np.array_equal(seeded_noise(0, (1, 4, 4)), seeded_noise(1, (1, 4, 4)))
+
+
+def test_a_style_that_cannot_be_trained_does_not_stop_the_others(world, tmp_path, capsys):
+    shutil.copytree(tmp_path / "data" / "dots", tmp_path / "data" / "lines")
+    settings = yaml.safe_load(world.read_text())
+    (tmp_path / "look" / "dots").mkdir(parents=True)
+    (tmp_path / "look" / "dots" / "drawn_with.json").write_text('{"base": "another"}')
+    assert main(["train", "coarse", "--config", str(world)]) == 2
+    said = capsys.readouterr().err
+    assert "going on with the next one" in said and "1 trainings failed: dots (coarse)" in said.splitlines()[-1]
+    assert not (Path(settings["adapters"]) / "dots" / "dots_text_encoder_lora.safetensors").exists()
+    assert (Path(settings["adapters"]) / "lines" / "lines_text_encoder_lora.safetensors").exists()
+
+
+def test_workers_that_overwrite_train_each_style_once(world, tmp_path, capsys):
+    """The file of a worker beside this one is newer than this one's start; that of an earlier training is not."""
+    assert main(["train", "coarse", "--config", str(world)]) == 0
+    file = tmp_path / "adapters" / "dots" / "dots_text_encoder_lora.safetensors"
+    os.utime(file, (time.time() + 60,) * 2)
+    before = file.stat().st_mtime
+    assert main(["train", "coarse", "--config", str(world), "--share", "--overwrite"]) == 0
+    assert file.stat().st_mtime == before and "just been trained by another worker" in capsys.readouterr().err
+    os.utime(file, (time.time() - 60,) * 2)
+    assert main(["train", "coarse", "--config", str(world), "--share", "--overwrite"]) == 0
+    assert file.stat().st_mtime > time.time() - 60
