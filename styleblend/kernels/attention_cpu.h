@@ -8,6 +8,7 @@
 namespace styleblend {
 
 constexpr int QUERIES = 256;  // what one thread takes at a time, in groups
+constexpr int SPAN = 192;  // keys of a tile of the forward pass: sums are fetched and follow the maximum a third as often, and strips of 6 fit
 constexpr int PART = 1024;  // keys that a thread takes at a time in the backward pass: enough that preparing the queries anew costs little
 
 // As attention_forward, for rows that are the first of their kind.
@@ -15,8 +16,8 @@ template <int D> void attention_forward_vectors(const Problem& p, const float* q
     int tiles = (p.queries + QUERIES - 1) / QUERIES;
     #pragma omp parallel
     {
-        Memory memory(2 * D * QUERIES + KEYS * GROUP + 2 * QUERIES);
-        float *turned_q = memory.begin(), *sum = turned_q + D * QUERIES, *score = sum + D * QUERIES, *top = score + KEYS * GROUP, *total = top + QUERIES;
+        Memory memory(2 * D * QUERIES + SPAN * GROUP + 2 * QUERIES);
+        float *turned_q = memory.begin(), *sum = turned_q + D * QUERIES, *score = sum + D * QUERIES, *top = score + SPAN * GROUP, *total = top + QUERIES;
         #pragma omp for schedule(dynamic)
         for (int unit = 0; unit < p.rows * p.heads * tiles; unit++) {
             int row = unit / (p.heads * tiles), head = unit / tiles % p.heads, first = unit % tiles * QUERIES;
@@ -24,8 +25,8 @@ template <int D> void attention_forward_vectors(const Problem& p, const float* q
             int count = std::min(QUERIES, p.queries - first), last = p.causal ? std::min(p.keys, first + count) : p.keys;
             turn<D>(q + p.at(p.q_rows[row], p.queries, first, head, D), p.width, count, turned_q, p.scale * LOG2E);
             std::fill(sum, sum + D * QUERIES, 0.f); std::fill(top, top + QUERIES, HIDDEN); std::fill(total, total + QUERIES, 0.f);
-            for (int key = 0; key < last; key += KEYS) {
-                int keys = std::min(KEYS, last - key);
+            for (int key = 0; key < last; key += SPAN) {
+                int keys = std::min(SPAN, last - key);
                 const float *its_k = k + p.at(p.kv_rows[row], p.keys, key, head, D), *its_v = v + p.at(p.kv_rows[row], p.keys, key, head, D);
                 for (int from = 0; from < count; from += GROUP) {
                     int group = padded(std::min(GROUP, count - from), LANES);
