@@ -95,11 +95,7 @@ def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, cau
     return found
 
 
-@pytest.mark.parametrize("dtype", ALLOWED)
-@settings(max_examples=50, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes every time
-@given(problem=problems())
-def test_any_shape_against_float64(problem, dtype):
-    """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
+def agree_with_float64(problem, dtype):
     (of_q, of_kv, count), (queries, keys), heads, size, biases, options, number = problem
     rng, width = np.random.default_rng(number), heads * size
     shapes = ((of_q, queries, width), (of_kv, keys, width), (of_kv, keys, width), (count, queries, width))
@@ -119,6 +115,25 @@ def test_any_shape_against_float64(problem, dtype):
                 size_of = np.linalg.norm(direction)  # one key has all the weight, whatever its score: no gradient, but for rounding
             off = np.abs(ours.float32().numpy() - theirs) - CUT[dtype] * np.abs(theirs)
             assert np.linalg.norm(np.maximum(off, 0)) <= ALLOWED[dtype] * size_of, (name, part)
+
+
+EVERY_TIME = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+@settings(max_examples=12, **EVERY_TIME)
+@given(problem=problems())
+def test_any_shape_against_float64(problem, dtype):
+    """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
+    agree_with_float64(problem, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ALLOWED)
+@settings(max_examples=50, **EVERY_TIME)
+@given(problem=problems())
+def test_fifty_shapes_against_float64(problem, dtype):
+    agree_with_float64(problem, dtype)
 
 
 class Poisoned(cpu.Attention):

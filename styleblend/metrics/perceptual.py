@@ -56,7 +56,7 @@ class GramDistance(Metric):
 
     preprocessing = PREPROCESSING
 
-    def __init__(self, network: SqueezeNet):
+    def __init__(self, network):
         self.network = network
 
     def matrices(self, pictures: Sequence[Image.Image]) -> Iterator[List[np.ndarray]]:
@@ -77,9 +77,6 @@ class TextureDistance(GramDistance):
     higher_is_better = {"texture": False}
     needs = ("efficientnet",)
     preprocessing = LITE
-
-    def __init__(self, network: EfficientNetLite0):
-        self.network = network
 
 
 class FeatureDistance(Metric):
