@@ -76,8 +76,8 @@ def problems(draw):
 
 
 def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, causal):
-    """The result, and the gradients of q, k and v, in float64, a head of a row at a time."""
-    found = [np.zeros(direction.shape), *(np.zeros(x.shape) for x in (q, k, v))]
+    """The result, and the gradients of q, k and v, in float64, a head of a row at a time; and the size of what each of them is the sum of."""
+    found, terms = ([np.zeros(direction.shape), *(np.zeros(x.shape) for x in (q, k, v))] for _ in range(2))
     scale = (q.shape[2] // heads) ** -0.5 if scale is None else scale
     for row in range(len(direction)):
         of_q, of_kv = (row if rows is None else rows[row] for rows in (q_rows, kv_rows))
@@ -89,10 +89,13 @@ def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, cau
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
             found[0][row][:, own] = weights @ one_v
-            slope = weights * (given @ one_v.T - (given * found[0][row][:, own]).sum(axis=1, keepdims=True)) * scale
+            delta = (given * found[0][row][:, own]).sum(axis=1, keepdims=True)
+            slope, of_slope = weights * (given @ one_v.T - delta) * scale, weights * (np.abs(given @ one_v.T) + np.abs(delta)) * scale
+            terms[1][of_q][:, own] += of_slope @ np.abs(one_k)
+            terms[2][of_kv][:, own] += of_slope.T @ np.abs(one_q)
             for gradient, at, part in ((found[1], of_q, slope @ one_k), (found[2], of_kv, slope.T @ one_q), (found[3], of_kv, weights.T @ given)):
                 gradient[at][:, own] += part
-    return found
+    return found, [np.linalg.norm(x) for x in terms]
 
 
 def agree_with_float64(problem, dtype):
@@ -101,20 +104,21 @@ def agree_with_float64(problem, dtype):
     shapes = ((of_q, queries, width), (of_kv, keys, width), (of_kv, keys, width), (count, queries, width))
     *arrays, direction = (rounded(rng.standard_normal(shape, np.float32), dtype).astype(np.float32) for shape in shapes)
     bias = 2 * rng.standard_normal((biases, keys), np.float32) if biases else None
-    expected = exact_gradients(*arrays, direction, heads, bias, **options)
+    expected, sizes_of_terms = exact_gradients(*arrays, direction, heads, bias, **options)
     for name, (core, more) in CORES.items():
         if core is reference and dtype != "float32":
             continue  # adds up in the type that it is given
         inputs = [cast(jt.array(x), dtype) for x in arrays]
         out = core.attention(*inputs, heads, None if bias is None else jt.array(bias), **options, **more)
         found = [out] + jt.grad((out.float32() * jt.array(direction)).sum(), inputs)
-        for part, ours, theirs in zip(("out", "dq", "dk", "dv"), found, expected):
+        for part, ours, theirs, size_of_terms in zip(("out", "dq", "dk", "dv"), found, expected, sizes_of_terms):
             assert ours.dtype == dtype and list(ours.shape) == list(theirs.shape)
             size_of = np.linalg.norm(theirs)
             if size_of < 1e-9:
                 size_of = np.linalg.norm(direction)  # one key has all the weight, whatever its score: no gradient, but for rounding
             off = np.abs(ours.float32().numpy() - theirs) - CUT[dtype] * np.abs(theirs)
-            assert np.linalg.norm(np.maximum(off, 0)) <= ALLOWED[dtype] * size_of, (name, part)
+            # of few keys with like gradients nearly nothing is left, and it has the rounding of what was subtracted: a few units in the last place
+            assert np.linalg.norm(np.maximum(off, 0)) <= ALLOWED[dtype] * size_of + 2.0 ** -20 * size_of_terms, (name, part)
 
 
 EVERY_TIME = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes
