@@ -23,6 +23,8 @@ def ctrl_c_works():
     """A shell that starts the tests in the background makes them, and every process that they start, ignore Ctrl-C; some of them press it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # the same by nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def tokenizer_folder() -> Path:
