@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from styleblend import kernels
 from styleblend.kernels import chunked, cpu, headers, reference
@@ -59,6 +59,7 @@ def test_core_agrees_with_plain_operators(case):
 
 ALLOWED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-3}  # relative L2
 CUT = {"float32": 0, "float16": 0, "bfloat16": 2.0 ** -7}  # counted apart: Jittor cuts a gradient off to bfloat16, and of few numbers that alone may be more
+CANCELLED = 50  # times: so much larger are the terms of a gradient that nearly vanishes, as with two keys of which one has nearly all the weight
 CORES = {"vectors": (cpu, dict(tiles=False)), "tiles": (cpu, {}), "chunked": (chunked, dict(limit=2 ** 20)), "plain": (reference, {})}
 
 
@@ -98,7 +99,12 @@ def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, cau
     return found, [np.linalg.norm(x) for x in terms]
 
 
-def agree_with_float64(problem, dtype):
+@pytest.mark.parametrize("dtype", ALLOWED)
+@settings(max_examples=50, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes every time
+@given(problem=problems())
+@example(problem=((1, 1, 1), (2, 2), 1, 64, 1, dict(q_rows=None, kv_rows=None, causal=False, scale=None), 1))  # a gradient 130 times smaller than its terms
+def test_any_shape_against_float64(problem, dtype):
+    """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
     (of_q, of_kv, count), (queries, keys), heads, size, biases, options, number = problem
     rng, width = np.random.default_rng(number), heads * size
     shapes = ((of_q, queries, width), (of_kv, keys, width), (of_kv, keys, width), (count, queries, width))
@@ -117,27 +123,10 @@ def agree_with_float64(problem, dtype):
             if size_of < 1e-9:
                 size_of = np.linalg.norm(direction)  # one key has all the weight, whatever its score: no gradient, but for rounding
             off = np.abs(ours.float32().numpy() - theirs) - CUT[dtype] * np.abs(theirs)
-            # of few keys with like gradients nearly nothing is left, and it has the rounding of what was subtracted: a few units in the last place
-            assert np.linalg.norm(np.maximum(off, 0)) <= ALLOWED[dtype] * size_of + 2.0 ** -20 * size_of_terms, (name, part)
-
-
-EVERY_TIME = dict(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes
-
-
-@pytest.mark.parametrize("dtype", ALLOWED)
-@settings(max_examples=12, **EVERY_TIME)
-@given(problem=problems())
-def test_any_shape_against_float64(problem, dtype):
-    """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
-    agree_with_float64(problem, dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ALLOWED)
-@settings(max_examples=50, **EVERY_TIME)
-@given(problem=problems())
-def test_fifty_shapes_against_float64(problem, dtype):
-    agree_with_float64(problem, dtype)
+            allowed = ALLOWED[dtype] * size_of
+            if dtype == "float32" and size_of_terms > CANCELLED * size_of:
+                allowed += 2.0 ** -22 * size_of_terms  # hardly anything is left of what was subtracted but its rounding: two units in the last place
+            assert np.linalg.norm(np.maximum(off, 0)) <= allowed, (name, part)
 
 
 class Poisoned(cpu.Attention):
