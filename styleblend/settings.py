@@ -109,7 +109,7 @@ class LookAlikeSettings(Settings):
 
     prompt: str = Field("{prompt}, realistic.", pattern=r"^[^{}]*\{prompt\}[^{}]*$", description="{prompt} stands for the caption")
     negative: str = "ugly, low quality, blur, distorted"
-    steps: int = Field(20, ge=1)
+    steps: int = Field(20, ge=1, le=999)
     guidance: float = Field(7.5, ge=0)
     strengths: List[Annotated[float, Field(gt=0, le=1)]] = Field([0.75, 0.8, 0.85], min_length=1, description="shares of the steps that are drawn again; each look-alike takes one")
     candidates: int = Field(15, ge=1)

@@ -114,6 +114,7 @@ def test_every_key_of_the_configs_is_one_that_a_suggestion_can_name():
     ('styles: {"00": {seeds: {Cat: many}}}', "styles.00.seeds.Cat"),
     ("styles: {10: {preset: balanced}}", "styles.10"),  # YAML reads an unquoted 10 as a number, and no style has that name
     ("sampling: {steps: 1000}", "sampling.steps"),
+    ("training: {look_alikes: {steps: 1000}}", "look_alikes.steps"),
     ("sampling: {width: 100}", "multiple of 8"),
     ("training: {look_alikes: {strengths: []}}", "strengths"),
 ])
