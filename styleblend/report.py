@@ -48,10 +48,10 @@ def difference(first: Run, second: Run, name: str, style: Optional[str] = None) 
 
 
 def differences(runs: Sequence[Run]) -> List[dict]:
-    """The first run against each of the others: style by style, then over all styles."""
-    first = runs[0]
+    """The first run against each of the others: over all styles, then style by style."""
+    first, others = runs[0], list(zip(runs[1:], labels(runs)[1:]))
     return [dict(other=label, style=style or "all", name=name, **vars(difference(first, other, name, style)))
-            for other, label in zip(runs[1:], labels(runs)[1:]) for style in [*first.pictures, None] for name in first.names()]
+            for style in [None, *first.pictures] for other, label in others for name in first.names()]
 
 
 def labels(runs: Sequence[Run]) -> List[str]:
@@ -90,17 +90,24 @@ def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[
 
 def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], output: Path, metrics: Sequence[Metric] = ()) -> None:
     """`scores.json` and `report.html` in the folder `output`."""
-    names = runs[0].names()
+    names, sets = runs[0].names(), scores_of_sets(runs)
+    lower = [name for run in runs for name, higher in run.higher_is_better.items() if not higher]
     spoken = judge and {"hash": judge.hash, "recipe": judge.recipe, "heldout": {name: judge.heldout[name] for name in ("subject_top1", "subject_top5", "style")}}
     data = {"version": __version__, "judge": spoken, "networks": {metric.name: metric.source for metric in metrics if metric.source},
             "runs": [as_data(run) for run in runs], "differences": compared}
     write_bytes(Path(output) / "scores.json", (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     page = Environment(loader=PackageLoader("styleblend", "pages"), autoescape=True).get_template("report.html").render(
-        runs=runs, labels=labels(runs), names=names, lower=[name for name in names if not runs[0].higher_is_better[name]],
+        runs=runs, labels=labels(runs), names=names, lower=lower, sets=sets, set_names=list(dict.fromkeys(name for _, _, scores in sets for name in scores)),
         styles=[(style, runs[0].style_pictures[style], cards(runs, style, names[:1])) for style in runs[0].pictures],
         said_by=said_by(judge, metrics), few=FEW,
         differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, nan=math.nan, version=__version__)
     write_bytes(Path(output) / "report.html", page.encode("utf-8"))
+
+
+def scores_of_sets(runs: Sequence[Run]) -> List[tuple]:
+    """Style (None: all together), label of the run, and the scores that only the whole set has."""
+    found = [(None, label, run.of_board) for run, label in zip(runs, labels(runs)) if run.of_board]
+    return found + [(style, label, run.of_style[style]) for style in runs[0].pictures for run, label in zip(runs, labels(runs)) if style in run.of_style]
 
 
 def notes_of(runs: Sequence[Run]) -> List[str]:
@@ -117,7 +124,8 @@ def cards(runs: Sequence[Run], style: str, names: Sequence[str]) -> List[dict]:
         return [*map(math.isnan, scores), *scores, prompt]
 
     prompts = sorted(found[0], key=badness)
-    return [dict(prompt=prompt, scores=without_nan(found[0][prompt].scores), pictures=[own.get(prompt) for own in found]) for prompt in prompts]
+    pictures = {prompt: [own.get(prompt) for own in found] for prompt in prompts}
+    return [dict(prompt=prompt, scores=[without_nan(p.scores) if p else {} for p in own], images=[p and p.image for p in own]) for prompt, own in pictures.items()]
 
 
 def as_data(run: Run) -> Dict:
