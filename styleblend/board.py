@@ -15,7 +15,7 @@ from tqdm import tqdm
 from styleblend.base import Base, find_base, load_base
 from styleblend.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
-from styleblend.files import claim, remove_unfinished, write_bytes
+from styleblend.files import claim, claim_files, remove_unfinished, write_bytes
 from styleblend.names import check_name, entry
 from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.pipeline import StyleBlendPipeline
@@ -23,6 +23,8 @@ from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, changes, read_record, style_hash
 from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend_for
 from styleblend.style import Style, adapter_hashes, load_style, missing_parts, read_part, settings_in
+
+SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,29 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                overwrite: bool = False, base: Optional[Base] = None) -> List[Path]:
     """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn.
 
-    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run that was
-    stopped and started again gives the same files as an unbroken one.
+    Raises Busy, before it removes or draws anything, when another process draws some of the same pictures now.
     """
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
     names = chosen_styles(settings, styles)
     jobs = [Job(n, p, output / n / f"{p.name}.png") for n in names for p in chosen_prompts(entry(settings.data, n), prompts)]
     mine = shard(jobs, which)
-    remove_unfinished(output, *(output / n for n in dict.fromkeys(j.style for j in mine)))
+    with claim_files(output, ".board", [f"{j.style}/{j.path.name}" for j in mine], SIDE_BY_SIDE):
+        remove_unfinished(output, *(output / n for n in dict.fromkeys(j.style for j in mine)))
+        drawn = draw_missing(settings, mine, overwrite, base)
+        with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
+            for name in dict.fromkeys(j.style for j in mine):
+                write_sheet(settings, name, [j for j in jobs if j.style == name])
+            write_page(output)
+    return drawn
+
+
+def draw_missing(settings: RunSettings, mine: Sequence[Job], overwrite: bool, base: Optional[Base]) -> List[Path]:
+    """The pictures of `draw_board`.
+
+    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run that was
+    stopped and started again gives the same files as an unbroken one.
+    """
     plans = {name: plan(settings, name) for name in dict.fromkeys(j.style for j in mine)}
     todo = [j for j in mine if overwrite or not is_whole(j.path)]
     warn_of_old([j for j in mine if j not in set(todo)], plans)
@@ -174,10 +190,6 @@ def draw_board(settings: RunSettings, styles: Optional[str] = None, prompts: Opt
                         save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
                         drawn.append(job.path)
                         bar.update()
-    with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
-        for name in dict.fromkeys(j.style for j in mine):
-            write_sheet(settings, name, [j for j in jobs if j.style == name])
-        write_page(output)
     return drawn
 
 

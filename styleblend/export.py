@@ -16,6 +16,7 @@ from styleblend import weights
 from styleblend.adapters import refuse_damaged
 from styleblend.config import ScheduleConfig, UNetConfig, VaeConfig, read_config
 from styleblend.errors import StyleBlendError
+from styleblend.files import in_turn
 from styleblend.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.settings import BlendSettings, blend_for
 from styleblend.style import PARTS, part_file, read_part_file, settings_in
@@ -139,28 +140,30 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
     loras, vectors = read_style(folder)
     name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength * (1 if kind == "single" else own_strength(folder))}
     title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
-    written, known_base = [], base_of(folder)
+    files, known_base = {}, base_of(folder)
 
-    def write(file: str, tensors, metadata):
+    def add(file: str, tensors, metadata):
         if not all(np.isfinite(value).all() for value in tensors.values()):
             raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text encoder's and the UNet's LoRA "
                                   "there are numbers beyond float32: give smaller ones")
-        weights.write_safetensors(output / file, tensors, {**metadata, **known_base})
-        written.append(output / file)
+        files[output / file] = tensors, {**metadata, **known_base}
 
     if kind == "single":
         tokens = {"coarse": "<C>", "fine": "<F>"}
-        write(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
-              {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
+        add(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
+            {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
     elif kind == "diffusers":
-        write("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
+        add("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
         for part, vector in vectors.items():
-            write(f"{part}_learned_embeds.safetensors", {f"<{name}-{part}>": vector}, {})
+            add(f"{part}_learned_embeds.safetensors", {f"<{name}-{part}>": vector}, {})
     else:  # the same files; A1111 takes LoRAs and embeddings from two folders
         tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
         width = next((v.shape[-1] for v in vectors.values()), 0)
-        write(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors, {**kohya_facts(name, tensors, facts, width), **facts, **title})
+        add(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors, {**kohya_facts(name, tensors, facts, width), **facts, **title})
         for part, vector in vectors.items():
-            write(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors", {"emb_params": vector},
-                  model_facts(base, vectors, "textual-inversion"))
-    return written
+            add(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors", {"emb_params": vector},
+                model_facts(base, vectors, "textual-inversion"))
+    with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
+        for path, (tensors, metadata) in files.items():
+            weights.write_safetensors(path, tensors, metadata)
+    return list(files)

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import os
 import secrets
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from filelock import FileLock, Timeout
 
@@ -86,3 +88,46 @@ def claim(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def claim_files(folder: Path, name: str, files: Iterable[str], advice: str) -> Iterator[None]:
+    """Have these files of `folder` alone, so that processes side by side have none in common. As in `claim`, the kernel lets go of them when the process ends.
+
+    Each file is one byte of `<folder>/<name>.lock`, at a place that its name says. Raises Busy, with `advice`, when another process has one of them.
+    """
+    path = Path(folder) / f"{name}.lock"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock = open(path, "ab")
+    except OSError as error:
+        raise not_written(Path(folder), error) from None
+    with lock:
+        places = {int.from_bytes(hashlib.sha256(file.encode("utf-8")).digest()[:7], "big"): file for file in files}
+        for place, file in sorted(places.items()):  # in one order, so that of two processes not both give way
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise not_written(path, error) from None
+                raise Busy(f"{Path(folder) / file} is in use by another process: wait for it, or stop it, {advice}") from None
+        yield
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Write files that belong together into `folder` while other processes that do so wait.
+
+    The lock is on the folder itself: no lock file stays behind among files that are for other programs.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise not_written(Path(folder), error) from None
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,6 +1,7 @@
 """Adapter files of other programs as a style of ours: which part each file holds, checked against a base, written as four files and a style.json."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -10,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 from styleblend.adapters import read_tensors
 from styleblend.base import Base
 from styleblend.errors import StyleBlendError
-from styleblend.files import write_bytes
+from styleblend.files import claim, in_turn, write_bytes
 from styleblend.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
 from styleblend.style import PARTS, check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
@@ -69,33 +70,34 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     Everything is checked against the base before the first file is written. A new style comes into its place as a whole, by one
     renaming of its folder; in a style that is there the parts are replaced one by one, each whole.
     """
-    folder = Path(output) / name
-    there = [part for part in PARTS if part_file(folder, name, part)]
-    if there and not overwrite:
-        raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): choose another --name, or --overwrite to replace those parts that are loaded")
+    folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
         check_base(own.path, base)
     arrays = {part: checked_part(own.tensors, part, base, str(own.path)) for part, own in found.items()}
-    whole = [part for part in PARTS if part in arrays or part in there]
-    settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()), settings_in(folder, name))
-    settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
-    known_base = {"base": base.fingerprint(), "style": name}
-    try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
-            written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
-            written.mkdir()
-            for part, own in found.items():
-                save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
-            if settings != StyleSettings() or (folder / "style.json").is_file():
-                write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
-            if not folder.is_dir() or not os.listdir(folder):
-                os.replace(written, folder)
-            else:
-                for file in sorted(os.listdir(written)):
-                    os.replace(written / file, folder / file)
-    except OSError as error:
-        raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): free space or choose another --output") from None
+    with in_turn(output), contextlib.ExitStack() as trainings:  # of two that load one style the second sees what the first has written
+        for stage in sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine" for part in found}) if (folder / "training").is_dir() else ():
+            trainings.enter_context(claim(folder / "training", stage))  # a training that goes on now would write over what is loaded
+        there = [part for part in PARTS if part_file(folder, name, part)]
+        if there and not overwrite:
+            raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): choose another --name, or --overwrite to replace those parts that are loaded")
+        whole = [part for part in PARTS if part in arrays or part in there]
+        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()), settings_in(folder, name))
+        settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
+                written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
+                written.mkdir()
+                for part, own in found.items():
+                    save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
+                if settings != StyleSettings() or (folder / "style.json").is_file():
+                    write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
+                if not folder.is_dir() or not os.listdir(folder):
+                    os.replace(written, folder)
+                else:
+                    for file in sorted(os.listdir(written)):
+                        os.replace(written / file, folder / file)
+        except OSError as error:
+            raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): free space or choose another --output") from None
     return report(name, found, arrays, whole)
 
 

@@ -57,6 +57,7 @@ def metrics_beside_the_judge(args):
 
 
 def run_eval(args) -> int:
+    from styleblend.files import in_turn
     from styleblend.judge import Judge
     from styleblend.report import differences, print_tables, write_report
     from styleblend.scoring import score_run
@@ -72,7 +73,8 @@ def run_eval(args) -> int:
         raise StyleBlendError(f"nothing in {args.result} could be scored: it should hold <style>/<Prompt>.png of the styles in {args.data or settings.data}")
     compared = differences(runs)
     print_tables(runs, compared, judge, others)
-    write_report(runs, compared, judge, Path(args.output), others)
+    with in_turn(Path(args.output)):  # the page and the scores of one run
+        write_report(runs, compared, judge, Path(args.output), others)
     print(f"the pictures with their scores are in {Path(args.output) / 'report.html'}")
     return 0
 

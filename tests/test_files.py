@@ -15,11 +15,13 @@ from PIL import Image
 
 from styleblend.cli import main
 from styleblend.errors import Busy
-from styleblend.files import claim, remove_unfinished, write_bytes
+from styleblend.files import claim, claim_files, in_turn, remove_unfinished, write_bytes
 from styleblend.pictures import is_whole
 
 ROOT = Path(__file__).parents[1]
 HOLD = "import sys, time\nfrom styleblend.files import claim\nwith claim(sys.argv[1], 'work'):\n    print('held', flush=True); time.sleep(60)"
+HOLD_FILES = ("import sys, time\nfrom styleblend.files import claim_files\n"
+              "with claim_files(sys.argv[1], 'work', sys.argv[2:], ''):\n    print('held', flush=True); time.sleep(60)")
 # writes until it is killed: two letters in turn, so that a torn file would be neither
 WRITE = ("import sys\nfrom styleblend.files import write_bytes\nfor i in range(10 ** 9):\n"
          "    write_bytes(sys.argv[1], b'ab'[i % 2:][:1] * 3_000_000)\n    print(i, flush=True)")
@@ -116,6 +118,19 @@ def test_a_folder_is_claimed_until_its_process_ends_however_it_ends(tmp_path):
         pass
 
 
+def test_files_are_claimed_until_their_process_ends_however_it_ends(tmp_path):
+    def claimed(*files):
+        with claim_files(tmp_path, "work", files, "or take others"):
+            return True
+
+    process = start(HOLD_FILES, tmp_path, "a", "b")
+    assert claimed("c", "d")
+    with pytest.raises(Busy, match=f"{tmp_path / 'b'} is in use by another process: wait for it, or stop it, or take others"):
+        claimed("b", "c")
+    kill(process)
+    assert claimed("a", "b", "c")
+
+
 def test_one_process_waits_for_another(tmp_path):
     order = []
 
@@ -130,6 +145,47 @@ def test_one_process_waits_for_another(tmp_path):
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("command", ["export", "load", "eval"])
+def test_files_that_belong_together_are_written_in_turn(trained, tmp_path, command):
+    """While another process writes into the folder nothing appears there; then all of it, and no lock file."""
+    out, style = tmp_path / "out", tmp_path / "adapters" / "dots"
+    picture = tmp_path / "result" / "fxemoji" / "Anchor.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (128, 128), "red").save(picture)
+    arguments = {"export": [str(style), "--format", "diffusers"], "load": [str(style / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)],
+                 "eval": [str(tmp_path / "result")]}
+    expected = {"export": ["coarse_learned_embeds.safetensors", "fine_learned_embeds.safetensors", "pytorch_lora_weights.safetensors"], "load": ["ink"],
+                "eval": ["report.html", "scores.json"]}
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(main([command, *arguments[command], "--output", str(out)])))
+    with in_turn(out):
+        thread.start()
+        thread.join(4)
+        assert thread.is_alive() and os.listdir(out) == []
+    thread.join(60)
+    assert codes == [0] and sorted(os.listdir(out)) == expected[command]
+
+
+def test_of_two_processes_that_load_one_style_the_second_stops(trained, tmp_path):
+    """Both see no style at first; without an order one would fail at the end, or each would have written a part."""
+    command = [sys.executable, "-m", "styleblend", "load", str(tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1].strip() for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 2], said
+    assert "holds a style already (UNet LoRA)" in "".join(said)
+
+
+@pytest.mark.parametrize("training, code", [("fine", 2), ("coarse", 0)])
+def test_what_is_trained_now_is_not_loaded(trained, tmp_path, capsys, training, code):
+    folder = tmp_path / "adapters" / "dots"
+    before = contents(folder)
+    with claim(folder / "training", training):
+        assert main(["load", str(folder / "dots_unet_lora.safetensors"), "--name", "dots", "--overwrite", "--config", str(trained)]) == code
+    said = capsys.readouterr().err.strip()
+    assert "fine.lock" in said if code else contents(folder) != before
+    assert code == 0 or contents(folder) == before
 
 
 @pytest.mark.parametrize("part, folder, name", [("fine", "adapters/dots/training", "fine"), ("coarse", "adapters/dots/training", "coarse"),
@@ -306,12 +362,11 @@ def test_torn_pictures_are_drawn_again_byte_for_byte(world, tmp_path):
     assert contents(*folders) == before
 
 
-def test_two_processes_on_one_output_folder(world, tmp_path):
-    """Two halves at once, and one half twice: all pictures whole, and the page shows all of them."""
+def test_parts_of_one_board_are_drawn_side_by_side(trained, tmp_path):
+    """Three thirds at once: all pictures whole, and the page and the sheet show all of them."""
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(8)]))
-    assert main(["train", "all", "--config", str(world)]) == 0
-    processes = [subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(world), "--shard", which], cwd=ROOT,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for which in ("1/2", "2/2", "2/2")]
+    processes = [subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", f"{i}/3"], cwd=ROOT,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i in (1, 2, 3)]
     for process in processes:
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
@@ -320,3 +375,30 @@ def test_two_processes_on_one_output_folder(world, tmp_path):
     page = (result / "index.html").read_text()
     assert all(f"Cat%20{i}.png" in page for i in range(8))
     assert Image.open(result / "dots.png").height > 300
+
+
+def test_a_second_process_on_the_same_pictures_stops(trained, tmp_path, capsys):
+    """The first third, held in the middle of its work: what has a picture in common with it stops and changes nothing, the rest is drawn meanwhile."""
+    settings = yaml.safe_load(trained.read_text())
+    settings["sampling"]["batch"] = 1
+    trained.write_text(yaml.safe_dump(settings))
+    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(48)]))
+    result = tmp_path / "result"
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", "1/3"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list((result / "dots").glob("*.png")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        before = contents(result)
+        for same in (["--shard", "1/3"], ["--shard", "1/3", "--overwrite"], [], ["--overwrite"], ["--shard", "1/2"], ["--prompts", "1"]):
+            assert main(["test", "--config", str(trained), *same]) == 2
+            said = capsys.readouterr().err.strip()
+            assert f"{result / 'dots' / 'Cat'} " in said and "in use by another process: wait for it, or stop it, or give each process other --styles" in said
+            assert len(said.splitlines()) == 1 and contents(result) == before
+        assert main(["test", "--config", str(trained), "--shard", "2/3"]) == 0
+        assert len(list((result / "dots").glob("*.png"))) in range(17, 32)
+    finally:
+        kill(process)
+    assert main(["test", "--config", str(trained)]) == 0
+    assert len(list((result / "dots").glob("*.png"))) == 48 and nothing_torn(result)

@@ -14,6 +14,7 @@ from PIL import Image
 from styleblend.base import load_base
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
+from styleblend.files import claim
 from styleblend.judge import Judge, JudgeMetric
 from styleblend.mix import parse_mix
 from styleblend.pictures import is_whole
@@ -235,3 +236,10 @@ def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
     assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1"]) == 2
     assert "the judge does not know the style mine" in capsys.readouterr().err
     assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1", "--unseen", "2", "--metric", "subject"]) == 0
+
+
+def test_a_second_tuning_of_a_style_stops(known, tmp_path, capsys):
+    with claim(tmp_path / "adapters" / "fxemoji" / "tuning", "tune"):
+        assert main(["tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "1"]) == 2
+    assert "in use by another process, which holds tune.lock" in capsys.readouterr().err
+    assert not (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").exists()
