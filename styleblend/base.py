@@ -12,6 +12,7 @@ import numpy as np
 from styleblend.config import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config, read_object
 from styleblend.diffusion import NoiseSchedule
 from styleblend.errors import StyleBlendError, printable
+from styleblend.hub import fetch, is_id
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
@@ -42,12 +43,11 @@ def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
     # a folder that is not there yet can look like a hub id: nobody wants what a stranger called "checkpoints" puts there
     hub_id = fallback_id or (None if Path(model).parent.is_dir() else model)
     tried = [str(model)]
-    if hub_id and re.fullmatch(r"[\w.-]+/[\w.-]+", str(hub_id)):
-        from huggingface_hub import snapshot_download
+    if hub_id and is_id(hub_id):
         try:
-            return Path(snapshot_download(hub_id, allow_patterns=PATTERNS))
-        except Exception as error:  # no network, no such model, no disk: the library has a class for each
-            tried.append(f"{hub_id} on the hub ({type(error).__name__})")
+            return fetch(hub_id, PATTERNS)
+        except StyleBlendError as error:
+            tried.append(str(error))
     raise StyleBlendError(f"no base model found (tried {', '.join(tried)}): put a diffusers folder of Stable Diffusion 2.1 at {model}, "
                           f"or set `base` in the config to one; {COPIES}")
 

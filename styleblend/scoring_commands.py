@@ -45,15 +45,16 @@ def add_scoring_commands(commands, **kind) -> None:
 
 def add_metrics(parser) -> None:
     parser.add_argument("--metrics", help="what else to measure beside the mini judge: names of docs/metrics.md with commas between them, or all")
-    parser.add_argument("--weights", default="checkpoints/metrics", metavar="FOLDER", help="the networks that these need")
+    parser.add_argument("--weights", metavar="FOLDER", help="the networks that these need; default: the config's (metrics.weights), else checkpoints/metrics")
 
 
-def metrics_beside_the_judge(args):
+def metrics_beside_the_judge(args, settings):
     """The metrics that were asked for, and sentences on those that cannot be had. Any other metric joins in `styleblend.metrics`."""
     if not args.metrics:
         return [], []
     from styleblend.metrics import load_metrics
-    return load_metrics(Path(args.weights), None if args.metrics == "all" else [name.strip() for name in args.metrics.split(",")])
+    names = None if args.metrics == "all" else [name.strip() for name in args.metrics.split(",")]
+    return load_metrics(Path(args.weights or settings.metrics.weights), names, settings.metrics.ids)
 
 
 def run_eval(args) -> int:
@@ -63,7 +64,7 @@ def run_eval(args) -> int:
     from styleblend.scoring import score_run
     from styleblend.settings import read_settings
     settings, judge = read_settings(args.config), Judge.load() if args.judge else None
-    others, missing = metrics_beside_the_judge(args)
+    others, missing = metrics_beside_the_judge(args, settings)
     styles = [n.strip() for n in args.styles.split(",") if n.strip()] if args.styles else None
     runs = [score_run(Path(folder), Path(args.data or settings.data), styles, judge, others, settings.pictures) for folder in (args.result, *args.against)]
     runs[0].notes[:0] = missing
@@ -95,7 +96,7 @@ def run_tune(args) -> int:
     from styleblend.tuning import Question, tune
     question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric, args.unseen_seeds)
     settings = read_settings(args.config)
-    others, missing = metrics_beside_the_judge(args)
+    others, missing = metrics_beside_the_judge(args, settings)
     for sentence in missing:
         print(f"styleblend: {sentence}", file=sys.stderr)
     for sentence in tune(settings, question, args.trials, args.minutes, args.overwrite, others, args.choose_seeds):

@@ -116,6 +116,7 @@ class LookAlikeSettings(Settings):
     keep: int = Field(10, ge=1, description="the candidates nearest to the style picture by CLIP that are kept")
     batch: int = Field(5, ge=1)
     clip: Optional[str] = Field(None, description="folder of CLIP ViT-L/14 for the filter; without it all candidates are kept")
+    clip_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
 
 
 class StageSettings(Settings):
@@ -161,6 +162,26 @@ class TrainingSettings(Settings):
         return [words] if isinstance(words, str) else words
 
 
+class NetworkIds(Settings):
+    """Hub ids of the networks that measure pictures: each is fetched, as safetensors, when something needs it that is not in the folder."""
+
+    clip: Optional[str] = Field(None, description="a CLIP with vision transformer, such as openai/clip-vit-large-patch14")
+    clip_resnet: Optional[str] = Field(None, description="a CLIP RN50 of open_clip, such as timm/resnet50_clip.openai")
+    dino: Optional[str] = Field(None, description="such as facebook/dino-vitb8")
+    dinov2: Optional[str] = Field(None, description="such as facebook/dinov2-base")
+    squeezenet: Optional[str] = None
+    lpips: Optional[str] = None
+    inception: Optional[str] = None
+    efficientnet: Optional[str] = None
+
+
+class MetricSettings(Settings):
+    """Where the networks are that measure pictures."""
+
+    weights: str = Field("checkpoints/metrics", description="folder with one folder a network (docs/metrics.md)")
+    ids: NetworkIds = NetworkIds()
+
+
 class RunSettings(Settings):
     """A whole config file."""
 
@@ -176,6 +197,7 @@ class RunSettings(Settings):
     sampling: SamplingSettings = SamplingSettings()
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
+    metrics: MetricSettings = MetricSettings()
     styles: Dict[str, StyleSettings] = Field({}, description="settings of single styles, as in style.json, for adapters that have none")
 
 

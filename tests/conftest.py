@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,21 @@ def tiny_style(tiny_base):
     width = TEXT["hidden_size"]
     return Style("tiny", seeded.values("style/coarse", (width,)), seeded.values("style/fine", (width,)),
                  random_lora(tiny_base.text_encoder, lora.TEXT_TARGETS), random_lora(tiny_base.unet, lora.UNET_TARGETS))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """In the hub's place: `has` are its models (id -> folder), `asked` is what was wanted of it (id and patterns)."""
+    hub = SimpleNamespace(has={}, asked=[])
+
+    def download(name, allow_patterns):
+        hub.asked.append((name, allow_patterns))
+        if name not in hub.has:
+            raise OSError("there is no network")
+        return str(hub.has[name])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return hub
 
 
 @pytest.fixture

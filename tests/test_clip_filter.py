@@ -2,20 +2,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from reference import seeded
 from styleblend import weights
 from styleblend.captions import StylePicture
+from styleblend.cli import main
 from styleblend.config import ClipVisionConfig
 from styleblend.errors import StyleBlendError
-from styleblend.models.clip_vision import CLIPVisionModel
+from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModel
 from styleblend.runtime import jt
-from styleblend.settings import LookAlikeSettings
-from styleblend.training.clip_filter import load_clip, nearest_look_alikes, patch_features
+from styleblend.settings import LookAlikeSettings, PictureSettings
+from styleblend.training.clip_filter import find_clip, load_clip, nearest_look_alikes, patch_features, prepared
 
 
 @pytest.fixture
@@ -56,6 +59,23 @@ def test_a_folder_without_an_image_tower_is_refused(clip_folder):
         load_clip(clip_folder)
 
 
+@pytest.mark.parametrize("size", seeded.SIZES)
+def test_pictures_are_prepared_as_by_the_reference_processor(size, tmp_path):
+    """transformers' CLIPImageProcessor (`tests/reference/make_metric_references.py`): the shorter side by bicubic filter, the middle, mean and deviation."""
+    Image.fromarray(seeded.pictures(f"processed/{size[0]}", 1, *size)[0]).save(tmp_path / "picture.png")
+    wanted = np.load(Path(__file__).parent / "data" / "metrics.npz")[f"processed/clip/{size[0]}"]
+    assert np.abs(prepared(tmp_path / "picture.png", 28) - wanted).max() <= 1 / 255
+
+
+def test_padded_style_pictures_are_padded_here_too(tmp_path):
+    """Look-alikes of them have the same white borders."""
+    Image.new("RGB", (40, 20), (10, 20, 30)).save(tmp_path / "wide.png")
+    white, inside = ((np.array(c) / 255 - MEAN) / DEVIATION for c in ((255,) * 3, (10, 20, 30)))
+    pixels = prepared(tmp_path / "wide.png", 28, PictureSettings(fit="pad"))
+    np.testing.assert_allclose(pixels[:, [0, -1]].transpose(1, 2, 0), np.broadcast_to(white, (2, 28, 3)), atol=1e-5)
+    np.testing.assert_allclose(pixels[:, 14], np.repeat(inside[:, None], 28, 1), atol=1e-5)
+
+
 def test_features_are_all_patches_of_the_normalised_picture(clip_folder, pictures):
     clip = load_clip(clip_folder)
     features = patch_features(clip, pictures[0])
@@ -69,15 +89,48 @@ def test_features_are_all_patches_of_the_normalised_picture(clip_folder, picture
 
 def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
     style, *candidates = pictures
-    settings = LookAlikeSettings(candidates=4, keep=3, clip=str(clip_folder))
-    kept, = nearest_look_alikes([StylePicture(style, "style", "A style")], [candidates], settings)
+    kept, = nearest_look_alikes([StylePicture(style, "style", "A style")], [candidates], 3, clip_folder)
     assert [path.stem for path in kept] == ["b", "d", "c"]
 
 
 @pytest.mark.parametrize("keep, remark", [(4, ""), (3, "no CLIP weights")])
-def test_without_weights_all_are_kept(keep, remark, pictures, capsys):
+def test_without_weights_all_are_kept(keep, remark, capsys):
     """In silence only when nothing was to be left out."""
-    files = [pictures[1:]]
-    assert nearest_look_alikes([StylePicture(pictures[0], "style", "A style")], files, LookAlikeSettings(candidates=4, keep=keep)) == files
+    assert find_clip(LookAlikeSettings(candidates=4, keep=keep)) is None
     error = capsys.readouterr().err
     assert remark in error and bool(remark) == bool(error)
+
+
+def test_a_folder_is_taken_before_the_hub(clip_folder, hub):
+    assert find_clip(LookAlikeSettings(clip=str(clip_folder), clip_id="owner/clip")) == clip_folder and not hub.asked
+
+
+def test_the_hub_is_asked_where_the_folder_is_not(clip_folder, hub, tmp_path):
+    hub.has["owner/clip"] = clip_folder
+    for folder in (None, str(tmp_path / "nowhere")):
+        assert find_clip(LookAlikeSettings(clip=folder, clip_id="owner/clip")) == clip_folder
+    assert hub.asked == [("owner/clip", ["config.json", "model.safetensors"])] * 2
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(clip="nowhere"), "tried nowhere"), (dict(clip_id="owner/gone"), "tried owner/gone on the hub (OSError)"),
+    (dict(clip="nowhere", clip_id="owner/gone"), "tried nowhere, owner/gone on the hub (OSError)")])
+def test_a_clip_that_is_set_and_is_not_there_stops_the_training_before_anything_is_drawn(settings, words, hub, world, tmp_path, capsys):
+    config = yaml.safe_load(world.read_text())
+    config["training"]["look_alikes"].update(keep=1, **settings)
+    world.write_text(yaml.safe_dump(config))
+    assert main(["train", "coarse", "--config", str(world)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "training.look_alikes.clip" in error and not list(tmp_path.glob("look/*/*.png"))
+
+
+def test_a_training_learns_from_what_is_kept(clip_folder, world, tmp_path):
+    """Look-alikes are drawn and kept as ever; what is learned from the better half is another style than from all."""
+    config, learned = yaml.safe_load(world.read_text()), []
+    for keep, clip in ((2, None), (1, str(clip_folder))):
+        config["training"]["look_alikes"].update(keep=keep, clip=clip)
+        config["adapters"] = str(tmp_path / f"keep{keep}")
+        world.write_text(yaml.safe_dump(config))
+        assert main(["train", "coarse", "--config", str(world)]) == 0
+        learned.append((tmp_path / f"keep{keep}" / "dots" / "dots_text_encoder_lora.safetensors").read_bytes())
+    assert len(list((tmp_path / "look" / "dots").glob("*.png"))) == 4 and learned[0] != learned[1]

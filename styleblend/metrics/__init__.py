@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from styleblend.errors import StyleBlendError
+from styleblend.settings import NetworkIds
 
 Score = Union[np.ndarray, float]
 
@@ -74,8 +75,8 @@ class BoardMetric(Metric):
         """The numbers of all styles together, from their parts in the order of the styles' names."""
 
 
-def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[List[Metric], List[str]]:
-    """The metrics of `names` (None: all) whose weights are in `folder`, and a sentence for each that is left out.
+def load_metrics(folder: Path, names: Optional[Sequence[str]] = None, ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
+    """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`, and a sentence for each that is left out.
 
     Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
     """
@@ -92,7 +93,7 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None) -> Tuple[L
     unknown = [name for name in names or () if name not in kinds]
     if unknown:
         raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")
-    networks, found, missing = Networks(Path(folder)), [], []
+    networks, found, missing = Networks(Path(folder), ids), [], []
     for name in kinds if names is None else names:
         needs = kinds[name].needs
         lacking = [s for s in map(networks.missing, needs) if s] or [s for s in map(networks.unfit, needs) if s]

