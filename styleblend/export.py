@@ -154,8 +154,8 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
             {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
     elif kind == "diffusers":
         add("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
-        for part, vector in vectors.items():
-            add(f"{part}_learned_embeds.safetensors", {f"<{name}-{part}>": vector}, {})
+        for part, vector in vectors.items():  # in lower case: of a token with capital letters diffusers finds the first vector alone
+            add(f"{part}_learned_embeds.safetensors", {f"<{name.lower()}-{part}>": vector}, {})
     else:  # the same files; A1111 takes LoRAs and embeddings from two folders
         tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
         width = next((v.shape[-1] for v in vectors.values()), 0)
