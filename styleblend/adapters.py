@@ -33,11 +33,11 @@ def check_names(names, source: str) -> None:
 def wanted(names: Sequence[str], source: str, attention_only: bool) -> List[str]:
     """The names without those of layers that no style changes, if these may be left out; else StyleBlendError where there are some."""
     kinds = {name: outside_attention(name) for name in names}
-    layers = {layer_and_end(name)[0] for name, kind in kinds.items() if kind}
+    layers = {(layer_and_end(name) or [name])[0] for name, kind in kinds.items() if kind}
     kept = [name for name in names if not kinds[name]]
     if not layers:
         return kept
-    what = f"{len(layers)} layers outside attention ({', '.join(sorted(set(filter(None, kinds.values())))[:7])})"
+    what = f"{len(layers)} layer{'s' * (len(layers) > 1)} outside attention ({', '.join(sorted(set(filter(None, kinds.values())))[:7])})"
     if not kept:
         raise StyleBlendError(f"{source} changes nothing but {what}, and a style here has no place for them: give a LoRA that changes attention layers")
     if not attention_only:

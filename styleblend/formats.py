@@ -36,7 +36,7 @@ FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in
     (r"(ip_adapter|image_proj)\.", "an IP-Adapter", NO_ADAPTER),
     (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$|(text_model\.)?embeddings\.token_embedding\.weight$",
      "a network of a base", NO_ADAPTER),
-    (r"lora_te[12]_|text_encoder_2\.|clip_[lg]$|lora_unet_(input_blocks|middle_block|output_blocks)_|emb\.clip_[lg]$",
+    (r"lora_te2_|text_encoder_2\.|clip_[lg]$|lora_unet_(input_blocks|middle_block|output_blocks)_|emb\.clip_[lg]$",
      "made for Stable Diffusion XL", OTHER_MODEL),
     (r"(lora_unet_|diffusion_model\.|transformer\.)?(double|single)_blocks[_.]|lora_te3_|lora_unet_joint_blocks_|lora_transformer_|(base_model\.model\.)?transformer[_.]"
      r"|diffusion_model\.|t5xxl$|(lora_unet_)?(single_)?transformer_blocks[_.]", "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
@@ -44,6 +44,8 @@ FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in
     (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
     (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$", "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
     (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
+# The text encoder's whole table, which PEFT saves along with a LoRA where tokens were added to it.
+TABLE = re.compile(r"base_model\.model\.(?:text_model\.)?embeddings\.(token_embedding)\.weight")
 # What LoRAs of other programs also change: feed-forward, the projections around attention, convolutions.
 OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._]fc[12]|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12])")
 TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
@@ -86,13 +88,14 @@ def is_lora_key(key: str) -> bool:
 def outside_attention(key: str) -> str:
     """The kind of layer ("ff_net_2") that a LoRA's key names, if it is one that no style changes; empty for any other key."""
     named = layer_and_end(key)
-    match = OUTSIDE.fullmatch(named[0]) if named else None
+    match = OUTSIDE.fullmatch(named[0]) if named else TABLE.fullmatch(key)
     return match[1].replace(".", "_") if match else ""
 
 
 def split(key: str, source: str) -> Tuple[str, str, str]:
     """A key as network ("unet" or "text"), the layer as the file names it, and "down", "up" or "alpha"."""
     name = key[len("base_model.model."):] if key.startswith("base_model.model.") else key
+    name = re.sub("^lora_te1_", "lora_te_", name)  # so diffusers writes kohya's names, for any Stable Diffusion
     for network in PREFIXES:
         for prefix in PREFIXES[network] + BARE[network]:
             if name.startswith(prefix):
@@ -110,7 +113,8 @@ def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
     for path in paths:
         processor = re.sub(r"\.(to_q|to_k|to_v|to_out)(?:\.0)?$", r".processor.\1", path)
         processor = re.sub(r"\.(q|k|v|out)_proj$", r".to_\1", processor)  # the text encoder's, of the same months
-        for name in (path, path.replace("text_model.", "", 1), processor, PREFIXES[kind][1] + path.replace(".", "_")):
+        short = path.replace("text_model.", "", 1)  # as transformers 5 names it
+        for name in (path, short, processor, *(PREFIXES[kind][1] + p.replace(".", "_") for p in (path, short))):
             table[name] = path
     return table
 

@@ -12,7 +12,7 @@ from styleblend.errors import StyleBlendError, printable
 from styleblend.formats import MODELS, MOST_VECTORS, OURS, TARGET, flat, is_lora_key, number, pairs, split, with_model
 from styleblend.weights import read_metadata
 
-STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te_", "kohya"), ("_lora.", "attention processors of early diffusers"),
+STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te", "kohya"), ("_lora.", "attention processors of early diffusers"),
                    (".lora_layer.", "published StyleBlend"))
 NETWORKS = {"text": "text encoder", "unet": "UNet"}
 SHOWN_METADATA = ("base", "style", "stage", "ss_output_name", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "modelspec.title", "modelspec.architecture",

@@ -97,6 +97,7 @@ TEXT_NAMES = {
     "PEFT on transformers 5": ("base_model.model.", ".lora_A.weight", ".lora_B.weight", lambda path: path.replace("text_model.", "")),
     "old diffusers": ("text_encoder.", "_lora.down.weight", "_lora.up.weight", old_text),
     "kohya": ("lora_te_", ".lora_down.weight", ".lora_up.weight", lambda path: path.replace(".", "_")),
+    "kohya, by diffusers": ("lora_te1_", ".lora_down.weight", ".lora_up.weight", lambda path: path.replace("text_model.", "").replace(".", "_")),
     "StyleBlend, flat": ("", ".lora_layer.down.weight", ".lora_layer.up.weight"),
 }
 
@@ -243,7 +244,8 @@ DOWN, UP = np.zeros((RANK, 8), np.float32), np.zeros((8, RANK), np.float32)
 
 
 @pytest.mark.parametrize("tensors, message", [
-    ({"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": DOWN}, "Stable Diffusion XL .*lora_te1_.* 2.x"),
+    ({"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": DOWN, "lora_te2_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": DOWN},
+     "Stable Diffusion XL .*lora_te2_.* 2.x"),
     ({"lora_te2_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": DOWN}, "Stable Diffusion XL .*lora_te2_.* 2.x"),
     ({"text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": DOWN}, "Stable Diffusion XL .*text_encoder_2."),
     ({"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": DOWN}, "Stable Diffusion XL"),

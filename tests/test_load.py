@@ -138,6 +138,16 @@ def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind,
     assert code == 2 and "changes nothing but 2 layers outside attention" in said
 
 
+def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_asked_for(tmp_path, load, adapters, tiny_base, tiny_style):
+    """As PEFT does where a token was added to the text encoder."""
+    theirs = {**renamed(tiny_style.text_lora, *TEXT_NAMES["PEFT"]), "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
+    weights.write_safetensors(tmp_path / "adapter_model.safetensors", theirs)
+    code, said = load(tmp_path / "adapter_model.safetensors", "--name", "ink")
+    assert code == 2 and "also changes 1 layer outside attention (token_embedding)" in said
+    assert load(tmp_path / "adapter_model.safetensors", "--name", "ink", "--attention-only")[0] == 0
+    assert set(load_style(adapters / "ink", "ink", tiny_base).text_lora) == set(tiny_style.text_lora)
+
+
 def test_a_peft_folder_is_loaded_as_strong_as_it_is(tmp_path, load, adapters, tiny_base, tiny_style):
     weights.write_safetensors(tmp_path / "adapter_model.safetensors", renamed(tiny_style.unet_lora, *UNET_NAMES["PEFT"]))
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
