@@ -149,9 +149,13 @@ class JudgeMetric(Metric):
     name = "judge"
     higher_is_better = dict.fromkeys(("both", "subject", "style", "subject_top5", "style_top1"), True)
     compares = False
+    held_out = 0.87  # by benchmarks/likeness.py: 0.863 in the style whose pictures are most alike, less in the others
 
     def __init__(self, judge: Judge, style: str):
         self.judge, self.style = judge, style
+
+    def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        return self.judge.features(np.stack([np.asarray(picture) for picture in pictures]))
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
         """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""

@@ -23,6 +23,11 @@ def parse_mix(text: str, source: str) -> Dict[str, float]:
     return mix
 
 
+def described(mix: Dict[str, float]) -> str:
+    """{"subject": 2, "style": 1} -> "2 subject + style"."""
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in mix.items())
+
+
 def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str], originals: Sequence[Image.Image],
           source: str) -> np.ndarray:
     """(N,) weighted mean of the scores in `mix`, which `metrics` (`styleblend.metrics.Metric`) give; those of which less is better count against it. NaN: no score."""

@@ -7,9 +7,9 @@ import pytest
 from styleblend.errors import StyleBlendError
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings
-from styleblend.training.checkpoints import Checkpoints, Log
+from styleblend.training.checkpoints import Checkpoints, Log, digest
 from styleblend.training.loop import train
-from styleblend.weights import read_metadata, read_safetensors
+from styleblend.weights import read_metadata, read_safetensors, write_safetensors
 
 
 def names(folder):
@@ -20,7 +20,7 @@ def saved(folder, *steps, keep=2):
     """Checkpoints with a tensor and losses that tell the step."""
     found = Checkpoints(folder, "run", keep)
     for step in steps:
-        found.save(step, {"a": np.full((2, 3), step, np.float32)}, Log([0.1] * step, {step: 0.5}))
+        found.save(step, {"a": np.full((2, 3), step, np.float32)}, Log([0.1] * step, {step: 0.5}, "both"))
     return found
 
 
@@ -30,7 +30,14 @@ def test_the_newest_are_kept(tmp_path, keep, kept):
     assert names(tmp_path) == ["latest"] + [f"step-{step:06d}.safetensors" for step in kept]
     assert (tmp_path / "latest").read_text() == "step-000009.safetensors\n"
     step, tensors, log = found.restore()
-    assert step == 9 and (tensors["a"] == 9).all() and log == ([0.1] * 9, {9: 0.5})
+    assert step == 9 and (tensors["a"] == 9).all() and log == ([0.1] * 9, {9: 0.5}, "both")
+
+
+def test_checkpoints_that_do_not_say_what_scored_them_are_read(tmp_path):
+    """As the first releases wrote them."""
+    about, tensors = {"step": "2", "fingerprint": "run", "losses": "[0.3, 0.1]", "scores": '{"2": 0.5}'}, {"a": np.ones(3, np.float32)}
+    write_safetensors(tmp_path / "step-000002.safetensors", tensors, {**about, "sha256": digest(about, tensors)})
+    assert Checkpoints(tmp_path, "run", 2).restore()[2] == ([0.3, 0.1], {2: 0.5}, "")
 
 
 def test_none_is_there(tmp_path):

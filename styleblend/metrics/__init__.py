@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ class Metric(ABC):
 
     `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`;
     without `compares` it looks at the drawn pictures only. `source`: the files of its networks, where it has any.
+    `held_out`: of a style's real pictures 99 in 100 are less like others of the style, by the product of their `features`; None: nobody has measured it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Metric(ABC):
     needs: Tuple[str, ...] = ()
     compares = True
     source = ""
+    held_out: Optional[float] = None
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
@@ -53,6 +55,14 @@ class Metric(ABC):
     @abstractmethod
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
         """`score` of what is known to be complete."""
+
+    def features(self, pictures: Sequence[Image.Image]) -> Optional[np.ndarray]:
+        """(N, width) unit vectors of what pictures show, by which copies are told; None: this measure has none."""
+        return None
+
+    def gaps(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> List[str]:
+        """Sentences on what `score` cannot say of these pictures."""
+        return []
 
 
 class BoardMetric(Metric):
@@ -75,21 +85,25 @@ class BoardMetric(Metric):
         """The numbers of all styles together, from their parts in the order of the styles' names."""
 
 
-def load_metrics(folder: Path, names: Optional[Sequence[str]] = None, ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
-    """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`, and a sentence for each that is left out.
-
-    Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
-    """
+def metric_kinds() -> Dict[str, Type[Metric]]:
+    """All metrics that there are, by name; the judge is none of them."""
     from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality  # here, since all of these start Jittor
     from styleblend.metrics.colour import ColourHistograms
     from styleblend.metrics.competition import CompetitionScore
     from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
     from styleblend.metrics.fid import FrechetDistance
-    from styleblend.metrics.networks import Networks
     from styleblend.metrics.perceptual import FeatureDistance, GramDistance, PerceptualDistance, TextureDistance
+    return {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
+                                         PerceptualDistance, FrechetDistance, TextureDistance, FeatureDistance, CompetitionScore)}
 
-    kinds = {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
-                                          PerceptualDistance, FrechetDistance, TextureDistance, FeatureDistance, CompetitionScore)}
+
+def load_metrics(folder: Path, names: Optional[Sequence[str]] = None, ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
+    """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`, and a sentence for each that is left out.
+
+    Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
+    """
+    from styleblend.metrics.networks import Networks
+    kinds = metric_kinds()
     unknown = [name for name in names or () if name not in kinds]
     if unknown:
         raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")

@@ -27,6 +27,9 @@ class ClipLikeness(Metric):
         return {"clip_text": (images * self.clip.texts.encode(prompts)).sum(1),
                 "clip_image": (images @ self.clip.images.encode(style_pictures).T).mean(1)}
 
+    def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        return self.clip.images.encode(pictures)
+
 
 class ClipPrecision(Metric):
     """Whether a picture's own prompt is among the `top` that fit it best, of a list of words and itself: 1 or 0 for each picture."""

@@ -39,6 +39,9 @@ class DinoLikeness(Metric):
         features = self.dino.encode(pictures)
         return {"dino_set": set_consistency(features), "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
 
+    def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        return self.dino.encode(pictures)
+
 
 class Dinov2Likeness(Metric):
     """DINOv2: mean cosine of each picture with the style pictures."""
@@ -52,3 +55,6 @@ class Dinov2Likeness(Metric):
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         return {"dinov2": weighted_likeness(self.dinov2.encode(pictures), self.dinov2.encode(style_pictures))}
+
+    def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        return self.dinov2.encode(pictures)

@@ -16,10 +16,11 @@ from styleblend.weights import read_metadata, read_safetensors, write_safetensor
 
 
 class Log(NamedTuple):
-    """What a stage has seen: the loss of every step, and the score of the grids that have one, by step."""
+    """What a stage has seen: the loss of every step, and the score of the grids that have one, by step; `scored_by`: what gave the scores."""
 
     losses: List[float]
     scores: Dict[int, float]
+    scored_by: str = ""
 
     def best(self) -> int:
         """The step with the best score, the first of several."""
@@ -39,7 +40,8 @@ class Checkpoints:
     def save(self, step: int, tensors: Dict[str, np.ndarray], log: Log) -> None:
         """Write the state after `step` steps; older checkpoints go only when the new one is whole and named by `latest`."""
         path = self.folder / f"step-{step:06d}.safetensors"
-        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(log.losses), "scores": json.dumps(log.scores)}
+        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(log.losses), "scores": json.dumps(log.scores),
+                    "scored_by": log.scored_by}
         write_safetensors(path, tensors, {**metadata, "sha256": digest(metadata, tensors)})
         write_bytes(self.folder / "latest", f"{path.name}\n".encode())
         older = [p for p in self.files() if step_of(p) < step]
@@ -106,7 +108,9 @@ def read(path: Path) -> Tuple[int, Dict[str, np.ndarray], Log, str]:
     except StyleBlendError:
         raise StyleBlendError(f"{path} is damaged (torn or missing)") from None
     kept = {key: metadata.get(key, "") for key in ("step", "fingerprint", "losses", "scores")}
+    if "scored_by" in metadata:  # checkpoints of the first releases have none
+        kept["scored_by"] = metadata["scored_by"]
     if metadata.get("sha256") != digest(kept, tensors):
         raise StyleBlendError(f"{path} is damaged (its checksum is wrong)")
     scores = {int(step): score for step, score in json.loads(kept["scores"]).items()}
-    return int(kept["step"]), tensors, Log(json.loads(kept["losses"]), scores), kept["fingerprint"]
+    return int(kept["step"]), tensors, Log(json.loads(kept["losses"]), scores, kept.get("scored_by", "")), kept["fingerprint"]

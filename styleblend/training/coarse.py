@@ -56,9 +56,10 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
         return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
 
     identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
-    grids = grid_writer(pipeline, settings, (COARSE,), scorer=scorer_for(settings, name, config.coarse_score))
-    log = train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grids, base.dtype)
-    loss_curve(folder / "training" / "coarse-loss.png", {"coarse": log})
+    scorer = scorer_for(settings, name, config.coarse_score)
+    grids, curve = grid_writer(pipeline, settings, (COARSE,), scorer=scorer), folder / "training" / "coarse-loss.png"
+    train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grids, base.dtype, scorer.scored_by if scorer else "",
+          lambda log: loss_curve(curve, {"coarse": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
     # last, since a style with this file counts as trained

@@ -44,6 +44,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[jt.array(np.array(start, np.int32))].float32().numpy())
     above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
     scorer = scorer_for(settings, name, config.fine_score)
+    scored_by, curve = scorer.scored_by if scorer else "", folder / "training" / "fine-loss.png"
     grids = grid_writer(pipeline, settings, (FINE,), scorer=scorer)
 
     def diffusion_loss(rng, stage, text_of):
@@ -62,7 +63,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
         return grids(path)
 
     inversion = train("inversion", config, {"rows": rows}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
-                      folder / "training", identity, inversion_grid, base.dtype)
+                      folder / "training", identity, inversion_grid, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": log}))
 
     pipeline.placeholders = jt.concat([above, rows]).detach()
     with jt.no_grad():
@@ -70,9 +71,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True, scorer=scorer)
     base.text_encoder = None  # every text of the second stage is encoded
     lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
-    fine = train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
-                 folder / "training", identity, fine_grids, base.dtype)
-    loss_curve(folder / "training" / "fine-loss.png", {"inversion": inversion, "lora": fine})
+    train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
+          folder / "training", identity, fine_grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained

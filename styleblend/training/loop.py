@@ -51,22 +51,27 @@ class StopRequest:
 
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
-          sample: Optional[Callable] = None, dtype: str = "float32") -> Log:
+          sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "", plot: Optional[Callable] = None) -> Log:
     """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps and the scores of the grids.
 
     The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
     that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
     pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with `config.keep_adapters` "best" the
-    parameters end as they were at the best one. `dtype` is that of the networks.
+    parameters end as they were at the best one. `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
+    `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
-    optimiser, log = AdamW(parameters, settings, loss_scale(dtype)), Log([], {})
+    optimiser, log = AdamW(parameters, settings, loss_scale(dtype)), Log([], {}, scored_by)
     depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
     state = checkpoints.restore()
     if state:
         step, tensors, log = state
+        if scored_by and log.scored_by not in ("", scored_by):
+            say(f"{stage}: the pictures were scored by {log.scored_by} until now, and are by {scored_by} from here: the scores so far cannot be compared, and are let go")
+            log.scores.clear()
+        log = log._replace(scored_by=scored_by or log.scored_by)
         try:
             optimiser.restore(tensors, step)
         except (KeyError, ValueError):
@@ -92,16 +97,21 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                     log.scores[optimiser.step] = score
                     if optimiser.step == log.best():  # also where the last step is to be kept: the run may go on with another choice
                         checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in parameters.items()})
+                if plot:
+                    plot(log)
             stopping = stop.requested
             if stopping or optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
                 save()
             # the bar last: where the terminal or the pipe behind it is gone it fails, and what was to be saved is
-            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", refresh=False)
+            score = {"score": f"{list(log.scores.values())[-1]:.3f}"} if log.scores else {}
+            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", **score, refresh=False)
             bar.update()
             if stopping:
                 break
             if optimiser.step % 50 == 0:
                 jt.gc()
+    if plot:
+        plot(log)
     if stop.requested:
         raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved")
     if config.keep_adapters == "best" and log.scores:
@@ -119,7 +129,7 @@ def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
     if not logs:
         return
     figure = Figure(figsize=(8, 2.6 * len(logs)), layout="constrained")
-    for axis, (stage, (losses, scores)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
+    for axis, (stage, (losses, scores, scored_by)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
         width = max(1, len(losses) // 20)
         axis.plot(losses, color="0.8", linewidth=0.7)
         axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color="tab:blue")
@@ -127,7 +137,7 @@ def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
         if scores:
             beside = axis.twinx()
             beside.plot([step - 1 for step in scores], list(scores.values()), "o-", color="tab:orange")
-            beside.set_ylabel("score of the pictures", color="tab:orange")
+            beside.set_ylabel(f"score: {scored_by}" if scored_by else "score", color="tab:orange")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     write_bytes(path, buffer.getvalue())

@@ -34,8 +34,8 @@ def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: S
         pictures = []
         for batch, text in zip(batches, texts):
             phrases, numbers = [article(prompt) for prompt, _ in batch], [seed for _, seed in batch]
-            pictures += list(pipeline.generate(phrases, numbers, sampling, settings.blend, branches, text=text))
-        cells = [(f"{prompt} {seed}", Image.fromarray(pixels)) for (prompt, seed), pixels in zip(jobs, pictures)]
+            pictures += map(Image.fromarray, pipeline.generate(phrases, numbers, sampling, settings.blend, branches, text=text))
+        cells = [(f"{prompt} {seed}", picture) for (prompt, seed), picture in zip(jobs, pictures)]
         save_png(path, contact_sheet([cells[i:i + len(seeds)] for i in range(0, len(cells), len(seeds))]))
         return scorer(pictures, [prompt for prompt, _ in jobs], path) if scorer else None
 

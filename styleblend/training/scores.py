@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -10,7 +10,8 @@ from PIL import Image
 from styleblend.captions import style_pictures
 from styleblend.errors import StyleBlendError
 from styleblend.judge import Judge, JudgeMetric
-from styleblend.mix import mixed, parse_mix
+from styleblend.metrics import Metric, load_metrics, metric_kinds
+from styleblend.mix import described, mixed, parse_mix
 from styleblend.names import entry
 from styleblend.pictures import load_picture, to_array
 from styleblend.runtime import say
@@ -21,63 +22,93 @@ SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
 
 
 class Scorer:
-    """Scores pictures of the style `name` by a metric mix (`styleblend.mix`) of the judge."""
+    """Scores pictures of the style `name` by a metric mix (`styleblend.mix`) of `metrics`, an empty one not at all; `scored_by` is the mix in words."""
 
-    def __init__(self, settings: RunSettings, name: str, mix: str, judge: Judge):
-        sampling, reading = settings.sampling, settings.pictures
-        paths = [p.path for p in style_pictures(entry(settings.data, name))]
-        arrays = [to_array(load_picture(path, reading.max_pixels), sampling.width, sampling.height, reading.fit) for path in paths]
-        originals = ((np.stack(arrays).transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
-        self.name, self.mix = name, parse_mix(mix, SOURCE)
-        self.judge, self.metric, self.originals = judge, JudgeMetric(judge, name), [Image.fromarray(pixels) for pixels in originals]
-        prompts, self.gaps = settings.training.sample_prompts, []
-        if not np.isfinite(self.values(self.originals[:1] * len(prompts), prompts)).all():  # what the mix does not ask for may be unknown
-            self.gaps = self.metric.gaps(self.originals, prompts)
-        self.contents = judge.features(originals)
-        alike = self.contents @ self.contents.T
-        # nearer than half way from the nearest two style pictures to sameness: real art of the same style with other subjects never comes there
-        self.limit = (1 + alike[~np.eye(len(alike), dtype=bool)].max()) / 2 if len(alike) > 1 else np.inf
+    def __init__(self, name: str, mix: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
+        self.name, self.mix, self.metrics, self.originals, self.scored_by = name, mix, metrics, originals, described(mix)
+        seen = [(metric, contents) for metric in metrics for contents in [metric.features(originals)] if contents is not None]
+        self.watch, self.contents = seen[0] if seen else (None, None)
+        self.limit = likeness_limit(self.contents, self.watch.held_out) if seen else np.inf
 
-    def score(self, pictures: Sequence[np.ndarray], prompts: Sequence[str]) -> Optional[float]:
-        """The mean score of uint8 pictures (H, H, 3); None where the judge cannot say it."""
-        if self.gaps:
-            return None
-        return float(self.values([Image.fromarray(p) for p in pictures], prompts).mean())
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Optional[float]:
+        """The mean score of pictures of these prompts; None without a mix."""
+        return float(mixed(self.mix, self.metrics, pictures, prompts, self.originals, SOURCE).mean()) if self.mix else None
 
-    def values(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> np.ndarray:
-        """(N,) of the mix; NaN: no score."""
-        return mixed(self.mix, [self.metric], pictures, prompts, self.originals, SOURCE)
-
-    def leaked(self, pictures: Sequence[np.ndarray]) -> float:
+    def leaked(self, pictures: Sequence[Image.Image]) -> float:
         """The share of pictures that show nearly what a style picture shows."""
-        return float(((self.judge.features(np.stack(pictures)) @ self.contents.T).max(axis=1) > self.limit).mean())
+        return float(((self.watch.features(pictures) @ self.contents.T).max(axis=1) > self.limit).mean()) if np.isfinite(self.limit) else 0.0
 
-    def __call__(self, pictures: Sequence[np.ndarray], prompts: Sequence[str], path: Path) -> Optional[float]:
+    def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str], path: Path) -> Optional[float]:
         """The score of a grid; says so when many of its pictures leak the content of the style pictures."""
         leaked = self.leaked(pictures)
         if leaked > MANY:
-            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows: the content leaks, not only the style; "
-                "train fewer steps or with a lower learning rate")
+            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows (by the features of {self.watch.name}, more than other art of "
+                "one style does): the content leaks, not only the style; train fewer steps or with a lower learning rate")
         return self.score(pictures, prompts)
 
 
-def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional[Scorer]:
-    """None when the config asks for no score, draws no grids, or draws them in a size that the judge does not read.
+def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
+    """How like its nearest style picture other art of the style may be: as much as real held-out art is, and as the style pictures are among themselves.
 
-    What the judge cannot score is said; StyleBlendError where the best step is to be kept by it.
+    Where held-out art was not measured: half the way from there to sameness, since a few pictures hardly ever hold the two of a style that are most alike.
     """
-    sampling, training, scorer = settings.sampling, settings.training, None
-    if not mix or not training.sample_every:
-        gaps = [f"set {SOURCE} and sample_every in the config"] if training.keep_adapters == "best" else []
-    else:
+    alike = contents @ contents.T
+    nearest = float(alike[~np.eye(len(alike), dtype=bool)].max()) if len(alike) > 1 else None
+    if held_out is not None:
+        return max(held_out, nearest or 0.0)
+    return (1 + nearest) / 2 if nearest is not None else np.inf
+
+
+def metrics_for(settings: RunSettings, name: str, mix: Dict[str, float]) -> Tuple[List[Metric], List[str]]:
+    """The metrics that give the scores of a mix, and sentences on those that cannot be had."""
+    sampling, found, gaps = settings.sampling, [], []
+    of_metric = {score: metric for metric, kind in metric_kinds().items() for score in kind.higher_is_better}
+    unknown = [score for score in mix if score not in of_metric and score not in JudgeMetric.higher_is_better]
+    if unknown:
+        raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
+    if any(score in JudgeMetric.higher_is_better for score in mix):
         judge = Judge.load()
         if judge.reads(sampling.width, sampling.height):
-            scorer = Scorer(settings, name, mix, judge)
-            gaps = scorer.gaps
+            found.append(JudgeMetric(judge, name))
         else:
-            gaps = [f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, not {sampling.width} x {sampling.height}"]
+            gaps.append(f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, not {sampling.width} x {sampling.height}")
+    others = list(dict.fromkeys(of_metric[score] for score in mix if score in of_metric))
+    if others:
+        loaded, missing = load_metrics(Path(settings.metrics.weights), others, settings.metrics.ids)
+        found, gaps = found + loaded, gaps + missing
+    return found, gaps
+
+
+def scores_at_hand(metrics: Sequence[Metric], mix: Dict[str, float], originals: Sequence[Image.Image], prompts: Sequence[str]) -> Tuple[Dict[str, float], List[str]]:
+    """The scores of a mix that `metrics` can say of pictures of these prompts, and sentences on the others; tried on a style picture."""
+    known, gaps, pictures = [], [], originals[:1] * len(prompts)
+    for metric in metrics:
+        own = [score for score in metric.higher_is_better if score in mix]
+        finite = [score for score in own if np.isfinite(mixed({score: 1.0}, [metric], pictures, prompts, originals, SOURCE)).all()]
+        if finite != own:
+            gaps += metric.gaps(pictures, prompts) or [f"{metric.name} gives no numbers for pictures of these prompts"]
+        known += finite
+    return {score: weight for score, weight in mix.items() if score in known}, gaps
+
+
+def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional[Scorer]:
+    """None when the config asks for no score, draws no grids, or nothing of what it asks for can be had.
+
+    What cannot be scored is said, and the rest of the mix is the score; StyleBlendError where the best step is to be kept by it.
+    """
+    sampling, training, reading = settings.sampling, settings.training, settings.pictures
+    if not mix or not training.sample_every:
+        if training.keep_adapters == "best":
+            raise StyleBlendError(f"--keep best needs a score: set {SOURCE} and sample_every in the config")
+        return None
+    wanted = parse_mix(mix, SOURCE)
+    metrics, gaps = metrics_for(settings, name, wanted)
+    arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit) for p in style_pictures(entry(settings.data, name))]
+    originals = [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]
+    found, more = scores_at_hand(metrics, wanted, originals, training.sample_prompts)
+    gaps += more
     if gaps and training.keep_adapters == "best":
         raise StyleBlendError(f"--keep best needs a score: {'; '.join(gaps)}")
     if gaps:
-        say(f"the picture grids get no score: {'; '.join(gaps)}")
-    return scorer
+        say(f"the picture grids are scored by {described(found)} alone: {'; '.join(gaps)}" if found else f"the picture grids get no score: {'; '.join(gaps)}")
+    return Scorer(name, found, metrics, originals) if metrics else None
