@@ -17,6 +17,7 @@ from styleblend.config import UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
 from styleblend.precision import vae_type
 from styleblend.settings import RunSettings
+from styleblend.training.scores import scoring_files
 from styleblend.weights import parameters, types
 
 MIB = 2 ** 20
@@ -159,7 +160,8 @@ def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
     phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
               "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
-    return {name: sizes.always + size for name, size in phases.items()}
+    always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))
+    return {name: always + size for name, size in phases.items()}
 
 
 PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
+from styleblend.memory import Sizes, needed
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings, read_settings
 from styleblend.training.checkpoints import Log
@@ -164,6 +165,17 @@ def test_what_cannot_be_scored_is_left_out_by_name(clip_world, capsys, mix, said
     scorer = scorer_for(changed(clip_world), "dots", mix)
     error = capsys.readouterr().err
     assert said in error and bool(said) == bool(error) and (scorer.scored_by if scorer else None) == scored_by
+
+
+def test_what_scores_is_counted_in_the_memory_of_a_training(clip_world, tmp_path):
+    """CLIP ViT-L/14 is 1.7 GB, which stays beside the base."""
+    def needs(**training):
+        settings = changed(clip_world, **training)
+        return needed(Sizes(Path(settings.base), "float32"), settings, "training")
+
+    clip = (tmp_path / "weights" / "clip" / "model.safetensors").stat().st_size
+    assert needs() - needs(fine_score="both") == clip == needs(fine_score="clip_image,dinov2") - needs(fine_score=None)
+    assert needs(fine_score="clip_text", sample_every=0) + clip <= needs(fine_score="clip_text", sample_every=1)
 
 
 def test_the_best_step_wants_the_whole_score(clip_world):

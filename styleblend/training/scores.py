@@ -1,6 +1,7 @@
 """Scores of the picture grids of a training, and a word when they show what the style pictures show."""
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -11,6 +12,7 @@ from styleblend.captions import style_pictures
 from styleblend.errors import StyleBlendError
 from styleblend.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
+from styleblend.metrics.networks import Networks
 from styleblend.mix import described, mixed, parse_mix
 from styleblend.names import entry
 from styleblend.pictures import load_picture, to_array
@@ -57,6 +59,18 @@ def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
     if held_out is not None:
         return max(held_out, nearest or 0.0)
     return (1 + nearest) / 2 if nearest is not None else np.inf
+
+
+def scoring_files(settings: RunSettings) -> List[Path]:
+    """The weights in the config's folder that the scores of both trainings need; nothing is fetched for the answer."""
+    training, networks = settings.training, Networks(Path(settings.metrics.weights))
+    scores = {score for mix in (training.coarse_score, training.fine_score) if mix and training.sample_every for score in parse_mix(mix, SOURCE)}
+    needs = {need for kind in metric_kinds().values() if scores & set(kind.higher_is_better) for need in kind.needs}
+    found = []
+    for need in sorted(needs):
+        with contextlib.suppress(StyleBlendError):  # what is not there or cannot be read will not be loaded either
+            found.append(networks.weight_file(need))
+    return found
 
 
 def metrics_for(settings: RunSettings, name: str, mix: Dict[str, float]) -> Tuple[List[Metric], List[str]]:
