@@ -2,6 +2,8 @@
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image, ImageOps
 
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
+from styleblend.judge import Judge, JudgeMetric
 from styleblend.memory import Sizes, needed
 from styleblend.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings, read_settings
@@ -257,3 +260,15 @@ def test_the_curve_shows_scores_beside_the_loss(tmp_path):
     loss_curve(tmp_path / "plain.png", {"lora": Log(losses, {})})
     loss_curve(tmp_path / "scored.png", {"inversion": Log([], {}), "lora": Log(losses, {20: 0.1, 40: 0.4}, "clip_text")})
     assert orange(tmp_path / "plain.png") == 0 and orange(tmp_path / "scored.png") > 300
+
+
+def test_the_measurement_behind_the_limit_runs(tmp_path):
+    """On made-up art: pictures that the judge would have to have held out, none like another, and copies of them."""
+    judge = Judge.load()
+    subjects = sorted(subject for subject, style in judge.heldout_pairs if style == STYLE)[:14]
+    art = [picture for name in ("emojione-monotone", "fluent-3d", "fxemoji") for picture in style_pictures(name)][:14]
+    np.savez(tmp_path / "art.npz", picture=np.stack([np.asarray(p) for p in art]), subject=np.arange(14), style=np.zeros(14, int))
+    (tmp_path / "art.json").write_text(json.dumps({"styles": [STYLE], "subjects": subjects}))
+    done = subprocess.run([sys.executable, "-m", "benchmarks.likeness", str(tmp_path), "--draws", "3"], cwd=ROOT, capture_output=True, text=True, check=True)
+    highest = next(line for line in done.stdout.splitlines() if line.startswith("highest")).split()
+    assert float(highest[1]) < JudgeMetric.held_out and highest[4:] == ["0.0%"] + ["100.0%"] * 5
