@@ -26,7 +26,7 @@ from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSet
 from styleblend.style import Style, load_style
 from styleblend.training.checkpoints import read, step_of
 
-OF_BLEND, OF_SAMPLING = ("scale", "fine_scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
+OF_BLEND, OF_SAMPLING = ("scale", "fine_scale", "negative_scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
 AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "checkpoint", "prompt")
 CHUNK = "styleblend_grid"
 LARGEST = 512  # pixels of a picture in the sheet

@@ -96,19 +96,21 @@ class StyleBlendPipeline:
         `start`: of DDIM, the first step that is made.
         """
         def of_rows(of_branches: Sequence[float]):
-            rows = np.repeat(np.tile(of_branches, 2 if layout.guidance else 1), layout.samples).astype(np.float32)
+            negative = [scale * blend.negative_scale if b.name == "fine" else scale for b, scale in zip(branches, of_branches)] if layout.guidance else []
+            rows = np.repeat([*negative, *of_branches], layout.samples).astype(np.float32)
             return None if (rows == 1).all() else jt.array(rows)
 
         of_blend = {"coarse": blend.scale, "fine": blend.fine_scale}
         lora_scale = of_rows([of_blend[b.name] if b.unet_scale is None else b.unet_scale for b in branches])
         out_scale = of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches])  # the others feel to_out in full, as published
+        apart = layout.guidance and blend.negative_scale != 1 and any(b.name == "fine" for b in branches)  # from the first layer, not only behind the text
         controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):
             context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected, times)
             if not layout.guidance:
                 return self.base.unet(x, t, text, context)
-            uncond, cond = jt.chunk(self.base.unet(x, t, text, context), 2)
+            uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]) if apart else x, t, text, context), 2)
             return uncond + sampling.guidance * (cond - uncond)
 
         def each_step(step, steps, x0, x):

@@ -51,7 +51,7 @@ class Record:
         s, b = self.sampling, self.blend
         facts = {"Steps": s.steps, "Sampler": SAMPLER_NAMES[s.sampler], "CFG scale": s.guidance, "Seed": self.seed, "Size": f"{s.width}x{s.height}", "RNG": "CPU",
                  "Model hash": self.base[:10], "StyleBlend style": self.style, "StyleBlend style hash": self.style_hash, "StyleBlend coarse scale": b.scale,
-                 "StyleBlend fine scale": b.fine_scale,
+                 "StyleBlend fine scale": b.fine_scale, "StyleBlend negative scale": b.negative_scale,
                  "StyleBlend c2f": f"{b.c2f_ratio} at {' '.join(map(str, b.c2f_sites))}", "StyleBlend f2c": f"{b.f2c_ratio} at {' '.join(map(str, b.f2c_sites))}",
                  "Version": f"StyleBlend {self.version}"}
         # A1111 splits at commas: a value that holds one, or a colon or quote, is written as JSON

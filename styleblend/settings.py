@@ -40,6 +40,7 @@ class BlendSettings(Settings):
     cross_f2c_sites: List[int] = Field([], description="cross-attention sites whose Q goes fine to coarse")
     scale: float = Field(0.3, allow_inf_nan=False, description="factor of the UNet LoRA in the coarse branch (to_q, to_k, to_v)")
     fine_scale: float = Field(1.0, allow_inf_nan=False, description="factor of the UNet LoRA in the fine branch (all four projections): how strong the style is")
+    negative_scale: float = Field(1.0, allow_inf_nan=False, description="what of it the negative prompt's rows feel; below 1 guidance leads towards the style, too. 1: as published")
     c2f_ratio: float = Field(0.8, ge=0, le=1, description="share of the steps, from the first, in which c2f is active")
     f2c_ratio: float = Field(0.6, ge=0, le=1, description="the same for f2c")
     window_steps: Optional[int] = Field(None, description="steps that the ratios count; default: the steps that are run")

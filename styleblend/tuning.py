@@ -43,6 +43,7 @@ class Tried(Settings):
     preset: Literal["balanced", "strong_layout"]
     scale: float = Field(ge=0, le=1)
     fine_scale: float = Field(ge=0.5, le=2)
+    negative_scale: float = Field(ge=0, le=1)
     c2f_ratio: float = Field(ge=0, le=1)
     f2c_ratio: float = Field(ge=0, le=1)
 
@@ -64,10 +65,10 @@ class History(Settings):
 
 
 SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.5, 2, step=0.1),
-         "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
-# What is tried first: the presets, then the presets with more of the style.
-STARTS = [Tried(preset=name, **{**{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}, "fine_scale": strength})
-          for strength in (1.0, 1.4) for name, preset in PRESETS.items()]
+         "negative_scale": FloatDistribution(0, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
+# What is tried first: the presets, then the presets with more of the style, in two ways.
+STARTS = [Tried(preset=name, **{**{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}, **more})
+          for more in ({}, {"negative_scale": 0.0}, {"fine_scale": 1.4}) for name, preset in PRESETS.items()]
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 

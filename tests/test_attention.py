@@ -16,6 +16,7 @@ from styleblend.models.attention import Attention, AttentionContext, Projection,
 from styleblend.models.layers import Linear
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
 from styleblend.runtime import jt
+from styleblend.samplers import ddim, leading_timesteps
 from styleblend.settings import PRESETS, BlendSettings, SamplingSettings
 
 LAYOUT = RowLayout(("coarse", "fine"), True, 1)
@@ -369,6 +370,33 @@ def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(tiny_base, tiny_
     doubled = latents(twice, 1.0)
     assert np.linalg.norm(latents(once, 2.0) - doubled) <= 1e-5 * np.linalg.norm(doubled) < 1e-2 * np.linalg.norm(latents(once, 1.0) - doubled)
     assert np.array_equal(latents(once, 0.5, (COARSE, FINE))[0], latents(once, 1.0, (COARSE, FINE))[0])
+
+
+def test_the_negative_prompt_may_feel_less_of_the_style(tiny_base, tiny_style, styled):
+    """1: as published. 0: guidance leads from the base without the LoRA to the style, and the coarse branch feels nothing of it. Without guidance there is no such row."""
+    def latents(negative_scale, branches=(FINE,), guidance=3.0, samples=1):
+        sampling, layout = SMALL.model_copy(update={"guidance": guidance}), RowLayout(tuple(b.name for b in branches), guidance != 1, samples)
+        text = styled.encode(["A cat", "An owl"][:samples], branches, guidance != 1, {"fine": "blur"})
+        blend = BlendSettings(negative_scale=negative_scale, c2f_sites=[], f2c_sites=[])
+        x = jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:samples])
+        return styled.denoise(text, x, layout, branches, sampling, blend).numpy()
+
+    styled.set_style(tiny_style)
+    usual, less = latents(1.0, (COARSE, FINE)), latents(0.0, (COARSE, FINE))
+    assert np.array_equal(usual[0], less[0]) and np.abs(usual[1] - less[1]).max() > 1e-3
+    assert np.array_equal(latents(1.0, guidance=1), latents(0.0, guidance=1))
+    np.testing.assert_allclose(latents(0.0, samples=2)[:, :1], latents(0.0), atol=1e-5)
+    # a step by hand: the one row without the LoRA, the other with it
+    x, text = jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:1]), styled.encode(["A cat"], (FINE,), True, {"fine": "blur"})
+    one, layout = SMALL.model_copy(update={"guidance": 3.0, "steps": 1}), RowLayout(("fine",), True, 1)
+    got = styled.denoise(text, x, layout, (FINE,), one, BlendSettings(negative_scale=0.0)).numpy()[0]
+    with jt.no_grad():
+        time = int(leading_timesteps(tiny_base.schedule, 1)[0])
+        cond = tiny_base.unet(x, time, text[1:]).numpy()
+        lora.remove(tiny_base.unet)
+        uncond = tiny_base.unet(x, time, text[:1]).numpy()
+        expected = ddim(lambda *_: jt.array(uncond + 3 * (cond - uncond)), x, tiny_base.schedule, 1).numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_text_lora_is_felt_by_the_coarse_branch_alone(styled, tiny_base):
