@@ -181,7 +181,7 @@ def run_load(args) -> int:
 
 
 def run_export(args) -> int:
-    from styleblend.export import LOSS, export, own_strength
+    from styleblend.export import LOSS, export, own_blend
     base = None
     if args.config:
         from styleblend.base import find_base
@@ -191,8 +191,11 @@ def run_export(args) -> int:
     for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength, base):
         print(path)
     if args.format != "single":
-        strength = own_strength(Path(args.style))
-        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {strength:g}" if strength != 1 else ""
+        blend = own_blend(Path(args.style))
+        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}" if blend.fine_scale != 1 else ""
+        if blend.negative_scale != 1:
+            own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it (negative_scale): "
+                    "should the style come out weaker there, export with a higher --fine-strength")
         print(f"styleblend: {LOSS}{own}", file=sys.stderr)
     return 0
 

@@ -84,10 +84,10 @@ def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, 
     return found
 
 
-def own_strength(folder: Path) -> float:
-    """How strong the style's own settings draw its UNet LoRA (`fine_scale`)."""
+def own_blend(folder: Path) -> BlendSettings:
+    """How the style's own settings draw it."""
     folder = Path(os.path.abspath(folder))
-    return blend_for(BlendSettings(), settings_in(folder, folder.name), str(folder)).fine_scale
+    return blend_for(BlendSettings(), settings_in(folder, folder.name), str(folder))
 
 
 def one_or_dynamic(values) -> str:
@@ -138,7 +138,7 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     loras, vectors = read_style(folder)
-    name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength * (1 if kind == "single" else own_strength(folder))}
+    name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength * (1 if kind == "single" else own_blend(folder).fine_scale)}
     title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
     files, known_base = {}, base_of(folder)
 

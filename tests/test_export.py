@@ -125,6 +125,13 @@ def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, ti
     assert ("fine_scale, 1.5" in capsys.readouterr().err) == (kind != "single")
 
 
+def test_what_guidance_does_with_the_style_stays_here(folder, tmp_path, capsys):
+    (folder / "style.json").write_text('{"blend": {"negative_scale": 0.25}}')
+    for kind in ("kohya", "diffusers", "webui", "single"):
+        assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / kind)]) == 0
+        assert ("here 0.25 of it (negative_scale)" in capsys.readouterr().err) == (kind != "single")
+
+
 def test_a_strength_of_the_style_beyond_all_measure(folder, tmp_path, capsys):
     (folder / "style.json").write_text('{"blend": {"fine_scale": 1e300}}')
     for kind in ("kohya", "diffusers"):
