@@ -107,9 +107,17 @@ class Base:
         return tokenizer
 
     def fingerprint(self) -> str:
-        """16 hex digits that tell bases apart: SHA-256 of the UNet's first and last weights, rounded so that fp16 and fp32 copies agree."""
-        first, last = (layer.weight.numpy().astype(np.float16) for layer in (self.unet.conv_in, self.unet.conv_out))
-        return hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()[:16]
+        """16 hex digits that tell bases apart, and so which adapters fit: of the UNet's first and last weights."""
+        return hash_of(self.unet.conv_in, self.unet.conv_out)
+
+    def decoder_fingerprint(self) -> str:
+        """The same of the autoencoder's decoder: adapters do not depend on it, pictures do."""
+        return hash_of(self.vae.decoder.conv_in, self.vae.decoder.conv_out)
+
+
+def hash_of(*layers) -> str:
+    """16 hex digits of SHA-256 of the layers' weights, rounded so that fp16 and fp32 copies agree."""
+    return hashlib.sha256(b"".join(layer.weight.numpy().astype(np.float16).tobytes() for layer in layers)).hexdigest()[:16]
 
 
 def read_configs(folder: Path) -> dict:

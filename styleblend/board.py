@@ -102,11 +102,11 @@ class Plan:
     blend: BlendSettings
     adapters: Dict[str, str]
 
-    def record(self, prompt: Prompt, learned: str = "", base: str = "") -> Record:
-        """What a picture says of itself; `learned` and `base`: hashes that are known only where they are loaded."""
+    def record(self, prompt: Prompt, learned: str = "", base: str = "", decoder: str = "") -> Record:
+        """What a picture says of itself; `learned`, `base` and `decoder`: hashes that are known only where they are loaded."""
         seed = self.own.seeds.get(prompt.name, self.settings.sampling.seed)
         return Record(prompt.phrase(self.settings.plain_prompt), seed, self.name, learned, base, self.settings.sampling, self.blend, dtype=self.settings.dtype,
-                      preset=self.own.preset, adapters=self.adapters)
+                      preset=self.own.preset, adapters=self.adapters, decoder=decoder)
 
 
 def plan(settings: RunSettings, name: str) -> Plan:
@@ -175,14 +175,14 @@ def draw_missing(settings: RunSettings, mine: Sequence[Job], overwrite: bool, ba
         with tqdm(total=len(mine), initial=len(mine) - len(todo), desc="pictures", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
             for name in dict.fromkeys(j.style for j in todo):
                 pipeline.set_style(load_style(Path(settings.adapters) / name, name, base))
-                learned, drawn_with = style_hash(pipeline.style), base.fingerprint()
+                hashes = style_hash(pipeline.style), base.fingerprint(), base.decoder_fingerprint()
                 of_style, size = [j for j in mine if j.style == name], settings.sampling.batch
                 for part in [of_style[i:i + size] for i in range(0, len(of_style), size)]:
                     missing = set(part) & set(todo)
                     if not missing:
                         continue
                     bar.set_postfix_str(f"{name} {part[0].prompt.name}", refresh=False)
-                    records = [plans[name].record(j.prompt, learned, drawn_with) for j in part]
+                    records = [plans[name].record(j.prompt, *hashes) for j in part]
                     pictures = pipeline.generate([r.prompt for r in records], [r.seed for r in records], settings.sampling, plans[name].blend)
                     for job, record, pixels in zip(part, records, pictures):
                         if job not in missing:

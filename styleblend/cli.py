@@ -323,11 +323,16 @@ def run_generate(args) -> int:
     if record is None:
         own = style_settings(settings, pipeline.style)
         blend = blend_for(settings.blend, own, f"style {name}")
-        record = Record(phrase, seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, preset=own.preset)
+        record = Record(phrase, seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, preset=own.preset,
+                        decoder=base.decoder_fingerprint())
     record = replace(record, prompt=phrase, seed=seed, dtype=base.dtype, version=__version__, adapters=adapter_hashes(Path(settings.adapters) / name, name), libraries=libraries())
     if args.strength is not None:
         record = replace(record, blend=validated(BlendSettings, {**record.blend.model_dump(), "fine_scale": args.strength}, "--strength"))
-    for what, then, now in (("base", record.base, base.fingerprint()), ("style", record.style_hash, style_hash(pipeline.style))):
+    if not record.decoder:
+        print(f"styleblend: {args.again} does not say with which autoencoder it was drawn: with another one than {base.folder / 'vae'} it looked a little different", file=sys.stderr)
+        record = replace(record, decoder=base.decoder_fingerprint())
+    for what, then, now in (("base", record.base, base.fingerprint()), ("autoencoder", record.decoder, base.decoder_fingerprint()),
+                            ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
     pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend, once=True)[0]

@@ -97,13 +97,13 @@ class StyleBlendPipeline:
         """
         def of_rows(of_branches: Sequence[float]):
             negative = [scale * blend.negative_scale if b.name == "fine" else scale for b, scale in zip(branches, of_branches)] if layout.guidance else []
-            rows = np.repeat([*negative, *of_branches], layout.samples).astype(np.float32)
-            return None if (rows == 1).all() else jt.array(rows)
+            return np.repeat([*negative, *of_branches], layout.samples).astype(np.float32)
 
         of_blend = {"coarse": blend.scale, "fine": blend.fine_scale}
-        lora_scale = of_rows([of_blend[b.name] if b.unet_scale is None else b.unet_scale for b in branches])
-        out_scale = of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches])  # the others feel to_out in full, as published
-        apart = layout.guidance and blend.negative_scale != 1 and any(b.name == "fine" for b in branches)  # from the first layer, not only behind the text
+        scales = (of_rows([of_blend[b.name] if b.unet_scale is None else b.unet_scale for b in branches]),
+                  of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches]))  # the others feel to_out in full, as published
+        apart = layout.guidance and not all(np.array_equal(*np.split(rows, 2)) for rows in scales)  # from the first layer on, not only behind the text
+        lora_scale, out_scale = (None if (rows == 1).all() else jt.array(rows) for rows in scales)
         controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):

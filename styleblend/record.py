@@ -20,7 +20,7 @@ from styleblend.text_files import parse_json
 SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
-LATER = {"dtype": "float32", "preset": None, "adapters": {}, "libraries": {}}  # what older pictures do not say
+LATER = {"dtype": "float32", "preset": None, "adapters": {}, "libraries": {}, "decoder": ""}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -45,6 +45,7 @@ class Record:
     preset: Optional[str] = None  # the name of the settings that `blend` differs from
     adapters: Dict[str, str] = field(default_factory=dict)  # hashes of the files; the style's hash is of their numbers
     libraries: Dict[str, str] = field(default_factory=libraries)
+    decoder: str = ""  # fingerprint of the base's autoencoder
 
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
@@ -88,7 +89,7 @@ def read_record(path: Path) -> Record:
         data = parse_json(text)
         sampling, blend = data.pop("sampling"), data.pop("blend")
         data = {**LATER, **data}
-        kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict}
+        kinds = {"dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str, "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str}
         if not isinstance(sampling, dict) or not isinstance(blend, dict) or set(data) != set(kinds) or not all(isinstance(data[k], kind) for k, kind in kinds.items()) \
                 or data["dtype"] not in get_args(DType):
             raise ValueError("its fields are others")

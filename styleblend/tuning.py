@@ -230,7 +230,7 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     def sitting(jobs) -> Sitting:
         return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
 
-    asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
+    asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "decoder": base.decoder_fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
              "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "presets": PRESETS,
              "blend": blend_of(with_trial(own, STARTS[0])).model_dump()}
     with claim(folder, "tune"):

@@ -1,11 +1,14 @@
 """A picture says how it was drawn, in words that other programs read, and is drawn again from that alone."""
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.numpy import load_file
 
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
@@ -13,6 +16,7 @@ from styleblend.pipeline import StyleBlendPipeline
 from styleblend.record import CHUNK, Record, read_record
 from styleblend.settings import BlendSettings, SamplingSettings
 from styleblend.style import save_part
+from styleblend.weights import write_safetensors
 
 RECORD = Record("A cat, sitting", 7, "dots", "0123456789", "ab" * 8, SamplingSettings(steps=5), BlendSettings(c2f_sites=[4, 5]))
 
@@ -36,6 +40,22 @@ def test_another_style_or_base_is_refused(trained, tmp_path, tiny_style, capsys)
     assert "another style" in capsys.readouterr().err and not (tmp_path / "no.png").exists()
 
 
+def test_another_autoencoder_is_refused_too(trained, tmp_path, tiny_folder, capsys):
+    """It fits the same adapters, and yet other pictures come out."""
+    picture, base = tmp_path / "first.png", tmp_path / "other-base"
+    assert main(["generate", "--config", str(trained), "--style", "dots", "--prompt", "A cat", "--output", str(picture)]) == 0
+    shutil.copytree(tiny_folder, base)
+    path = base / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    write_safetensors(path, {**tensors, "decoder.conv_out.weight": tensors["decoder.conv_out.weight"] * 2})
+    trained.write_text(json.dumps({**yaml.safe_load(trained.read_text()), "base": str(base)}))
+    again = ["generate", "--config", str(trained), "--from", str(picture), "--output", str(tmp_path / "no.png")]
+    assert main(again) == 2
+    assert "another autoencoder" in capsys.readouterr().err and not (tmp_path / "no.png").exists()
+    write_safetensors(path, tensors)
+    assert main(again) == 0
+
+
 def test_a1111_reads_the_last_line():
     """Prompt, negative prompt, then "key: value" pairs between commas; what holds a comma is quoted."""
     prompt, negative, last = RECORD.chunks()["parameters"].split("\n")
@@ -55,14 +75,15 @@ def test_a_picture_names_what_it_was_drawn_with(trained, tmp_path):
         ("coarse_embeds", "coarse_style_embeds"), ("fine_embeds", "fine_style_embeds"), ("text_lora", "text_encoder_lora"), ("unet_lora", "unet_lora"))}
 
 
-def test_an_older_picture_says_less_and_is_drawn_again(trained, tmp_path):
+def test_an_older_picture_says_less_and_is_drawn_again(trained, tmp_path, capsys):
     assert main(["test", "--config", str(trained), "--prompts", "Cat"]) == 0
     path = tmp_path / "result" / "dots" / "Cat.png"
     data, info = json.loads(Image.open(path).info[CHUNK]), PngInfo()
-    info.add_text(CHUNK, json.dumps({key: value for key, value in data.items() if key not in ("preset", "adapters", "libraries")}))
+    info.add_text(CHUNK, json.dumps({key: value for key, value in data.items() if key not in ("preset", "adapters", "libraries", "decoder")}))
     Image.open(path).save(tmp_path / "old.png", pnginfo=info)
     assert main(["generate", "--config", str(trained), "--from", str(tmp_path / "old.png"), "--output", str(tmp_path / "new.png")]) == 0
     assert read_record(tmp_path / "new.png").adapters == read_record(path).adapters
+    assert "does not say with which autoencoder" in capsys.readouterr().err and read_record(tmp_path / "new.png").decoder == read_record(path).decoder
 
 
 def test_drawing_again_with_changes_and_beside_the_picture(trained, tmp_path, monkeypatch, capsys):
