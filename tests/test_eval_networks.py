@@ -16,7 +16,7 @@ from PIL import Image
 
 from styleblend.cli import main
 from styleblend.metrics.networks import SOURCES
-from test_metrics import CONFIGS, file_of, put
+from test_metrics import put_made_up
 
 ROOT = Path(__file__).parents[1]
 METRICS = "clip,dinov2,lpips,histogram,fid"
@@ -27,8 +27,7 @@ OF_PICTURES, OF_SETS = {"clip_text", "clip_image", "dinov2", "lpips", "histogram
 def weights(tmp_path_factory):
     """Of what METRICS needs."""
     folder = tmp_path_factory.mktemp("weights")
-    for need in ("clip", "dinov2", "squeezenet", "lpips", "inception"):
-        put(folder, need, file_of(need), CONFIGS.get(need))
+    put_made_up(folder, "clip", "dinov2", "squeezenet", "lpips", "inception")
     return folder
 
 

@@ -58,13 +58,17 @@ def put(folder: Path, need: str, tensors: dict, config: dict) -> None:
             shutil.copy(tokenizer_folder() / name, place)
 
 
+def put_made_up(folder: Path, *needs: str) -> None:
+    """Small networks with made-up weights."""
+    for need in needs:
+        put(folder, need, file_of(need), CONFIGS.get(need))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Weights of all networks. Tests that change it copy it first."""
     folder = tmp_path_factory.mktemp("metrics")
-    for need in SOURCES:
-        if need != "words":
-            put(folder, need, file_of(need), CONFIGS.get(need))
+    put_made_up(folder, *(need for need in SOURCES if need != "words"))
     (folder / SOURCES["words"][0]).write_text("\n".join(seeded.WORDS) + "\n")
     return folder
 

@@ -6,14 +6,13 @@ import pytest
 from styleblend.metrics import load_metrics
 from styleblend.metrics.networks import SOURCES
 from styleblend.settings import NetworkIds
-from test_metrics import CONFIGS, file_of, put
+from test_metrics import put_made_up
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    for need in ("clip", "clip_resnet", "dinov2", "squeezenet", "lpips"):
-        put(folder, need, file_of(need), CONFIGS.get(need))
+    put_made_up(folder, "clip", "clip_resnet", "dinov2", "squeezenet", "lpips")
     return folder
 
 
