@@ -62,7 +62,7 @@ def main():
     size = sum(f.stat().st_size for f in base.rglob("*.safetensors")) / 1e6
     training = ["| stage | steps | batch | minutes | device | result |", "|---|---|---|---|---|---|"]
     training += [f"| {n['stage']} | {n['steps']} | {n['batch']} | {n['minutes']} | {n['device']} | {n['result']} |" for n in notes]
-    psnr = next((n["result"] for n in reversed(notes) if n["stage"] == "encode"), "little sharpness")
+    psnr = next((n["result"] for n in reversed(notes) if n["stage"] in ("encode", "decoder")), "little sharpness")
     words = "noto, old noto, twemoji, smooth gradient, flat fluent, black and white, outlined openmoji, emojione, vintage emojione, pastel streamline"
     (base / "README.md").write_text(CARD.format(
         size=f"{size:.0f} MB in fp16", count=len(subjects), styles=words, subjects=", ".join(subjects) + ".", psnr=psnr, state=args.state, training="\n".join(training),

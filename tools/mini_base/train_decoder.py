@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from train import Clock, amp, caption, checkpoint, colour_axes, device, load_art, note, scheduler, tokens
+from train import Clock, amp, caption, checkpoint, colour_axes, device, load_art, note, scheduler, to_tensor, tokens
 
 
 class Guesses:
@@ -57,6 +57,14 @@ def balance(loss, adversarial, weight):
     return (of_loss.norm() / (of_adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()
 
 
+@torch.no_grad()
+def psnr(vae, pictures):
+    """How well whole pictures come back, in dB."""
+    images = (to_tensor(pictures[i:i + 32]).to(device) for i in range(0, len(pictures), 32))
+    errors = [(vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1) - x).pow(2).mean((1, 2, 3)) for x in images]
+    return -10 * torch.log10(torch.cat(errors) / 4).mean().item()
+
+
 def train(args):
     """A third of every batch has noise, a third is drawn by the UNet, a third is exact. The held-out styles and subjects are not in it."""
     pictures, _, _, info = load_art(args.art)
@@ -81,8 +89,7 @@ def train(args):
     run, run_critic = collections.deque(maxlen=200), collections.deque(maxlen=50)
     while not clock.done():
         rows, view = rng.integers(0, len(pictures), args.batch), rng.integers(0, 2, args.batch)
-        image = torch.from_numpy(np.stack([pictures[r][:, ::-1] if v else pictures[r] for r, v in zip(rows, view)]))
-        image = image.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).to(device).contiguous(memory_format=torch.channels_last)
+        image = to_tensor(np.stack([pictures[r][:, ::-1] if v else pictures[r] for r, v in zip(rows, view)])).to(device).contiguous(memory_format=torch.channels_last)
         z = (latents["mean"][view, rows].float() + latents["std"][view, rows].float() * torch.randn(args.batch, *latents["mean"].shape[2:])).to(device) * latents["scale"]
         third = args.batch // 3
         spread = torch.from_numpy(rng.uniform(0, args.noise, (third, 1, 1, 1)).astype(np.float32)).to(device)
@@ -116,7 +123,7 @@ def train(args):
         if step % (args.log * 4) == 0:
             save()
     save()
-    note(args, "decoder", f"loss {np.mean(run):.3f}", steps=step - first, batch=args.batch, minutes=args.minutes)
+    note(args, "decoder", f"{psnr(ema, pictures[::10]):.1f} dB PSNR", steps=step - first, batch=args.batch, minutes=args.minutes)
 
 
 if __name__ == "__main__":
