@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import ContextManager, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from styleblend.hub import fetch, is_id
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
+from styleblend.offload import Offloaded
 from styleblend.precision import vae_type
+from styleblend.runtime import device, say
+from styleblend.settings import RunSettings
 from styleblend.tokens import Tokenizer
 from styleblend.weights import load, read_safetensors
 
@@ -97,6 +101,15 @@ class Base:
     text_encoder: Optional[CLIPTextModel]
     schedule: NoiseSchedule
     dtype: str = "float32"  # of the UNet and the text encoder
+    offloaded: Dict[str, Offloaded] = field(default_factory=dict)
+
+    def offload(self) -> None:
+        """From now on each network is on the device only inside `at_work` of its name; the rest of the time its weights wait in the host's memory."""
+        self.offloaded = {part: Offloaded(getattr(self, part)) for part in NETWORKS}
+
+    def at_work(self, part: str) -> ContextManager:
+        """Where a network is used that may be offloaded: `with base.at_work("unet"):`."""
+        return self.offloaded[part].at_work() if part in self.offloaded else nullcontext()
 
     def tokenizer(self, placeholders: Sequence[str] = ()) -> Tokenizer:
         """A new tokenizer with these placeholder tokens."""
@@ -108,11 +121,13 @@ class Base:
 
     def fingerprint(self) -> str:
         """16 hex digits that tell bases apart, and so which adapters fit: of the UNet's first and last weights."""
-        return hash_of(self.unet.conv_in, self.unet.conv_out)
+        with self.at_work("unet"):
+            return hash_of(self.unet.conv_in, self.unet.conv_out)
 
     def decoder_fingerprint(self) -> str:
         """The same of the autoencoder's decoder: adapters do not depend on it, pictures do."""
-        return hash_of(self.vae.decoder.conv_in, self.vae.decoder.conv_out)
+        with self.at_work("vae"):
+            return hash_of(self.vae.decoder.conv_in, self.vae.decoder.conv_out)
 
 
 def hash_of(*layers) -> str:
@@ -149,3 +164,13 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
         networks[part] = network(configs[part])
         load(networks[part], renames[part](read_safetensors(path)), str(path), vae_type(dtype) if part == "vae" else dtype)
     return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]), dtype)
+
+
+def base_for_drawing(settings: RunSettings) -> Base:
+    """The base that a config names, found and loaded, offloaded where the config asks for it and there is a GPU."""
+    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
+    if settings.offload and device() == "cuda":
+        base.offload()
+    elif settings.offload:
+        say("offload is of no use without a GPU: the networks stay where they are")
+    return base

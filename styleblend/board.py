@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from tqdm import tqdm
 
-from styleblend.base import Base, find_base, load_base
+from styleblend.base import Base, base_for_drawing
 from styleblend.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
 from styleblend.files import claim, claim_files, remove_unfinished, write_bytes
@@ -164,7 +164,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Job], overwrite: bool, ba
     warn_of_old([j for j in mine if j not in set(todo)], plans)
     drawn = []
     if todo:
-        base = base or load_base(find_base(settings.base, settings.base_id), settings.dtype)
+        base = base or base_for_drawing(settings)
         pipeline = StyleBlendPipeline(base)
         pipeline.tokenizer.refuse_reserved([j.prompt.text for j in todo])  # before the first one is drawn
         for name in plans:

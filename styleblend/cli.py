@@ -73,6 +73,7 @@ def parser_for_test(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add_max_pixels(parser)
     add_dtype(parser)
     add_max_memory(parser)
+    parser.add_argument("--offload", action="store_true", help="on a GPU: keep each network in the host's memory while another one works; slower, and less memory of the card")
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     parser.set_defaults(run=run_test)
     return parser
@@ -207,6 +208,8 @@ def run_test(args) -> int:
     settings = with_dtype(with_pictures(read_settings(args.config), max_pixels=args.max_pixels), args.dtype)
     if args.output:
         settings = settings.model_copy(update={"output": args.output})
+    if args.offload:
+        settings = settings.model_copy(update={"offload": True})
     if args.batch is not None:
         sampling = validated(type(settings.sampling), {**settings.sampling.model_dump(), "batch": args.batch}, "--batch")
         settings = settings.model_copy(update={"sampling": sampling})

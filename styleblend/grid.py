@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from styleblend import __version__
-from styleblend.base import find_base, load_base
+from styleblend.base import base_for_drawing
 from styleblend.board import chosen_prompts, style_settings
 from styleblend.errors import StyleBlendError
 from styleblend.names import entry
@@ -165,7 +165,7 @@ def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: 
     x, y, others = axes[0], axes[1] if len(axes) > 1 else Axis("", ("",)), axes[2:]
     combinations = [dict(zip((a.name for a in others), rest), **{y.name: row, x.name: column})
                     for rest in itertools.product(*(a.values for a in others)) for row in y.values for column in x.values]
-    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
+    base = base_for_drawing(settings)
     pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / style, style, base))
     pipeline.tokenizer.refuse_reserved([p.text for p in chosen.values()])
     whole = pipeline.style

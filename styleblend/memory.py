@@ -16,6 +16,7 @@ from styleblend.base import NETWORKS, read_configs
 from styleblend.config import UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
 from styleblend.precision import vae_type
+from styleblend.runtime import device
 from styleblend.settings import RunSettings
 from styleblend.training.scores import scoring_files
 from styleblend.weights import parameters, types
@@ -142,12 +143,15 @@ def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     """What is there in each phase of drawing pictures with both branches, in bytes."""
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
     rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
-    return {"UNet step": sizes.always + sizes.unet(rows, *latent), "VAE decode": sizes.always + sizes.vae(*latent, sampling.vae_strip)}
+    working = {"UNet step": ("unet", sizes.unet(rows, *latent)), "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip))}
+    if settings.offload and device() == "cuda":
+        return {"text": PROCESS + sizes.weights["text_encoder"], **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
+    return {name: sizes.always + size for name, (_, size) in working.items()}
 
 
 def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     """The same where each network is freed when its work is done."""
-    phases, freed = drawing(sizes, settings), sizes.weights["text_encoder"]
+    phases, freed = drawing(sizes, settings.model_copy(update={"offload": False})), sizes.weights["text_encoder"]
     return {"text": sizes.always, "UNet step": phases["UNet step"] - freed, "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
 
 
@@ -189,6 +193,9 @@ def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]
     if not settings.sampling.vae_strip:
         settings = changed("sampling", vae_strip=STRIP)
         yield f"the VAE's decoder in strips (sampling.vae_strip: {STRIP})", settings
+    if kind == "drawing" and not settings.offload and device() == "cuda":
+        settings = settings.model_copy(update={"offload": True})
+        yield "each network in the host's memory while another one works (offload)", settings
     if settings.sampling.batch > 1:
         settings = changed("sampling", batch=1)
         yield "one picture at a time (sampling.batch: 1)", settings

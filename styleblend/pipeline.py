@@ -79,7 +79,7 @@ class StyleBlendPipeline:
             for branch in branches:
                 texts += self.texts(prompts, branch) if cond else [negatives.get(branch.name, "")] * len(prompts)
                 scales += [branch.text_scale] * len(prompts)
-        with jt.no_grad():
+        with jt.no_grad(), self.base.at_work("text_encoder"):
             text = self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))
             text.sync()  # one computation, not one more in the graph of every step
             return text
@@ -120,7 +120,7 @@ class StyleBlendPipeline:
 
         x = jt.concat([latents] * len(branches))
         extra = dict(eta=sampling.eta, noise=noise, start=start) if sampling.sampler == "ddim" else {}
-        with jt.no_grad():
+        with jt.no_grad(), self.base.at_work("unet"):
             projected = self.base.unet.project_text(text, lora_scale)
             times = self.base.unet.project_times(TIMESTEPS[sampling.sampler](self.base.schedule, sampling.steps))
             jt.sync([var for pair in projected.values() for var in pair] + list(times.values()))
@@ -130,7 +130,7 @@ class StyleBlendPipeline:
     def decode(self, latents, strip: int = 0) -> np.ndarray:
         """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time: the decoder is the widest part. `strip`: as `vae_strip` of the settings."""
         pictures = []
-        with jt.no_grad():
+        with jt.no_grad(), self.base.at_work("vae"):
             for n in range(latents.shape[0]):
                 latent = latents[n:n + 1] / self.base.vae.scale
                 picture = (strips.decode(self.base.vae, latent, strip) if strip else self.base.vae.decode(latent).numpy())[0]

@@ -193,6 +193,7 @@ class RunSettings(Settings):
     look_alikes: str = Field(description="folder in which the SDEdit pictures of coarse training are kept")
     output: str = "result"
     dtype: DType = Field("float32", description="what frozen weights and activations are kept in: float32, float16 or bfloat16 (see styleblend/precision.py)")
+    offload: bool = Field(False, description="on a GPU: draw with each network in the host's memory while another one works; slower, and less memory of the card")
     plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without an article")
     blend: BlendSettings = BlendSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -97,9 +97,9 @@ template <int D> void attention_forward_amx(const Problem& p, const float* q, co
     #pragma omp parallel
     {
         Tiles configured;
-        Memory memory(groups * (SCORE_PARTS * PAIRS + TURNED) + 2 * block + std::max((size_t)KEYS * GROUP, TURNED) + VALUE_PARTS * WEIGHTS
+        Memory memory(groups * (SCORE_PARTS * PAIRS + TURNED) + 2 * block + GROUP + std::max((size_t)KEYS * GROUP, TURNED) + VALUE_PARTS * WEIGHTS
                       + (SCORE_PARTS + VALUE_PARTS) * HALF / 2);
-        float *sum = memory.begin(), *top = sum + groups * TURNED, *total = top + block, *score = total + block;
+        float *sum = memory.begin(), *top = sum + groups * TURNED, *total = top + block, *most = total + block, *score = most + GROUP;
         int *its_q = (int*)(score + std::max((size_t)KEYS * GROUP, TURNED)), *weight = its_q + groups * SCORE_PARTS * PAIRS;
         short *its_k = (short*)(weight + VALUE_PARTS * WEIGHTS), *its_v = its_k + SCORE_PARTS * HALF;
         #pragma omp for schedule(dynamic)
@@ -125,7 +125,8 @@ template <int D> void attention_forward_amx(const Problem& p, const float* q, co
                     float* its_sum = sum + from / GROUP * TURNED;
                     tile_product<SCORE_PARTS, KEYS, false>(its_k, HALF, D, its_q + from / GROUP * SCORE_PARTS * PAIRS, PAIRS, score, D);
                     finish_scores(p, row, first + from, group, key, keys, score);
-                    soften<D>(score, keys, group, top + from, total + from, its_sum);
+                    find_most(score, keys, group, most);
+                    soften<D>(score, keys, group, most, top + from, total + from, its_sum);
                     right_factor<VALUE_PARTS>(score, keys, GROUP, weight, WEIGHTS);
                     tile_product<VALUE_PARTS, D, true>(its_v, HALF, KEYS, weight, WEIGHTS, its_sum, KEYS);
                 }

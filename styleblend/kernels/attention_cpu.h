@@ -16,8 +16,9 @@ template <int D> void attention_forward_vectors(const Problem& p, const float* q
     int tiles = (p.queries + QUERIES - 1) / QUERIES;
     #pragma omp parallel
     {
-        Memory memory(2 * D * QUERIES + SPAN * GROUP + 2 * QUERIES);
-        float *turned_q = memory.begin(), *sum = turned_q + D * QUERIES, *score = sum + D * QUERIES, *top = score + SPAN * GROUP, *total = top + QUERIES;
+        Memory memory(2 * D * QUERIES + SPAN * GROUP + 2 * QUERIES + GROUP);
+        float *turned_q = memory.begin(), *sum = turned_q + D * QUERIES, *score = sum + D * QUERIES, *top = score + SPAN * GROUP, *total = top + QUERIES,
+              *most = total + QUERIES;
         #pragma omp for schedule(dynamic)
         for (int unit = 0; unit < p.rows * p.heads * tiles; unit++) {
             int row = unit / (p.heads * tiles), head = unit / tiles % p.heads, first = unit % tiles * QUERIES;
@@ -30,9 +31,11 @@ template <int D> void attention_forward_vectors(const Problem& p, const float* q
                 const float *its_k = k + p.at(p.kv_rows[row], p.keys, key, head, D), *its_v = v + p.at(p.kv_rows[row], p.keys, key, head, D);
                 for (int from = 0; from < count; from += GROUP) {
                     int group = padded(std::min(GROUP, count - from), LANES);
-                    multiply<false>(keys, group, D, its_k, p.width, 1, turned_q + D * from, GROUP, score, GROUP);
+                    std::fill(most, most + GROUP, HIDDEN);
+                    multiply<false, true>(keys, group, D, its_k, p.width, 1, turned_q + D * from, GROUP, score, GROUP, most);
                     finish_scores(p, row, first + from, group, key, keys, score);
-                    soften<D>(score, keys, group, top + from, total + from, sum + D * from);
+                    if (p.bias || p.causal) find_most(score, keys, group, most);  // no longer the product's
+                    soften<D>(score, keys, group, most, top + from, total + from, sum + D * from);
                     multiply<true>(D, group, keys, its_v, 1, p.width, score, GROUP, sum + D * from, GROUP);
                 }
             }

@@ -12,7 +12,9 @@ constexpr int KEYS = 64, GROUP = 64;  // of a tile
 constexpr float HIDDEN = -1e30f;
 
 // C (R x 16 N) = (ADD: +=) A (R x k) B (k x 16 N): the sums stay in registers. A's element (r, i) is a[r * ra + i * ia].
-template <int R, int N, bool ADD> inline void block(const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, int k) {
+// MOST: `most` follows the largest number of each column. Found here, C needs not be read again for it.
+template <int R, int N, bool ADD, bool MOST>
+inline void block(const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, int k, float* most) {
     Floats sum[R][N];
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) sum[r][n] = ADD ? *(const Floats*)(c + r * ldc + n * LANES) : Floats{};
@@ -26,26 +28,36 @@ template <int R, int N, bool ADD> inline void block(const float* a, size_t ra, s
     }
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) *(Floats*)(c + r * ldc + n * LANES) = sum[r][n];
+    if (!MOST) return;
+    for (int n = 0; n < N; n++) {
+        Floats high = *(const Floats*)(most + n * LANES);
+        for (int r = 0; r < R; r++) high = larger(high, sum[r][n]);
+        *(Floats*)(most + n * LANES) = high;
+    }
 }
 
 // The same for all m rows of C, in strips of 24 sums (with the loads that is what 32 registers hold), then what is left.
-template <int N, bool ADD> inline void strips(int m, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc) {
+template <int N, bool ADD, bool MOST>
+inline void strips(int m, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, float* most) {
     constexpr int R = N == 4 ? 6 : N == 3 ? 8 : 12;
     int i = 0;
-    for (; i + R <= m; i += R) block<R, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
-    for (; i + 4 <= m; i += 4) block<4, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
-    for (; i < m; i++) block<1, N, ADD>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k);
+    for (; i + R <= m; i += R) block<R, N, ADD, MOST>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k, most);
+    for (; i + 4 <= m; i += 4) block<4, N, ADD, MOST>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k, most);
+    for (; i < m; i++) block<1, N, ADD, MOST>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k, most);
 }
 
-// C (m x n) = (ADD: +=) A (m x k) B (k x n); n a multiple of LANES, m any number.
-template <bool ADD> inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc) {
-    for (int j = 0; j < n; j += 4 * LANES)
+// C (m x n) = (ADD: +=) A (m x k) B (k x n); n a multiple of LANES, m any number. MOST: `most` (n) as in `block`; it begins at what is there.
+template <bool ADD, bool MOST = false>
+inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc, float* most = nullptr) {
+    for (int j = 0; j < n; j += 4 * LANES) {
+        float* its = MOST ? most + j : nullptr;
         switch (std::min(4, (n - j) / LANES)) {
-            case 4: strips<4, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            case 3: strips<3, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            case 2: strips<2, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc); break;
-            default: strips<1, ADD>(m, k, a, ra, ia, b + j, ldb, c + j, ldc);
+            case 4: strips<4, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;
+            case 3: strips<3, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;
+            case 2: strips<2, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;
+            default: strips<1, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its);
         }
+    }
 }
 
 // Tokens as rows of D numbers, `stride` apart, times `factor` -> [d][token] tiles of GROUP tokens, one after the other: rows as far apart as
@@ -87,15 +99,24 @@ inline void finish_scores(const Problem& p, int row, int first_query, int querie
             for (int i = 0; i < std::min(queries, first_key + j - first_query); i++) score[j * GROUP + i] = HIDDEN;
 }
 
-// One tile of the running softmax: scores [key][query] become weights 2^(score - top); `top`, `total` and the sums [d][query] follow the new maximum.
-template <int D> inline void soften(float* score, int keys, int queries, float* top, float* total, float* sum) {
+// The largest score of each query of a tile.
+inline void find_most(const float* score, int keys, int queries, float* most) {
+    for (int i = 0; i < queries; i += LANES) {
+        const Floats* s = (const Floats*)(score + i);
+        Floats high[4] = {s[0], s[0], s[0], s[0]};
+        for (int j = 0; j < keys; j += 4)  // four chains: one would wait for itself
+            for (int n = 0; n < 4; n++) high[n] = larger(high[n], s[std::min(j + n, keys - 1) * (GROUP / LANES)]);
+        *(Floats*)(most + i) = larger(larger(high[0], high[1]), larger(high[2], high[3]));
+    }
+}
+
+// One tile of the running softmax: scores [key][query] become weights 2^(score - top); `top`, `total` and the sums [d][query] follow the new maximum,
+// for which `most` has the tile's.
+template <int D> inline void soften(float* score, int keys, int queries, const float* most, float* top, float* total, float* sum) {
     for (int i = 0; i < queries; i += LANES) {
         Floats* s = (Floats*)(score + i);
         constexpr int STEP = GROUP / LANES;
-        Floats before = *(Floats*)(top + i), added{}, most[4] = {before, before, before, before};
-        for (int j = 0; j < keys; j += 4)  // four chains: one would wait for itself
-            for (int n = 0; n < 4; n++) most[n] = larger(most[n], s[std::min(j + n, keys - 1) * STEP]);
-        Floats high = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+        Floats before = *(Floats*)(top + i), added{}, high = larger(before, *(const Floats*)(most + i));
         for (int j = 0; j < keys; j++) added += s[j * STEP] = exp2_negative(s[j * STEP] - high);
         if (std::memcmp(&before, &high, sizeof high)) {
             Floats keep = exp2_negative(before - high);
