@@ -136,13 +136,17 @@ def ceiling(dtype: str) -> dict:
     return {"ceiling_gflops": 2 * size ** 3 / best / 1e9}
 
 
-def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Callable) -> None:
-    """Measure and print; `flop(args)` is the number of floating-point operations of one run."""
+def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Callable, variants: Callable = lambda args: {}) -> None:
+    """Measure and print; `flop(args)` is the number of floating-point operations of one run.
+
+    `variants(args)`: names of other ways in which our side takes turns, too, with the options that make them.
+    """
     args = parser.parse_args()
     if args.worker:
         return serve(lambda: build(args), lambda: about(args, flop), lambda: ceiling(args.dtype))
     job, given = module.rsplit(".", 1)[-1], [a for a in sys.argv[1:] if a != "--worker"]
     workers = [Worker("ours", [sys.executable, "-m", module, "--worker"] + given)]
+    workers += [Worker(name, [sys.executable, "-m", module, "--worker"] + given + more) for name, more in variants(args).items()]
     device = workers[0].ready["device"]
     if args.peer:
         python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
@@ -160,8 +164,8 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
         one["peak"], one["gflops"] = one["device_mib"] if device == "cuda" else one["peak_mib"], ours["flop"] / one["seconds"] / 1e9
         report.update({f"{side}_s": one["seconds"], f"peak_{side}_mib": one["peak"], f"first_{side}_s": one["first_s"], f"{side}_gflops": one["gflops"],
                        f"{side}_of_ceiling": one["gflops"] / ours["ceiling_gflops"], f"{side}_versions": one["versions"], f"{side}_threads": one["threads"]})
-    if "peer" in found:
-        report["ratio"] = ours["seconds"] / found["peer"]["seconds"]
+    ratios = {side: ours["seconds"] / one["seconds"] for side, one in found.items() if side != "ours"}
+    report.update({"ratio" if side == "peer" else f"ratio_{side}": ratio for side, ratio in ratios.items()})
     table = Table("", "median", "first run", f"peak memory ({report['memory']})", "GFLOP/s", "of the ceiling",
                   title=f"{job} on {name}, {args.dtype}, {ours['threads']} threads")
     for side, one in found.items():
@@ -169,8 +173,8 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
                       f"{one['gflops'] / ours['ceiling_gflops']:.0%}")
     Console().print(table)
     print(f"the ceiling is one large product: {ours['ceiling_gflops']:.0f} GFLOP/s")
-    if "ratio" in report:
-        print(f"ours / peer: {report['ratio']:.2f}")
+    for side, ratio in ratios.items():
+        print(f"ours / {side}: {ratio:.2f}")
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -48,7 +48,7 @@ def build(args):
     unet, rows = network(args), 4 * args.batch
     x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
     context = None
-    if args.preset:
+    if args.preset != "none":
         layout = RowLayout(("coarse", "fine"), True, args.batch)
         context = AttentionContext(layout, 0, 30, BlendSettings(**PRESETS[args.preset]).controls())
 
@@ -62,5 +62,6 @@ def build(args):
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--preset", choices=["balanced", "strong_layout"], help="with the swaps of a preset, as in the first step")
-    main(build, parser, "benchmarks.unet_step", lambda a: sum(operations(a, 4 * a.batch)))
+    parser.add_argument("--preset", choices=["none", "balanced", "strong_layout"], default="none", help="with the swaps of a preset, as in the first step, and without them in turns")
+    main(build, parser, "benchmarks.unet_step", lambda a: sum(operations(a, 4 * a.batch)),
+         lambda a: {"no_swaps": ["--preset", "none"]} if a.preset != "none" else {})

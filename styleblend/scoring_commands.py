@@ -32,10 +32,12 @@ def add_scoring_commands(commands, **kind) -> None:
     tune.add_argument("style", metavar="STYLE", help="name of a trained style")
     tune.add_argument("--trials", type=int, default=30, help="settings to try, those of an earlier run included")
     tune.add_argument("--minutes", type=float, help="stop the search after so many; default: when all trials are done")
-    tune.add_argument("--prompts", default="6", help='what is drawn in the search: a number of subjects that the base knows, or names ("Cat,Dog")')
+    tune.add_argument("--prompts", default="10", help='what is drawn in the search: a number of subjects that the base knows, or names ("Cat,Dog")')
+    tune.add_argument("--search-steps", type=int, metavar="N", help="denoising steps of a picture of the search; default: half of the config's, all of which the comparison makes")
+    tune.add_argument("--finalists", type=int, default=6, metavar="N", help="how many of the best settings draw as many other subjects, with twice as many seeds, before one is chosen; 0: none")
     tune.add_argument("--unseen", type=int, default=20, help="other subjects, for the comparison at the end")
-    tune.add_argument("--seeds", type=int, default=2, help="pictures of each prompt; the comparison has other seeds than the search")
-    tune.add_argument("--unseen-seeds", type=int, metavar="N", help="pictures of each prompt of the comparison; default: as --seeds")
+    tune.add_argument("--seeds", type=int, default=1, help="pictures of each prompt; more prompts tell more than more seeds do")
+    tune.add_argument("--unseen-seeds", type=int, default=2, metavar="N", help="pictures of each prompt of the comparison, with other seeds than the search has")
     tune.add_argument("--metric", default="both", help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
     tune.add_argument("--choose-seeds", type=int, default=0, metavar="N", help="then draw each prompt of prompt.json with N seeds and keep the best; 0: no")
     add_metrics(tune)
@@ -94,7 +96,8 @@ def run_tune(args) -> int:
     from styleblend.names import check_name
     from styleblend.settings import read_settings
     from styleblend.tuning import Question, tune
-    question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric, args.unseen_seeds)
+    question = Question(check_name(args.style), args.prompts, args.unseen, args.seeds, args.metric, args.unseen_seeds, args.finalists,
+                        args.search_steps)
     settings = read_settings(args.config)
     others, missing = metrics_beside_the_judge(args, settings)
     for sentence in missing:

@@ -1,4 +1,5 @@
-"""Search for the blend settings of a style: draw a few prompts with many settings, keep what a metric likes best, and test it on prompts that it never saw.
+"""Search for the blend settings of a style: draw a few prompts with many settings, the best few of these again with other prompts, and test what a
+metric likes best on prompts that it never saw. The second round is there because the best of many scores is partly luck: the more trials, the more of it.
 
 The search forgets nothing: `<adapters>/<style>/tuning/tuning.json` is written after each trial, and a run that was stopped goes on from it as if it
 had not been, since what is tried next depends on the trials before and on nothing else.
@@ -18,7 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from pydantic import Field
 from tqdm import tqdm
 
-from styleblend.base import Base, find_base, load_base
+from styleblend.base import Base, base_for_drawing
 from styleblend.board import style_settings
 from styleblend.captions import style_pictures
 from styleblend.comparison import Difference, paired_difference
@@ -31,7 +32,7 @@ from styleblend.pictures import load_picture
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import style_hash
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, Settings, StyleSettings, blend_for, validated
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, Settings, StyleSettings, blend_for, validated
 from styleblend.sitting import Sitting
 from styleblend.style import load_style
 from styleblend.text_files import parse_json, read_json
@@ -42,18 +43,24 @@ class Tried(Settings):
 
     preset: Literal["balanced", "strong_layout"]
     scale: float = Field(ge=0, le=1)
-    fine_scale: float = Field(ge=0.5, le=2)
-    negative_scale: float = Field(ge=0, le=1)
+    fine_scale: float = Field(ge=0.2, le=2)
+    negative_scale: float = Field(ge=-3, le=1)
     c2f_ratio: float = Field(ge=0, le=1)
     f2c_ratio: float = Field(ge=0, le=1)
 
 
 class Trial(Settings):
-    """What came out: the mean over the prompts, and each prompt's score."""
+    """What came out: the mean over the prompts, and each prompt's score. `second`: scores of the other prompts, if it came into the second round."""
 
     settings: Tried
     score: float
     prompts: Dict[str, float]
+    second: Dict[str, float] = {}
+
+    @property
+    def standing(self) -> float:
+        """The mean over the prompts of both rounds."""
+        return float(np.mean([*self.prompts.values(), *self.second.values()]))
 
 
 class History(Settings):
@@ -64,11 +71,11 @@ class History(Settings):
     comparison: Optional[dict] = None
 
 
-SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.5, 2, step=0.1),
-         "negative_scale": FloatDistribution(0, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
-# What is tried first: the presets, then the presets with more of the style, in two ways.
+SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.2, 2, step=0.1),
+         "negative_scale": FloatDistribution(-3, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
+# What is tried first: the presets, then the presets with guidance that leads towards the style, too, and less and less of the LoRA itself.
 STARTS = [Tried(preset=name, **{**{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}, **more})
-          for more in ({}, {"negative_scale": 0.0}, {"fine_scale": 1.4}) for name, preset in PRESETS.items()]
+          for more in ({}, {"negative_scale": 0.0}, {"negative_scale": 0.0, "fine_scale": 0.7}, {"negative_scale": -1.5, "fine_scale": 0.4}) for name, preset in PRESETS.items()]
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 
@@ -76,7 +83,9 @@ UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 class Question:
     """What the search is about. `prompts`: how many subjects of the base, or their names; `seeds`: pictures of each.
 
-    `unseen` and `unseen_seeds` are the same of the comparison; `unseen_seeds` None: as `seeds`.
+    `finalists`: so many settings draw as many other prompts, with twice as many seeds; below 2: no second round.
+    `unseen` and `unseen_seeds` are prompts and pictures of each of the comparison.
+    `steps`: denoising steps of a picture of both rounds; None: half of the config's, all of which the comparison makes. Settings were ranked alike by both.
     """
 
     style: str
@@ -84,15 +93,17 @@ class Question:
     unseen: int
     seeds: int
     metric: str
-    unseen_seeds: Optional[int] = None
+    unseen_seeds: int = 1
+    finalists: int = 4
+    steps: Optional[int] = None
 
 
 class OutOfTime(Exception):
     """The time of the search is over in the middle of a trial."""
 
 
-def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -> Tuple[List[Prompt], List[Prompt]]:
-    """Prompts for the search and others for the comparison, from what the base was taught (`subjects.json`), else from what the judge knows.
+def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -> Tuple[List[Prompt], List[Prompt], List[Prompt]]:
+    """Prompts for the search, others for its second round and others for the comparison, from what the base was taught (`subjects.json`), else from what the judge knows.
 
     None of them is a prompt of the style or shown in its pictures: the settings are to be good for those, so they must not be chosen by them.
     """
@@ -105,10 +116,11 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     count = int(question.prompts) if question.prompts.isdecimal() else 0
     chosen = free[:count] if count else [make_prompt(text) for text in question.prompts.split(",") if text.strip()]
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
-    if not chosen or len(chosen) < count or len(rest) < question.unseen:
-        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts} "
-                              f"and --unseen {question.unseen}: ask for fewer")
-    return chosen, rest[:question.unseen]
+    more = len(chosen) if question.finalists > 1 else 0
+    if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
+        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts}"
+                              f"{', as many for the second round' if more else ''} and --unseen {question.unseen}: ask for fewer")
+    return chosen, rest[question.unseen:question.unseen + more], rest[:question.unseen]
 
 
 def proposal(trials: Sequence[Trial]) -> Tried:
@@ -142,13 +154,16 @@ def read_trials(path: Path, question: dict) -> List[Trial]:
 
 
 def plot_trail(path: Path, trials: Sequence[Trial], present: float, metric: str) -> None:
-    """Each trial's score, the best so far, and what the style's present settings have."""
+    """Each trial's score in both rounds, the best so far, and what the style's present settings have."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis, scores = figure.subplots(), [t.score for t in trials]
     for preset in PRESETS:
         rows = [i for i, t in enumerate(trials) if t.settings.preset == preset]
         axis.plot([i + 1 for i in rows], [scores[i] for i in rows], "o", markersize=4, label=preset)
+    second = [(i + 1, np.mean(list(t.second.values()))) for i, t in enumerate(trials) if t.second]
+    if second:
+        axis.plot(*zip(*second), "x", markersize=7, color="0.2", label="second round")
     axis.step(range(1, len(scores) + 1), np.maximum.accumulate(scores), where="post", color="0.3", label="best so far")
     axis.axhline(present, color="0.6", linestyle="--", label="present settings")
     axis.set(xlabel="trial", ylabel=metric)
@@ -179,6 +194,15 @@ def search(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials:
             save()
             bar.set_postfix_str(f"best {max(t.score for t in trials):.3f}", refresh=False)
             bar.update()
+
+
+def second_round(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials: List[Trial], finalists: int, save: Callable) -> Trial:
+    """The best trial by all prompts of both rounds, of those with the best scores in the first one; `save` is called after each."""
+    for i in sorted(range(len(trials)), key=lambda i: trials[i].score, reverse=True)[:finalists]:
+        if not trials[i].second:
+            trials[i] = trials[i].model_copy(update={"second": sitting.scores(blend_of(trials[i].settings), "second round")})
+            save()
+    return max((t for t in trials if t.second), key=lambda t: t.standing)
 
 
 def compare(test: Sitting, best: BlendSettings, present: BlendSettings) -> Tuple[Difference, str]:
@@ -214,24 +238,28 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     adapters, data = Path(settings.adapters) / question.style, entry(settings.data, question.style)
     folder, path = adapters / "tuning", adapters / "tuning" / "tuning.json"
     mix, judge = parse_mix(question.metric, "--metric"), Judge.load()
-    unseen_seeds = question.seeds if question.unseen_seeds is None else question.unseen_seeds
-    if min(count, question.seeds, question.unseen, unseen_seeds) < 1:
+    if min(count, question.seeds, question.unseen, question.unseen_seeds) < 1:
         raise StyleBlendError("--trials, --seeds, --unseen and --unseen-seeds begin at 1")
+    sampling = {**settings.sampling.model_dump(), "steps": max(settings.sampling.steps // 2, 1) if question.steps is None else question.steps}
+    quick = settings.model_copy(update={"sampling": validated(SamplingSettings, sampling, "--search-steps")})
     of_style = style_prompts(data) if seeds_each > 1 else []
-    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
+    base = base_for_drawing(settings)
     pipeline = StyleBlendPipeline(base, load_style(adapters, question.style, base))
     own = style_settings(settings, pipeline.style).model_copy(update={"parts": pipeline.style.settings.parts})
-    chosen, unseen = choose_prompts(base, judge, data, question)
+    chosen, more, unseen = choose_prompts(base, judge, data, question)
     originals = [load_picture(p.path, settings.pictures.max_pixels) for p in style_pictures(data)] if data.is_dir() else []
 
     def blend_of(style: StyleSettings) -> BlendSettings:
         return blend_for(settings.blend, style, f"style {question.style}")
 
-    def sitting(jobs) -> Sitting:
-        return Sitting(pipeline, settings, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
+    def sitting(jobs: Sequence[Tuple[Prompt, int]], run: RunSettings) -> Sitting:
+        return Sitting(pipeline, run, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
+
+    def jobs(prompts: Sequence[Prompt], first: int, count: int) -> List[Tuple[Prompt, int]]:
+        return [(p, seed) for p in prompts for seed in range(first, first + count)]
 
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "decoder": base.decoder_fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
-             "prompts": [p.name for p in chosen], "sampling": settings.sampling.model_dump(), "presets": PRESETS,
+             "prompts": [p.name for p in chosen], "second": [p.name for p in more], "sampling": quick.sampling.model_dump(), "presets": PRESETS,
              "blend": blend_of(with_trial(own, STARTS[0])).model_dump()}
     with claim(folder, "tune"):
         remove_unfinished(folder, adapters)
@@ -240,26 +268,30 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         def save(**more):
             write_bytes(path, (History(question=asked, trials=trials, **more).model_dump_json(indent=1) + "\n").encode("utf-8"))
 
-        tuned = sitting([(p, seed) for p in chosen for seed in range(1, 1 + question.seeds)])
+        tuned = sitting(jobs(chosen, 1, question.seeds), quick)
         search(tuned, lambda tried: blend_of(with_trial(own, tried)), trials, count, minutes, save)
         if not trials:
             raise StyleBlendError(f"--minutes {minutes:g} was too short for one trial of {len(tuned.jobs)} pictures: give more, or fewer --prompts or --seeds")
         best = max(trials, key=lambda t: t.score)
+        if more:
+            again = sitting(jobs(more, 1, 2 * question.seeds), quick)
+            best = second_round(again, lambda tried: blend_of(with_trial(own, tried)), trials, question.finalists, save)
         present, better, final = float(np.mean(list(tuned.scores(blend_of(own), "present settings").values()))), with_trial(own, best.settings), own
         plot_trail(folder / "trail.png", trials, present, question.metric)
-        lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}. Best {question.metric} {best.score:.3f} "
-                 f"with {', '.join(f'{key} {value}' for key, value in best.settings)}; {present:.3f} with the present settings. All are in {folder}"]
+        lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}; {present:.3f} with the present settings. All are in {folder}",
+                 f"Best {question.metric} {best.score:.3f}{f', {np.mean(list(best.second.values())):.3f} in the second round' if best.second else ''}, "
+                 f"with {', '.join(f'{key} {value}' for key, value in best.settings)}"]
         if blend_of(better) == blend_of(own):
             lines.append("The present settings are the best that were found")
         else:
-            test = sitting([(p, seed) for p in unseen for seed in range(UNSEEN_SEEDS, UNSEEN_SEEDS + unseen_seeds)])
+            test = sitting(jobs(unseen, UNSEEN_SEEDS, question.unseen_seeds), settings)
             difference, sentence = compare(test, blend_of(better), blend_of(own))
             save(comparison={"settings": best.settings.model_dump(), "prompts": [p.name for p in unseen], **vars(difference)})
             lines.append(sentence)
             final = better if difference.better else own
         if of_style:
             first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in of_style}
-            seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)]), blend_of(final))
+            seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)], settings), blend_of(final))
             changed = {p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}
             final = final.model_copy(update={"seeds": {**own.seeds, **changed}})
             lines.append(f"Best of {seeds_each} seeds for {len(seeds)} prompts: {after:.3f}, first seeds {before:.3f}. This is what they were chosen by, so no test")

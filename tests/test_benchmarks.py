@@ -48,3 +48,9 @@ def test_every_benchmark_with_its_peer(job, tmp_path):
     report = figures(tmp_path, f"benchmarks.{job}", "--rounds", "2", "--steps", "2", "--peer", "torch")
     assert report["peer_versions"]["torch"] and report["peak_peer_mib"] > 10 and report["peer_of_ceiling"] > 0
     assert report["ratio"] == pytest.approx(report["ours_s"] / report["peer_s"])
+
+
+@pytest.mark.slow
+def test_swaps_take_turns_with_none(tmp_path):
+    report = figures(tmp_path, "benchmarks.unet_step", "--rounds", "2", "--preset", "strong_layout")
+    assert report["ratio_no_swaps"] == pytest.approx(report["ours_s"] / report["no_swaps_s"]) and "ratio" not in report

@@ -71,8 +71,36 @@ def test_a_stopped_search_goes_on_as_an_unbroken_one(known, tmp_path):
     lines = tune(settings, ONE, 4)
     assert history(tmp_path)["trials"] == unbroken and len(unbroken) == 4
     assert [t["settings"]["preset"] for t in unbroken[:2]] == list(PRESETS)
-    best = max(t["score"] for t in unbroken)
-    assert f"{best:.3f}" in lines[0] and is_whole(folder / "trail.png")
+    best = max(unbroken, key=lambda t: np.mean([*t["prompts"].values(), *t["second"].values()]))
+    assert f"{best['score']:.3f}, {np.mean(list(best['second'].values())):.3f} in the second round" in lines[1] and is_whole(folder / "trail.png")
+
+
+def test_the_second_round(known, tmp_path):
+    """The best few draw other prompts again, once, and the best of both rounds is compared; a longer search adds to what is known."""
+    settings, question = read_settings(known), Question("fxemoji", "2", 3, 1, "both", finalists=2)
+    tune(settings, question, 4)
+    before = history(tmp_path)
+    ranked = sorted(before["trials"], key=lambda t: -t["score"])
+    assert [bool(t["second"]) for t in ranked] == [True, True, False, False]
+    names = set(before["question"]["second"])
+    assert all(set(t["second"]) == names for t in ranked[:2]) and len(names) == 2 and not names & set(before["question"]["prompts"])
+    assert before["comparison"] is None or not names & set(before["comparison"]["prompts"])
+    tune(settings, question, 6)
+    after = history(tmp_path)["trials"]
+    assert all(t["second"] == old["second"] for t, old in zip(after, before["trials"]) if old["second"])
+    assert all(t["second"] for t in sorted(after, key=lambda t: -t["score"])[:2])
+    best = max((t for t in after if t["second"]), key=lambda t: np.mean([*t["prompts"].values(), *t["second"].values()]))
+    now = history(tmp_path)["comparison"]
+    assert now is None or now["settings"] == best["settings"]
+
+
+def test_the_search_may_draw_with_fewer_steps(known, tmp_path, monkeypatch):
+    """The search does, the comparison draws as the config says."""
+    steps, generate = [], StyleBlendPipeline.generate
+    monkeypatch.setattr(StyleBlendPipeline, "generate", lambda self, prompts, seeds, sampling, *given, **named: steps.append((sampling.steps, seeds[0] >= 1000)) or
+                        generate(self, prompts, seeds, sampling, *given, **named))
+    tune(read_settings(known), Question("fxemoji", "1", 3, 1, "colour", finalists=0, steps=1), 6, others=[Likeness(1)])
+    assert set(steps) <= {(1, False), (2, True)} and (1, False) in steps
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
@@ -90,7 +118,7 @@ def test_a_killed_search_goes_on(known, tmp_path, stop):
     before = history(tmp_path)["trials"]
     tune(read_settings(known), ONE, len(before) + 1)
     after = history(tmp_path)["trials"]
-    assert after[:-1] == before and len(before) >= 3
+    assert [{**t, "second": {}} for t in after[:-1]] == before and len(before) >= 3
     assert after[-1]["settings"] == proposal([Trial.model_validate(t) for t in before]).model_dump()
     assert not list(path.parent.glob(".*"))
 
@@ -104,7 +132,7 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
     for sign in (1, -1):
         path.write_text(before.model_dump_json(exclude_defaults=True))
         text = path.read_text()
-        lines = tune(settings, Question("fxemoji", "1", 24, 1, "colour", unseen_seeds=2), 6, overwrite=True, others=[Likeness(sign)])
+        lines = tune(settings, Question("fxemoji", "1", 24, 1, "colour", unseen_seeds=2, finalists=0), 6, overwrite=True, others=[Likeness(sign)])
         found = history(tmp_path)
         written.append(path.read_text() != text)
         if written[-1]:
@@ -137,13 +165,14 @@ def test_the_search_finds_an_optimum():
 def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
     judge, folder = Judge.load(), tmp_path / "data" / "fxemoji"
     (folder / "prompt.json").write_text(json.dumps([s.capitalize() for s in judge.subjects[:400]]))
-    chosen, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both"))
-    names = [p.text for p in chosen + unseen]
-    assert len(names) == len(set(names)) and len(chosen) == 100
+    chosen, second, unseen = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 200, 1, "both"))
+    names = [p.text for p in chosen + second + unseen]
+    assert len(names) == len(set(names)) and len(chosen) == len(second) == 100
     assert not {n.lower() for n in names} & ({s.lower() for s in judge.subjects[:400]} | {"red apple", "boat"})
     assert {n.lower() for n in names} <= {s.lower() for s in judge.subjects}
-    named, rest = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "Zebra,My dog", 5, 1, "both"))
-    assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in rest]
+    named, second, rest = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "Zebra,My dog", 5, 1, "both"))
+    assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in second + rest]
+    assert choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both", finalists=0))[1] == []
 
 
 def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
@@ -217,6 +246,7 @@ def test_metrics():
     (["--metric", "beauty"], "no score 'beauty' of single pictures; there are both, subject"),
     (["--prompts", "Quark"], "the judge does not know Quark"),
     (["--unseen", "0"], "begin at 1"),
+    (["--search-steps", "0"], "--search-steps: steps"),
     (["--unseen", "900"], "too few"),
     (["--trials", "0"], "begin at 1"),
     (["--prompts", "a/b"], "file name"),
