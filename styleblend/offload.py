@@ -28,10 +28,10 @@ class Offloaded:
     @contextmanager
     def at_work(self):
         """The weights are on the device, whatever happens inside."""
-        for var, dtype, array in self.weights:
-            var.assign(cast(jt.array(array), dtype).stop_grad())
-            var.sync(device_sync=False, weak_sync=False)  # else what it was cast from stays, too
         try:
+            for var, dtype, array in self.weights:
+                var.assign(cast(jt.array(array), dtype).stop_grad())
+                var.sync(device_sync=False, weak_sync=False)  # else what it was cast from stays, too
             yield
         finally:
             self.put_away()

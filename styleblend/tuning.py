@@ -85,7 +85,7 @@ class Question:
 
     `finalists`: so many settings draw as many other prompts, with twice as many seeds; below 2: no second round.
     `unseen` and `unseen_seeds` are prompts and pictures of each of the comparison.
-    `steps`: denoising steps of a picture of both rounds; None: half of the config's, all of which the comparison makes. Settings were ranked alike by both.
+    `steps`: denoising steps of a picture of both rounds; None: half of the config's, all of which the comparison makes. Both rank settings nearly alike (docs/scoring.md).
     """
 
     style: str
