@@ -102,9 +102,11 @@ class Base:
     schedule: NoiseSchedule
     dtype: str = "float32"  # of the UNet and the text encoder
     offloaded: Dict[str, Offloaded] = field(default_factory=dict)
+    prints: Dict[str, str] = field(default_factory=dict)  # fingerprints of networks that are offloaded: they are asked for with every adapter
 
     def offload(self) -> None:
         """From now on each network is on the device only inside `at_work` of its name; the rest of the time its weights wait in the host's memory."""
+        self.prints = {"unet": self.fingerprint(), "vae": self.decoder_fingerprint()}
         self.offloaded = {part: Offloaded(getattr(self, part)) for part in NETWORKS}
 
     def at_work(self, part: str) -> ContextManager:
@@ -121,13 +123,11 @@ class Base:
 
     def fingerprint(self) -> str:
         """16 hex digits that tell bases apart, and so which adapters fit: of the UNet's first and last weights."""
-        with self.at_work("unet"):
-            return hash_of(self.unet.conv_in, self.unet.conv_out)
+        return self.prints.get("unet") or hash_of(self.unet.conv_in, self.unet.conv_out)
 
     def decoder_fingerprint(self) -> str:
         """The same of the autoencoder's decoder: adapters do not depend on it, pictures do."""
-        with self.at_work("vae"):
-            return hash_of(self.vae.decoder.conv_in, self.vae.decoder.conv_out)
+        return self.prints.get("vae") or hash_of(self.vae.decoder.conv_in, self.vae.decoder.conv_out)
 
 
 def hash_of(*layers) -> str:

@@ -5,6 +5,7 @@ import pytest
 from styleblend import memory
 from styleblend.base import NETWORKS, base_for_drawing, load_base
 from styleblend.board import draw_board
+from styleblend.offload import Offloaded
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.settings import SamplingSettings, read_settings
 from styleblend.weights import parameters
@@ -51,6 +52,14 @@ def test_a_network_is_put_away_after_an_error(tiny_folder):
         assert present(base) == {"vae"}
         raise RuntimeError("halfway")
     assert present(base) == set()
+
+
+def test_a_fingerprint_brings_no_network_in(tiny_folder, monkeypatch):
+    base = load_base(tiny_folder)
+    prints = base.fingerprint(), base.decoder_fingerprint()
+    base.offload()
+    monkeypatch.setattr(Offloaded, "at_work", lambda self: pytest.fail("a network was brought in"))
+    assert (base.fingerprint(), base.decoder_fingerprint()) == prints
 
 
 def test_without_a_gpu_it_says_that_it_is_of_no_use(trained, capsys, monkeypatch):
