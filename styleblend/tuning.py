@@ -120,7 +120,7 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
         raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts}"
                               f"{', as many for the second round' if more else ''} and --unseen {question.unseen}: ask for fewer")
-    return chosen, rest[question.unseen:question.unseen + more], rest[:question.unseen]
+    return chosen, rest[len(rest) - more:], rest[:question.unseen]  # from both ends: neither changes with the number of the other
 
 
 def proposal(trials: Sequence[Trial]) -> Tried:
@@ -259,7 +259,7 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         return [(p, seed) for p in prompts for seed in range(first, first + count)]
 
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "decoder": base.decoder_fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
-             "prompts": [p.name for p in chosen], "second": [p.name for p in more], "sampling": quick.sampling.model_dump(), "presets": PRESETS,
+             "prompts": [p.name for p in chosen], "second round": [p.name for p in more], "sampling": quick.sampling.model_dump(), "presets": PRESETS,
              "blend": blend_of(with_trial(own, STARTS[0])).model_dump()}
     with claim(folder, "tune"):
         remove_unfinished(folder, adapters)

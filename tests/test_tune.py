@@ -82,7 +82,7 @@ def test_the_second_round(known, tmp_path):
     before = history(tmp_path)
     ranked = sorted(before["trials"], key=lambda t: -t["score"])
     assert [bool(t["second"]) for t in ranked] == [True, True, False, False]
-    names = set(before["question"]["second"])
+    names = set(before["question"]["second round"])
     assert all(set(t["second"]) == names for t in ranked[:2]) and len(names) == 2 and not names & set(before["question"]["prompts"])
     assert before["comparison"] is None or not names & set(before["comparison"]["prompts"])
     tune(settings, question, 6)
@@ -173,6 +173,9 @@ def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
     named, second, rest = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "Zebra,My dog", 5, 1, "both"))
     assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in second + rest]
     assert choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both", finalists=0))[1] == []
+    fewer = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 50, 1, "both"))  # another --unseen leaves both rounds as they are
+    first = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 200, 1, "both"))
+    assert fewer[:2] == first[:2] and fewer[2] == first[2][:50]
 
 
 def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
