@@ -28,8 +28,9 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Read by Jittor at import. use_mpi, use_cutlass: not needed here, and both reach for things that are often missing
 # (mpicc, a download). FIX_TORCH_ERROR: Jittor would import PyTorch when it is installed, and both crash in one process.
 # gdb_path: looking for gdb costs 0.2 s each start. cache_name: Jittor would name its cache after the git branch that
-# the virtual environment lies in, and compile everything again on the next branch.
-DEFAULTS = {"use_mpi": "0", "use_cutlass": "0", "FIX_TORCH_ERROR": "0", "gdb_path": "", "cache_name": "default"}
+# the virtual environment lies in, and compile everything again on the next branch; and other programs would compile operators with
+# other flags (`styleblend.headers`), so that each of two programs in turns would do it again.
+DEFAULTS = {"use_mpi": "0", "use_cutlass": "0", "FIX_TORCH_ERROR": "0", "gdb_path": "", "cache_name": "styleblend"}
 
 
 def prepare_environment() -> str | None:
