@@ -26,20 +26,20 @@ from styleblend.names import entry
 from styleblend.pictures import save_png
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
 from styleblend.prompts import article, style_prompts
-from styleblend.settings import blend_for, read_settings
+from styleblend.settings import blend_for, read_settings, sampling_for
 from styleblend.style import load_style
 
 COARSE_ALONE = replace(COARSE, unet_scale=0.0)
 WAYS = {"base": (PLAIN,), "fine_only": (FINE,), "coarse_only": (COARSE_ALONE,), "blended": (COARSE, FINE)}
 
 
-def draw(pipeline, prompts, seeds, settings, blend, branches, batch):
+def draw(pipeline, prompts, seeds, sampling, blend, branches, batch):
     """Pictures of every prompt with every seed, prompts outermost."""
     every, numbers = [p for p in prompts for _ in seeds], list(seeds) * len(prompts)
     pictures = []
     for begin in tqdm(range(0, len(every), batch), leave=False, desc="+".join(b.name for b in branches), file=sys.stderr):
         part = slice(begin, begin + batch)
-        pictures.append(pipeline.generate([article(p) for p in every[part]], numbers[part], settings.sampling, blend, branches))
+        pictures.append(pipeline.generate([article(p) for p in every[part]], numbers[part], sampling, blend, branches))
     return np.concatenate(pictures), every
 
 
@@ -52,7 +52,7 @@ def measure(args) -> int:
     pipeline = StyleBlendPipeline(base)
     report = {"judge": {"style": judge.heldout["style"], "subject_top5": judge.heldout["subject_top5"]}, "styles": {}}
     if not args.skip_base:
-        pictures, subjects = draw(pipeline, known, seeds, settings, settings.blend, (PLAIN,), args.batch)
+        pictures, subjects = draw(pipeline, known, seeds, settings.sampling, settings.blend, (PLAIN,), args.batch)
         report["base"] = {"subject_top5": judge.score(pictures, subjects)["subject_top5"]}
     for name in chosen_styles(settings, args.styles):
         style = load_style(Path(settings.adapters) / name, name, base)
@@ -63,8 +63,9 @@ def measure(args) -> int:
         report["styles"][name] = {}
         for way, branches in WAYS.items():
             pipeline.set_style({"base": None, "coarse_only": replace(style, unet_lora={})}.get(way, style))
-            blend = blend_for(settings.blend, style_settings(settings, style), name)
-            pictures, subjects = draw(pipeline, prompts, seeds, settings, blend, branches, args.batch)
+            own = style_settings(settings, style)
+            blend, sampling = blend_for(settings.blend, own, name), sampling_for(settings.sampling, own)
+            pictures, subjects = draw(pipeline, prompts, seeds, sampling, blend, branches, args.batch)
             scores = judge.score(pictures, subjects, [name] * len(pictures))
             report["styles"][name][way] = {k: scores[k] for k in ("style", "subject_top5")}
             if args.pictures:

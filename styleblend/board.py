@@ -21,7 +21,7 @@ from styleblend.pictures import contact_sheet, is_whole, load_picture, save_png,
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, changes, read_record, style_hash
-from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend_for
+from styleblend.settings import BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for
 from styleblend.style import Style, adapter_hashes, load_style, missing_parts, read_part, settings_in
 
 SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
@@ -99,13 +99,14 @@ class Plan:
     settings: RunSettings
     name: str
     own: StyleSettings
+    sampling: SamplingSettings
     blend: BlendSettings
     adapters: Dict[str, str]
 
     def record(self, prompt: Prompt, learned: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `learned`, `base` and `decoder`: hashes that are known only where they are loaded."""
-        seed = self.own.seeds.get(prompt.name, self.settings.sampling.seed)
-        return Record(prompt.phrase(self.settings.plain_prompt), seed, self.name, learned, base, self.settings.sampling, self.blend, dtype=self.settings.dtype,
+        seed = self.own.seeds.get(prompt.name, self.sampling.seed)
+        return Record(prompt.phrase(self.settings.plain_prompt), seed, self.name, learned, base, self.sampling, self.blend, dtype=self.settings.dtype,
                       preset=self.own.preset, adapters=self.adapters, decoder=decoder)
 
 
@@ -113,7 +114,7 @@ def plan(settings: RunSettings, name: str) -> Plan:
     """The plan of a style, from its small files alone."""
     folder = Path(settings.adapters) / name
     own = style_settings(settings, Style(name, settings=settings_in(folder, name)))
-    return Plan(settings, name, own, blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
+    return Plan(settings, name, own, sampling_for(settings.sampling, own), blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
 
 
 def warn_of_old(kept: Sequence[Job], plans: Dict[str, Plan]) -> None:
@@ -183,7 +184,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Job], overwrite: bool, ba
                         continue
                     bar.set_postfix_str(f"{name} {part[0].prompt.name}", refresh=False)
                     records = [plans[name].record(j.prompt, *hashes) for j in part]
-                    pictures = pipeline.generate([r.prompt for r in records], [r.seed for r in records], settings.sampling, plans[name].blend)
+                    pictures = pipeline.generate([r.prompt for r in records], [r.seed for r in records], plans[name].sampling, plans[name].blend)
                     for job, record, pixels in zip(part, records, pictures):
                         if job not in missing:
                             continue

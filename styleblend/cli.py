@@ -182,7 +182,7 @@ def run_load(args) -> int:
 
 
 def run_export(args) -> int:
-    from styleblend.export import LOSS, export, own_blend
+    from styleblend.export import LOSS, export, own_blend, own_settings
     base = None
     if args.config:
         from styleblend.base import find_base
@@ -192,11 +192,13 @@ def run_export(args) -> int:
     for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength, base):
         print(path)
     if args.format != "single":
-        blend = own_blend(Path(args.style))
+        blend, guidance = own_blend(Path(args.style)), own_settings(Path(args.style)).guidance
         own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}" if blend.fine_scale != 1 else ""
         if blend.negative_scale != 1:
             own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it (negative_scale): "
                     "should the style come out weaker there, export with a higher --fine-strength")
+        if guidance is not None:
+            own += f"; it is drawn with a guidance (CFG scale) of {guidance:g}"
         print(f"styleblend: {LOSS}{own}", file=sys.stderr)
     return 0
 
@@ -303,7 +305,7 @@ def run_generate(args) -> int:
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.prompts import check_phrase
     from styleblend.record import Record, libraries, read_record, style_hash
-    from styleblend.settings import LARGEST_SEED, BlendSettings, blend_for, read_settings, validated
+    from styleblend.settings import LARGEST_SEED, BlendSettings, blend_for, read_settings, sampling_for, validated
     from styleblend.style import adapter_hashes, load_style
     from PIL import Image
     settings, record = read_settings(args.config), read_record(args.again) if args.again else None
@@ -326,7 +328,8 @@ def run_generate(args) -> int:
     if record is None:
         own = style_settings(settings, pipeline.style)
         blend = blend_for(settings.blend, own, f"style {name}")
-        record = Record(phrase, seed, name, style_hash(pipeline.style), base.fingerprint(), settings.sampling, blend, preset=own.preset,
+        sampling = sampling_for(sampling, own)
+        record = Record(phrase, seed, name, style_hash(pipeline.style), base.fingerprint(), sampling_for(settings.sampling, own), blend, preset=own.preset,
                         decoder=base.decoder_fingerprint())
     record = replace(record, prompt=phrase, seed=seed, dtype=base.dtype, version=__version__, adapters=adapter_hashes(Path(settings.adapters) / name, name), libraries=libraries())
     if args.strength is not None:

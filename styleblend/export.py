@@ -18,7 +18,7 @@ from styleblend.config import ScheduleConfig, UNetConfig, VaeConfig, read_config
 from styleblend.errors import StyleBlendError
 from styleblend.files import in_turn
 from styleblend.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
-from styleblend.settings import BlendSettings, blend_for
+from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.style import PARTS, part_file, read_part_file, settings_in
 
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
@@ -84,10 +84,15 @@ def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, 
     return found
 
 
+def own_settings(folder: Path) -> StyleSettings:
+    """What the style says of itself."""
+    folder = Path(os.path.abspath(folder))
+    return settings_in(folder, folder.name)
+
+
 def own_blend(folder: Path) -> BlendSettings:
     """How the style's own settings draw it."""
-    folder = Path(os.path.abspath(folder))
-    return blend_for(BlendSettings(), settings_in(folder, folder.name), str(folder))
+    return blend_for(BlendSettings(), own_settings(folder), str(folder))
 
 
 def one_or_dynamic(values) -> str:

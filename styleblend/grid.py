@@ -22,7 +22,7 @@ from styleblend.pictures import contact_sheet, save_png, shortened
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt
 from styleblend.record import style_hash
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, validated
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for, validated
 from styleblend.style import Style, load_style
 from styleblend.training.checkpoints import read, step_of
 
@@ -91,7 +91,7 @@ def make_cell(values: Dict[str, str], settings: RunSettings, own: StyleSettings,
         own = own.model_copy(update={"preset": values["preset"], "blend": {}})
     blend = blend_for(settings.blend, own, source)
     blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}}, "the grid")
-    sampling = validated(SamplingSettings, {**settings.sampling.model_dump(), **{k: values[k] for k in OF_SAMPLING if k in values}}, "the grid")
+    sampling = validated(SamplingSettings, {**sampling_for(settings.sampling, own).model_dump(), **{k: values[k] for k in OF_SAMPLING if k in values}}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
     return Cell(prompt, sampling, blend, sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed)), values.get("checkpoint", ""))
 
@@ -184,7 +184,7 @@ def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: 
     titles = [", ".join(a.label(value) for a, value in zip(others, rest)) for rest in itertools.product(*(a.values for a in others))]
     blocks = [(title, rows[i * len(y.values):(i + 1) * len(y.values)]) for i, title in enumerate(titles)]
     record = dict(style=style, style_hash=style_hash(whole), base=base.fingerprint(), axes={a.name: a.values for a in axes},
-                  prompts=list(chosen), sampling=settings.sampling.model_dump(), blend=blend_for(settings.blend, own, f"style {style}").model_dump(),
+                  prompts=list(chosen), sampling=sampling_for(settings.sampling, own).model_dump(), blend=blend_for(settings.blend, own, f"style {style}").model_dump(),
                   seeds=own.seeds, version=__version__)
     image = sheet(blocks, [x.label(value) for value in x.values], [y.label(value) if y.name else "" for value in y.values])
     save_png(output, image, {CHUNK: json.dumps(record, ensure_ascii=False)})

@@ -75,6 +75,7 @@ class StyleSettings(Settings):
 
     preset: Optional[str] = Field(None, description="balanced or strong_layout: the start from which `blend` differs")
     blend: dict = Field({}, description="any field of the blend settings")
+    guidance: Optional[float] = Field(None, gt=1, allow_inf_nan=False, description="the style's own in place of the config's (sampling.guidance), unless that is 1: off")
     seeds: Dict[str, Seed] = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
     source: Optional[str] = Field(None, description="where the pictures come from")
     parts: Optional[List[Literal["coarse_embeds", "fine_embeds", "text_lora", "unet_lora"]]] = Field(
@@ -255,6 +256,11 @@ def style_settings_from(text: str, source: str) -> StyleSettings:
     if not isinstance(data, dict):
         raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")
     return validated(StyleSettings, data, source)
+
+
+def sampling_for(config: SamplingSettings, style: StyleSettings) -> SamplingSettings:
+    """The config's sampling settings with the style's own guidance. Where the config switches guidance off it stays off: half the work and the memory."""
+    return config if style.guidance is None or config.guidance == 1 else config.model_copy(update={"guidance": style.guidance})
 
 
 def blend_for(config: BlendSettings, style: StyleSettings, source: str) -> BlendSettings:

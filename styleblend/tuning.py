@@ -1,5 +1,5 @@
-"""Search for the blend settings of a style: draw a few prompts with many settings, the best few of these again with other prompts, and test what a
-metric likes best on prompts that it never saw. The second round is there because the best of many scores is partly luck: the more trials, the more of it.
+"""Search for the blend settings and the guidance of a style: draw a few prompts with many settings, the best few of these again with other prompts, and
+test what a metric likes best on prompts that it never saw. The second round is there because the best of many scores is partly luck: the more trials, the more of it.
 
 The search forgets nothing: `<adapters>/<style>/tuning/tuning.json` is written after each trial, and a run that was stopped goes on from it as if it
 had not been, since what is tried next depends on the trials before and on nothing else.
@@ -32,7 +32,7 @@ from styleblend.pictures import load_picture
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import style_hash
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, Settings, StyleSettings, blend_for, validated
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, Settings, StyleSettings, validated
 from styleblend.sitting import Sitting
 from styleblend.style import load_style
 from styleblend.text_files import parse_json, read_json
@@ -47,6 +47,7 @@ class Tried(Settings):
     negative_scale: float = Field(ge=-3, le=1)
     c2f_ratio: float = Field(ge=0, le=1)
     f2c_ratio: float = Field(ge=0, le=1)
+    guidance: Optional[float] = Field(None, gt=1, allow_inf_nan=False, description="None: off, as in the config")
 
 
 class Trial(Settings):
@@ -71,11 +72,13 @@ class History(Settings):
     comparison: Optional[dict] = None
 
 
-SPACE = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.2, 2, step=0.1),
+OF_BLEND = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.2, 2, step=0.1),
          "negative_scale": FloatDistribution(-3, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
-# What is tried first: the presets, then the presets with guidance that leads towards the style, too, and less and less of the LoRA itself.
-STARTS = [Tried(preset=name, **{**{key: getattr(BlendSettings(**preset), key) for key in SPACE if key != "preset"}, **more})
-          for more in ({}, {"negative_scale": 0.0}, {"negative_scale": 0.0, "fine_scale": 0.7}, {"negative_scale": -1.5, "fine_scale": 0.4}) for name, preset in PRESETS.items()]
+LEAST_GUIDANCE, MOST_GUIDANCE = 1.5, 10.0
+LESS_GUIDANCE = 0.5  # of the config's: where guidance leads towards the style, too, less of it does as much
+# What is tried first, with each preset: itself, guidance that leads towards the style, too, less and less of the LoRA, and less guidance.
+VARIANTS = (({}, 1.0), ({"negative_scale": 0.0, "fine_scale": 0.7}, 1.0), ({"negative_scale": 0.0, "fine_scale": 0.7}, LESS_GUIDANCE),
+            ({"negative_scale": -1.5, "fine_scale": 0.4}, 1.0), ({"negative_scale": -2.5, "fine_scale": 0.7}, LESS_GUIDANCE))
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 
@@ -123,18 +126,32 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     return chosen, rest[len(rest) - more:], rest[:question.unseen]  # from both ends: neither changes with the number of the other
 
 
-def proposal(trials: Sequence[Trial]) -> Tried:
-    """What to try next: STARTS first, then what Optuna's TPE proposes. A function of the trials so far."""
-    if len(trials) < len(STARTS):
-        return STARTS[len(trials)]
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=len(STARTS)))
-    study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(), distributions=SPACE, value=t.score) for t in trials])
-    return Tried(**{key: value if isinstance(value, str) else round(value, 2) for key, value in study.ask(SPACE).params.items()})
+def starts(guidance: float) -> List[Tried]:
+    """What is tried first, where the config's guidance is this."""
+    of_preset = {name: {key: getattr(BlendSettings(**preset), key) for key in OF_BLEND if key != "preset"} for name, preset in PRESETS.items()}
+    return [Tried(preset=name, **{**blend, **more}, guidance=None if guidance <= 1 else max(guidance * share, min(guidance, LEAST_GUIDANCE)))
+            for more, share in VARIANTS for name, blend in of_preset.items()]
+
+
+def space(guidance: float) -> dict:
+    """What is searched: where the config switches guidance off (1), it stays off."""
+    return OF_BLEND if guidance <= 1 else {**OF_BLEND, "guidance": FloatDistribution(min(LEAST_GUIDANCE, guidance), max(MOST_GUIDANCE, guidance), log=True)}
+
+
+def proposal(trials: Sequence[Trial], guidance: float) -> Tried:
+    """What to try next: `starts` first, then what Optuna's TPE proposes. A function of the trials so far."""
+    first, distributions = starts(guidance), space(guidance)
+    if len(trials) < len(first):
+        return first[len(trials)]
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=len(first)))
+    study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(exclude_none=True), distributions=distributions, value=t.score) for t in trials])
+    asked = study.ask(distributions).params
+    return Tried(**{key: value if isinstance(value, str) else float(np.clip(round(value, 2), distributions[key].low, distributions[key].high)) for key, value in asked.items()})
 
 
 def with_trial(own: StyleSettings, tried: Tried) -> StyleSettings:
     """The style's settings with those of a trial in place of its own; all else, such as sites of its own and seeds, stays."""
-    return own.model_copy(update={"preset": tried.preset, "blend": {**own.blend, **tried.model_dump(exclude={"preset"})}})
+    return own.model_copy(update={"preset": tried.preset, "guidance": tried.guidance, "blend": {**own.blend, **tried.model_dump(exclude={"preset", "guidance"})}})
 
 
 def read_trials(path: Path, question: dict) -> List[Trial]:
@@ -174,7 +191,7 @@ def plot_trail(path: Path, trials: Sequence[Trial], present: float, metric: str)
     write_bytes(path, buffer.getvalue())
 
 
-def search(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials: List[Trial], count: int, minutes: Optional[float], save: Callable) -> None:
+def search(sitting: Sitting, own: StyleSettings, trials: List[Trial], count: int, minutes: Optional[float], save: Callable) -> None:
     """Add trials to the list until there are `count` or the time is over; `save` is called after each."""
     end = time.monotonic() + 60 * minutes if minutes is not None else np.inf
 
@@ -182,12 +199,13 @@ def search(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials:
         if time.monotonic() > end:
             raise OutOfTime
 
-    sitting.known.update((blend_of(t.settings).model_dump_json(), t.prompts) for t in trials)
+    for t in trials:
+        sitting.remember(with_trial(own, t.settings), t.prompts)
     with tqdm(total=max(count, len(trials)), initial=len(trials), desc="trials", unit="trial", dynamic_ncols=True, file=sys.stderr) as bar:
         while len(trials) < count:
-            tried = proposal(trials)
+            tried = proposal(trials, sitting.settings.sampling.guidance)
             try:
-                prompts = sitting.scores(blend_of(tried), "pictures", each)
+                prompts = sitting.scores(with_trial(own, tried), "pictures", each)
             except OutOfTime:
                 break
             trials.append(Trial(settings=tried, score=float(np.mean(list(prompts.values()))), prompts=prompts))
@@ -196,27 +214,27 @@ def search(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials:
             bar.update()
 
 
-def second_round(sitting: Sitting, blend_of: Callable[[Tried], BlendSettings], trials: List[Trial], finalists: int, save: Callable) -> Trial:
+def second_round(sitting: Sitting, own: StyleSettings, trials: List[Trial], finalists: int, save: Callable) -> Trial:
     """The best trial by all prompts of both rounds, of those with the best scores in the first one; `save` is called after each."""
     for i in sorted(range(len(trials)), key=lambda i: trials[i].score, reverse=True)[:finalists]:
         if not trials[i].second:
-            trials[i] = trials[i].model_copy(update={"second": sitting.scores(blend_of(trials[i].settings), "second round")})
+            trials[i] = trials[i].model_copy(update={"second": sitting.scores(with_trial(own, trials[i].settings), "second round")})
             save()
     return max((t for t in trials if t.second), key=lambda t: t.standing)
 
 
-def compare(test: Sitting, best: BlendSettings, present: BlendSettings) -> Tuple[Difference, str]:
+def compare(test: Sitting, best: StyleSettings, present: StyleSettings) -> Tuple[Difference, str]:
     """The best settings against the present ones, prompt by prompt, and a sentence on it."""
-    then, now = (list(test.scores(blend, title).values()) for blend, title in ((best, "unseen prompts, best"), (present, "unseen prompts, present")))
+    then, now = (list(test.scores(own, title).values()) for own, title in ((best, "unseen prompts, best"), (present, "unseen prompts, present")))
     difference = paired_difference(then, now)
     verdict = "better" if difference.better else "not better beyond what chance explains"
     return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; "
                         f"difference {difference} (95 % interval): {verdict}")
 
 
-def best_seeds(sitting: Sitting, blend: BlendSettings) -> Tuple[Dict[str, int], float, float]:
+def best_seeds(sitting: Sitting, own: StyleSettings) -> Tuple[Dict[str, int], float, float]:
     """The seed of each prompt's best picture, and the mean scores of these and of each prompt's first seed. Prompts without a score are left out."""
-    values = sitting.values(sitting.pictures(blend, "seeds"))
+    values = sitting.values(sitting.pictures(own, "seeds"))
     best: Dict[str, Tuple[float, int]] = {}
     first: Dict[str, float] = {}
     for value, (prompt, seed) in zip(values, sitting.jobs):
@@ -249,18 +267,16 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
     chosen, more, unseen = choose_prompts(base, judge, data, question)
     originals = [load_picture(p.path, settings.pictures.max_pixels) for p in style_pictures(data)] if data.is_dir() else []
 
-    def blend_of(style: StyleSettings) -> BlendSettings:
-        return blend_for(settings.blend, style, f"style {question.style}")
-
     def sitting(jobs: Sequence[Tuple[Prompt, int]], run: RunSettings) -> Sitting:
         return Sitting(pipeline, run, [JudgeMetric(judge, question.style), *others], mix, originals, jobs)
 
     def jobs(prompts: Sequence[Prompt], first: int, count: int) -> List[Tuple[Prompt, int]]:
         return [(p, seed) for p in prompts for seed in range(first, first + count)]
 
+    tuned = sitting(jobs(chosen, 1, question.seeds), quick)
     asked = {"style": style_hash(pipeline.style), "base": base.fingerprint(), "decoder": base.decoder_fingerprint(), "judge": judge.hash, "metric": mix, "seeds": question.seeds,
-             "prompts": [p.name for p in chosen], "second round": [p.name for p in more], "sampling": quick.sampling.model_dump(), "presets": PRESETS,
-             "blend": blend_of(with_trial(own, STARTS[0])).model_dump()}
+             "prompts": [p.name for p in chosen], "second round": [p.name for p in more], "sampling": quick.sampling.model_dump(), "presets": PRESETS, "searched": list(space(settings.sampling.guidance)),
+             "blend": tuned.drawn_with(with_trial(own, starts(settings.sampling.guidance)[0]))[1].model_dump()}
     with claim(folder, "tune"):
         remove_unfinished(folder, adapters)
         trials = [] if overwrite else read_trials(path, asked)
@@ -268,30 +284,29 @@ def tune(settings: RunSettings, question: Question, count: int, minutes: Optiona
         def save(**more):
             write_bytes(path, (History(question=asked, trials=trials, **more).model_dump_json(indent=1) + "\n").encode("utf-8"))
 
-        tuned = sitting(jobs(chosen, 1, question.seeds), quick)
-        search(tuned, lambda tried: blend_of(with_trial(own, tried)), trials, count, minutes, save)
+        search(tuned, own, trials, count, minutes, save)
         if not trials:
             raise StyleBlendError(f"--minutes {minutes:g} was too short for one trial of {len(tuned.jobs)} pictures: give more, or fewer --prompts or --seeds")
         best = max(trials, key=lambda t: t.score)
         if more:
             again = sitting(jobs(more, 1, 2 * question.seeds), quick)
-            best = second_round(again, lambda tried: blend_of(with_trial(own, tried)), trials, question.finalists, save)
-        present, better, final = float(np.mean(list(tuned.scores(blend_of(own), "present settings").values()))), with_trial(own, best.settings), own
+            best = second_round(again, own, trials, question.finalists, save)
+        present, better, final = float(np.mean(list(tuned.scores(own, "present settings").values()))), with_trial(own, best.settings), own
         plot_trail(folder / "trail.png", trials, present, question.metric)
         lines = [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}; {present:.3f} with the present settings. All are in {folder}",
                  f"Best {question.metric} {best.score:.3f}{f', {np.mean(list(best.second.values())):.3f} in the second round' if best.second else ''}, "
                  f"with {', '.join(f'{key} {value}' for key, value in best.settings)}"]
-        if blend_of(better) == blend_of(own):
+        if tuned.drawn_with(better) == tuned.drawn_with(own):
             lines.append("The present settings are the best that were found")
         else:
             test = sitting(jobs(unseen, UNSEEN_SEEDS, question.unseen_seeds), settings)
-            difference, sentence = compare(test, blend_of(better), blend_of(own))
+            difference, sentence = compare(test, better, own)
             save(comparison={"settings": best.settings.model_dump(), "prompts": [p.name for p in unseen], **vars(difference)})
             lines.append(sentence)
             final = better if difference.better else own
         if of_style:
             first = {p: int(own.seeds.get(p.name, settings.sampling.seed)) for p in of_style}
-            seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)], settings), blend_of(final))
+            seeds, after, before = best_seeds(sitting([(p, seed) for p, s in first.items() for seed in range(s, s + seeds_each)], settings), final)
             changed = {p.name: seeds[p.name] for p, s in first.items() if seeds.get(p.name, s) != s}
             final = final.model_copy(update={"seeds": {**own.seeds, **changed}})
             lines.append(f"Best of {seeds_each} seeds for {len(seeds)} prompts: {after:.3f}, first seeds {before:.3f}. This is what they were chosen by, so no test")

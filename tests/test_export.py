@@ -126,10 +126,12 @@ def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, ti
 
 
 def test_what_guidance_does_with_the_style_stays_here(folder, tmp_path, capsys):
-    (folder / "style.json").write_text('{"blend": {"negative_scale": 0.25}}')
+    (folder / "style.json").write_text('{"blend": {"negative_scale": 0.25}, "guidance": 2.5}')
     for kind in ("kohya", "diffusers", "webui", "single"):
         assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / kind)]) == 0
-        assert ("here 0.25 of it (negative_scale)" in capsys.readouterr().err) == (kind != "single")
+        said = capsys.readouterr().err
+        assert ("here 0.25 of it (negative_scale)" in said) == ("a guidance (CFG scale) of 2.5" in said) == (kind != "single")
+    assert json.loads(weights.read_metadata(tmp_path / "single" / "dots.safetensors")["settings"])["guidance"] == 2.5
 
 
 def test_a_strength_of_the_style_beyond_all_measure(folder, tmp_path, capsys):

@@ -325,9 +325,9 @@ def test_stopped_while_drawing(world, tmp_path, command, number):
     """Look-alikes and boards: exit code 130, what is there is whole, and the rest is drawn as if nothing had happened."""
     settings = yaml.safe_load(world.read_text())
     settings["sampling"]["batch"] = 1
-    settings["training"]["look_alikes"].update(candidates=12, keep=12, batch=1)
+    settings["training"]["look_alikes"].update(candidates=30, keep=30, batch=1)
     world.write_text(yaml.safe_dump(settings))
-    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(24)]))
+    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(60)]))
     if command == "test":
         assert main(["train", "all", "--config", str(world)]) == 0
     arguments = ["train", "coarse"] if command == "train" else ["test"]
@@ -339,11 +339,11 @@ def test_stopped_while_drawing(world, tmp_path, command, number):
         time.sleep(0.002)
     os.killpg(process.pid, number)  # as a terminal does: all processes of the command get it
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.strip().splitlines()[-1].endswith("start the same command again to go on")
+    assert process.returncode == 130 and said.strip().splitlines()[-1].endswith("start the same command again to go on"), said
     there = {p: p.read_bytes() for p in folder.glob("*.png")}
-    assert 1 <= len(there) < 24 and nothing_torn(tmp_path)
+    assert 1 <= len(there) < 60 and nothing_torn(tmp_path)
     assert main([*arguments, "--config", str(world)]) == 0
-    assert len(list(folder.glob("*.png"))) == 24 and all(p.read_bytes() == data for p, data in there.items())
+    assert len(list(folder.glob("*.png"))) == 60 and all(p.read_bytes() == data for p, data in there.items())
 
 
 def test_torn_pictures_are_drawn_again_byte_for_byte(world, tmp_path):

@@ -32,6 +32,26 @@ def test_a_picture_is_drawn_again(trained, tmp_path):
     assert read_record(tmp_path / "result" / "dots" / "Cat.png").prompt == "A cat"
 
 
+def test_a_styles_own_guidance_draws_it(trained, tmp_path):
+    """By test.py, generate and grid alike, as a config with that guidance would; an older picture without it is named."""
+    generate = ["generate", "--config", str(trained), "--style", "dots", "--prompt", "A cat", "--output"]
+    assert main(["test", "--config", str(trained), "--prompts", "1"]) == 0
+    before = (tmp_path / "result" / "dots" / "Cat.png").read_bytes()
+    (tmp_path / "adapters" / "dots" / "style.json").write_text('{"guidance": 6}')
+    assert main([*generate, str(tmp_path / "one.png")]) == 0
+    assert main(["grid", "dots", "--config", str(trained), "--x", "seed=2024", "--prompts", "Cat", "--output", str(tmp_path / "grid.png")]) == 0
+    assert main(["test", "--config", str(trained), "--prompts", "1", "--overwrite"]) == 0
+    after = np.asarray(Image.open(tmp_path / "result" / "dots" / "Cat.png"), int)
+    trained.write_text(trained.read_text().replace("guidance: 3.0", "guidance: 6.0"))
+    (tmp_path / "adapters" / "dots" / "style.json").unlink()
+    assert main([*generate, str(tmp_path / "two.png")]) == 0
+    one, two = (np.asarray(Image.open(tmp_path / name), int) for name in ("one.png", "two.png"))
+    assert np.array_equal(one, two) and np.abs(one - after).max() <= 1 and (tmp_path / "result" / "dots" / "Cat.png").read_bytes() != before
+    assert read_record(tmp_path / "one.png").sampling.guidance == read_record(tmp_path / "result" / "dots" / "Cat.png").sampling.guidance == 6
+    sheet = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB"), int)
+    assert any(np.abs(sheet[y:y + 64, x:x + 64] - one).max() <= 1 for y in range(sheet.shape[0] - 63) for x in range(sheet.shape[1] - 63))
+
+
 def test_another_style_or_base_is_refused(trained, tmp_path, tiny_style, capsys):
     picture = tmp_path / "first.png"
     assert main(["generate", "--config", str(trained), "--style", "dots", "--prompt", "A cat", "--output", str(picture)]) == 0

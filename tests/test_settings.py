@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from styleblend.errors import StyleBlendError
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, StyleSettings, blend_for, known_keys, read_settings, read_style_settings, validated
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, known_keys, read_settings, read_style_settings, sampling_for, validated
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # SHA-256 of JSON, keys sorted, {style: [c2f sites, f2c sites, scale, c2f ratio, f2c ratio, {prompt: seed, where it is not 2024}]},
@@ -88,7 +88,15 @@ def test_a_styles_own_field_beats_its_preset_and_a_preset_the_config():
     assert both == BlendSettings(**{**PRESETS["strong_layout"], "scale": 0.2})
 
 
+def test_a_styles_own_guidance_counts_unless_the_config_has_none():
+    of_style, config = StyleSettings(guidance=2.5), SamplingSettings(guidance=5.0)
+    assert sampling_for(config, of_style) == SamplingSettings(guidance=2.5) and sampling_for(config, StyleSettings()) == config
+    off = SamplingSettings(guidance=1)
+    assert sampling_for(off, of_style) == off
+
+
 @pytest.mark.parametrize("style, words", [
+    (dict(guidance=1), "guidance: input should be greater than 1"),
     (dict(preset="strong"), "unknown preset 'strong'; known: balanced, strong_layout"),
     (dict(blend=dict(c2f_sites=[3, 16])), "c2f_sites has 16; sites are numbered 0 to 15"),
     (dict(blend=dict(c2f_ratio=1.5)), "c2f_ratio"),

@@ -20,10 +20,10 @@ from styleblend.mix import parse_mix
 from styleblend.pictures import is_whole
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.prompts import make_prompt
-from styleblend.settings import PRESETS, BlendSettings, StyleSettings, read_settings
+from styleblend.settings import PRESETS, StyleSettings, read_settings
 from styleblend.sitting import Sitting
 from styleblend.style import load_style
-from styleblend.tuning import STARTS, Question, Trial, choose_prompts, proposal, tune
+from styleblend.tuning import Question, Trial, choose_prompts, proposal, space, starts, tune
 from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +119,7 @@ def test_a_killed_search_goes_on(known, tmp_path, stop):
     tune(read_settings(known), ONE, len(before) + 1)
     after = history(tmp_path)["trials"]
     assert [{**t, "second": {}} for t in after[:-1]] == before and len(before) >= 3
-    assert after[-1]["settings"] == proposal([Trial.model_validate(t) for t in before]).model_dump()
+    assert after[-1]["settings"] == proposal([Trial.model_validate(t) for t in before], 3.0).model_dump()
     assert not list(path.parent.glob(".*"))
 
 
@@ -139,7 +139,7 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
             assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 24
             now = StyleSettings.model_validate_json(path.read_text())
             best = max(found["trials"], key=lambda t: t["score"])["settings"]
-            assert (now.preset, {key: now.blend[key] for key in best if key != "preset"}) == (best.pop("preset"), best)
+            assert (now.preset, now.guidance, {key: now.blend[key] for key in best if key not in ("preset", "guidance")}) == (best.pop("preset"), best.pop("guidance"), best)
             assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
             assert "Written to" in lines[-1]
         else:
@@ -150,16 +150,31 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
 def test_the_search_finds_an_optimum():
     """Of a measure that is known: nearer than the presets, and than most of as many random tries."""
     def value(s):
-        return -(s.scale - 0.8) ** 2 - (s.fine_scale - 1.5) ** 2 - (s.c2f_ratio - 0.2) ** 2 - (s.f2c_ratio - 0.9) ** 2 - 0.2 * (s.preset == "balanced")
+        return (-(s.scale - 0.8) ** 2 - (s.fine_scale - 1.5) ** 2 - (s.c2f_ratio - 0.2) ** 2 - (s.f2c_ratio - 0.9) ** 2 - 0.2 * (s.preset == "balanced")
+                - np.log(s.guidance / 3) ** 2)
 
     trials = []
     for _ in range(40):
-        tried = proposal(trials)
+        tried = proposal(trials, 7.5)
         trials.append(Trial(settings=tried, score=value(tried), prompts={}))
-    assert trials[0].settings == STARTS[0] and proposal(trials) == proposal(trials)
+    assert trials[0].settings == starts(7.5)[0] and proposal(trials, 7.5) == proposal(trials, 7.5)
     rng = np.random.default_rng(0)
-    chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
+    chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - np.log(rng.uniform(1.5, 10) / 3) ** 2 - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
     assert max(t.score for t in trials) > np.median(chance)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.237, 5.0, 12.5])
+def test_guidance_is_searched_where_there_is_some(guidance):
+    """Whatever the config says is tried first, and everything that is tried can be told to the sampler again."""
+    trials = []
+    for _ in range(20):
+        trials.append(Trial(settings=proposal(trials, guidance), score=len(trials) % 3, prompts={}))
+    tried = [t.settings.guidance for t in trials]
+    assert trials[0].settings.guidance == (None if guidance == 1 else guidance)
+    if guidance == 1:
+        assert set(tried) == {None} and "guidance" not in space(guidance)
+    else:
+        assert len(set(tried)) > 5 and min(tried) >= min(1.5, guidance) and max(tried) <= max(10, guidance)
 
 
 def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
@@ -183,8 +198,8 @@ def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
     pipeline = StyleBlendPipeline(tiny_base, tiny_style)
     try:
         sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)])
-        first = sitting.scores(BlendSettings(), "first", lambda: drawn.append(1))
-        assert sitting.scores(BlendSettings(), "again", lambda: drawn.append(2)) is first and set(drawn) == {1}
+        first = sitting.scores(StyleSettings(), "first", lambda: drawn.append(1))
+        assert sitting.scores(StyleSettings(guidance=settings.sampling.guidance), "again", lambda: drawn.append(2)) is first and set(drawn) == {1}
         pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
         assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
     finally:
