@@ -19,7 +19,7 @@ def present(base):
     return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))])
 def test_pictures_are_the_same(tiny_folder, tiny_style, dtype):
     """With a style, with another one after it, and without one; bit for bit."""
     pictures = []
