@@ -151,7 +151,7 @@ def proposal(trials: Sequence[Trial], guidance: float) -> Tried:
 
 def with_trial(own: StyleSettings, tried: Tried) -> StyleSettings:
     """The style's settings with those of a trial in place of its own; all else, such as sites of its own and seeds, stays."""
-    return own.model_copy(update={"preset": tried.preset, "guidance": tried.guidance, "blend": {**own.blend, **tried.model_dump(exclude={"preset", "guidance"})}})
+    return own.model_copy(update={"preset": tried.preset, "guidance": tried.guidance or own.guidance, "blend": {**own.blend, **tried.model_dump(exclude={"preset", "guidance"})}})
 
 
 def read_trials(path: Path, question: dict) -> List[Trial]:

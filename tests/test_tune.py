@@ -23,7 +23,7 @@ from styleblend.prompts import make_prompt
 from styleblend.settings import PRESETS, StyleSettings, read_settings
 from styleblend.sitting import Sitting
 from styleblend.style import load_style
-from styleblend.tuning import Question, Trial, choose_prompts, proposal, space, starts, tune
+from styleblend.tuning import Question, Trial, choose_prompts, proposal, space, starts, tune, with_trial
 from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +173,7 @@ def test_guidance_is_searched_where_there_is_some(guidance):
     assert trials[0].settings.guidance == (None if guidance == 1 else guidance)
     if guidance == 1:
         assert set(tried) == {None} and "guidance" not in space(guidance)
+        assert with_trial(StyleSettings(guidance=4), trials[0].settings).guidance == 4  # for configs that have some, the style keeps its own
     else:
         assert len(set(tried)) > 5 and min(tried) >= min(1.5, guidance) and max(tried) <= max(10, guidance)
 
