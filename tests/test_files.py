@@ -275,7 +275,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(world, tmp_p
                 assert code == 2 and "could not be written (No space left on device)" in said[-1] and len(said[-1]) < 600
                 stops.append(Path(said[-1].split(": ")[1].split(" could")[0]).name)
                 assert nothing_torn(*parts)
-                step = 8192 if stops[-1] in looks else 300_000  # a look-alike has some 12 kB, what comes later far more
+                step = 8192 if stops[-1] in looks else 200_000  # a look-alike has some 12 kB, what comes later far more
                 room = step + room if stops[1:] and stops[-1] == stops[-2] else step
             assert len(stops) < 50, size
     print(f"{len(stops)} stops in {size} bytes: {', '.join(stops)}")
