@@ -61,10 +61,10 @@ def measure(args) -> int:
         if unknown or judge.look(name) not in judge.styles:
             raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")
         report["styles"][name] = {}
+        own = style_settings(settings, style)
+        blend, sampling = blend_for(settings.blend, own, name), sampling_for(settings.sampling, own)
         for way, branches in WAYS.items():
             pipeline.set_style({"base": None, "coarse_only": replace(style, unet_lora={})}.get(way, style))
-            own = style_settings(settings, style)
-            blend, sampling = blend_for(settings.blend, own, name), sampling_for(settings.sampling, own)
             pictures, subjects = draw(pipeline, prompts, seeds, sampling, blend, branches, args.batch)
             scores = judge.score(pictures, subjects, [name] * len(pictures))
             report["styles"][name][way] = {k: scores[k] for k in ("style", "subject_top5")}
