@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from styleblend.environment import missing_package
+from styleblend.machine.environment import missing_package
 
 
 def main() -> int:

@@ -5,8 +5,8 @@ from benchmarks.worker import numbers
 
 def build(args):
     from styleblend.kernels import attention
-    from styleblend.precision import cast
-    from styleblend.runtime import jt
+    from styleblend.machine.precision import cast
+    from styleblend.machine.runtime import jt
     q, k, v, weight = (cast(jt.array(numbers(name, (args.batch, args.latent ** 2, args.heads * 64))), args.dtype) for name in ("q", "k", "v", "weight"))
 
     def run():

@@ -4,7 +4,7 @@ from benchmarks.unet_step import operations
 
 
 def build(args):
-    from styleblend.base import load_base
+    from styleblend.base.base import load_base
     from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
     from styleblend.settings import SamplingSettings
     pipeline = StyleBlendPipeline(load_base(args.base, args.dtype))

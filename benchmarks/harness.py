@@ -115,13 +115,13 @@ def arguments(doc: str, sd21: bool = True) -> argparse.ArgumentParser:
 
 def about(args, flop: Callable) -> dict:
     """Where our side computes, with what, and how much one run is."""
-    from styleblend.runtime import device, versions
+    from styleblend.machine.runtime import device, versions
     return {"device": device(), "versions": versions(), "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))), "flop": flop(args)}
 
 
 def ceiling(dtype: str) -> dict:
     """GFLOP/s of one large product: in float32 by NumPy on the CPU, with as many threads as the job; in `dtype` on a GPU."""
-    from styleblend.runtime import device, jt
+    from styleblend.machine.runtime import device, jt
     size = 8192 if device() == "cuda" else 3072
     a, best = np.random.default_rng(0).standard_normal((size, size), np.float32), float("inf")
     x = jt.array(a).cast(dtype) if device() == "cuda" else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from styleblend.judge import Judge, JudgeMetric
+from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.training.scores import likeness_limit
 
 COUNTS = (3, 6, 10)  # style pictures

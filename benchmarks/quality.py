@@ -17,17 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from styleblend.base import find_base, load_base
-from styleblend.board import chosen_styles, style_settings
+from styleblend.base.base import find_base, load_base
+from styleblend.jobs.board import chosen_styles, style_settings
 from styleblend.cli import run
 from styleblend.errors import StyleBlendError
-from styleblend.judge import Judge
-from styleblend.names import entry
-from styleblend.pictures import save_png
+from styleblend.metrics.judge import Judge
+from styleblend.files.names import entry
+from styleblend.files.pictures import save_png
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
-from styleblend.prompts import article, style_prompts
+from styleblend.files.prompts import article, style_prompts
 from styleblend.settings import blend_for, read_settings, sampling_for
-from styleblend.style import load_style
+from styleblend.adapters.style import load_style
 
 COARSE_ALONE = replace(COARSE, unet_scale=0.0)
 WAYS = {"base": (PLAIN,), "fine_only": (FINE,), "coarse_only": (COARSE_ALONE,), "blended": (COARSE, FINE)}

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from styleblend.config import ClipTextConfig, ClipVisionConfig, Dinov2Config
-from styleblend.judge import Judge
+from styleblend.models.configs import ClipTextConfig, ClipVisionConfig, Dinov2Config
+from styleblend.metrics.judge import Judge
 from styleblend.metrics import load_metrics
 from styleblend.metrics.networks import SOURCES
 from styleblend.models.clip_text import CLIPTextModelWithProjection
 from styleblend.models.clip_vision import CLIPVisionModelWithProjection
 from styleblend.models.dino import DinoModel
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
-from styleblend.scoring import score_run
-from styleblend.weights import write_safetensors
+from styleblend.jobs.scoring import score_run
+from styleblend.files.tensor_files import write_safetensors
 
 ROOT = Path(__file__).parents[1]
 CLIP_TEXT = ClipTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu")

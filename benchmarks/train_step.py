@@ -7,9 +7,9 @@ from benchmarks.worker import numbers
 
 
 def build(args):
-    from styleblend import lora
-    from styleblend.precision import loss_scale
-    from styleblend.runtime import jt
+    from styleblend.adapters import lora
+    from styleblend.machine.precision import loss_scale
+    from styleblend.machine.runtime import jt
     from styleblend.settings import StageSettings
     from styleblend.training.optimiser import AdamW
     unet = network(args)

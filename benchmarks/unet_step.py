@@ -9,10 +9,10 @@ from benchmarks.worker import numbers
 
 
 def network(args):
-    from styleblend.base import load_base
-    from styleblend.config import UNetConfig
+    from styleblend.base.base import load_base
+    from styleblend.models.configs import UNetConfig
     from styleblend.models.unet import UNet2DConditionModel
-    from styleblend.weights import load, parameters
+    from styleblend.base.weights import load, parameters
     if args.base != "sd21":
         return load_base(args.base, args.dtype).unet
     unet = UNet2DConditionModel(UNetConfig())
@@ -22,10 +22,10 @@ def network(args):
 
 def operations(args, rows: int) -> tuple:
     """Floating-point operations of one call with so many rows: of the products with weights, and of attention's two."""
-    from styleblend.base import read_configs
-    from styleblend.config import UNetConfig
+    from styleblend.base.base import read_configs
+    from styleblend.models.configs import UNetConfig
     from styleblend.models.unet import UNet2DConditionModel
-    from styleblend.weights import parameters
+    from styleblend.base.weights import parameters
     config = UNetConfig() if args.base == "sd21" else read_configs(Path(args.base))["unet"]
     unet, levels, tokens = UNet2DConditionModel(config), len(config.block_out_channels), 77
     pixels = [math.ceil(args.latent / 2 ** level) ** 2 for level in range(levels)]
@@ -43,7 +43,7 @@ def operations(args, rows: int) -> tuple:
 
 def build(args):
     from styleblend.models.attention import AttentionContext, RowLayout
-    from styleblend.runtime import jt
+    from styleblend.machine.runtime import jt
     from styleblend.settings import PRESETS, BlendSettings
     unet, rows = network(args), 4 * args.batch
     x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))

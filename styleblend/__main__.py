@@ -1,7 +1,7 @@
 """`python -m styleblend ...`"""
 import sys
 
-from styleblend.environment import missing_package
+from styleblend.machine.environment import missing_package
 
 
 def start() -> int:

@@ -9,15 +9,16 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from styleblend import lora, strips
-from styleblend.base import Base
-from styleblend.diffusion import seeded_noise
+from styleblend.adapters import lora
+from styleblend.models import decoder_strips as strips
+from styleblend.base.base import Base
+from styleblend.diffusion.schedule import seeded_noise
 from styleblend.errors import StyleBlendError
 from styleblend.models.attention import AttentionContext, RowLayout
-from styleblend.runtime import jt
-from styleblend.samplers import SAMPLERS, TIMESTEPS
+from styleblend.machine.runtime import jt
+from styleblend.diffusion.samplers import SAMPLERS, TIMESTEPS
 from styleblend.settings import BlendSettings, SamplingSettings
-from styleblend.style import Style, apply_loras
+from styleblend.adapters.style import Style, apply_loras
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Dict, List, Optional, get_args
 
 from styleblend import __version__
 from styleblend.errors import StyleBlendError
-from styleblend.pictures import opened
-from styleblend.names import control_character
-from styleblend.precision import DType
+from styleblend.files.pictures import opened
+from styleblend.files.names import control_character
+from styleblend.machine.precision import DType
 from styleblend.settings import LARGEST_SEED, BlendSettings, SamplingSettings, validated
-from styleblend.style import Style
-from styleblend.text_files import parse_json
+from styleblend.adapters.style import Style
+from styleblend.files.text import parse_json
 
 SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
 CHUNK = "styleblend"

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from styleblend.config import UNetConfig, read_config
+from styleblend.models.configs import UNetConfig, read_config
 from styleblend.errors import StyleBlendError
-from styleblend.inspection import inspect
+from styleblend.adapters.inspect import inspect
 
 FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.", "ctypes.", "pickle.find_class", "os.remove", "os.rename", "os.mkdir", "os.rmdir",
              "os.chmod", "os.link", "os.symlink", "os.truncate", "shutil.")

@@ -39,8 +39,9 @@ def tokenizer_folder() -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A diffusers folder; tests that change it copy it first."""
-    from styleblend import weights
-    from styleblend.config import ClipTextConfig, UNetConfig, VaeConfig
+    from styleblend.base import weights
+    from styleblend.files import tensor_files
+    from styleblend.models.configs import ClipTextConfig, UNetConfig, VaeConfig
     from styleblend.models.clip_text import CLIPTextModel
     from styleblend.models.unet import UNet2DConditionModel
     from styleblend.models.vae import AutoencoderKL
@@ -52,7 +53,7 @@ def tiny_folder(tmp_path_factory) -> Path:
             ("vae", "diffusion_pytorch_model", seeded.VAE, AutoencoderKL(VaeConfig(**seeded.VAE))),
             ("text_encoder", "model", TEXT, CLIPTextModel(ClipTextConfig(**TEXT)))):
         tensors = {key: seeded.weight(f"{part}/{key}", tuple(p.shape)) for key, p in weights.parameters(network).items()}
-        weights.write_safetensors(folder / part / f"{name}.safetensors", tensors)
+        tensor_files.write_safetensors(folder / part / f"{name}.safetensors", tensors)
         (folder / part / "config.json").write_text(json.dumps(config))
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({**seeded.SCHEDULE, "prediction_type": "v_prediction"}))
@@ -63,7 +64,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tiny_folder):
     """The folder, loaded. A test that puts a LoRA in takes it out again."""
-    from styleblend.base import load_base
+    from styleblend.base.base import load_base
 
     return load_base(tiny_folder)
 
@@ -71,8 +72,8 @@ def tiny_base(tiny_folder):
 @pytest.fixture(scope="session")
 def tiny_style(tiny_base):
     """Made-up adapters that change the tiny base's pictures."""
-    from styleblend import lora
-    from styleblend.style import Style
+    from styleblend.adapters import lora
+    from styleblend.adapters.style import Style
 
     def random_lora(network, pattern, rank=2):
         found = {}
@@ -122,7 +123,7 @@ def world(tmp_path, tiny_base):
 @pytest.fixture
 def trained(world, tmp_path, tiny_style):
     """The world of one style with made-up adapters."""
-    from styleblend.style import save_part
+    from styleblend.adapters.style import save_part
 
     folder = tmp_path / "adapters" / "dots"
     for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),

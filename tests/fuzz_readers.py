@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["styleblend", "pickletools", "zipfile"]):
     import pickletools  # noqa: F401
     from styleblend.errors import StyleBlendError
-    from styleblend.inspection import inspect
+    from styleblend.adapters.inspect import inspect
 
 FOLDER = Path(tempfile.mkdtemp(prefix="styleblend-fuzz-"))
 

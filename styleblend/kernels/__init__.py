@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Optional, Sequence
 
 from styleblend.kernels import chunked, cpu, cuda, reference
-from styleblend.runtime import jt, say
+from styleblend.machine.runtime import jt, say
 
 __all__ = ["attention", "geglu", "group_norm", "layer_norm"]
 

@@ -10,8 +10,8 @@ from typing import Optional, Sequence
 import numpy as np
 
 from styleblend.kernels.reference import joined, split, taken
-from styleblend.precision import cast, product_type
-from styleblend.runtime import jt
+from styleblend.machine.precision import cast, product_type
+from styleblend.machine.runtime import jt
 
 LIMIT = 128 * 2 ** 20  # of float32 scores: two such arrays and their gradient are alive at a time
 
@@ -59,7 +59,7 @@ class Attention(jt.Function):
                 d_v = d_v + jt.nn.bmm(weights.cast(given.dtype).permute(0, 2, 1), given).float32()
                 if d_bias is not None:
                     d_bias = d_bias + slope.sum(dim=1, keepdims=True)
-                # these alone (weak_sync off): other gradients are half built, see styleblend.checkpointing
+                # these alone (weak_sync off): other gradients are half built, see styleblend.models.checkpointing
                 jt.sync([d_q[-1], d_k, d_v] + ([] if d_bias is None else [d_bias]), device_sync=False, weak_sync=False)
             return jt.concat(d_q, dim=1), d_k.cast(self.k.dtype), d_v.cast(self.v.dtype), d_bias
 

@@ -5,11 +5,11 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from styleblend.kernels import headers
-from styleblend.precision import cast
-from styleblend.runtime import jt
+from styleblend.kernels import sources
+from styleblend.machine.precision import cast
+from styleblend.machine.runtime import jt
 
-ATTENTION, NORMS = headers.source("attention_cpu.h"), headers.source("norms_cpu.h")
+ATTENTION, NORMS = sources.source("attention_cpu.h"), sources.source("norms_cpu.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};

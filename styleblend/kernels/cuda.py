@@ -5,13 +5,13 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from styleblend.kernels import headers
-from styleblend.runtime import jt
+from styleblend.kernels import sources
+from styleblend.machine.runtime import jt
 
 TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 NEEDS = {"float32": 0, "float16": 75, "bfloat16": 80}  # compute capability, times ten
 LARGEST = 160  # head size: larger ones do not fit into the shared memory
-HEADER = '#include "helper_cuda.h"\n' + headers.source("attention_cuda.h")
+HEADER = '#include "helper_cuda.h"\n' + sources.source("attention_cuda.h")
 # inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias
 PROBLEM = """
     styleblend::cuda::Problem<{type}> p{{}};

@@ -8,8 +8,8 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from styleblend.precision import cast
-from styleblend.runtime import jt
+from styleblend.machine.precision import cast
+from styleblend.machine.runtime import jt
 
 
 def taken(q, k, v, q_rows: Optional[Sequence[int]], kv_rows: Optional[Sequence[int]]):

@@ -9,7 +9,7 @@ from PIL import Image
 from styleblend.metrics import Metric
 from styleblend.metrics.preprocessing import batches, normalised
 from styleblend.models.inception import InceptionStem
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 
 class Gaussian:

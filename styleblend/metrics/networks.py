@@ -10,10 +10,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from styleblend import pickles, weights
-from styleblend.config import ClipConfig, ClipTextConfig, ClipVisionConfig, Dinov2Config, ViTConfig, read_config
+from styleblend.adapters import pickles
+from styleblend.base import weights
+from styleblend.files import tensor_files
+from styleblend.models.configs import ClipConfig, ClipTextConfig, ClipVisionConfig, Dinov2Config, ViTConfig, read_config
 from styleblend.errors import StyleBlendError
-from styleblend.hub import fetch
+from styleblend.files.hub import fetch
 from styleblend.metrics.preprocessing import Preprocessing, batches, normalised
 from styleblend.models import clip_resnet
 from styleblend.models.clip_text import CLIPTextModelWithProjection
@@ -22,10 +24,10 @@ from styleblend.models.dino import DinoModel
 from styleblend.models.efficientnet import EfficientNetLite0
 from styleblend.models.inception import InceptionStem
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 from styleblend.settings import NetworkIds
-from styleblend.text_files import read_text
-from styleblend.tokens import Tokenizer
+from styleblend.files.text import read_text
+from styleblend.base.tokens import Tokenizer
 
 # need -> (its place in the folder, what to put there)
 SOURCES = {
@@ -174,7 +176,7 @@ class Networks:
     def read_weights(self, need: str) -> Tuple[Path, Dict[str, np.ndarray]]:
         """The file of weights of a network, and its tensors; of a pickle nothing is executed."""
         path = self.weight_file(need)
-        tensors = weights.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
+        tensors = tensor_files.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
         return path, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
 
     def missing(self, need: str) -> Optional[str]:

@@ -10,7 +10,7 @@ from styleblend.metrics import Metric
 from styleblend.metrics.preprocessing import Preprocessing, batches
 from styleblend.models.efficientnet import EfficientNetLite0
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet, unit
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(256, resampling=Image.Resampling.BILINEAR, mean=HALF, deviation=HALF)  # to -1..1

@@ -13,8 +13,8 @@ import numpy as np
 
 from styleblend.kernels import attention, geglu
 from styleblend.models.layers import LayerNorm, Linear
-from styleblend.precision import added
-from styleblend.runtime import jt
+from styleblend.machine.precision import added
+from styleblend.machine.runtime import jt
 
 
 @dataclass(frozen=True)

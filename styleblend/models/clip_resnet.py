@@ -7,10 +7,10 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-from styleblend.config import ClipTextConfig
+from styleblend.models.configs import ClipTextConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import BatchNorm2d, Conv2d, Linear
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 # in the file, but of no use here: the pooling has no positions, and the rest can be seen from the shapes
 UNUSED = ("visual.attnpool.positional_embedding", "logit_scale", "attn_mask", "input_resolution", "context_length", "vocab_size")

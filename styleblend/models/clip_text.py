@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from styleblend.config import ClipTextConfig
+from styleblend.models.configs import ClipTextConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import LayerNorm, Linear, empty, gelu, quick_gelu
-from styleblend.precision import added, cast
-from styleblend.runtime import jt
+from styleblend.machine.precision import added, cast
+from styleblend.machine.runtime import jt
 
 
 class Embedding(jt.nn.Module):

@@ -1,10 +1,10 @@
 """The CLIP image encoder (Radford et al. 2021). Attribute names are those of the transformers checkpoint."""
 from __future__ import annotations
 
-from styleblend.config import ClipVisionConfig
+from styleblend.models.configs import ClipVisionConfig
 from styleblend.models.clip_text import CLIPEncoder, Embedding
 from styleblend.models.layers import LayerNorm, Linear, empty
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

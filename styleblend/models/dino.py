@@ -1,11 +1,11 @@
 """The image encoders DINO (Caron et al. 2021) and DINOv2 (Oquab et al. 2023). Attribute names are those of the transformers checkpoints."""
 from __future__ import annotations
 
-from styleblend.config import Dinov2Config, ViTConfig
+from styleblend.models.configs import Dinov2Config, ViTConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import Conv2d, LayerNorm, Linear, empty, gelu
 from styleblend.models.resampling import cubic_matrix
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 
 class PatchEmbeddings(jt.nn.Module):

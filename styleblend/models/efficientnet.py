@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import List
 
 from styleblend.models.layers import BatchNorm2d, empty
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 EPS = 1e-3
 #         blocks, kernel, stride, expansion, channels

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from styleblend.models.layers import BatchNorm2d, Conv2d
 from styleblend.models.resampling import corner_linear_matrix
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 SIDE = 299
 

@@ -1,14 +1,14 @@
 """Linear, convolution and norms with the parameter names of PyTorch checkpoints.
 
-A layer with matrices computes as `styleblend.precision` says and returns the type of its matrix; norms and the rest return the type of their input.
+A layer with matrices computes as `styleblend.machine.precision` says and returns the type of its matrix; norms and the rest return the type of their input.
 
 Parameters start as lazy constants: nothing is computed or allocated for them before the loader puts the real weights in.
 """
 from __future__ import annotations
 
 from styleblend.kernels import group_norm, layer_norm
-from styleblend.precision import cast, product_type
-from styleblend.runtime import jt
+from styleblend.machine.precision import cast, product_type
+from styleblend.machine.runtime import jt
 
 
 def empty(*shape: int) -> "jt.Var":
@@ -17,7 +17,7 @@ def empty(*shape: int) -> "jt.Var":
 
 
 class Linear(jt.nn.Module):
-    """`y = x W^T + b`, plus a LoRA when one was injected into `lora` (see `styleblend.lora`)."""
+    """`y = x W^T + b`, plus a LoRA when one was injected into `lora` (see `styleblend.adapters.lora`)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         self.in_features, self.out_features = in_features, out_features

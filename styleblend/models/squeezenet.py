@@ -6,7 +6,7 @@ from typing import List
 import numpy as np
 
 from styleblend.models.layers import Conv2d, empty
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 
 TAPS = (1, 4, 7, 9, 10, 11, 12)  # the features after these layers are compared
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)

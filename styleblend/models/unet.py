@@ -6,12 +6,12 @@ from typing import List, Optional
 
 import numpy as np
 
-from styleblend.checkpointing import checkpoint
-from styleblend.config import UNetConfig
+from styleblend.models.checkpointing import checkpoint
+from styleblend.models.configs import UNetConfig
 from styleblend.models.attention import Attention, AttentionContext, BasicTransformerBlock, Site, repeated
 from styleblend.models.layers import Conv2d, GroupNorm, Linear, silu
-from styleblend.precision import added, cast
-from styleblend.runtime import jt
+from styleblend.machine.precision import added, cast
+from styleblend.machine.runtime import jt
 
 
 def timestep_embedding(timesteps, size: int):

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from styleblend.config import VaeConfig
+from styleblend.models.configs import VaeConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import Conv2d, GroupNorm, Linear
 from styleblend.models.unet import ResnetBlock2D, nearest
-from styleblend.precision import added
-from styleblend.runtime import jt
+from styleblend.machine.precision import added
+from styleblend.machine.runtime import jt
 
 EPS = 1e-6
 

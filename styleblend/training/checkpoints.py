@@ -10,9 +10,9 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from styleblend.errors import StyleBlendError
-from styleblend.files import remove_unfinished, write_bytes
-from styleblend.runtime import say
-from styleblend.weights import read_metadata, read_safetensors, write_safetensors
+from styleblend.files.whole_files import remove_unfinished, write_bytes
+from styleblend.machine.runtime import say
+from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 
 
 class Log(NamedTuple):

@@ -7,17 +7,18 @@ from typing import List, Optional
 
 import numpy as np
 
-from styleblend.base import weight_file
-from styleblend.captions import StylePicture
-from styleblend.config import ClipVisionConfig, read_config
+from styleblend.base.base import weight_file
+from styleblend.files.captions import StylePicture
+from styleblend.models.configs import ClipVisionConfig, read_config
 from styleblend.errors import StyleBlendError
-from styleblend.hub import fetch
+from styleblend.files.hub import fetch
 from styleblend.metrics.preprocessing import Preprocessing
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModel
-from styleblend.pictures import load_picture, padded
-from styleblend.runtime import jt
+from styleblend.files.pictures import load_picture, padded
+from styleblend.machine.runtime import jt
 from styleblend.settings import LookAlikeSettings, PictureSettings
-from styleblend.weights import load, read_safetensors
+from styleblend.base.weights import load
+from styleblend.files.tensor_files import read_safetensors
 
 FILES = ("config.json", "model.safetensors")
 SETTING = "training.look_alikes.clip"

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from styleblend import lora
-from styleblend.captions import style_pictures
-from styleblend.names import entry
+from styleblend.adapters import lora
+from styleblend.files.captions import style_pictures
+from styleblend.files.names import entry
 from styleblend.pipeline import COARSE, StyleBlendPipeline
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
-from styleblend.style import save_part
+from styleblend.adapters.style import save_part
 from styleblend.training.clip_filter import find_clip, nearest_look_alikes
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
-from styleblend.training.samples import grid_writer
+from styleblend.training.picture_grids import grid_writer
 from styleblend.training.scores import scorer_for
-from styleblend.training.sdedit import make_look_alikes
+from styleblend.training.look_alikes import make_look_alikes
 
 
 def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:

@@ -8,9 +8,9 @@ from typing import Sequence
 import numpy as np
 from PIL import ImageOps
 
-from styleblend.base import Base
-from styleblend.pictures import load_picture, to_array
-from styleblend.runtime import jt
+from styleblend.base.base import Base
+from styleblend.files.pictures import load_picture, to_array
+from styleblend.machine.runtime import jt
 from styleblend.settings import PictureSettings
 
 

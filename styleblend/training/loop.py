@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from styleblend.errors import Stopped, StyleBlendError
-from styleblend.files import write_bytes
-from styleblend.precision import loss_scale
-from styleblend.runtime import jt, say
+from styleblend.files.whole_files import write_bytes
+from styleblend.machine.precision import loss_scale
+from styleblend.machine.runtime import jt, say
 from styleblend.settings import TrainingSettings
-from styleblend.signals import handle
+from styleblend.machine.signals import handle
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 

@@ -7,7 +7,7 @@ from typing import Dict
 import numpy as np
 
 from styleblend.errors import StyleBlendError
-from styleblend.runtime import jt
+from styleblend.machine.runtime import jt
 from styleblend.settings import StageSettings
 
 

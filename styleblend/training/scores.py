@@ -8,15 +8,15 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from styleblend.captions import style_pictures
+from styleblend.files.captions import style_pictures
 from styleblend.errors import StyleBlendError
-from styleblend.judge import Judge, JudgeMetric
+from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
 from styleblend.metrics.networks import Networks
-from styleblend.mix import described, mixed, parse_mix
-from styleblend.names import entry
-from styleblend.pictures import load_picture, to_array
-from styleblend.runtime import say
+from styleblend.metrics.weighted import described, mixed, parse_mix
+from styleblend.files.names import entry
+from styleblend.files.pictures import load_picture, to_array
+from styleblend.machine.runtime import say
 from styleblend.settings import RunSettings
 
 MANY = 0.25  # of a grid
@@ -24,7 +24,7 @@ SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
 
 
 class Scorer:
-    """Scores pictures of the style `name` by a metric mix (`styleblend.mix`) of `metrics`, an empty one not at all; `scored_by` is the mix in words."""
+    """Scores pictures of the style `name` by a metric mix (`styleblend.metrics.weighted`) of `metrics`, an empty one not at all; `scored_by` is the mix in words."""
 
     def __init__(self, name: str, mix: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
         self.name, self.mix, self.metrics, self.originals, self.scored_by = name, mix, metrics, originals, described(mix)

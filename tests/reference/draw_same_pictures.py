@@ -94,7 +94,7 @@ def draw(folder: Path) -> None:
 
 def train(folder: Path) -> dict:
     """The losses of a short training, as the checkpoints have them, and a hash of every adapter."""
-    from styleblend import weights
+    from styleblend.files import tensor_files
     file = config(folder, "training", {}, adapters=str(folder / "adapters"), look_alikes=str(folder / "look"),
                   training=TRAINING)
     settings = yaml.safe_load(file.read_text())
@@ -106,10 +106,10 @@ def train(folder: Path) -> dict:
     run(f"train all --styles {TRAINED}", folder, file)
     found = {}
     for path in sorted((folder / "adapters" / TRAINED).glob("*.safetensors")):
-        found[path.name] = {key: digest(array) for key, array in sorted(weights.read_safetensors(path).items())}
+        found[path.name] = {key: digest(array) for key, array in sorted(tensor_files.read_safetensors(path).items())}
         found[path.name] = hashlib.sha256(json.dumps(found[path.name]).encode()).hexdigest()
     for stage in ("coarse", "inversion", "lora"):
-        metadata = weights.read_metadata(folder / "adapters" / TRAINED / "training" / stage / "step-000030.safetensors")
+        metadata = tensor_files.read_metadata(folder / "adapters" / TRAINED / "training" / stage / "step-000030.safetensors")
         found[f"losses of {stage}"] = json.loads(metadata["losses"])
         found[f"scores of {stage}"] = json.loads(metadata["scores"])
     return found

@@ -1,0 +1,174 @@
+"""A trained style for other programs: diffusers, kohya's names (ComfyUI, A1111), or everything in one file.
+
+What leaves this project is an ordinary LoRA and two embeddings. The exchange between the two branches is no weight and stays behind.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+from safetensors.numpy import save
+
+from styleblend.files import tensor_files
+from styleblend.adapters.foreign_files import refuse_damaged
+from styleblend.models.configs import ScheduleConfig, UNetConfig, VaeConfig, read_config
+from styleblend.errors import StyleBlendError
+from styleblend.files.whole_files import in_turn
+from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
+from styleblend.settings import BlendSettings, StyleSettings, blend_for
+from styleblend.adapters.style import PARTS, part_file, read_part_file, settings_in
+
+LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
+        "two branches, so pictures differ from those that are drawn here")
+
+
+def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
+    """One network's part of a LoRA with dotted names, under the keys of `styleblend.adapters.lora`; the base is not needed for it."""
+    def ours(layer: str, key: str) -> str:
+        if "." not in layer or ".processor." in layer:
+            raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
+        return f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
+
+    return pairs(tensors, network, source, ours)
+
+
+def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
+    """The LoRAs {"unet" | "text": tensors} and the embeddings {"coarse" | "fine": (1, width)} of a style's folder."""
+    folder = Path(folder)
+    files = {part: part_file(folder, folder.name, part) for part in PARTS}
+    if not any(files.values()):
+        raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): name a folder such as checkpoints/mini/styles/fxemoji")
+    tensors = {part: read_part_file(path, part, folder.name) for part, path in files.items() if path}
+    loras, vectors = {}, {}
+    for network, part in (("unet", "unet_lora"), ("text", "text_lora")):
+        if part in tensors:
+            loras[network] = lora_of(tensors[part], network, str(files[part]))
+            refuse_damaged(loras[network], str(files[part]))
+    for kind in ("coarse", "fine"):
+        part = f"{kind}_embeds"
+        if part in tensors:
+            width = next((v.shape[-1] for v in tensors[part].values() if isinstance(v, np.ndarray) and v.ndim), 0)
+            vectors[kind] = embedding(tensors[part], width, str(files[part]))[1]
+            refuse_damaged({"its vector": vectors[kind]}, str(files[part]))
+    return loras, vectors
+
+
+def base_of(folder: Path) -> Dict[str, str]:
+    """The fingerprint of the base that a style was trained on, where its files say one."""
+    files = [path for path in (part_file(folder, folder.name, part) for part in PARTS) if path and path.suffix == ".safetensors"]
+    return next(({"base": known["base"]} for known in map(tensor_files.read_metadata, files) if "base" in known), {})
+
+
+def kohya(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
+    """kohya's names; the strength is in alpha, where these programs look for it."""
+    found = {}
+    for network, tensors in loras.items():
+        for key, value in tensors.items():
+            layer, end = key.replace(".lora.", "|").split("|")
+            name = PREFIXES[network][1] + layer.replace(".", "_")
+            found[f"{name}.lora_{end}"] = value
+            if end == "down.weight":
+                found[f"{name}.alpha"] = np.array(value.shape[0] * strengths[network], np.float32)
+    return found
+
+
+def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
+    """The names that diffusers saves; the strength is in the up matrices."""
+    found = {}
+    for network, tensors in loras.items():
+        name = {"unet": to_diffusers_unet, "text": to_diffusers_text}[network]
+        found.update(name({key: value * np.float32(strengths[network]) if key.endswith(".up.weight") else value for key, value in tensors.items()}))
+    return found
+
+
+def own_settings(folder: Path) -> StyleSettings:
+    """What the style says of itself."""
+    folder = Path(os.path.abspath(folder))
+    return settings_in(folder, folder.name)
+
+
+def own_blend(folder: Path) -> BlendSettings:
+    """How the style's own settings draw it."""
+    return blend_for(BlendSettings(), own_settings(folder), str(folder))
+
+
+def one_or_dynamic(values) -> str:
+    """kohya's word for a network whose layers differ."""
+    found = sorted(set(values))
+    return f"{found[0]:g}" if len(found) == 1 else "Dynamic"
+
+
+def model_facts(base: Optional[Path], vectors: Dict[str, np.ndarray], adapter: str) -> Dict[str, str]:
+    """Stability's model specification as kohya writes it, of a base whose folder is known; `adapter`: "lora" or "textual-inversion"."""
+    if base is None:
+        return {}
+    unet, vae, schedule = (read_config(kind, Path(base) / file) for kind, file in (
+        (UNetConfig, "unet/config.json"), (VaeConfig, "vae/config.json"), (ScheduleConfig, "scheduler/scheduler_config.json")))
+    other = next((v.shape[-1] for v in vectors.values() if v.shape[-1] != unet.cross_attention_dim), None)
+    if other:
+        raise StyleBlendError(f"{base} has the text width {with_model(unet.cross_attention_dim)}, and the style {with_model(other)}: name the config of the base that it was trained on")
+    v, size = schedule.prediction_type == "v_prediction", unet.sample_size * vae.downscale
+    facts = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers", "modelspec.resolution": f"{size}x{size}",
+             "modelspec.prediction_type": "v" if v else "epsilon"}
+    if unet.cross_attention_dim == 1024:  # the mini base has no name in that specification
+        facts["modelspec.architecture"] = f"stable-diffusion-v2-{'768-v' if v else '512'}/{adapter}"
+    return facts
+
+
+def kohya_facts(name: str, tensors: Dict[str, np.ndarray], facts: Dict[str, str], width: int) -> Dict[str, str]:
+    """The header of a LoRA as kohya's scripts write it; `facts`: `model_facts`."""
+    found = {"ss_network_module": "networks.lora", "ss_output_name": name, "ss_v2": "True",
+             "ss_network_dim": one_or_dynamic(value.shape[0] for key, value in tensors.items() if key.endswith(".lora_down.weight")),
+             "ss_network_alpha": one_or_dynamic(float(value) for key, value in tensors.items() if key.endswith(".alpha"))}
+    if width == 1024:
+        found["ss_base_model_version"] = "sd_v2_v" if facts.get("modelspec.prediction_type") == "v" else "sd_v2"
+    # both of a file with these fields alone: of all that follows the header, and of 64 KiB from the first MiB on
+    data = save(tensors, found)
+    found["sshs_model_hash"] = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little"):]).hexdigest()
+    found["sshs_legacy_hash"] = hashlib.sha256(data[1 << 20:(1 << 20) + (1 << 16)]).hexdigest()[:8]
+    return found
+
+
+def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0, base: Optional[Path] = None) -> List[Path]:
+    """Write the style of `folder` into the folder `output`; the files. `kind`: "diffusers", "kohya", "webui" or "single".
+
+    `fine_scale` of the style's settings is multiplied in, except into "single", which carries the settings. `base`: the
+    folder of the base, for kohya's headers.
+    """
+    folder, output = Path(os.path.abspath(folder)), Path(output)  # "." has no name of its own
+    for option, strength in (("--coarse-strength", coarse_strength), ("--fine-strength", fine_strength)):
+        if not abs(strength) <= 1000:  # not for NaN either
+            raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
+    loras, vectors = read_style(folder)
+    name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength * (1 if kind == "single" else own_blend(folder).fine_scale)}
+    title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
+    files, known_base = {}, base_of(folder)
+
+    def add(file: str, tensors, metadata):
+        if not all(np.isfinite(value).all() for value in tensors.values()):
+            raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text encoder's and the UNet's LoRA "
+                                  "there are numbers beyond float32: give smaller ones")
+        files[output / file] = tensors, {**metadata, **known_base}
+
+    if kind == "single":
+        tokens = {"coarse": "<C>", "fine": "<F>"}
+        add(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
+            {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
+    elif kind == "diffusers":
+        add("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
+        for part, vector in vectors.items():  # in lower case: of a token with capital letters diffusers finds the first vector alone
+            add(f"{part}_learned_embeds.safetensors", {f"<{name.lower()}-{part}>": vector}, {})
+    else:  # the same files; A1111 takes LoRAs and embeddings from two folders
+        tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
+        width = next((v.shape[-1] for v in vectors.values()), 0)
+        add(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors, {**kohya_facts(name, tensors, facts, width), **facts, **title})
+        for part, vector in vectors.items():
+            add(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors", {"emb_params": vector},
+                model_facts(base, vectors, "textual-inversion"))
+    with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
+        for path, (tensors, metadata) in files.items():
+            tensor_files.write_safetensors(path, tensors, metadata)
+    return list(files)

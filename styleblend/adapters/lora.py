@@ -1,0 +1,106 @@
+"""LoRA (Hu et al. 2021): a low-rank addition to linear layers, with one scale for each batch row.
+
+The base weights are never touched: `y = W x + scale[row] * up(down(x))`. The LoRA lives in `Linear.lora`, so its parameter
+names are those of the diffusers format: `<path>.lora.down.weight` (rank, in) and `<path>.lora.up.weight` (out, rank).
+"""
+from __future__ import annotations
+
+import math
+import re
+from typing import Dict, Iterator, Tuple
+
+import numpy as np
+
+from styleblend.errors import StyleBlendError
+from styleblend.adapters.formats import with_model
+from styleblend.models.layers import Linear
+from styleblend.machine.runtime import jt
+
+UNET_TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
+TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
+
+
+class LoRA(jt.nn.Module):
+    def __init__(self, down: np.ndarray, up: np.ndarray):
+        self.down, self.up = Linear(down.shape[1], down.shape[0], bias=False), Linear(up.shape[1], up.shape[0], bias=False)
+        self.down.weight, self.up.weight = jt.array(np.ascontiguousarray(down, np.float32)), jt.array(np.ascontiguousarray(up, np.float32))
+
+    def execute(self, x, scale=None):
+        y = self.up(self.down(x))
+        return y if scale is None else y * scale.reshape([-1] + [1] * (len(x.shape) - 1))
+
+
+def targets(network, pattern: str) -> Iterator[Tuple[str, Linear]]:
+    """Names and layers of all linear layers of a network whose whole name matches the pattern."""
+    for name, module in network.named_modules():
+        if isinstance(module, Linear) and re.fullmatch(pattern, name):
+            yield name, module
+
+
+def inject(network, pattern: str, rank: int, rng: np.random.Generator, init: str = "gaussian") -> None:
+    """Give every target a new LoRA that changes nothing yet (up is zero).
+
+    `init` of the down matrix: "gaussian" (standard deviation 1 / rank, as diffusers) or "kaiming" (sqrt(2 / in)).
+    """
+    for _, linear in targets(network, pattern):
+        std = 1 / rank if init == "gaussian" else math.sqrt(2 / linear.in_features)
+        down = rng.normal(0, std, (rank, linear.in_features)).astype(np.float32)
+        linear.lora = LoRA(down, np.zeros((linear.out_features, rank), np.float32))
+
+
+def remove(network) -> None:
+    """Take all LoRAs out again."""
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.lora = None
+
+
+def parameters(network) -> Dict[str, "jt.Var"]:
+    """All LoRA parameters of a network by name, in the order of the network."""
+    found = {}
+    for name, module in network.named_modules():
+        if isinstance(module, Linear) and module.lora is not None:
+            found[f"{name}.lora.down.weight"], found[f"{name}.lora.up.weight"] = module.lora.down.weight, module.lora.up.weight
+    return found
+
+
+def extract(network) -> Dict[str, np.ndarray]:
+    """The LoRA of a network as arrays, keys as in `parameters`."""
+    return {name: p.numpy() for name, p in parameters(network).items()}
+
+
+def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, source: str) -> None:
+    """StyleBlendError when a pair of matrices does not fit the layer `path`."""
+    if down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features or down.shape[0] != up.shape[1]:
+        widths = f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})" if reads_text(path) and down.ndim == 2 else ""
+        raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, the base's layer is {linear.in_features} -> "
+                              f"{linear.out_features}{widths}: this LoRA was trained for another base, get or train one for this base")
+
+
+def reads_text(path: str) -> bool:
+    """Whether a layer reads the states of the text encoder, whose width tells models apart."""
+    return bool(re.search(r"attn2\.to_[kv]$|self_attn\.[qkv]_proj$", path))
+
+
+def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> None:
+    """Put a trained LoRA into a network. `tensors` has keys `<path>.lora.down.weight` and `.lora.up.weight`.
+
+    Every key must belong to a target, come in pairs and fit in shape: StyleBlendError otherwise, and nothing is changed.
+    """
+    layers, made = dict(targets(network, pattern)), {}
+    for key, down in tensors.items():
+        path, end = key.rsplit(".lora.", 1) if ".lora." in key else (key, "")
+        if path not in layers or end not in ("down.weight", "up.weight"):
+            raise StyleBlendError(f"{source}: {key} names no layer that a LoRA of this base can have; is it for another base?")
+        up = tensors.get(f"{path}.lora.up.weight")
+        if end == "up.weight":
+            if f"{path}.lora.down.weight" not in tensors:
+                raise StyleBlendError(f"{source}: {path} has an up matrix without a down matrix: the file is incomplete")
+            continue
+        if up is None:
+            raise StyleBlendError(f"{source}: {path} has a down matrix without an up matrix: the file is incomplete")
+        check_fit(path, layers[path], down, up, source)
+        made[path] = LoRA(down, up)
+    remove(network)
+    for path, lora in made.items():
+        layers[path].lora = lora

@@ -1,0 +1,1 @@
+"""Noise schedule, samplers, attention controls, and the one loop that draws."""

@@ -1,0 +1,1 @@
+"""What the program does, for every front: functions that raise and yield; no command line, no printing."""

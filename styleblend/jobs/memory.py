@@ -1,0 +1,231 @@
+"""How much memory a run takes, from the sizes of its networks and before anything is loaded; leaner settings where that is too much.
+
+The numbers that are alive at a block's widest point are counted from its channels and pixels. What Jittor and oneDNN take beyond those (copies in
+another order, blocks between uses) is in the factors, which were measured on the CPU: docs/benchmarks.md compares both. A GPU's own
+workspace is not in them.
+"""
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+from styleblend.base.base import NETWORKS, read_configs
+from styleblend.models.configs import UNetConfig, VaeConfig
+from styleblend.errors import StyleBlendError
+from styleblend.machine.precision import vae_type
+from styleblend.machine.runtime import device
+from styleblend.settings import RunSettings
+from styleblend.training.scores import scoring_files
+from styleblend.base.weights import parameters, types
+
+MIB = 2 ** 20
+PROCESS = 190 * MIB  # Python, Jittor and the compiled operators
+UNET, VAE = 1.9, 1.3  # measured peak / counted numbers
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+STRIP = 64
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a network, for one batch row, in numbers: alive at its widest, kept for a backward pass, read, and waiting meanwhile."""
+
+    live: int
+    kept: int
+    read: int
+    waiting: int = 0
+
+
+def resnet(before: int, after: int, pixels: int) -> Block:
+    """Two norms and convolutions; oneDNN has a copy of what a convolution reads and writes in its own order."""
+    return Block(max(3 * before + 2 * after, before + 4 * after) * pixels, (before + 4 * after) * pixels, before * pixels)
+
+
+def transformer(channels: int, pixels: int) -> Block:
+    """Widest in the feed-forward part: eight times the channels, four more behind the gate, the residual, the norm, the block's input."""
+    return Block(16 * channels * pixels, 31 * channels * pixels, channels * pixels)
+
+
+def resample(channels: int, pixels: int, after: int) -> Block:
+    """A convolution from `pixels` to `after` of them; nearest neighbours are copied to the new size first."""
+    return Block((pixels + 4 * max(pixels, after)) * channels, (max(pixels, after) + after) * channels, pixels * channels)
+
+
+def unet_blocks(config: UNetConfig, height: int, width: int) -> Iterator[Block]:
+    """The UNet's blocks for a latent of this size, in forward order."""
+    channels, skips = config.block_out_channels, [config.block_out_channels[0] * height * width]
+    sizes = [(height, width)]
+    for level, kind in enumerate(config.down_block_types):
+        pixels, last = sizes[-1][0] * sizes[-1][1], level == len(channels) - 1
+        for i in range(config.layers_per_block):
+            yield replace(resnet(channels[max(level - 1, 0)] if i == 0 else channels[level], channels[level], pixels), waiting=sum(skips))
+            if kind.startswith("CrossAttn"):
+                yield replace(transformer(channels[level], pixels), waiting=sum(skips))
+            skips.append(channels[level] * pixels)
+        if not last:
+            sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+            yield replace(resample(channels[level], pixels, sizes[-1][0] * sizes[-1][1]), waiting=sum(skips))
+            skips.append(channels[level] * sizes[-1][0] * sizes[-1][1])
+    pixels = sizes[-1][0] * sizes[-1][1]
+    for block in (resnet(channels[-1], channels[-1], pixels), transformer(channels[-1], pixels), resnet(channels[-1], channels[-1], pixels)):
+        yield replace(block, waiting=sum(skips))
+    before = channels[-1]
+    for level, kind in zip(reversed(range(len(channels))), config.up_block_types):
+        pixels = sizes[level][0] * sizes[level][1]
+        for i in range(config.layers_per_block + 1):
+            before += skips.pop() // pixels
+            yield replace(resnet(before, channels[level], pixels), waiting=sum(skips))
+            if kind.startswith("CrossAttn"):
+                yield replace(transformer(channels[level], pixels), waiting=sum(skips))
+            before = channels[level]
+        if level:
+            yield replace(resample(before, pixels, sizes[level - 1][0] * sizes[level - 1][1]), waiting=sum(skips))
+
+
+def decoder_blocks(config: VaeConfig, height: int, width: int) -> Iterator[Block]:
+    """The blocks of the VAE's decoder for a latent of this size; the encoder's are as large, and one fewer a level."""
+    before, pixels = config.block_out_channels[-1], height * width
+    yield resnet(before, before, pixels)
+    yield Block(7 * before * pixels, 0, before * pixels)
+    for level, channels in enumerate(reversed(config.block_out_channels)):
+        for _ in range(config.layers_per_block + 1):
+            yield resnet(before, channels, pixels)
+            before = channels
+        if level < len(config.block_out_channels) - 1:
+            yield resample(channels, pixels, 4 * pixels)
+            pixels *= 4
+
+
+class Sizes:
+    """The networks of a base folder: bytes of their weights, and of what they compute, at one precision."""
+
+    def __init__(self, folder: Path, dtype: str):
+        self.configs, self.dtype = read_configs(folder), dtype
+        self.weights: Dict[str, int] = {}
+        for part, network in NETWORKS.items():
+            built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
+            kinds = types(built, vae_type(dtype) if part == "vae" else dtype)
+            numbers = {name: math.prod(p.shape) for name, p in parameters(built).items()}
+            self.weights[part] = sum(count * SIZES[kinds[name]] for name, count in numbers.items())
+            if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
+                self.largest = max(numbers.values()) * 4 * (1 if dtype == "float32" else 2)
+        self.always = PROCESS + sum(self.weights.values())
+
+    def unet(self, rows: int, height: int, width: int) -> int:
+        """A call without gradient."""
+        widest = max(block.live + block.waiting for block in unet_blocks(self.configs["unet"], height, width))
+        return int(UNET * rows * widest * SIZES[self.dtype]) + self.largest
+
+    def unet_step(self, rows: int, height: int, width: int, checkpointing: bool) -> int:
+        """A training step: what is kept for the backward pass; with checkpointing what each block reads, and one block several times."""
+        blocks = list(unet_blocks(self.configs["unet"], height, width))
+        kept = sum(block.kept for block in blocks)
+        if checkpointing:
+            kept = sum(block.read for block in blocks) + 4 * max(block.kept for block in blocks)
+        text = self.configs["text_encoder"]
+        kept += TOKENS * text.num_hidden_layers * (12 * text.hidden_size + 2 * text.intermediate_size)
+        # of half precision the float32 copies that products read are kept, too
+        return int(UNET * rows * kept * (4 if self.dtype == "float32" else SIZES[self.dtype] + 4)) + self.largest
+
+    def vae(self, height: int, width: int, strip: int) -> int:
+        """A picture through the encoder or the decoder; in strips nearly half of what is alive at the widest point waits, as float32."""
+        widest = max(block.live for block in decoder_blocks(self.configs["vae"], height, width))
+        if not strip:
+            return int(VAE * widest * SIZES[vae_type(self.dtype)])
+        share = min(1.0, (strip + 2) / (height * self.configs["vae"].downscale))
+        return int(4 * widest * (0.45 + VAE * share))
+
+
+def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """What is there in each phase of drawing pictures with both branches, in bytes."""
+    sampling, down = settings.sampling, sizes.configs["vae"].downscale
+    rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
+    working = {"UNet step": ("unet", sizes.unet(rows, *latent)), "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip))}
+    if settings.offload and device() == "cuda":
+        return {"text": PROCESS + sizes.weights["text_encoder"], **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
+    return {name: sizes.always + size for name, (_, size) in working.items()}
+
+
+def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """The same where each network is freed when its work is done."""
+    phases, freed = drawing(sizes, settings.model_copy(update={"offload": False})), sizes.weights["text_encoder"]
+    return {"text": sizes.always, "UNet step": phases["UNet step"] - freed, "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
+
+
+def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+    """What is there in each phase of learning a style, in bytes."""
+    sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
+    latent = (sampling.height // down, sampling.width // down)
+    batch = max(config.coarse.batch, config.inversion.batch, config.lora.batch)
+    grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
+    looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
+    phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
+              "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
+    always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))
+    return {name: always + size for name, size in phases.items()}
+
+
+PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}
+
+
+def needed(sizes: Sizes, settings: RunSettings, kind: str) -> int:
+    """The most that is there at a time."""
+    return max(PHASES[kind](sizes, settings).values())
+
+
+def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
+    """Rows of a report: the parts, then what is there in all in each phase of each kind of work."""
+    parts = [("program", PROCESS), *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
+    return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name, size in phases(sizes, settings).items()]
+
+
+def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]]:
+    """Settings that take less, each with all before it. A picture or a style changes by its last bits at most."""
+    def changed(group: str, **values) -> RunSettings:
+        return settings.model_copy(update={group: getattr(settings, group).model_copy(update=values)})
+
+    if kind == "training" and not settings.training.gradient_checkpointing:
+        settings = changed("training", gradient_checkpointing=True)
+        yield "gradient checkpointing (training.gradient_checkpointing)", settings
+    if not settings.sampling.vae_strip:
+        settings = changed("sampling", vae_strip=STRIP)
+        yield f"the VAE's decoder in strips (sampling.vae_strip: {STRIP})", settings
+    if kind == "drawing" and not settings.offload and device() == "cuda":
+        settings = settings.model_copy(update={"offload": True})
+        yield "each network in the host's memory while another one works (offload)", settings
+    if settings.sampling.batch > 1:
+        settings = changed("sampling", batch=1)
+        yield "one picture at a time (sampling.batch: 1)", settings
+    if kind == "training" and settings.training.look_alikes.batch > 1:
+        settings = changed("training", look_alikes=settings.training.look_alikes.model_copy(update={"batch": 1}))
+        yield "one look-alike at a time (training.look_alikes.batch: 1)", settings
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "8GB", "7.5 GiB" or "900M"."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if not match or not float(match[1]):
+        raise StyleBlendError(f"--max-memory {text} is no size: write 8GB, 7.5GiB or 900MB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+
+
+def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, say: Callable[[str], None]) -> RunSettings:
+    """The settings, made leaner until `kind` (one of PHASES) fits into `limit`; `say` gets the estimate and every change.
+
+    StyleBlendError when even the leanest do not fit.
+    """
+    allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
+    now = needed(sizes, settings, kind)
+    say(f"{kind} takes about {now / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
+    for what, settings_then in leaner(settings, kind):
+        if now <= allowed:
+            break
+        settings, now = settings_then, needed(sizes, settings_then, kind)
+        say(f"{what}: about {now / MIB:,.0f} MiB")
+    if now > allowed:
+        cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
+        raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
+    return settings

