@@ -18,7 +18,7 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "adapters")]
 with atheris.instrument_imports(include=["styleblend", "pickletools", "zipfile"]):
     import pickletools  # noqa: F401
     from styleblend.errors import StyleBlendError

@@ -170,7 +170,7 @@ def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str
 
 def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str, source: str) -> Dict[str, np.ndarray]:
     """The part of a LoRA file that is for one network, in our names and checked against the network's layers."""
-    from styleblend import lora  # here, so that looking at a file starts no Jittor
+    from styleblend.adapters import lora  # here, so that looking at a file starts no Jittor
     refuse_foreign(flat(tensors), source)
     layers = dict(lora.targets(network, pattern or {"unet": lora.UNET_TARGETS, "text": lora.TEXT_TARGETS}[kind]))
     table = layer_table(layers, kind)

@@ -19,11 +19,11 @@ from styleblend.files.whole_files import claim, claim_files, in_turn, remove_unf
 from styleblend.files.pictures import is_whole
 
 ROOT = Path(__file__).parents[2]
-HOLD = "import sys, time\nfrom styleblend.files import claim\nwith claim(sys.argv[1], 'work'):\n    print('held', flush=True); time.sleep(60)"
-HOLD_FILES = ("import sys, time\nfrom styleblend.files import claim_files\n"
+HOLD = "import sys, time\nfrom styleblend.files.whole_files import claim\nwith claim(sys.argv[1], 'work'):\n    print('held', flush=True); time.sleep(60)"
+HOLD_FILES = ("import sys, time\nfrom styleblend.files.whole_files import claim_files\n"
               "with claim_files(sys.argv[1], 'work', sys.argv[2:], ''):\n    print('held', flush=True); time.sleep(60)")
 # writes until it is killed: two letters in turn, so that a torn file would be neither
-WRITE = ("import sys\nfrom styleblend.files import write_bytes\nfor i in range(10 ** 9):\n"
+WRITE = ("import sys\nfrom styleblend.files.whole_files import write_bytes\nfor i in range(10 ** 9):\n"
          "    write_bytes(sys.argv[1], b'ab'[i % 2:][:1] * 3_000_000)\n    print(i, flush=True)")
 
 
@@ -304,7 +304,7 @@ def test_a_read_only_folder_is_said_and_the_run_goes_on_when_it_is_writable(worl
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="permission bits are tested by a process that gives root away; the test above needs no root to be refused")
 def test_a_folder_of_somebody_else_is_said(tmp_path):
-    code = ("import os, sys\nfrom styleblend.errors import StyleBlendError\nfrom styleblend.files import claim, write_bytes\n"
+    code = ("import os, sys\nfrom styleblend.errors import StyleBlendError\nfrom styleblend.files.whole_files import claim, write_bytes\n"
             "from pathlib import Path\nfolder = Path(sys.argv[1])\nos.setgid(65534); os.setuid(65534)\n"
             "def refused(what):\n    try:\n        what()\n    except StyleBlendError as error:\n        print(error)\n"
             "refused(lambda: write_bytes(folder / 'file', b'x')); refused(lambda: claim(folder, 'work').__enter__())")

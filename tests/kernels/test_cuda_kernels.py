@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from styleblend.kernels import cuda, headers, reference
+from styleblend.kernels import cuda, reference, sources
 from styleblend.machine.runtime import jt
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ WAYS = {"float32": ("float", "FMA", 1e-5), "float32 split": ("float", "SPLIT", 1
 SIZES = (64, 40, 80, 17)
 
 # The header with the emulator where the GPU's instructions are, as text: as Jittor compiles it.
-HEADER = cuda.HEADER.replace('#include "helper_cuda.h"\n', "").replace(headers.whole("ptx.h"), (ROOT / "tests" / "cuda_emulator.h").read_text())
+HEADER = cuda.HEADER.replace('#include "helper_cuda.h"\n', "").replace(sources.whole("ptx.h"), (ROOT / "tests" / "cuda_emulator.h").read_text())
 BOTH = """
 using namespace styleblend::cuda;
 template <class T, int SIZE, Precision P> int both(const Problem<T>& p) {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from styleblend import kernels
-from styleblend.kernels import chunked, cpu, headers, reference
+from styleblend.kernels import chunked, cpu, reference, sources
 from styleblend.machine.precision import cast, rounded
 from styleblend.machine.runtime import jt
 
@@ -200,7 +200,7 @@ def test_chunks_give_the_bias_its_gradient():
 @pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "sapphirerapids"], ids=["no AVX", "AVX2", "AVX-512 and matrix tiles"])
 def test_headers_compile_for_every_processor(processor, header):
     """Jittor writes what its operators need behind the last #include of a header: no condition on the processor may leave that out."""
-    before, last, after = headers.source(header).rpartition("#include")
+    before, last, after = sources.source(header).rpartition("#include")
     include, _, rest = after.partition("\n")
     made = f"""
         template void styleblend::attention_forward<64>(const styleblend::Problem&, const float*, const float*, const float*, float*, float*);

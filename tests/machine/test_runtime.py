@@ -85,7 +85,7 @@ def test_ctrl_c_is_a_keyboard_interrupt():
 
 def test_the_import_leaves_no_process_behind_and_sigterm_alone():
     """Jittor's compilers wait in a pool; one that Ctrl-C of a terminal ends would take the pool's lock with it."""
-    code = ("import os, signal\nmine = lambda number, frame: None\nsignal.signal(signal.SIGTERM, mine)\nfrom styleblend.runtime import jt\n"
+    code = ("import os, signal\nmine = lambda number, frame: None\nsignal.signal(signal.SIGTERM, mine)\nfrom styleblend.machine.runtime import jt\n"
             "assert signal.getsignal(signal.SIGTERM) is mine\nassert open(f'/proc/self/task/{os.getpid()}/children').read() == ''\n")
     result = run_python(code)
     assert result.returncode == 0, result.stderr
@@ -225,7 +225,7 @@ def test_the_users_nvcc_path_is_left_alone(monkeypatch):
 
 
 def test_versions_and_devices():
-    code = ("from styleblend.machine.runtime import *\nfrom styleblend import runtime as r\nv = r.versions()\n"
+    code = ("from styleblend.machine.runtime import *\nfrom styleblend.machine import runtime as r\nv = r.versions()\n"
             "assert set(v) == {'styleblend', 'jittor', 'python', 'g++'} and all(v.values()), v\n"
             "r.use_cuda(False); assert r.device() == 'cpu'\n"
             "try: r.use_cuda(True); assert r.device() == 'cuda'\n"
