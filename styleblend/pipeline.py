@@ -1,178 +1,211 @@
-"""The method, top to bottom: encode the prompts of each branch, denoise the branches side by side, decode.
+"""The public class: a base, and what it takes to draw with it. Encode the texts, denoise, decode.
 
-Progress bars, previews and files are the caller's: `generate` returns pictures, `callback` sees every step.
+    from styleblend import Pipeline, load_base
+    pipeline = Pipeline(load_base("checkpoints/mini/base"), read_settings("configs/mini.yaml"))
+    [picture] = pipeline.pictures("A rabbit", style="fxemoji")
+
+Progress bars and files are the caller's: `draw` is a generator that says where it is after each step.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
-from styleblend.adapters import lora
-from styleblend.models import decoder_strips as strips
+from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
 from styleblend.base.base import Base
-from styleblend.diffusion.schedule import seeded_noise
+from styleblend.base.tokens import Tokenizer
+from styleblend.diffusion.denoise import denoise, row_factors, slice_of
+from styleblend.diffusion.recipe import Recipe
 from styleblend.errors import StyleBlendError
-from styleblend.models.attention import AttentionContext, RowLayout
+from styleblend.files.names import check_name
 from styleblend.machine.runtime import jt
-from styleblend.diffusion.samplers import SAMPLERS, TIMESTEPS
-from styleblend.settings import BlendSettings, SamplingSettings
-from styleblend.adapters.style import Style, apply_loras
+from styleblend.methods.method import Method, Request
+from styleblend.methods.registry import METHODS
+from styleblend.models import decoder_strips
+from styleblend.record import Record
+from styleblend.settings import RunSettings, SamplingSettings, StyleSettings, sampling_for, validated
 
 
 @dataclass(frozen=True)
-class Branch:
-    """One row of pictures that is denoised: its prompt, and how much of each LoRA it feels."""
+class Progress:
+    """A step is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
 
-    name: str
-    prompt: str  # "{prompt}" is replaced
-    text_scale: float
-    unet_scale: Optional[float]  # of to_q, to_k, to_v; None: the blend settings' for this branch
-
-
-COARSE = Branch("coarse", "{prompt} in the style of <C>.", 1.0, None)
-FINE = Branch("fine", "{prompt} in the style of <F>.", 0.0, None)
-PLAIN = Branch("plain", "{prompt}.", 0.0, 0.0)
+    done: int
+    total: int
+    x0: Any
 
 
-def branches_of(style: Optional[Style]) -> Tuple[Branch, ...]:
-    """The branches that a style has something for. Without its embedding a branch's prompt has no placeholder."""
-    if style is None:
-        return (PLAIN,)
-    halves = ((COARSE, style.coarse, style.text_lora), (FINE, style.fine, style.unet_lora))
-    return tuple(branch if vector is not None else replace(branch, prompt=PLAIN.prompt) for branch, vector, lora in halves if vector is not None or lora)
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is done. `pixels`: uint8 (H, W, 3). `branch` drew it. `record` is all that it takes to draw it again."""
+
+    pixels: np.ndarray
+    branch: str
+    record: Record
 
 
-class StyleBlendPipeline:
-    """A base with the adapters of one style (or none) put in."""
+class Pipeline:
+    """Draws with one base. Nothing of a style is put into the base, so several pipelines on one base do not disturb each other.
 
-    def __init__(self, base: Base, style: Optional[Style] = None):
-        self.base, self.style = base, style
-        self.tokenizer = base.tokenizer(("<C>", "<F>"))
-        self.set_style(style)
+    `settings`: a config, whose sampling settings, blend and adapters' folder count where a request does not say otherwise.
+    """
 
-    def set_style(self, style: Optional[Style]) -> None:
-        """Change the style; the base stays loaded."""
-        self.style = style
-        width = self.base.text_encoder.config.hidden_size
-        if style is None:
-            lora.remove(self.base.text_encoder)
-            lora.remove(self.base.unet)
-            self.placeholders = jt.zeros((2, width))
-            self.tokenizer.spread((1, 1))
-        else:
-            apply_loras(self.base, style)
-            vectors = [np.zeros((1, width), np.float32) if v is None else np.atleast_2d(v) for v in (style.coarse, style.fine)]
-            self.placeholders = jt.array(np.concatenate(vectors).astype(np.float32))
-            self.tokenizer.spread([len(v) for v in vectors])
+    def __init__(self, base: Base, settings: Optional[RunSettings] = None, methods: Mapping[str, Method] = METHODS):
+        self.base, self.methods = base, methods
+        self.settings = settings or settings_of(base)
+        self._tokenizers: Dict[str, Tokenizer] = {}
+        self._applied: tuple = (None, Applied())
 
-    def texts(self, prompts: Sequence[str], branch: Branch) -> List[str]:
-        """The prompts of a branch: phrases such as "A dog", put in front of the branch's style."""
-        self.tokenizer.refuse_reserved(prompts)
-        return [self.tokenizer.fitted(branch.prompt, p) for p in prompts]
+    # ---------------------------------------------------------------- what to draw
 
-    def encode(self, prompts: Sequence[str], branches: Sequence[Branch], guidance: bool, negatives: dict):
-        """Text states for all rows, in the order of RowLayout: (rows, 77, width)."""
-        self.tokenizer.refuse_reserved(list(negatives.values()))
-        texts, scales = [], []
-        for cond in (False, True) if guidance else (True,):
-            for branch in branches:
-                texts += self.texts(prompts, branch) if cond else [negatives.get(branch.name, "")] * len(prompts)
-                scales += [branch.text_scale] * len(prompts)
-        with jt.no_grad(), self.base.at_work("text_encoder"):
-            text = self.base.text_encoder(self.tokenizer.encode(texts), self.placeholders, jt.array(np.array(scales, np.float32)))
-            text.sync()  # one computation, not one more in the graph of every step
-            return text
+    def style(self, style: Union[None, str, Path, Style]) -> Optional[Style]:
+        """A style: loaded already, a folder of adapters, or the name of one in the config's folder of adapters."""
+        if style is None or isinstance(style, Style):
+            return style
+        folder = Path(style)
+        if not folder.is_dir():
+            folder = Path(self.settings.adapters) / check_name(str(style))
+        return load_style(folder, folder.resolve().name, self.base)
 
-    def encode_for(self, prompts: Sequence[str], sampling: SamplingSettings, branches: Sequence[Branch]):
-        """`encode` with the guidance and the negative prompts of the sampling settings."""
-        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative}
-        return self.encode(prompts, branches, sampling.guidance != 1, negatives)
+    def own_settings(self, style: Optional[Style]) -> StyleSettings:
+        """`style.json` where there is one, else what the config says of this style."""
+        own = style.settings if style else StyleSettings()
+        return own if own != StyleSettings(parts=own.parts) else self.settings.styles.get(style.name if style else "", own)
 
-    def denoise(self, text, latents, layout: RowLayout, branches: Sequence[Branch], sampling: SamplingSettings, blend: BlendSettings,
-                noise: Optional[Callable] = None, callback: Optional[Callable] = None, start: int = 0):
-        """Both branches from the same noise. `text` as from `encode`, `latents` (samples, 4, h, w) -> (branches, samples, 4, h, w).
+    def request(self, *prompts: str, style: Union[None, str, Path, Style] = None, seeds: Union[None, int, Sequence[int]] = None,
+                negative: Optional[str] = None, **sampling) -> Request:
+        """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
-        `start`: of DDIM, the first step that is made.
+        `seeds`: one for all prompts or one for each; default: the style's own of a prompt, else the config's. `sampling`: any field of
+        `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
-        def of_rows(of_branches: Sequence[float]):
-            negative = [scale * blend.negative_scale if b.name == "fine" else scale for b, scale in zip(branches, of_branches)] if layout.guidance else []
-            return np.repeat([*negative, *of_branches], layout.samples).astype(np.float32)
+        style = self.style(style)
+        own = self.own_settings(style)
+        method = self.methods[own.method]
+        drawn_with = sampling_for(self.settings.sampling, own)
+        drawn_with = validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request") if sampling else drawn_with
+        if seeds is None:
+            seeds = [own.seeds.get(prompt, drawn_with.seed) for prompt in prompts]
+        seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
+        return Request(tuple(prompts), tuple(seeds), drawn_with, style, own.method,
+                       method.settings(self.settings, own, f"style {style.name}" if style else "the config"), negative=negative, own=own)
 
-        of_blend = {"coarse": blend.scale, "fine": blend.fine_scale}
-        scales = (of_rows([of_blend[b.name] if b.unet_scale is None else b.unet_scale for b in branches]),
-                  of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches]))  # the others feel to_out in full, as published
-        apart = layout.guidance and not all(np.array_equal(*np.split(rows, 2)) for rows in scales)  # from the first layer on, not only behind the text
-        lora_scale, out_scale = (None if (rows == 1).all() else jt.array(rows) for rows in scales)
-        controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
+    # ---------------------------------------------------------------- drawing
 
-        def model(x, t, step):
-            context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected, times)
-            if not layout.guidance:
-                return self.base.unet(x, t, text, context)
-            uncond, cond = jt.chunk(self.base.unet(jt.concat([x, x]) if apart else x, t, text, context), 2)
-            return uncond + sampling.guidance * (cond - uncond)
+    def pictures(self, *prompts: str, **options) -> List[Picture]:
+        """The pictures of these prompts; `options` as in `request`."""
+        return [event for event in self.draw(self.request(*prompts, **options)) if isinstance(event, Picture)]
 
-        def each_step(step, steps, x0, x):
-            x.sync()  # one step is one graph: a graph of all steps would hold every activation
-            if callback:
-                callback(step, steps, x0, x)
+    def draw(self, request: Request, style: Optional[Applied] = None, texts: Optional[Sequence] = None,
+             once: bool = False) -> Iterator[Union[Progress, Picture]]:
+        """`Progress` after each step, then each `Picture`: those of the recipe's shown branches, in the order of the prompts.
 
-        x = jt.concat([latents] * len(branches))
-        extra = dict(eta=sampling.eta, noise=noise, start=start) if sampling.sampler == "ddim" else {}
-        with jt.no_grad(), self.base.at_work("unet"):
-            projected = self.base.unet.project_text(text, lora_scale)
-            times = self.base.unet.project_times(TIMESTEPS[sampling.sampler](self.base.schedule, sampling.steps))
-            jt.sync([var for pair in projected.values() for var in pair] + list(times.values()))
-            x = SAMPLERS[sampling.sampler](model, x, self.base.schedule, sampling.steps, callback=each_step, **extra)
-        return x.reshape([len(branches), layout.samples] + list(x.shape[1:]))
+        `style`: adapters that are being trained, in place of the request's. `texts`: what `encode` gave for this request's recipe.
+        `once` uses the base up: each network is freed when its work is done.
+        """
+        self.check_size(request.sampling)
+        records = self.records(request)
+        style = self.applied(request.style) if style is None else style
+        recipe = self.recipe(request, style)
+        texts = self.encode(recipe, request.method, style) if texts is None else texts
+        if once:
+            self.base.text_encoder = None
+            jt.gc()
+        step = None
+        for step in denoise(self.base, recipe, texts, request.sampling, style.of("unet")):
+            yield Progress(step.index + 1, step.count, shown(step.x0, recipe))
+        if once:
+            self.base.unet = None
+            jt.gc()
+        latents, n = shown(step.x, recipe), 0
+        for branch in recipe.shown:
+            for sample in range(recipe.rows.branches[branch]):
+                yield Picture(self.decode(latents[n:n + 1], request.sampling.vae_strip)[0], branch, records[sample])
+                n += 1
+        jt.gc()
+
+    def records(self, request: Request) -> List[Record]:
+        """What the picture of each prompt says of itself."""
+        style, base = request.style, self.base
+        one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(), request.sampling,
+                     request.settings, dtype=base.dtype, preset=request.own.preset, adapters=style.files if style else {},
+                     decoder=base.decoder_fingerprint())
+        return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
+
+    def check_size(self, sampling: SamplingSettings) -> None:
+        """Refuse a size that latents cannot have."""
+        down = self.base.vae.config.downscale
+        if sampling.width % down or sampling.height % down:
+            raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")
+
+    # ---------------------------------------------------------------- the parts of it
+
+    def applied(self, style: Optional[Style]) -> Applied:
+        """The style as the networks take it; that of the last one is kept."""
+        if self._applied[0] is not style:
+            self._applied = (style, applied(self.base, style))
+        return self._applied[1]
+
+    def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:
+        """The base's tokenizer with the method's placeholders, each as many ids long as the style has vectors for it."""
+        tokens = self.methods[method].tokens
+        if method not in self._tokenizers:
+            self._tokenizers[method] = self.base.tokenizer(tokens)
+        vectors = style.vectors if style else {}
+        self._tokenizers[method].spread([len(vectors[token]) if token in vectors else 1 for token in tokens])
+        return self._tokenizers[method]
+
+    def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
+        """What the request's method says about this drawing."""
+        style = self.applied(request.style) if style is None else style
+        return self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+
+    def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
+        """Of each stage the text states of all rows, (rows, 77, width)."""
+        tokenizer, width = self.tokenizer(method, style), self.base.text_encoder.config.hidden_size
+        vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width)) for token in self.methods[method].tokens]
+        placeholders, states = jt.concat(vectors) if vectors else None, []
+        with jt.no_grad(), self.base.at_work("text_encoder"):
+            for texts in recipe.texts:
+                state = self.base.text_encoder(tokenizer.encode(texts), placeholders, style.of("text_encoder"), row_factors(recipe.text_scale))
+                state.sync()  # one computation, not one more in the graph of every step
+                states.append(state)
+        return states
 
     def decode(self, latents, strip: int = 0) -> np.ndarray:
-        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time: the decoder is the widest part. `strip`: as `vae_strip` of the settings."""
+        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time, since the decoder is the widest part.
+
+        `strip`: as `vae_strip` of the settings.
+        """
         pictures = []
         with jt.no_grad(), self.base.at_work("vae"):
             for n in range(latents.shape[0]):
                 latent = latents[n:n + 1] / self.base.vae.scale
-                picture = (strips.decode(self.base.vae, latent, strip) if strip else self.base.vae.decode(latent).numpy())[0]
+                picture = (decoder_strips.decode(self.base.vae, latent, strip) if strip else self.base.vae.decode(latent).numpy())[0]
                 if not np.isfinite(picture).all():
-                    raise StyleBlendError("the picture came out as NaN or infinity: "
-                                          + ("the adapters do not fit this base, or the weights are broken" if self.base.dtype == "float32" else
-                                             f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"))
+                    raise StyleBlendError("the picture came out as NaN or infinity: " + self.cure())
                 pictures.append(picture)
         pixels = np.clip(np.stack(pictures) / 2 + 0.5, 0, 1)
         return (pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings = SamplingSettings(),
-                 blend: BlendSettings = BlendSettings(), branches: Optional[Tuple[Branch, ...]] = None, all_branches: bool = False,
-                 callback: Optional[Callable] = None, text=None, once: bool = False) -> np.ndarray:
-        """Pictures uint8 (N, H, W, 3) of the last branch (all branches: (branches, N, H, W, 3)). `branches`: default those of the style.
+    def cure(self) -> str:
+        """What helps where numbers are not finite."""
+        if self.base.dtype == "float32":
+            return "the adapters do not fit this base, or the weights are broken"
+        return f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"
 
-        `prompts` are phrases such as "A dog"; each has its own seed, so a picture does not depend on its neighbours.
-        `text`: the states of these prompts from `encode_for`, when they are there already. `once` uses the pipeline up: each network
-        is freed when its work is done.
-        """
-        branches = branches_of(self.style) if branches is None else branches
-        down = self.base.vae.config.downscale
-        if sampling.width % down or sampling.height % down:
-            raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")
-        shape = (1, self.base.unet.config.in_channels, sampling.height // down, sampling.width // down)
-        layout = RowLayout(tuple(b.name for b in branches), sampling.guidance != 1, len(prompts))
-        text = self.encode_for(prompts, sampling, branches) if text is None else text
-        if once:
-            self.base.text_encoder = None
-            jt.gc()
-        latents = jt.array(np.concatenate([seeded_noise(seed, shape) for seed in seeds]))
 
-        def noise(step):  # for eta > 0: a seed for each picture and step, the same for every branch
-            own = [seeded_noise(seed * 1_000_003 + step + 1 & 0x7FFFFFFF, shape) for seed in seeds]
-            return jt.array(np.concatenate(own * len(branches)))
+def settings_of(base: Base) -> RunSettings:
+    """Settings for a base without a config: pictures of the size that it was trained for."""
+    side = base.unet.config.sample_size * base.vae.config.downscale
+    return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles", look_alikes="data/look_alikes",
+                       sampling=SamplingSettings(width=side, height=side, output=None))
 
-        x = self.denoise(text, latents, layout, branches, sampling, blend, noise, callback)
-        if once:
-            self.base.unet = None
-            jt.gc()
-        chosen = x if all_branches else x[len(branches) - 1:]
-        pictures = self.decode(chosen.reshape([-1] + list(x.shape[2:])), sampling.vae_strip)
-        jt.gc()
-        return pictures.reshape((len(branches), len(prompts)) + pictures.shape[1:]) if all_branches else pictures
+
+def shown(latents, recipe: Recipe):
+    """The latents of the shown branches, (n, 4, h, w)."""
+    parts = [latents[slice_of(recipe, branch)] for branch in recipe.shown]
+    return parts[0] if len(parts) == 1 else jt.concat(parts)

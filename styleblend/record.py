@@ -14,7 +14,6 @@ from styleblend.files.pictures import opened
 from styleblend.files.names import control_character
 from styleblend.machine.precision import DType
 from styleblend.settings import LARGEST_SEED, BlendSettings, SamplingSettings, validated
-from styleblend.adapters.style import Style
 from styleblend.files.text import parse_json
 
 SAMPLER_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "euler": "Euler"}
@@ -68,15 +67,6 @@ def changes(then: Record, now: Record) -> List[str]:
     pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "adapters": (then.adapters or now.adapters, now.adapters or then.adapters),
              "sampling settings": sampling, "blend settings": (then.blend, now.blend), "precision": (then.dtype, now.dtype)}
     return [name for name, (one, other) in pairs.items() if one != other]
-
-
-def style_hash(style: Style) -> str:
-    """10 hex digits that change when any adapter of the style does."""
-    digest = hashlib.sha256()
-    vectors = {"coarse": style.coarse, "fine": style.fine}
-    for name, array in sorted({**{k: v for k, v in vectors.items() if v is not None}, **style.text_lora, **style.unet_lora}.items()):
-        digest.update(name.encode() + array.tobytes())
-    return digest.hexdigest()[:10]
 
 
 def read_record(path: Path) -> Record:

@@ -1,7 +1,8 @@
 """LoRA (Hu et al. 2021): a low-rank addition to linear layers, with one scale for each batch row.
 
-The base weights are never touched: `y = W x + scale[row] * up(down(x))`. The LoRA lives in `Linear.lora`, so its parameter
-names are those of the diffusers format: `<path>.lora.down.weight` (rank, in) and `<path>.lora.up.weight` (out, rank).
+`y = W x + scale[row] * up(down(x))`. The base is never touched: the LoRAs of a network are a mapping from its layers, which goes down as an
+argument of each call. So two pipelines share one base and do not disturb each other. Names of parameters are those of the diffusers
+format: `<path>.lora.down.weight` (rank, in) and `<path>.lora.up.weight` (out, rank).
 """
 from __future__ import annotations
 
@@ -37,36 +38,34 @@ def targets(network, pattern: str) -> Iterator[Tuple[str, Linear]]:
             yield name, module
 
 
-def inject(network, pattern: str, rank: int, rng: np.random.Generator, init: str = "gaussian") -> None:
-    """Give every target a new LoRA that changes nothing yet (up is zero).
+Loras = Dict[Linear, LoRA]  # of one network, in the order of its layers
+
+
+def new(network, pattern: str, rank: int, rng: np.random.Generator, init: str = "gaussian") -> Loras:
+    """A new LoRA for every target, which changes nothing yet (up is zero).
 
     `init` of the down matrix: "gaussian" (standard deviation 1 / rank, as diffusers) or "kaiming" (sqrt(2 / in)).
     """
+    made = {}
     for _, linear in targets(network, pattern):
         std = 1 / rank if init == "gaussian" else math.sqrt(2 / linear.in_features)
         down = rng.normal(0, std, (rank, linear.in_features)).astype(np.float32)
-        linear.lora = LoRA(down, np.zeros((linear.out_features, rank), np.float32))
+        made[linear] = LoRA(down, np.zeros((linear.out_features, rank), np.float32))
+    return made
 
 
-def remove(network) -> None:
-    """Take all LoRAs out again."""
-    for module in network.modules():
-        if isinstance(module, Linear):
-            module.lora = None
-
-
-def parameters(network) -> Dict[str, "jt.Var"]:
-    """All LoRA parameters of a network by name, in the order of the network."""
+def parameters(network, loras: Loras) -> Dict[str, "jt.Var"]:
+    """The parameters of LoRAs by name, in the order of the network."""
     found = {}
-    for name, module in network.named_modules():
-        if isinstance(module, Linear) and module.lora is not None:
-            found[f"{name}.lora.down.weight"], found[f"{name}.lora.up.weight"] = module.lora.down.weight, module.lora.up.weight
+    for name, linear in network.named_modules():
+        if isinstance(linear, Linear) and linear in loras:
+            found[f"{name}.lora.down.weight"], found[f"{name}.lora.up.weight"] = loras[linear].down.weight, loras[linear].up.weight
     return found
 
 
-def extract(network) -> Dict[str, np.ndarray]:
-    """The LoRA of a network as arrays, keys as in `parameters`."""
-    return {name: p.numpy() for name, p in parameters(network).items()}
+def arrays(network, loras: Loras) -> Dict[str, np.ndarray]:
+    """LoRAs as arrays, keys as in `parameters`."""
+    return {name: p.numpy() for name, p in parameters(network, loras).items()}
 
 
 def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, source: str) -> None:
@@ -82,10 +81,10 @@ def reads_text(path: str) -> bool:
     return bool(re.search(r"attn2\.to_[kv]$|self_attn\.[qkv]_proj$", path))
 
 
-def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> None:
-    """Put a trained LoRA into a network. `tensors` has keys `<path>.lora.down.weight` and `.lora.up.weight`.
+def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> Loras:
+    """A trained LoRA for a network. `tensors` has keys `<path>.lora.down.weight` and `.lora.up.weight`.
 
-    Every key must belong to a target, come in pairs and fit in shape: StyleBlendError otherwise, and nothing is changed.
+    Every key must belong to a target, come in pairs and fit in shape: StyleBlendError otherwise.
     """
     layers, made = dict(targets(network, pattern)), {}
     for key, down in tensors.items():
@@ -100,7 +99,5 @@ def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> 
         if up is None:
             raise StyleBlendError(f"{source}: {path} has a down matrix without an up matrix: the file is incomplete")
         check_fit(path, layers[path], down, up, source)
-        made[path] = LoRA(down, up)
-    remove(network)
-    for path, lora in made.items():
-        layers[path].lora = lora
+        made[layers[path]] = LoRA(down, up)
+    return made

@@ -1,45 +1,60 @@
-"""The adapters of one style: four files with the names of the published release, and `style.json`."""
+"""The adapters of one style: a file for each part, with the names of the published release, and `style.json`."""
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
-from styleblend.adapters import formats
-from styleblend.adapters import lora
-from styleblend.files import tensor_files
+from styleblend.adapters import formats, lora
 from styleblend.adapters.foreign_files import read_tensors, refuse_damaged
+from styleblend.adapters.parts import PARTS, Part, part_named
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files import tensor_files
+from styleblend.machine.runtime import jt
 from styleblend.settings import StyleSettings, read_style_settings, style_settings_from
-
-# our name of each part -> stems of its file: ours and the competition release's first, then the PyTorch release's
-PARTS = {
-    "coarse_embeds": ("coarse_style_embeds", "composition_style_embeds"),
-    "fine_embeds": ("fine_style_embeds", "texture_style_embeds"),
-    "text_lora": ("text_encoder_lora",),
-    "unet_lora": ("unet_lora",),
-}
 
 
 @dataclass
 class Style:
-    """What was learned of a style. LoRA keys as in `styleblend.adapters.lora`; embeddings are (width,), or (n, width) where a token has several vectors."""
+    """What was learned of a style.
+
+    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors, or the tensors of a LoRA with the
+    keys of `styleblend.adapters.lora`. What a style does not have is not in it. `files`: part -> hash of its file.
+    """
 
     name: str
-    coarse: Optional[np.ndarray] = None
-    fine: Optional[np.ndarray] = None
-    text_lora: Dict[str, np.ndarray] = field(default_factory=dict)
-    unet_lora: Dict[str, np.ndarray] = field(default_factory=dict)
+    parts: Dict[str, Any] = field(default_factory=dict)
     settings: StyleSettings = StyleSettings()
+    files: Dict[str, str] = field(default_factory=dict)
+
+    def has(self, part: str) -> bool:
+        """Whether the style has this part, and it is not empty."""
+        found = self.parts.get(part)
+        return found is not None and len(found) > 0
+
+
+def parts_of(settings: StyleSettings) -> Mapping[str, Part]:
+    """The parts of a style of this method."""
+    return PARTS[settings.method]
+
+
+def style_hash(style: Style) -> str:
+    """10 hex digits that change when any adapter of the style does."""
+    digest, arrays = hashlib.sha256(), {}
+    for name, found in style.parts.items():
+        arrays.update(found if isinstance(found, dict) else {name[:-len("_embeds")]: found})
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()[:10]
 
 
 def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
     """The file of a part, safetensors before pickles, then a file that holds a whole style; None when there is none."""
-    for file in [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in PARTS[part]]:
+    for file in [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in part_named(part).stems]:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     single = Path(folder) / f"{name}.safetensors"
@@ -59,19 +74,20 @@ def remove_part(folder: Path, name: str, part: str) -> None:
 
 def adapter_hashes(folder: Path, name: str) -> Dict[str, str]:
     """The first 16 digits of the SHA-256 of each part's file, as sha256sum prints it."""
-    files = {part: part_file(folder, name, part) for part in PARTS}
+    files = {part: part_file(folder, name, part) for part in parts_of(settings_in(folder, name))}
     return {part: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for part, path in files.items() if path}
 
 
 def missing_parts(folder: Path, name: str) -> list:
     """The parts that this style should have and that are not there yet."""
-    needed = settings_in(folder, name).parts
-    return [part for part in (PARTS if needed is None else needed) if part_file(folder, name, part) is None]
+    settings = settings_in(folder, name)
+    return [part for part in (parts_of(settings) if settings.parts is None else settings.parts) if part_file(folder, name, part) is None]
 
 
 def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.ndarray]:
     """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
-    start = {"coarse_embeds": "emb.<C>", "fine_embeds": "emb.<F>", "text_lora": "text_encoder.", "unet_lora": "unet."}[part]
+    about = part_named(part)
+    start = f"emb.{about.token}" if about.kind == "embedding" else f"{about.kind}."
     return {key: value for key, value in tensors.items() if key.startswith(start)}
 
 
@@ -82,14 +98,20 @@ def read_part_file(path: Path, part: str, name: str) -> dict:
 
 
 def checked_part(tensors: dict, part: str, base: Base, source: str):
-    """One part in our names, checked against the base: an embedding (width,) or (n, width), or a LoRA, empty when the tensors hold none for that network."""
-    if part.endswith("embeds"):
+    """One part in our names, checked against the base.
+
+    An embedding (width,) or (n, width), or the tensors of a LoRA, empty when there are none for that network.
+    """
+    kind = part_named(part).kind
+    if kind == "embedding":
         _, vectors = formats.embedding(tensors, base.text_encoder.config.hidden_size, source)
         if len(vectors) > formats.MOST_VECTORS:
-            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
+            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {formats.MOST_VECTORS} leave no room "
+                                  "for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
-    found = formats.text_lora(tensors, base.text_encoder, source) if part == "text_lora" else formats.unet_lora(tensors, base.unet, source)
+    read = {"text_encoder": formats.text_lora, "unet": formats.unet_lora}[kind]
+    found = read(tensors, getattr(base, kind), source)
     refuse_damaged(found, source)
     return found
 
@@ -106,9 +128,10 @@ def read_part(folder: Path, name: str, part: str, base: Base):
     """One part as arrays, in our names, checked against the base."""
     path = part_file(folder, name, part)
     if path is None:
-        stems = " or ".join(f"{name}_{stem}.safetensors" for stem in PARTS[part])
-        script = "coarse" if part in ("coarse_embeds", "text_lora") else "fine"
-        raise StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): run scripts/train_{script}_style.sh --styles {name}")
+        about = part_named(part)
+        stems = " or ".join(f"{name}_{stem}.safetensors" for stem in about.stems)
+        raise StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): "
+                              f"run scripts/train_{about.training}_style.sh --styles {name}")
     check_base(path, base)
     return checked_part(read_part_file(path, part, name), part, base, str(path))
 
@@ -131,23 +154,48 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
     A part may be absent only where the settings say so (`parts`): `styleblend load` writes that for adapters that have no more.
     """
     settings = settings_in(folder, name)
-    found = {part: read_part(folder, name, part, base) for part in PARTS
+    found = {part: read_part(folder, name, part, base) for part in parts_of(settings)
              if settings.parts is None or part in settings.parts or part_file(folder, name, part)}
-    return Style(name, found.get("coarse_embeds"), found.get("fine_embeds"), found.get("text_lora", {}), found.get("unet_lora", {}), settings)
+    return Style(name, found, settings, adapter_hashes(folder, name))
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:
-    """Write one part under its own name. Embeddings as {token: (width,)} or {token: (n, width)}, LoRAs with the keys of `styleblend.adapters.lora`."""
-    path = Path(folder) / f"{name}_{PARTS[part][0]}.safetensors"
-    if part == "text_lora":
-        tensors = formats.to_diffusers_text(tensors)
-    elif part == "unet_lora":
-        tensors = formats.to_diffusers_unet(tensors)
-    tensor_files.write_safetensors(path, tensors, metadata)
+    """Write one part under its own name.
+
+    An embedding comes as {token: (width,)} or {token: (n, width)}, a LoRA with the keys of `styleblend.adapters.lora`.
+    """
+    about = part_named(part)
+    path = Path(folder) / f"{name}_{about.stems[0]}.safetensors"
+    written = {"embedding": dict, "text_encoder": formats.to_diffusers_text, "unet": formats.to_diffusers_unet}[about.kind]
+    tensor_files.write_safetensors(path, written(tensors), metadata)
     return path
 
 
-def apply_loras(base: Base, style: Style) -> None:
-    """Put the style's LoRAs into the networks of the base, in place of any that are there."""
-    lora.load(base.text_encoder, lora.TEXT_TARGETS, style.text_lora, f"text encoder LoRA of {style.name}")
-    lora.load(base.unet, lora.UNET_TARGETS, style.unet_lora, f"UNet LoRA of {style.name}")
+TARGETS = {"text_encoder": lora.TEXT_TARGETS, "unet": lora.UNET_TARGETS}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A style ready to draw with on one base: the base itself is not changed by it.
+
+    `vectors`: token -> Var (n, width). `loras`: "text_encoder" or "unet" -> LoRAs by layer.
+    """
+
+    vectors: Mapping[str, Any] = field(default_factory=dict)
+    loras: Mapping[str, lora.Loras] = field(default_factory=dict)
+
+    def of(self, network: str) -> lora.Loras:
+        """The LoRAs of one network, empty when there are none."""
+        return self.loras.get(network, {})
+
+
+def applied(base: Base, style: Optional[Style]) -> Applied:
+    """A style's parts as the networks take them. StyleBlendError when a LoRA does not fit the base."""
+    vectors, loras = {}, {}
+    for name, found in (style.parts if style else {}).items():
+        part = part_named(name)
+        if part.kind == "embedding":
+            vectors[part.token] = jt.array(np.atleast_2d(np.asarray(found, np.float32)))
+        elif found:
+            loras[part.kind] = lora.load(getattr(base, part.kind), TARGETS[part.kind], found, f"{part.title} of {style.name}")
+    return Applied(vectors, loras)

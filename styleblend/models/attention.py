@@ -1,53 +1,27 @@
 """Attention of the UNet and the one mechanism of this project: control over where Q, K and V come from.
 
-Every attention runs four stages: project, control, core, output. Only the second is open: a control receives the projections of
-q, k and v with the rows that the core will read, and returns them changed. It is passed down as an argument in an
-`AttentionContext`; nothing is patched, so nothing has to be undone. Projections are made last, of the rows that are read.
+Every attention runs four stages: project, control, core, output. Only the second is open. A control receives the projections of q, k and v
+with the rows that the core will read, and returns them changed. All of it comes down as an argument, the `AttentionContext`. Nothing is
+patched, so nothing has to be undone. Projections are made last, of the rows that are read.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Mapping, NamedTuple, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from styleblend.kernels import attention, geglu
-from styleblend.models.layers import LayerNorm, Linear
+from styleblend.kernels.segments import Segment
 from styleblend.machine.precision import added
 from styleblend.machine.runtime import jt
-
-
-@dataclass(frozen=True)
-class RowLayout:
-    """Which batch row is what: guidance outermost, then branch, then sample.
-
-    With branches ("coarse", "fine") and one sample the rows are coarse uncond, fine uncond, coarse cond, fine cond; without
-    guidance only the conditional half exists.
-    """
-
-    branches: Tuple[str, ...] = ("fine",)
-    guidance: bool = True
-    samples: int = 1
-
-    @property
-    def count(self) -> int:
-        return len(self.branches) * self.samples * (2 if self.guidance else 1)
-
-    def row(self, branch: str, cond: bool, sample: int) -> int:
-        """The batch row of one sample of one branch. `cond=False` needs guidance."""
-        if not cond and not self.guidance:
-            raise ValueError("without guidance there are no unconditional rows")
-        half = 1 if cond and self.guidance else 0
-        return (half * len(self.branches) + self.branches.index(branch)) * self.samples + sample
-
-    def rows(self, branch: str) -> list:
-        """All (row, sample) pairs of a branch, unconditional ones first."""
-        return [(self.row(branch, cond, n), n) for cond in ((False, True) if self.guidance else (True,)) for n in range(self.samples)]
+from styleblend.models.layers import LayerNorm, Linear
+from styleblend.models.rows import Rows
 
 
 @dataclass(frozen=True)
 class Site:
-    """One attention of the UNet. Self- and cross-attention sites are each numbered 0..15 in FORWARD order: down, mid, up."""
+    """One attention of the UNet. Self- and cross-attention sites are each numbered from 0 in FORWARD order: down, mid, up."""
 
     name: str
     index: int
@@ -57,55 +31,71 @@ class Site:
 
 @dataclass(frozen=True)
 class Projection:
-    """q, k or v of the tokens `x`, to be made; `linear` None: `x` is it already. `scale` as in `AttentionContext.lora_scale`."""
+    """q, k or v of the tokens `x`, to be made; `linear` None: `x` is it already. `scale`: the LoRA's factor of each row, None: 1."""
 
     linear: Optional[Linear]
     x: Any
+    lora: Any = None
     scale: Any = None
 
     def made(self):
         """(rows, tokens, width) of all rows."""
-        return self.x if self.linear is None else self.linear(self.x, self.scale)
+        return self.x if self.linear is None else self.linear(self.x, self.lora, self.scale)
 
-    def read(self, rows: Optional[Tuple[int, ...]]) -> tuple:
-        """The projection of the rows that are read, and where in it each of them now is. What a swap overwrites is never made."""
-        used = sorted(set(rows)) if rows else []
-        if self.linear is None or not rows or len(used) == self.x.shape[0]:
-            return self.made(), rows
-        index = jt.array(np.array(used, np.int32))
-        some = Projection(self.linear, self.x[index], None if self.scale is None else self.scale[index])
-        return some.made(), tuple(used.index(row) for row in rows)
+    def only(self, rows: Sequence[int]):
+        """(len(rows), tokens, width) of these rows. What no row reads is never made."""
+        if len(rows) == self.x.shape[0]:
+            return self.made()
+        index = jt.array(np.array(rows, np.int32))
+        return Projection(self.linear, self.x[index], self.lora, None if self.scale is None else self.scale[index]).made()
 
 
 class Projections(NamedTuple):
-    """q, k and v, and the batch row of each that the core reads for every row (None: its own)."""
+    """q, k and v, and what the core reads of them for every row.
+
+    `q_rows`: the batch row of q (None: its own). `segments`: the stretches of keys and values (None: those of its own row).
+    """
 
     q: Projection
     k: Projection
     v: Projection
     q_rows: Optional[Tuple[int, ...]] = None
-    kv_rows: Optional[Tuple[int, ...]] = None
+    segments: Optional[Tuple[Segment, ...]] = None
+
+    def read(self) -> tuple:
+        """q, k and v of those rows that are read, and where in them each row now finds its own: (q, k, v, q_rows, segments)."""
+        q, q_rows = self.q.made(), self.q_rows
+        if self.q_rows:
+            used = sorted(set(self.q_rows))
+            q, q_rows = self.q.only(used), tuple(map(used.index, self.q_rows))
+        if self.segments is None or any(segment.rows is None for segment in self.segments):
+            return q, self.k.made(), self.v.made(), q_rows, self.segments
+        used = sorted({row for segment in self.segments for row in segment.rows} - {-1})
+        place = {-1: -1, **{row: number for number, row in enumerate(used)}}
+        segments = tuple(replace(segment, rows=tuple(place[row] for row in segment.rows)) for segment in self.segments)
+        return q, self.k.only(used), self.v.only(used), q_rows, segments
 
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What one denoising step does to attention, and what was computed for all steps: made anew for each step, never changed."""
+    """What one denoising step does to attention, and what was computed for all steps. It is made anew for each step and never changed."""
 
-    rows: RowLayout = RowLayout()
+    rows: Rows = Rows({"fine": 1}, ("negative", "full"))
     step: int = 0
     steps: int = 1
     controls: tuple = ()
+    loras: Mapping[Linear, Any] = field(default_factory=dict)  # layer -> its LoRA
     lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
     out_scale: Any = None  # the same of to_out
     text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
-    times: Optional[Mapping[Any, Any]] = None  # residual block -> what it adds, a row for each of `steps`: the same in every picture, so projected together
+    times: Optional[Mapping[Any, Any]] = None  # residual block -> what it adds, a row for each of `steps`: the same in every picture
 
     def of(self, rows: int) -> AttentionContext:
-        """The context of so many rows: with half of them guidance has not split the rows yet, and each stands for both halves."""
-        if not self.rows.guidance or 2 * rows != self.rows.count:
+        """The context of so many rows. The rows of one condition stand for all of them until something tells them apart."""
+        if self.rows.shared or rows == self.rows.count or rows != self.rows.latents:
             return self
-        scales = {name: None if scale is None else scale[:rows] for name, scale in (("lora_scale", self.lora_scale), ("out_scale", self.out_scale))}
-        return replace(self, rows=replace(self.rows, guidance=False), **scales)
+        lora_scale, out_scale = (None if scale is None else scale[:rows] for scale in (self.lora_scale, self.out_scale))
+        return replace(self, rows=self.rows.as_shared(), lora_scale=lora_scale, out_scale=out_scale)
 
 
 def repeated(x, rows: int):
@@ -123,24 +113,23 @@ class Attention(jt.nn.Module):
         self.to_v = Linear(context_dim, query_dim, bias=False)
         self.to_out = jt.nn.ModuleList([Linear(query_dim, query_dim)])
 
-    def keys_and_values(self, text, scale=None):
+    def keys_and_values(self, text, loras: Mapping[Linear, Any] = {}, scale=None):
         """k and v of (rows, tokens, context_dim); `scale` as in `AttentionContext.lora_scale`."""
-        return self.to_k(text, scale), self.to_v(text, scale)
+        return tuple(linear(text, loras.get(linear), scale) for linear in (self.to_k, self.to_v))
 
     def execute(self, x, text, context: Optional[AttentionContext] = None):
         context = context and context.of(x.shape[0])
-        scale = context.lora_scale if context else None
+        loras, scale, out_scale = (context.loras, context.lora_scale, context.out_scale) if context else ({}, None, None)
         ready = context.text if context and self.site.kind == "cross" else None
         k, v = ([Projection(None, one) for one in ready[self.site.name]] if ready else
-                [Projection(linear, text, scale) for linear in (self.to_k, self.to_v)])
-        p = Projections(Projection(self.to_q, x, scale), k, v)
-        if context:
-            for control in context.controls:
-                if control.applies(self.site, context):
-                    p = control.apply(p, context.rows)
-        (q, q_rows), (k, kv_rows), (v, _) = p.q.read(p.q_rows), p.k.read(p.kv_rows), p.v.read(p.kv_rows)
-        x = attention(q, k, v, self.heads, q_rows=q_rows, kv_rows=kv_rows)
-        return self.to_out[0](x, context.out_scale if context else None)
+                [Projection(linear, text, loras.get(linear), scale) for linear in (self.to_k, self.to_v)])
+        p = Projections(Projection(self.to_q, x, loras.get(self.to_q), scale), k, v)
+        for control in context.controls if context else ():
+            if control.applies(self.site, context):
+                p = control.apply(p, context.rows)
+        q, k, v, q_rows, segments = p.read()
+        x = attention(q, k, v, self.heads, q_rows=q_rows, kv_rows=segments[0].rows if segments else None)
+        return self.to_out[0](x, loras.get(self.to_out[0]), out_scale)
 
 
 class GEGLU(jt.nn.Module):
@@ -163,7 +152,10 @@ class FeedForward(jt.nn.Module):
 
 
 class BasicTransformerBlock(jt.nn.Module):
-    """Self-attention, cross-attention, feed-forward, each behind a layer norm and a residual. `x` may have fewer rows than `text`: see `UNet2DConditionModel`."""
+    """Self-attention, cross-attention, feed-forward, each behind a layer norm and a residual.
+
+    `x` may have fewer rows than `text`: see `UNet2DConditionModel`.
+    """
 
     def __init__(self, size: int, heads: int, context_dim: int, self_site: Site, cross_site: Site):
         self.norm1, self.norm2, self.norm3 = LayerNorm(size), LayerNorm(size), LayerNorm(size)

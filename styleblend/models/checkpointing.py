@@ -33,11 +33,12 @@ class Recompute(jt.Function):
         return tuple(next(of_inputs) if given >= 0 else None for given in self.input_mask)
 
 
-def checkpoint(module, run, *inputs):
+def checkpoint(module, loras, run, *inputs):
     """`run(*inputs)`, a computation of `module` with one result, without keeping what it computes on the way.
 
-    The result and all gradients, also those of the module's trained parameters, are the same bit for bit; a backward pass
-    costs one more forward pass.
+    `loras` (layer -> LoRA) may hold layers of the module. The result and all gradients, also those of the trained parameters, are the same
+    bit for bit. A backward pass costs one more forward pass.
     """
-    trained = [p for p in module.parameters() if not p.is_stop_grad()]
+    parts = [module, *(loras[layer] for layer in module.modules() if layer in loras)]
+    trained = [p for part in parts for p in part.parameters() if not p.is_stop_grad()]
     return Recompute(run, trained)(*inputs, *trained)

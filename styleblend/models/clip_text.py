@@ -16,15 +16,15 @@ class Embedding(jt.nn.Module):
 
 
 class CLIPAttention(jt.nn.Module):
-    """Self-attention, causal for text. A LoRA on any of the four projections follows `lora_scale`, one factor a row."""
+    """Self-attention, causal for text. `loras` (layer -> LoRA) may hold any of the four projections; `scale` is one factor a row."""
 
     def __init__(self, size: int, heads: int, causal: bool):
         self.heads, self.causal = heads, causal
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(size, size) for _ in range(4))
 
-    def execute(self, x, lora_scale):
-        q, k, v = (p(x, lora_scale) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(attention(q, k, v, self.heads, causal=self.causal), lora_scale)
+    def execute(self, x, loras, scale):
+        q, k, v = (p(x, loras.get(p), scale) for p in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attention(q, k, v, self.heads, causal=self.causal), loras.get(self.out_proj), scale)
 
 
 class CLIPMLP(jt.nn.Module):
@@ -46,8 +46,8 @@ class CLIPEncoderLayer(jt.nn.Module):
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = CLIPMLP(config)
 
-    def execute(self, x, lora_scale=None):
-        x = added(x, self.self_attn(self.layer_norm1(x), lora_scale))
+    def execute(self, x, loras={}, scale=None):
+        x = added(x, self.self_attn(self.layer_norm1(x), loras, scale))
         return added(x, self.mlp(self.layer_norm2(x)))
 
 
@@ -85,17 +85,17 @@ class CLIPTextModel(jt.nn.Module):
         self.config = config
         self.text_model = CLIPTextTransformer(config)
 
-    def execute(self, ids, placeholders=None, lora_scale=None, penultimate: bool = False):
+    def execute(self, ids, placeholders=None, loras={}, lora_scale=None, penultimate: bool = False):
         """ids (B, 77) integers -> (B, 77, width), final norm applied.
 
-        `placeholders` (K, width) are the embeddings of ids from vocab_size on; `lora_scale` None or a Var (B,);
-        `penultimate` leaves out the last layer and the final norm.
+        `placeholders` (K, width) are the embeddings of ids from vocab_size on; `loras`: layer -> LoRA; `lora_scale`: None (1) or a
+        Var (B,), their factor in each row; `penultimate` leaves out the last layer and the final norm.
         """
         ids = np.asarray(ids)
         x = self.text_model.embeddings(ids, placeholders)
         layers = list(self.text_model.encoder.layers)
         for layer in layers[:-1] if penultimate else layers:
-            x = layer(x, lora_scale)
+            x = layer(x, loras, lora_scale)
         return x if penultimate else self.text_model.final_layer_norm(x)
 
 

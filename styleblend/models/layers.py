@@ -17,22 +17,21 @@ def empty(*shape: int) -> "jt.Var":
 
 
 class Linear(jt.nn.Module):
-    """`y = x W^T + b`, plus a LoRA when one was injected into `lora` (see `styleblend.adapters.lora`)."""
+    """`y = x W^T + b`, plus a LoRA where one is given (see `styleblend.adapters.lora`)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         self.in_features, self.out_features = in_features, out_features
         self.weight = empty(out_features, in_features)
         self.bias = empty(out_features) if bias else None
-        self.lora = None
 
-    def execute(self, x, lora_scale=None):
+    def execute(self, x, lora=None, lora_scale=None):
         """`x` (..., in); `lora_scale` None (scale 1) or a Var (rows,) with one factor for each batch row."""
         kept, within = self.weight.dtype, product_type(self.weight.dtype)
         y = jt.nn.matmul_transpose(cast(x, within), cast(self.weight, within))
         if self.bias is not None:
             y = y + self.bias
-        if self.lora is not None:
-            y = y + self.lora(x, lora_scale)
+        if lora is not None:
+            y = y + lora(x, lora_scale)
         return cast(y, kept)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import List, Optional
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class ResnetBlock2D(jt.nn.Module):
     def execute(self, x, time=None):
         """`time`: the embedding after its SiLU, or what `UNet2DConditionModel.project_times` made of it for every block."""
         shift = time[self] if isinstance(time, dict) else None if time is None else self.time_emb_proj(time)
-        return checkpoint(self, self.compute, x, shift) if self.checkpointing else self.compute(x, shift)
+        return checkpoint(self, {}, self.compute, x, shift) if self.checkpointing else self.compute(x, shift)
 
     def compute(self, x, shift):
         y = self.conv1(self.norm1(x, silu=True))
@@ -69,7 +69,7 @@ class Transformer2DModel(jt.nn.Module):
 
     def execute(self, x, text, context=None):
         if self.checkpointing:
-            return checkpoint(self, lambda x, text: self.compute(x, text, context), x, text)
+            return checkpoint(self, context.loras if context else {}, lambda x, text: self.compute(x, text, context), x, text)
         return self.compute(x, text, context)
 
     def compute(self, x, text, context):
@@ -163,6 +163,19 @@ class UpBlock(jt.nn.Module):
         return x if self.upsamplers is None else self.upsamplers[0](x, skips[-1].shape[2:])
 
 
+class Residuals(NamedTuple):
+    """What a ControlNet adds (Zhang et al. 2023, section 3.2): to each skip connection in forward order, and behind the middle block."""
+
+    down: Sequence[Any]  # (rows, channels, height, width) each; with fewer rows than the UNet has there they are repeated
+    mid: Any
+
+
+def skip_with(x, more):
+    """A skip connection and what is added to it. The one with fewer rows stands for all conditions, and is repeated."""
+    rows = max(x.shape[0], more.shape[0])
+    return added(repeated(x, rows), repeated(more, rows))
+
+
 class UNet2DConditionModel(jt.nn.Module):
     """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
 
@@ -207,24 +220,28 @@ class UNet2DConditionModel(jt.nn.Module):
             if isinstance(module, (ResnetBlock2D, Transformer2DModel)):
                 module.checkpointing = True
 
-    def project_text(self, text, lora_scale=None) -> dict:
+    def project_text(self, text, loras={}, lora_scale=None) -> dict:
         """k and v of every cross-attention for `AttentionContext.text`: a picture needs them once, not in every step."""
-        return {m.site.name: m.keys_and_values(text, lora_scale) for m in self.modules() if isinstance(m, Attention) and m.site.kind == "cross"}
+        return {m.site.name: m.keys_and_values(text, loras, lora_scale) for m in self.modules()
+                if isinstance(m, Attention) and m.site.kind == "cross"}
 
     def embed(self, timesteps):
         """The embedding of time steps (n,), after its SiLU: (n, time_size)."""
         return silu(self.time_embedding(timestep_embedding(timesteps, self.config.block_out_channels[0])))
 
     def project_times(self, timesteps) -> dict:
-        """What each residual block adds at each of these times, (n, channels), for `AttentionContext.times`: a picture needs it once, not in every step."""
+        """What each residual block adds at each of these times, (n, channels), for `AttentionContext.times`.
+
+        A picture needs it once, not in every step.
+        """
         time = self.embed(jt.array(np.asarray(timesteps, np.float32)))
         return {m: m.time_emb_proj(time) for m in self.modules() if isinstance(m, ResnetBlock2D)}
 
-    def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None):
+    def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None, residuals: Optional[Residuals] = None):
         """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
 
-        The latents may have half as many rows as the text: guidance draws both halves from the same latents, and until the text comes in,
-        behind the first self-attention, they are one.
+        The text may have several times as many rows as the latents, one set for each condition. All conditions draw from the same latents,
+        and until the text comes in, behind the first self-attention, they are one. `residuals` are added to the skip connections.
         """
         if context and context.times:
             time = {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}
@@ -235,6 +252,9 @@ class UNet2DConditionModel(jt.nn.Module):
         for block in self.down_blocks:
             x = block(x, time, text, context, skips)
         x = self.mid_block(x, time, text, context)
+        if residuals:
+            skips = [skip_with(skip, more) for skip, more in zip(skips, residuals.down)]
+            x = skip_with(x, residuals.mid)
         for block in self.up_blocks:
             x = block(x, time, text, context, skips)
         return self.conv_out(self.conv_norm_out(x, silu=True))

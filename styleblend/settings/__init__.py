@@ -9,7 +9,6 @@ from typing import Annotated, Dict, List, Literal, Optional, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from styleblend.diffusion.controls import SwapKV, SwapQ
 from styleblend.errors import StyleBlendError, printable
 from styleblend.machine.precision import DType
 from styleblend.files.text import parse_json, read_text, refuse_deep
@@ -45,34 +44,11 @@ class BlendSettings(Settings):
     f2c_ratio: float = Field(0.6, ge=0, le=1, description="the same for f2c")
     window_steps: Optional[int] = Field(None, description="steps that the ratios count; default: the steps that are run")
 
-    def controls(self) -> tuple:
-        """The swaps as attention controls.
-
-        As published: a self-attention site in both lists follows the c2f window with both swaps; a cross-attention site
-        exchanges only Q, c2f before f2c, and inherits the window of the last listed self-attention site before it
-        (the published code walks down, up, mid: so the mid block's cross site follows site 15).
-        """
-        both = set(self.c2f_sites) & set(self.f2c_sites)
-        window = dict(window_steps=self.window_steps)
-        swaps = [SwapQ(tuple(self.c2f_sites), "coarse", "fine", self.c2f_ratio, **window),
-                 SwapKV(tuple(sorted(both)), "fine", "coarse", self.c2f_ratio, **window),
-                 SwapKV(tuple(s for s in self.f2c_sites if s not in both), "fine", "coarse", self.f2c_ratio, **window)]
-        ratio, mid = 1.0, 6
-        for site in [s for s in range(SITES) if s != mid] + [mid]:
-            if site in self.c2f_sites:
-                ratio = self.c2f_ratio
-            elif site in self.f2c_sites:
-                ratio = self.f2c_ratio
-            if site in self.cross_c2f_sites:
-                swaps.append(SwapQ((site,), "coarse", "fine", ratio, kind="cross", **window))
-            elif site in self.cross_f2c_sites:
-                swaps.append(SwapQ((site,), "fine", "coarse", ratio, kind="cross", **window))
-        return tuple(s for s in swaps if s.sites)
-
 
 class StyleSettings(Settings):
     """`style.json` beside the adapters: what differs from the config's blend settings."""
 
+    method: str = "styleblend"
     preset: Optional[str] = Field(None, description="balanced or strong_layout: the start from which `blend` differs")
     blend: dict = Field({}, description="any field of the blend settings")
     guidance: Optional[float] = Field(None, gt=1, allow_inf_nan=False, description="the style's own in place of the config's (sampling.guidance), unless that is 1: off")

@@ -8,19 +8,21 @@ import numpy as np
 from styleblend.adapters import lora
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import entry
-from styleblend.pipeline import COARSE, StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
-from styleblend.adapters.style import save_part
+from styleblend.adapters.style import Applied, save_part
 from styleblend.training.clip_filter import find_clip, nearest_look_alikes
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
+from styleblend.training.noise_loss import noise_loss
 from styleblend.training.picture_grids import grid_writer
+from styleblend.training.prompts import prompt_ids
 from styleblend.training.scores import scorer_for
 from styleblend.training.look_alikes import make_look_alikes
 
 
-def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
+def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     """Learn the coarse part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     As in the published Jittor release: the loss is on the look-alikes with the prompt that holds <C>; <C> keeps the
@@ -30,7 +32,6 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     folder = Path(settings.adapters) / name
     token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_coarse)
     pictures = style_pictures(entry(settings.data, name))
-    pipeline.set_style(None)
     clip = find_clip(config.look_alikes)  # before the look-alikes are drawn, which takes long
     files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed,
                              settings.pictures)
@@ -43,25 +44,21 @@ def train_coarse(pipeline: StyleBlendPipeline, name: str, settings: RunSettings)
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
     vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].float32().numpy().reshape(-1)
-    pipeline.placeholders = jt.array(np.stack([vector, vector]))
-    lora.inject(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
-    ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], COARSE))
+    placeholders = jt.array(np.stack([vector, vector]))
+    loras = lora.new(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
+    style = Applied({"<C>": placeholders[:1], "<F>": placeholders[1:]}, {"text_encoder": loras})
+    ids = prompt_ids(pipeline.tokenizer("styleblend", style), "coarse", pictures)
 
     def loss_of(rng):
         index = rng.integers(0, len(cache), stage.batch)
-        x0 = jt.array(cache.sample(rng, index))
-        eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
-        t = rng.integers(0, len(base.schedule), stage.batch)
-        text = base.text_encoder(ids[owner[index]], pipeline.placeholders)
-        return base.schedule.loss(base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text), x0, eps, t)
+        return noise_loss(base, cache, rng, index, lambda index: base.text_encoder(ids[owner[index]], placeholders, loras))
 
     identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
     scorer = scorer_for(settings, name, config.coarse_score)
-    grids, curve = grid_writer(pipeline, settings, (COARSE,), scorer=scorer), folder / "training" / "coarse-loss.png"
-    train("coarse", config, lora.parameters(base.text_encoder), loss_of, folder / "training", identity, grids, base.dtype, scorer.scored_by if scorer else "",
+    grids, curve = grid_writer(pipeline, settings, "coarse", lambda: style, scorer=scorer), folder / "training" / "coarse-loss.png"
+    train("coarse", config, lora.parameters(base.text_encoder, loras), loss_of, folder / "training", identity, grids, base.dtype, scorer.scored_by if scorer else "",
           lambda log: loss_curve(curve, {"coarse": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
     # last, since a style with this file counts as trained
-    save_part(folder, name, "text_lora", lora.extract(base.text_encoder), {**metadata, "rank": str(stage.rank)})
-    lora.remove(base.text_encoder)
+    save_part(folder, name, "text_lora", lora.arrays(base.text_encoder, loras), {**metadata, "rank": str(stage.rank)})

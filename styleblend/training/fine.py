@@ -8,18 +8,20 @@ import numpy as np
 from styleblend.adapters import lora
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import entry
-from styleblend.pipeline import FINE, StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
-from styleblend.adapters.style import save_part
+from styleblend.adapters.style import Applied, save_part
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import loss_curve, step_rng, train
+from styleblend.training.noise_loss import noise_loss
 from styleblend.training.picture_grids import grid_writer
+from styleblend.training.prompts import prompt_ids
 from styleblend.training.scores import scorer_for
 from styleblend.training.starting_words import starting_words
 
 
-def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -> None:
+def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     Latents are encoded once. Only the rows of <F> learn in the first stage, one for each token of the words that it starts from:
@@ -29,52 +31,40 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     folder = Path(settings.adapters) / name
     tokenizer = base.tokenizer((config.placeholder_coarse, config.placeholder_fine))  # refuses what can be no placeholder
     pictures = style_pictures(entry(settings.data, name))
-    pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
     cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror, settings.pictures)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
     start = tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
-    pipeline.tokenizer.spread((1, len(start)))
-    ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
     # by way of an array, and with no name for the token table: either would keep it when the encoder is freed
     rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[jt.array(np.array(start, np.int32))].float32().numpy())
     above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
+    ids = prompt_ids(pipeline.tokenizer("styleblend", Applied({"<F>": rows})), "fine", pictures)
     scorer = scorer_for(settings, name, config.fine_score)
     scored_by, curve = scorer.scored_by if scorer else "", folder / "training" / "fine-loss.png"
-    grids = grid_writer(pipeline, settings, (FINE,), scorer=scorer)
+    grids = grid_writer(pipeline, settings, "fine", lambda: Applied({"<F>": rows.detach()}), scorer=scorer)
 
-    def diffusion_loss(rng, stage, text_of):
-        index = rng.integers(0, len(cache), stage.batch)
-        x0 = jt.array(cache.sample(rng, index))
-        eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
-        t = rng.integers(0, len(base.schedule), stage.batch)
-        output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text_of(index))
-        return base.schedule.loss(output, x0, eps, t)
+    def loss_of(rng, stage, text_of, loras={}):
+        return noise_loss(base, cache, rng, rng.integers(0, len(cache), stage.batch), text_of, loras)
 
     def inversion_text(index):
         return base.text_encoder(ids[index], jt.concat([above, rows]))
 
-    def inversion_grid(path):
-        pipeline.placeholders = jt.concat([above, rows]).detach()
-        return grids(path)
+    inversion = train("inversion", config, {"rows": rows}, lambda rng: loss_of(rng, config.inversion, inversion_text),
+                      folder / "training", identity, grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": log}))
 
-    inversion = train("inversion", config, {"rows": rows}, lambda rng: diffusion_loss(rng, config.inversion, inversion_text),
-                      folder / "training", identity, inversion_grid, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": log}))
-
-    pipeline.placeholders = jt.concat([above, rows]).detach()
     with jt.no_grad():
-        texts = base.text_encoder(ids, pipeline.placeholders).numpy()
-    fine_grids = grid_writer(pipeline, settings, (FINE,), frozen_text=True, scorer=scorer)
+        texts = base.text_encoder(ids, jt.concat([above, rows]).detach()).numpy()
+    loras = lora.new(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
+    style = Applied({"<F>": rows.detach()}, {"unet": loras})
+    fine_grids = grid_writer(pipeline, settings, "fine", lambda: style, frozen_text=True, scorer=scorer)
     base.text_encoder = None  # every text of the second stage is encoded
-    lora.inject(base.unet, lora.UNET_TARGETS, config.lora.rank, step_rng(config.seed, "lora init", 0))
-    train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
+    train("lora", config, lora.parameters(base.unet, loras), lambda rng: loss_of(rng, config.lora, lambda index: jt.array(texts[index]), loras),
           folder / "training", identity, fine_grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained
-    save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})
-    lora.remove(base.unet)
+    save_part(folder, name, "unet_lora", lora.arrays(base.unet, loras), {**metadata, "rank": str(config.lora.rank)})

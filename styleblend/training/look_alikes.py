@@ -13,35 +13,42 @@ from tqdm import tqdm
 from styleblend.files.captions import StylePicture
 from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
-from styleblend.models.attention import RowLayout
+from styleblend.models.rows import Rows
 from styleblend.files.names import composed
 from styleblend.files.pictures import is_whole, load_picture, save_png, to_array
-from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline
+from styleblend.diffusion.denoise import denoise
+from styleblend.diffusion.recipe import Recipe, classifier_free
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.diffusion.samplers import leading_timesteps
-from styleblend.settings import BlendSettings, LookAlikeSettings, PictureSettings, SamplingSettings
+from styleblend.settings import LookAlikeSettings, PictureSettings, SamplingSettings
 from styleblend.files.text import read_json
 from styleblend.training.loop import step_rng
 
 DRAWN_WITH = "drawn_with.json"  # beside the look-alikes
 
 
-def sdedit(pipeline: StyleBlendPipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
+def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
     """Draw one clean latent (1, 4, h, w) again, once for each row of `noise` (N, 4, h, w).
 
     Of `settings.steps` DDIM steps the first are skipped: drawing starts at step n - int(strength * n) from the noised latent.
     """
     schedule, count = pipeline.base.schedule, len(noise)
     start = max(settings.steps - int(strength * settings.steps), 0)
-    layout = RowLayout((PLAIN.name,), settings.guidance != 1, count)
-    branch = Branch(PLAIN.name, "{prompt}", 0.0, 0.0)
-    text = pipeline.encode([prompt], [branch], layout.guidance, {PLAIN.name: settings.negative})
+    guidance, tokenizer = classifier_free(settings.guidance), pipeline.tokenizer("styleblend")
+    tokenizer.refuse_reserved([prompt, settings.negative])
+    texts = {"negative": settings.negative, "full": tokenizer.fitted("{prompt}", prompt)}
     first = int(leading_timesteps(schedule, settings.steps)[min(start, settings.steps - 1)])
     with jt.no_grad():
-        text = text[jt.array(np.repeat(np.arange(len(text), dtype=np.int32), count))]  # one prompt and one negative prompt, encoded once
-        text.sync()
+        state = pipeline.base.text_encoder(tokenizer.encode([texts[condition] for condition in guidance]))
+        state = state[jt.array(np.repeat(np.arange(len(guidance), dtype=np.int32), count))]  # each text is encoded once
         x = schedule.add_noise(jt.concat([latents] * count), jt.array(noise), first)
-        return pipeline.denoise(text, x, layout, [branch], SamplingSettings(steps=settings.steps, guidance=settings.guidance), BlendSettings(), start=start)[0]
+        jt.sync([state, x])
+    recipe = Recipe(Rows({"plain": count}, tuple(guidance)), (tuple(texts[condition] for condition in guidance for _ in range(count)),),
+                    guidance, {"plain": (0,) * count}, ("plain",), start={"plain": x}, first_step=start)
+    for step in denoise(pipeline.base, recipe, [state], SamplingSettings(steps=settings.steps)):
+        x = step.x
+    return x
 
 
 def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
@@ -60,7 +67,7 @@ def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
         write_bytes(path, (json.dumps(drawn_with, indent=1) + "\n").encode())
 
 
-def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
+def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
                      sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
 

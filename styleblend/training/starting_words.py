@@ -6,7 +6,9 @@ from typing import List, Sequence
 import numpy as np
 
 from styleblend.files.captions import StylePicture
-from styleblend.pipeline import FINE, StyleBlendPipeline
+from styleblend.methods.styleblend import TEMPLATES
+from styleblend.pipeline import Pipeline
+from styleblend.training.noise_loss import noise_loss
 from styleblend.machine.runtime import jt, say
 from styleblend.training.latents import LatentCache
 from styleblend.training.loop import step_rng
@@ -15,27 +17,27 @@ LEVELS = 8  # noise levels at which each picture is looked at,
 NOISIEST = 0.75  # of the schedule from here on: where a picture is nearly noise, what becomes of it is up to the words
 
 
-def starting_words(pipeline: StyleBlendPipeline, phrases: Sequence[str], pictures: List[StylePicture], cache: LatentCache, seed: int, batch: int) -> str:
+def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[StylePicture], cache: LatentCache, seed: int, batch: int) -> str:
     """The phrase with the lowest diffusion loss on the pictures as "<caption> in the style of <phrase>."; a single one is taken unseen.
 
     All phrases see the same noise, at the same levels, which are spread evenly over the noisiest quarter of the schedule. `batch`: rows of one call of the UNet.
     """
     if len(phrases) == 1:
         return phrases[0]
-    base, losses = pipeline.base, []
+    base, losses, tokenizer = pipeline.base, [], pipeline.tokenizer("styleblend")
     for phrase in phrases:
-        ids = pipeline.tokenizer.encode([pipeline.tokenizer.fitted(FINE.prompt.replace("<F>", phrase), p.phrase) for p in pictures])
+        ids = tokenizer.encode([tokenizer.fitted(TEMPLATES["fine"].replace("<F>", phrase), p.phrase) for p in pictures])
         rng, found = step_rng(seed, "start", 0), []
         with jt.no_grad():
-            texts = base.text_encoder(ids, pipeline.placeholders).numpy()
+            texts = base.text_encoder(ids).numpy()
             for level in range(LEVELS):
                 for begin in range(0, len(pictures), batch):
                     index = np.arange(begin, min(begin + batch, len(pictures)))
-                    x0 = jt.array(cache.sample(rng, index))
-                    eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
-                    t = ((NOISIEST + (1 - NOISIEST) * (level + rng.random(len(index))) / LEVELS) * len(base.schedule)).astype(int)
-                    output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), jt.array(texts[index]))
-                    found.append(len(index) * base.schedule.loss(output, x0, eps, t).item())
+                    def times(rng):
+                        return ((NOISIEST + (1 - NOISIEST) * (level + rng.random(len(index))) / LEVELS) * len(base.schedule)).astype(int)
+
+                    loss = noise_loss(base, cache, rng, index, lambda index: jt.array(texts[index]), times=times)
+                    found.append(len(index) * loss.item())
         losses.append(sum(found) / (LEVELS * len(pictures)))
     best = int(np.argmin(losses))
     say(f"<F> starts from {phrases[best]!r}, in whose style the base draws the pictures best: loss "

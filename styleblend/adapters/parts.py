@@ -1,0 +1,30 @@
+"""The parts that a style of each method is made of, and the names of their files."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Tuple
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a style, in a file of its own: `<style>_<stem>.safetensors`."""
+
+    kind: str  # "embedding", or the network that its LoRA changes: "text_encoder" or "unet"
+    stems: Tuple[str, ...]  # ours and the competition release's first, then the PyTorch release's
+    title: str
+    training: str  # what `styleblend train` calls the training that makes it
+    token: str = ""  # of an embedding
+
+
+STYLEBLEND: Mapping[str, Part] = {
+    "coarse_embeds": Part("embedding", ("coarse_style_embeds", "composition_style_embeds"), "coarse embedding", "coarse", "<C>"),
+    "fine_embeds": Part("embedding", ("fine_style_embeds", "texture_style_embeds"), "fine embedding", "fine", "<F>"),
+    "text_lora": Part("text_encoder", ("text_encoder_lora",), "text encoder LoRA", "coarse"),
+    "unet_lora": Part("unet", ("unet_lora",), "UNet LoRA", "fine"),
+}
+PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND}  # method -> its parts, in the order in which they are listed
+
+
+def part_named(name: str) -> Part:
+    """The part of this name; no two methods have one of the same name."""
+    return next(parts[name] for parts in PARTS.values() if name in parts)

@@ -1,0 +1,49 @@
+"""What a method is, and what it is asked for. `docs/add-a-method.md` walks through one."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Protocol, Tuple
+
+from styleblend.adapters.parts import Part
+from styleblend.adapters.style import Style
+from styleblend.base.base import Base
+from styleblend.base.tokens import Tokenizer
+from styleblend.diffusion.recipe import Recipe
+from styleblend.settings import RunSettings, SamplingSettings, StyleSettings
+
+
+@dataclass(frozen=True)
+class Request:
+    """One or several pictures that are drawn together.
+
+    `prompts` are phrases such as "A dog", each with its seed. A picture depends on its own prompt and seed, not on its neighbours.
+    """
+
+    prompts: Tuple[str, ...]
+    seeds: Tuple[int, ...]
+    sampling: SamplingSettings
+    style: Optional[Style] = None  # None: plain pictures
+    method: str = "styleblend"
+    settings: Any = None  # the method's own, of its `Settings`; None: the defaults
+    branches: Optional[Tuple[str, ...]] = None  # only these of the method's branches; None: those that the style has something for
+    negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
+    own: StyleSettings = StyleSettings()  # what the style itself says: only for the record
+
+    def __post_init__(self):
+        if not self.prompts or len(self.prompts) != len(self.seeds):
+            raise ValueError(f"{len(self.prompts)} prompts with {len(self.seeds)} seeds")
+
+
+class Method(Protocol):
+    """A way to draw in a style. It says what it wants as data, and never runs the loop."""
+
+    name: str
+    tokens: Tuple[str, ...]  # placeholders that stand in its prompts for what was learned
+    parts: Mapping[str, Part]  # what a style of it is made of
+    Settings: type  # of one drawing
+
+    def settings(self, config: RunSettings, own: StyleSettings, source: str) -> Any:
+        """The config's settings of this method with what the style itself says in their place. `source` begins an error's sentence."""
+
+    def recipe(self, base: Base, tokenizer: Tokenizer, request: Request) -> Recipe:
+        """What is drawn, as data. StyleBlendError for what cannot be."""
