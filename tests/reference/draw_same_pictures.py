@@ -1,10 +1,10 @@
-"""Twelve pictures, a grid and a short training of the mini base, through the command line: what no change of the program's structure may change.
+"""Eleven pictures, a grid and a short training of the mini base, through the command line: what no change of structure may change.
 
     python tests/reference/draw_same_pictures.py FOLDER              # draws them
     python tests/reference/draw_same_pictures.py FOLDER --training   # and trains both parts of one style, 30 steps a stage
 
-`tests/data/same_pictures/` holds what this wrote before the program was rebuilt around recipes; `tests/system/test_same_pictures.py` compares. Draw that folder
-anew when the mini base or a shipped style changes, with the program as it was before the change of anything else.
+`tests/data/same_pictures/` holds what this wrote before the program was rebuilt around recipes; `tests/system/test_same_pictures.py`
+compares. When the mini base or a shipped style changes, draw that folder anew, with the program as it was before anything else changed.
 """
 from __future__ import annotations
 
@@ -80,11 +80,15 @@ def run(command: str, folder: Path, file: Path, output: str = "") -> None:
         raise SystemExit(f"styleblend {' '.join(arguments)} ended with {code}")
 
 
-def draw(folder: Path) -> None:
-    """All pictures, as PNG files in `folder`."""
+def draw(folder: Path, only: list) -> None:
+    """All pictures, as PNG files in `folder`; or some of PICTURES."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (sampling, command) in PICTURES.items():
+        if only and name not in only:
+            continue
         run(command, folder, config(folder, name, sampling), str(folder / f"{name}.png"))
+    if only:
+        return
     run(BATCH[1], folder, config(folder, "board", BATCH[0]))
     for path in (folder / "board" / "fxemoji").glob("*.png"):
         shutil.move(path, folder / f"board-{path.name}")
@@ -119,8 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--training", action="store_true", help="train, too")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of the pictures")
     args = parser.parse_args()
-    draw(args.folder)
+    draw(args.folder, args.only)
     facts = {"machine": machine(), "pixels": {p.name: digest(np.asarray(Image.open(p))) for p in sorted(args.folder.glob("*.png"))}}
     if args.training:
         facts["training"] = train(args.folder)
