@@ -79,7 +79,7 @@ class Pipeline:
                 negative: Optional[str] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
-        `seeds`: one for all prompts or one for each; default: the style's own of a prompt, else the config's. `sampling`: any field of
+        `seeds`: one for all prompts or one for each; default: the config's. `sampling`: any field of
         `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
@@ -87,8 +87,7 @@ class Pipeline:
         method = self.methods[own.method]
         drawn_with = sampling_for(self.settings.sampling, own)
         drawn_with = validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request") if sampling else drawn_with
-        if seeds is None:
-            seeds = [own.seeds.get(prompt, drawn_with.seed) for prompt in prompts]
+        seeds = drawn_with.seed if seeds is None else seeds
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         return Request(tuple(prompts), tuple(seeds), drawn_with, style, own.method,
                        method.settings(self.settings, own, f"style {style.name}" if style else "the config"), negative=negative, own=own)

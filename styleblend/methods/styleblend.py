@@ -48,11 +48,11 @@ class StyleBlend:
         names = tuple(templates)
         guidance = classifier_free(sampling.guidance)
         rows = Rows(dict.fromkeys(names, samples), tuple(guidance))
-        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative}
+        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative, "plain": sampling.fine_negative}
         if request.negative is not None:
             negatives[names[-1]] = request.negative
         tokenizer.refuse_reserved([*request.prompts, *negatives.values()])
-        texts = {"negative": [negatives.get(name, "") for name in names for _ in range(samples)],
+        texts = {"negative": [negatives[name] for name in names for _ in range(samples)],
                  "full": [tokenizer.fitted(template, prompt) for template in templates.values() for prompt in request.prompts]}
 
         def of_rows(of_branch: Dict[str, float], negative_scale: float = 1.0) -> Tuple[float, ...]:
