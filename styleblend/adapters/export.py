@@ -1,6 +1,7 @@
 """A trained style for other programs: diffusers, kohya's names (ComfyUI, A1111), or everything in one file.
 
-What leaves this project is an ordinary LoRA and two embeddings. The exchange between the two branches is no weight and stays behind.
+What leaves this project is an ordinary LoRA and two embeddings. The exchange between the two branches is no weight and
+stays behind.
 """
 from __future__ import annotations
 
@@ -21,15 +22,19 @@ from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.style import PARTS, part_file, read_part_file, settings_in
 
-LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, without the exchange of attention between "
-        "two branches, so pictures differ from those that are drawn here")
+LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, "
+        "without the exchange of attention between two branches, so pictures differ from those that are drawn here")
 
 
 def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
-    """One network's part of a LoRA with dotted names, under the keys of `styleblend.adapters.lora`; the base is not needed for it."""
+    """One network's part of a LoRA with dotted names, under the keys of `styleblend.adapters.lora`.
+
+    The base is not needed for it.
+    """
     def ours(layer: str, key: str) -> str:
         if "." not in layer or ".processor." in layer:
-            raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: nothing to export")
+            raise StyleBlendError(f"{source}: its names are not those of a trained style of this project: "
+                                  "nothing to export")
         return f"text_model.{layer}" if network == "text" and not layer.startswith("text_model.") else layer
 
     return pairs(tensors, network, source, ours)
@@ -40,7 +45,8 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
     folder = Path(folder)
     files = {part: part_file(folder, folder.name, part) for part in PARTS}
     if not any(files.values()):
-        raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): name a folder such as checkpoints/mini/styles/fxemoji")
+        raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): "
+                              "name a folder such as checkpoints/mini/styles/fxemoji")
     tensors = {part: read_part_file(path, part, folder.name) for part, path in files.items() if path}
     loras, vectors = {}, {}
     for network, part in (("unet", "unet_lora"), ("text", "text_lora")):
@@ -58,7 +64,8 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
 
 def base_of(folder: Path) -> Dict[str, str]:
     """The fingerprint of the base that a style was trained on, where its files say one."""
-    files = [path for path in (part_file(folder, folder.name, part) for part in PARTS) if path and path.suffix == ".safetensors"]
+    files = [path for path in (part_file(folder, folder.name, part) for part in PARTS)
+             if path and path.suffix == ".safetensors"]
     return next(({"base": known["base"]} for known in map(tensor_files.read_metadata, files) if "base" in known), {})
 
 
@@ -80,7 +87,8 @@ def diffusers(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, 
     found = {}
     for network, tensors in loras.items():
         name = {"unet": to_diffusers_unet, "text": to_diffusers_text}[network]
-        found.update(name({key: value * np.float32(strengths[network]) if key.endswith(".up.weight") else value for key, value in tensors.items()}))
+        found.update(name({key: value * np.float32(strengths[network]) if key.endswith(".up.weight") else value
+                           for key, value in tensors.items()}))
     return found
 
 
@@ -102,17 +110,22 @@ def one_or_dynamic(values) -> str:
 
 
 def model_facts(base: Optional[Path], vectors: Dict[str, np.ndarray], adapter: str) -> Dict[str, str]:
-    """Stability's model specification as kohya writes it, of a base whose folder is known; `adapter`: "lora" or "textual-inversion"."""
+    """Stability's model specification as kohya writes it, of a base whose folder is known.
+
+    `adapter`: "lora" or "textual-inversion".
+    """
     if base is None:
         return {}
-    unet, vae, schedule = (read_config(kind, Path(base) / file) for kind, file in (
-        (UNetConfig, "unet/config.json"), (VaeConfig, "vae/config.json"), (ScheduleConfig, "scheduler/scheduler_config.json")))
+    unet = read_config(UNetConfig, Path(base) / "unet/config.json")
+    vae = read_config(VaeConfig, Path(base) / "vae/config.json")
+    schedule = read_config(ScheduleConfig, Path(base) / "scheduler/scheduler_config.json")
     other = next((v.shape[-1] for v in vectors.values() if v.shape[-1] != unet.cross_attention_dim), None)
     if other:
-        raise StyleBlendError(f"{base} has the text width {with_model(unet.cross_attention_dim)}, and the style {with_model(other)}: name the config of the base that it was trained on")
+        raise StyleBlendError(f"{base} has the text width {with_model(unet.cross_attention_dim)}, "
+                              f"and the style {with_model(other)}: name the config of the base that it was trained on")
     v, size = schedule.prediction_type == "v_prediction", unet.sample_size * vae.downscale
-    facts = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers", "modelspec.resolution": f"{size}x{size}",
-             "modelspec.prediction_type": "v" if v else "epsilon"}
+    facts = {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers",
+             "modelspec.resolution": f"{size}x{size}", "modelspec.prediction_type": "v" if v else "epsilon"}
     if unet.cross_attention_dim == 1024:  # the mini base has no name in that specification
         facts["modelspec.architecture"] = f"stable-diffusion-v2-{'768-v' if v else '512'}/{adapter}"
     return facts
@@ -120,9 +133,10 @@ def model_facts(base: Optional[Path], vectors: Dict[str, np.ndarray], adapter: s
 
 def kohya_facts(name: str, tensors: Dict[str, np.ndarray], facts: Dict[str, str], width: int) -> Dict[str, str]:
     """The header of a LoRA as kohya's scripts write it; `facts`: `model_facts`."""
+    ranks = [value.shape[0] for key, value in tensors.items() if key.endswith(".lora_down.weight")]
+    alphas = [float(value) for key, value in tensors.items() if key.endswith(".alpha")]
     found = {"ss_network_module": "networks.lora", "ss_output_name": name, "ss_v2": "True",
-             "ss_network_dim": one_or_dynamic(value.shape[0] for key, value in tensors.items() if key.endswith(".lora_down.weight")),
-             "ss_network_alpha": one_or_dynamic(float(value) for key, value in tensors.items() if key.endswith(".alpha"))}
+             "ss_network_dim": one_or_dynamic(ranks), "ss_network_alpha": one_or_dynamic(alphas)}
     if width == 1024:
         found["ss_base_model_version"] = "sd_v2_v" if facts.get("modelspec.prediction_type") == "v" else "sd_v2"
     # both of a file with these fields alone: of all that follows the header, and of 64 KiB from the first MiB on
@@ -132,8 +146,11 @@ def kohya_facts(name: str, tensors: Dict[str, np.ndarray], facts: Dict[str, str]
     return found
 
 
-def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0, base: Optional[Path] = None) -> List[Path]:
-    """Write the style of `folder` into the folder `output`; the files. `kind`: "diffusers", "kohya", "webui" or "single".
+def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0,
+           base: Optional[Path] = None) -> List[Path]:
+    """Write the style of `folder` into the folder `output`; the files.
+
+    `kind`: "diffusers", "kohya", "webui" or "single".
 
     `fine_scale` of the style's settings is multiplied in, except into "single", which carries the settings. `base`: the
     folder of the base, for kohya's headers.
@@ -143,31 +160,36 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     loras, vectors = read_style(folder)
-    name, strengths = folder.name, {"text": coarse_strength, "unet": fine_strength * (1 if kind == "single" else own_blend(folder).fine_scale)}
+    name, strengths = (folder.name, {"text": coarse_strength,
+                                     "unet": fine_strength * (1 if kind == "single" else own_blend(folder).fine_scale)})
     title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
     files, known_base = {}, base_of(folder)
 
     def add(file: str, tensors, metadata):
         if not all(np.isfinite(value).all() for value in tensors.values()):
-            raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text encoder's and the UNet's LoRA "
-                                  "there are numbers beyond float32: give smaller ones")
+            raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text "
+                                  "encoder's and the UNet's LoRA there are numbers beyond float32: give smaller ones")
         files[output / file] = tensors, {**metadata, **known_base}
 
     if kind == "single":
         tokens = {"coarse": "<C>", "fine": "<F>"}
-        add(f"{name}.safetensors", {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
-            {"styleblend": "1", "style": name, "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
+        add(f"{name}.safetensors",
+            {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
+            {"styleblend": "1", "style": name,
+             "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
     elif kind == "diffusers":
         add("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
-        for part, vector in vectors.items():  # in lower case: of a token with capital letters diffusers finds the first vector alone
+        # in lower case: of a token with capital letters diffusers finds the first vector alone
+        for part, vector in vectors.items():
             add(f"{part}_learned_embeds.safetensors", {f"<{name.lower()}-{part}>": vector}, {})
     else:  # the same files; A1111 takes LoRAs and embeddings from two folders
         tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
         width = next((v.shape[-1] for v in vectors.values()), 0)
-        add(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors, {**kohya_facts(name, tensors, facts, width), **facts, **title})
+        add(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors,
+            {**kohya_facts(name, tensors, facts, width), **facts, **title})
         for part, vector in vectors.items():
-            add(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors", {"emb_params": vector},
-                model_facts(base, vectors, "textual-inversion"))
+            add(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors",
+                {"emb_params": vector}, model_facts(base, vectors, "textual-inversion"))
     with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
         for path, (tensors, metadata) in files.items():
             tensor_files.write_safetensors(path, tensors, metadata)

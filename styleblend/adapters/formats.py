@@ -1,7 +1,7 @@
 """The names that other programs give to LoRAs and embeddings, and ours.
 
-Read: diffusers (current, PEFT, the attention processors of early 2023), kohya, A1111 and the published StyleBlend. Written: the
-current names of diffusers.
+Read: diffusers (current, PEFT, the attention processors of early 2023), kohya, A1111 and the published StyleBlend.
+Written: the current names of diffusers.
 """
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PREFIXES = {"unet": ("unet.", "lora_unet_"), "text": ("text_encoder.", "lora_te_
 BARE = {"unet": ("down_blocks.", "mid_block.", "up_blocks."), "text": ("text_model.", "encoder.layers.")}
 
 # Widths of text states tell models apart: of an embedding, or of what a UNet's cross-attention reads.
-MODELS = {128: "the mini base", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL", 2048: "Stable Diffusion XL",
-          4096: "Flux or Stable Diffusion 3"}
+MODELS = {128: "the mini base", 768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 1280: "Stable Diffusion XL",
+          2048: "Stable Diffusion XL", 4096: "Flux or Stable Diffusion 3"}
 OURS = (128, 1024)
 MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
 
@@ -31,24 +31,31 @@ OTHER_MODEL = "get or train one for Stable Diffusion 2.x"
 NO_ADAPTER = "give a LoRA or a textual inversion file; a base is a diffusers folder, named as `base:` in a config"
 NOT_PLAIN = "train it again as a plain LoRA (in kohya's scripts: --network_module networks.lora, without DoRA)"
 FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in (
-    (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", "a whole checkpoint", NO_ADAPTER),
+    (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.",
+     "a whole checkpoint", NO_ADAPTER),
     (r"(control_model|controlnet_cond_embedding|controlnet_down_blocks)\.", "a ControlNet", NO_ADAPTER),
     (r"(ip_adapter|image_proj)\.", "an IP-Adapter", NO_ADAPTER),
-    (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$|(text_model\.)?embeddings\.token_embedding\.weight$",
+    (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$"
+     r"|(text_model\.)?embeddings\.token_embedding\.weight$",
      "a network of a base", NO_ADAPTER),
     (r"lora_te2_|text_encoder_2\.|clip_[lg]$|lora_unet_(input_blocks|middle_block|output_blocks)_|emb\.clip_[lg]$",
      "made for Stable Diffusion XL", OTHER_MODEL),
-    (r"(lora_unet_|diffusion_model\.|transformer\.)?(double|single)_blocks[_.]|lora_te3_|lora_unet_joint_blocks_|lora_transformer_|(base_model\.model\.)?transformer[_.]"
-     r"|diffusion_model\.|t5xxl$|(lora_unet_)?(single_)?transformer_blocks[_.]", "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
+    (r"(lora_unet_|diffusion_model\.|transformer\.)?(double|single)_blocks[_.]|lora_te3_|lora_unet_joint_blocks_"
+     r"|lora_transformer_|(base_model\.model\.)?transformer[_.]|diffusion_model\.|t5xxl$"
+     r"|(lora_unet_)?(single_)?transformer_blocks[_.]",
+     "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
     (r".*\.hada_(w[12]_[ab]|t[12])$", "a LoHa of LyCORIS", NOT_PLAIN),
     (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
-    (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$", "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
+    (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$",
+     "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
     (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
 # The text encoder's whole table, which PEFT saves along with a LoRA where tokens were added to it.
 TABLE = re.compile(r"base_model\.model\.(?:text_model\.)?embeddings\.(token_embedding)\.weight")
 # What LoRAs of other programs also change: feed-forward, the projections around attention, convolutions.
-OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._]fc[12]|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12])")
-TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
+OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._]fc[12]"
+                     r"|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12])")
+TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?"
+                    r"|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
 
 
 def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
@@ -60,11 +67,15 @@ def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def refuse_foreign(keys: Iterable[str], source: str) -> None:
-    """One sentence for a file that is for another model, of another method, or no adapter at all; `keys`: its dotted names."""
+    """One sentence for a file that is for another model, of another method, or no adapter at all.
+
+    `keys`: its dotted names.
+    """
     for pattern, what, advice in FOREIGN:
         for key in keys:
             if pattern.match(key):
-                raise StyleBlendError(f"{source} is {what} ({printable(key)}); StyleBlend needs a plain LoRA or an embedding for Stable Diffusion 2.x: {advice}")
+                raise StyleBlendError(f"{source} is {what} ({printable(key)}); StyleBlend needs a plain LoRA or an "
+                                      f"embedding for Stable Diffusion 2.x: {advice}")
 
 
 def with_model(width: int) -> str:
@@ -86,7 +97,10 @@ def is_lora_key(key: str) -> bool:
 
 
 def outside_attention(key: str) -> str:
-    """The kind of layer ("ff_net_2") that a LoRA's key names, if it is one that no style changes; empty for any other key."""
+    """The kind of layer ("ff_net_2") that a LoRA's key names, if it is one that no style changes.
+
+    Empty for any other key.
+    """
     named = layer_and_end(key)
     match = OUTSIDE.fullmatch(named[0]) if named else TABLE.fullmatch(key)
     return match[1].replace(".", "_") if match else ""
@@ -103,12 +117,15 @@ def split(key: str, source: str) -> Tuple[str, str, str]:
                 named = layer_and_end(layer)
                 if named:
                     return network, *named
-    raise StyleBlendError(f"{source}: {printable(key)} is no name that a LoRA of diffusers, PEFT, kohya or StyleBlend has: "
-                          "save it with one of these, as a plain LoRA of linear layers")
+    raise StyleBlendError(f"{source}: {printable(key)} is no name that a LoRA of diffusers, PEFT, "
+                          "kohya or StyleBlend has: save it with one of these, as a plain LoRA of linear layers")
 
 
 def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
-    """Every name that a file may give a layer -> our name. Made from the network's paths: kohya's underscores cannot be undone by rule."""
+    """Every name that a file may give a layer -> our name.
+
+    Made from the network's paths: kohya's underscores cannot be undone by rule.
+    """
     table = {}
     for path in paths:
         processor = re.sub(r"\.(to_q|to_k|to_v|to_out)(?:\.0)?$", r".processor.\1", path)
@@ -122,11 +139,13 @@ def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
 def matrix(value: Any, key: str, source: str) -> np.ndarray:
     """A LoRA's matrix as float32; a 1x1 convolution, which some programs train for a linear layer, becomes one."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-        raise StyleBlendError(f"{source}: {printable(key)} holds no floating-point numbers: the file is no LoRA or is damaged")
+        raise StyleBlendError(f"{source}: {printable(key)} holds no floating-point numbers: "
+                              "the file is no LoRA or is damaged")
     if value.ndim == 4 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]
     if value.ndim != 2 or 0 in value.shape:
-        raise StyleBlendError(f"{source}: {printable(key)} has the shape {value.shape}, but only matrices, LoRAs of linear layers, can be read")
+        raise StyleBlendError(f"{source}: {printable(key)} has the shape {value.shape}, but only matrices, "
+                              "LoRAs of linear layers, can be read")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is refused by name later
         return np.ascontiguousarray(value, np.float32)
 
@@ -135,15 +154,18 @@ def number(value: Any, key: str, source: str) -> float:
     """The alpha of a layer: a number, or an array of one."""
     array = np.asarray(value) if isinstance(value, (int, float, np.ndarray)) else np.zeros(0)
     if array.dtype.kind not in "fiu" or array.size != 1 or not (np.abs(array) < 1e9).all():
-        raise StyleBlendError(f"{source}: {printable(key)} is not one number: the file is damaged, save or download it again")
+        raise StyleBlendError(f"{source}: {printable(key)} is not one number: "
+                              "the file is damaged, save or download it again")
     return float(array.reshape(-1)[0])
 
 
 def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str, str], str]) -> Dict[str, np.ndarray]:
-    """The part of a LoRA file that is for one network ("unet" or "text"), with alpha / rank multiplied into the up matrices.
+    """The part of a LoRA file that is for one network ("unet" or "text").
 
-    `rename(layer, key)` gives the layer its name in the result, whose keys are those of `styleblend.adapters.lora`. StyleBlendError
-    where a matrix is missing, there twice, or of another rank than its other half.
+    alpha / rank is multiplied into the up matrices.
+
+    `rename(layer, key)` gives the layer its name in the result, whose keys are those of `styleblend.adapters.lora`.
+    StyleBlendError where a matrix is missing, there twice, or of another rank than its other half.
     """
     found: Dict[Tuple[str, str], Any] = {}
     for key, value in flat(tensors).items():
@@ -152,23 +174,26 @@ def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str
             continue
         path = rename(layer, key)
         if (path, end) in found:
-            raise StyleBlendError(f"{source}: {printable(key)} is there a second time under another name: save it anew with one kind of names")
+            raise StyleBlendError(f"{source}: {printable(key)} is there a second time under another name: "
+                                  "save it anew with one kind of names")
         found[path, end] = number(value, key, source) if end == "alpha" else matrix(value, key, source)
     ours = {}
     for path in dict.fromkeys(path for path, _ in found):
         down, up = found.get((path, "down")), found.get((path, "up"))
         if down is None or up is None:
-            raise StyleBlendError(f"{source}: {printable(path)} has no {'down' if down is None else 'up'} matrix: the file is incomplete, save or download it again")
+            raise StyleBlendError(f"{source}: {printable(path)} has no {'down' if down is None else 'up'} matrix: "
+                                  "the file is incomplete, save or download it again")
         if down.shape[0] != up.shape[1]:
-            raise StyleBlendError(f"{source}: {printable(path)} has the rank {down.shape[0]} in its down matrix and {up.shape[1]} in its up matrix: "
-                                  "the file is damaged, save or download it again")
+            raise StyleBlendError(f"{source}: {printable(path)} has the rank {down.shape[0]} in its down matrix and "
+                                  f"{up.shape[1]} in its up matrix: the file is damaged, save or download it again")
         factor = np.float32(found.get((path, "alpha"), down.shape[0]) / down.shape[0])
         with np.errstate(over="ignore"):
             ours[f"{path}.lora.down.weight"], ours[f"{path}.lora.up.weight"] = down, up if factor == 1 else up * factor
     return ours
 
 
-def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str, source: str) -> Dict[str, np.ndarray]:
+def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str,
+               source: str) -> Dict[str, np.ndarray]:
     """The part of a LoRA file that is for one network, in our names and checked against the network's layers."""
     from styleblend.adapters import lora  # here, so that looking at a file starts no Jittor
     refuse_foreign(flat(tensors), source)
@@ -182,13 +207,18 @@ def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: s
         return table[layer]
 
     found = pairs(tensors, kind, source, ours)
-    for path in sorted({key.rsplit(".lora.", 1)[0] for key in found}, key=lambda path: (not lora.reads_text(path), path)):  # the width says most
+    # the width says most
+    for path in sorted({key.rsplit(".lora.", 1)[0] for key in found},
+                       key=lambda path: (not lora.reads_text(path), path)):
         lora.check_fit(path, layers[path], found[f"{path}.lora.down.weight"], found[f"{path}.lora.up.weight"], source)
     return found
 
 
 def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
-    """The UNet's part of a LoRA file in our names, empty when it has none. `pattern`: the layers that are allowed; None: those of a style."""
+    """The UNet's part of a LoRA file in our names, empty when it has none.
+
+    `pattern`: the layers that are allowed; None: those of a style.
+    """
     return normalised(tensors, network, pattern, "unet", source)
 
 
@@ -208,7 +238,10 @@ def to_diffusers_text(ours: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
 
 
 def embedding(tensors: Dict[str, Any], width: int, source: str) -> Tuple[Optional[str], np.ndarray]:
-    """The token (None when the file names none) and its vectors (n, width) from an embedding of diffusers, A1111 or kohya."""
+    """The token and its vectors (n, width) from an embedding of diffusers, A1111 or kohya.
+
+    The token is None when the file names none.
+    """
     refuse_foreign(tensors, source)
     token, vectors = None, {key: value for key, value in tensors.items() if isinstance(value, np.ndarray)}
     if isinstance(tensors.get("string_to_param"), dict):  # A1111
@@ -225,6 +258,7 @@ def embedding(tensors: Dict[str, Any], width: int, source: str) -> Tuple[Optiona
     if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f" or vector.ndim not in (1, 2) or vector.size == 0:
         raise StyleBlendError(f"{source} holds no vectors of floating-point numbers: give a textual inversion file")
     if vector.shape[-1] != width:
-        raise StyleBlendError(f"{source}: the embedding has the width {with_model(vector.shape[-1])}, the base needs {with_model(width)}: get or train one for this base")
+        raise StyleBlendError(f"{source}: the embedding has the width {with_model(vector.shape[-1])}, "
+                              f"the base needs {with_model(width)}: get or train one for this base")
     with np.errstate(over="ignore"):
         return token, np.ascontiguousarray(vector.reshape(-1, width), np.float32)

@@ -1,4 +1,7 @@
-"""What is in an adapter file: kind, rank, layers, tokens, width. Reads names and shapes, changes nothing, and starts no Jittor."""
+"""What is in an adapter file: kind, rank, layers, tokens, width.
+
+Reads names and shapes, changes nothing, and starts no Jittor.
+"""
 from __future__ import annotations
 
 from collections import Counter
@@ -9,14 +12,15 @@ import numpy as np
 
 from styleblend.adapters.foreign_files import read_tensors, refuse_damaged
 from styleblend.errors import StyleBlendError, printable
-from styleblend.adapters.formats import MODELS, MOST_VECTORS, OURS, TARGET, flat, is_lora_key, number, pairs, split, with_model
+from styleblend.adapters.formats import (MODELS, MOST_VECTORS, OURS, TARGET, flat, is_lora_key, number, pairs, split,
+                                         with_model)
 from styleblend.files.tensor_files import read_metadata
 
-STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te", "kohya"), ("_lora.", "attention processors of early diffusers"),
-                   (".lora_layer.", "published StyleBlend"))
+STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te", "kohya"),
+                   ("_lora.", "attention processors of early diffusers"), (".lora_layer.", "published StyleBlend"))
 NETWORKS = {"text": "text encoder", "unet": "UNet"}
-SHOWN_METADATA = ("base", "style", "stage", "ss_output_name", "ss_network_dim", "ss_network_alpha", "ss_base_model_version", "modelspec.title", "modelspec.architecture",
-                  "modelspec.trigger_phrase")
+SHOWN_METADATA = ("base", "style", "stage", "ss_output_name", "ss_network_dim", "ss_network_alpha",
+                  "ss_base_model_version", "modelspec.title", "modelspec.architecture", "modelspec.trigger_phrase")
 
 
 def inspect(path: Path) -> Dict[str, str]:
@@ -38,28 +42,37 @@ def inspect(path: Path) -> Dict[str, str]:
         single = vectors and all(key.startswith("emb.") for key in vectors)
         if not single:
             loras.update(vectors)  # what is neither is named below
-        facts["kind"] = "StyleBlend style in one file" if single else "LoRA (" + next((n for w, n in STYLES_OF_NAMES if any(w in k for k in loras)), "diffusers") + ")"
-        downs = {(network, key): value for network in NETWORKS for key, value in pairs(loras, network, source, attention_layer(source)).items() if key.endswith(".down.weight")}
+        writer = next((n for w, n in STYLES_OF_NAMES if any(w in k for k in loras)), "diffusers")
+        facts["kind"] = "StyleBlend style in one file" if single else f"LoRA ({writer})"
+        downs = {(network, key): value for network in NETWORKS
+                 for key, value in pairs(loras, network, source, attention_layer(source)).items()
+                 if key.endswith(".down.weight")}
         facts["rank"] = ", ".join(map(str, sorted({value.shape[0] for value in downs.values()})))
-        facts["layers"] = ", ".join(f"{count} of the {NETWORKS[network]}" for network, count in sorted(Counter(network for network, _ in downs).items()))
+        facts["layers"] = ", ".join(f"{count} of the {NETWORKS[network]}"
+                                    for network, count in sorted(Counter(network for network, _ in downs).items()))
         strengths = {number(value, key, source) / downs[network, f"{layer}.lora.down.weight"].shape[0]
                      for key, value in loras.items() for network, layer, end in [split(key, source)] if end == "alpha"}
         facts["alpha / rank"] = ", ".join(f"{value:.3g}" for value in sorted(strengths)[:4]) or "1 (not said)"
         facts["targets"] = ", ".join(sorted({target(split(key, source)[1]) for key in loras}))
         # the text encoder's layers read its width; keys of cross-attention read it too
-        widths = {value.shape[1] for (network, key), value in downs.items() if network == "text" or ("attn2" in key and ("to_k" in key or "to_v" in key))}
+        widths = {value.shape[1] for (network, key), value in downs.items()
+                  if network == "text" or ("attn2" in key and ("to_k" in key or "to_v" in key))}
     if vectors and (not loras or single):
         facts.setdefault("kind", "embedding (diffusers)")
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
         for key, value in vectors.items():
-            if value.dtype.kind != "f" or value.ndim not in (1, 2) or value.size == 0 or len(value.reshape(-1, value.shape[-1])) > MOST_VECTORS:
-                raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: its {printable(key)} has the shape {value.shape} and the type {value.dtype}")
+            if (value.dtype.kind != "f" or value.ndim not in (1, 2) or value.size == 0
+                    or len(value.reshape(-1, value.shape[-1])) > MOST_VECTORS):
+                raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: "
+                                      f"its {printable(key)} has the shape {value.shape} and the type {value.dtype}")
             widths.add(value.shape[-1])
     if not loras and not vectors:
-        raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")
+        raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: "
+                              f"it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")
     other = [w for w in sorted(widths) if w in MODELS and w not in OURS]
     if other or len(widths) > 1:
-        raise StyleBlendError(f"{source} has the text width {' and '.join(map(with_model, sorted(widths)))}; StyleBlend needs {with_model(1024)}: get or train one for that")
+        raise StyleBlendError(f"{source} has the text width {' and '.join(map(with_model, sorted(widths)))}; "
+                              f"StyleBlend needs {with_model(1024)}: get or train one for that")
     facts["width"] = ", ".join(map(with_model, widths)) or "unknown"
     if path.suffix == ".safetensors":
         known = read_metadata(path)
@@ -77,7 +90,7 @@ def attention_layer(source: str):
     """A `rename` for `formats.pairs` that keeps the file's names and refuses layers that no style changes."""
     def rename(layer: str, key: str) -> str:
         if not target(layer):
-            raise StyleBlendError(f"{source}: {printable(key)} names no layer that a style changes: use a LoRA that was trained on the attention layers of "
-                                  "Stable Diffusion 2.x alone")
+            raise StyleBlendError(f"{source}: {printable(key)} names no layer that a style changes: "
+                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
         return layer
     return rename

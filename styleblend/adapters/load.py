@@ -1,4 +1,7 @@
-"""Adapter files of other programs as a style of ours: which part each file holds, checked against a base, written as four files and a style.json."""
+"""Adapter files of other programs as a style of ours.
+
+Which part each file holds, checked against a base, written as four files and a style.json.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -14,9 +17,11 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import claim, in_turn, write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
-from styleblend.adapters.style import PARTS, check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
+from styleblend.adapters.style import (PARTS, check_base, checked_part, part_file, part_of_single, save_part,
+                                       settings_in, settings_in_header)
 
-TITLES = {"coarse_embeds": "coarse embedding", "fine_embeds": "fine embedding", "text_lora": "text encoder LoRA", "unet_lora": "UNet LoRA"}
+TITLES = {"coarse_embeds": "coarse embedding", "fine_embeds": "fine embedding", "text_lora": "text encoder LoRA",
+          "unet_lora": "UNet LoRA"}
 COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "texture")
 TOKENS = {"coarse_embeds": "<C>", "fine_embeds": "<F>"}
 
@@ -29,7 +34,10 @@ class Found(NamedTuple):
 
 
 def embedding_part(path: Path, tensors: Dict[str, Any]) -> str:
-    """Which of the two embeddings a file holds, from its token, then from its name; one that does not say so is the fine one."""
+    """Which of the two embeddings a file holds, from its token, then from its name.
+
+    One that does not say so is the fine one.
+    """
     tokens = [key for key in tensors if key.startswith("<") and key.endswith(">")] + [str(tensors.get("name", ""))]
     for text in tokens + [path.stem]:
         for word in reversed(re.split(r"[^a-z0-9]+", text.lower())):
@@ -45,15 +53,19 @@ def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     tensors, source = read_tensors(path, attention_only), str(path)
     lora = {key: value for key, value in flat(tensors).items() if is_lora_key(key)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
-        return {part: Found(path, own) for part, own in ((part, part_of_single(tensors, part)) for part in PARTS) if own}
+        return {part: Found(path, own) for part in PARTS for own in [part_of_single(tensors, part)] if own}
     if not lora:
         return {embedding_part(path, tensors): Found(path, tensors)}
     networks = {split(key, source)[0] for key in flat(tensors)}
-    return {part: Found(path, lora) for part, network in (("text_lora", "text"), ("unet_lora", "unet")) if network in networks}
+    return {part: Found(path, lora)
+            for part, network in (("text_lora", "text"), ("unet_lora", "unet")) if network in networks}
 
 
 def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Found]:
-    """The parts of all files; a part in two files is refused. `attention_only`: without the layers of a LoRA that no style changes."""
+    """The parts of all files; a part in two files is refused.
+
+    `attention_only`: without the layers of a LoRA that no style changes.
+    """
     found: Dict[str, Found] = {}
     for path in files:
         for part, own in parts_of(Path(path), attention_only).items():
@@ -65,39 +77,49 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
 
 
 def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, overwrite: bool = False) -> List[str]:
-    """Write the parts (from `gather`) as the style `name` into the folder `output`; sentences on what is there and what is not.
+    """Write the parts (from `gather`) as the style `name` into the folder `output`.
 
-    Everything is checked against the base before the first file is written. A new style comes into its place as a whole, by one
-    renaming of its folder; in a style that is there the parts are replaced one by one, each whole.
+    Returns sentences on what is there and what is not.
+
+    Everything is checked against the base before the first file is written. A new style comes into its place as a
+    whole, by one renaming of its folder; in a style that is there the parts are replaced one by one, each whole.
     """
     folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
         check_base(own.path, base)
     arrays = {part: checked_part(own.tensors, part, base, str(own.path)) for part, own in found.items()}
-    with in_turn(output), contextlib.ExitStack() as trainings:  # of two that load one style the second sees what the first has written
-        for stage in sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine" for part in found}) if (folder / "training").is_dir() else ():
-            trainings.enter_context(claim(folder / "training", stage))  # a training that goes on now would write over what is loaded
+    # of two that load one style the second sees what the first has written
+    with in_turn(output), contextlib.ExitStack() as trainings:
+        for stage in sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine"
+                             for part in found}) if (folder / "training").is_dir() else ():
+            # a training that goes on now would write over what is loaded
+            trainings.enter_context(claim(folder / "training", stage))
         there = [part for part in PARTS if part_file(folder, name, part)]
         if there and not overwrite:
-            raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): choose another --name, or --overwrite to replace those parts that are loaded")
+            raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): "
+                                  "choose another --name, or --overwrite to replace those parts that are loaded")
         whole = [part for part in PARTS if part in arrays or part in there]
-        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()), settings_in(folder, name))
+        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()),
+                        settings_in(folder, name))
         settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
+                    save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part],
+                              {**known_base, "loaded_from": own.path.name})
                 if settings != StyleSettings() or (folder / "style.json").is_file():
-                    write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
+                    write_bytes(written / "style.json",
+                                settings.model_dump_json(exclude_defaults=True, indent=2).encode())
                 if not folder.is_dir() or not os.listdir(folder):
                     os.replace(written, folder)
                 else:
                     for file in sorted(os.listdir(written)):
                         os.replace(written / file, folder / file)
         except OSError as error:
-            raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): free space or choose another --output") from None
+            raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): "
+                                  "free space or choose another --output") from None
     return report(name, found, arrays, whole)
 
 
@@ -110,8 +132,10 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
     """What was loaded, and what drawing lacks without the parts that are missing."""
     lines = []
     for part, own in found.items():
-        ranks = sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")}) if part not in TOKENS else []
-        size = f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers" if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}"
+        ranks = (sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")})
+                 if part not in TOKENS else [])
+        size = (f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers"
+                if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}")
         lines.append(f"{TITLES[part]} ({size}) from {own.path}")
     kept = [TITLES[part] for part in whole if part not in found]
     if kept:
@@ -119,8 +143,11 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
     missing = [part for part in PARTS if part not in whole]
     if missing:
         coarse, fine = ({"coarse_embeds", "text_lora"} & set(whole)), ({"fine_embeds", "unet_lora"} & set(whole))
-        drawn = "both branches draw" if coarse and fine else f"the {'coarse' if coarse else 'fine'} branch alone draws, without exchange"
-        words = [f"without {TOKENS[part]} in its prompt" for part in missing if part in TOKENS and (coarse if part == "coarse_embeds" else fine)]
-        lines.append(f"missing: {', '.join(TITLES[part] for part in missing)}; {drawn}{', one ' if words else ''}{' and one '.join(words)}; "
+        drawn = ("both branches draw"
+                 if coarse and fine else f"the {'coarse' if coarse else 'fine'} branch alone draws, without exchange")
+        words = [f"without {TOKENS[part]} in its prompt"
+                 for part in missing if part in TOKENS and (coarse if part == "coarse_embeds" else fine)]
+        lines.append(f"missing: {', '.join(TITLES[part] for part in missing)}; "
+                     f"{drawn}{', one ' if words else ''}{' and one '.join(words)}; "
                      f"train {name} or load them with --overwrite to add them")
     return lines

@@ -1,8 +1,9 @@
 """LoRA (Hu et al. 2021): a low-rank addition to linear layers, with one scale for each batch row.
 
-`y = W x + scale[row] * up(down(x))`. The base is never touched: the LoRAs of a network are a mapping from its layers, which goes down as an
-argument of each call. So two pipelines share one base and do not disturb each other. Names of parameters are those of the diffusers
-format: `<path>.lora.down.weight` (rank, in) and `<path>.lora.up.weight` (out, rank).
+`y = W x + scale[row] * up(down(x))`. The base is never touched: the LoRAs of a network are a mapping from its layers,
+which goes down as an argument of each call. So two pipelines share one base and do not disturb each other. Names of
+parameters are those of the diffusers format: `<path>.lora.down.weight` (rank, in) and `<path>.lora.up.weight`
+(out, rank).
 """
 from __future__ import annotations
 
@@ -23,8 +24,10 @@ TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
 class LoRA(jt.nn.Module):
     def __init__(self, down: np.ndarray, up: np.ndarray):
-        self.down, self.up = Linear(down.shape[1], down.shape[0], bias=False), Linear(up.shape[1], up.shape[0], bias=False)
-        self.down.weight, self.up.weight = jt.array(np.ascontiguousarray(down, np.float32)), jt.array(np.ascontiguousarray(up, np.float32))
+        self.down = Linear(down.shape[1], down.shape[0], bias=False)
+        self.up = Linear(up.shape[1], up.shape[0], bias=False)
+        self.down.weight = jt.array(np.ascontiguousarray(down, np.float32))
+        self.up.weight = jt.array(np.ascontiguousarray(up, np.float32))
 
     def execute(self, x, scale=None):
         y = self.up(self.down(x))
@@ -59,7 +62,8 @@ def parameters(network, loras: Loras) -> Dict[str, "jt.Var"]:
     found = {}
     for name, linear in network.named_modules():
         if isinstance(linear, Linear) and linear in loras:
-            found[f"{name}.lora.down.weight"], found[f"{name}.lora.up.weight"] = loras[linear].down.weight, loras[linear].up.weight
+            found[f"{name}.lora.down.weight"] = loras[linear].down.weight
+            found[f"{name}.lora.up.weight"] = loras[linear].up.weight
     return found
 
 
@@ -70,10 +74,13 @@ def arrays(network, loras: Loras) -> Dict[str, np.ndarray]:
 
 def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, source: str) -> None:
     """StyleBlendError when a pair of matrices does not fit the layer `path`."""
-    if down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features or down.shape[0] != up.shape[1]:
-        widths = f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})" if reads_text(path) and down.ndim == 2 else ""
-        raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, the base's layer is {linear.in_features} -> "
-                              f"{linear.out_features}{widths}: this LoRA was trained for another base, get or train one for this base")
+    if (down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features
+            or down.shape[0] != up.shape[1]):
+        widths = (f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})"
+                  if reads_text(path) and down.ndim == 2 else "")
+        raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, "
+                              f"the base's layer is {linear.in_features} -> {linear.out_features}{widths}: "
+                              "this LoRA was trained for another base, get or train one for this base")
 
 
 def reads_text(path: str) -> bool:
@@ -90,11 +97,13 @@ def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> 
     for key, down in tensors.items():
         path, end = key.rsplit(".lora.", 1) if ".lora." in key else (key, "")
         if path not in layers or end not in ("down.weight", "up.weight"):
-            raise StyleBlendError(f"{source}: {key} names no layer that a LoRA of this base can have; is it for another base?")
+            raise StyleBlendError(f"{source}: {key} names no layer that a LoRA of this base can have; "
+                                  "is it for another base?")
         up = tensors.get(f"{path}.lora.up.weight")
         if end == "up.weight":
             if f"{path}.lora.down.weight" not in tensors:
-                raise StyleBlendError(f"{source}: {path} has an up matrix without a down matrix: the file is incomplete")
+                raise StyleBlendError(f"{source}: {path} has an up matrix without a down matrix: "
+                                      "the file is incomplete")
             continue
         if up is None:
             raise StyleBlendError(f"{source}: {path} has a down matrix without an up matrix: the file is incomplete")

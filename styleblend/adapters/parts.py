@@ -17,12 +17,14 @@ class Part:
 
 
 STYLEBLEND: Mapping[str, Part] = {
-    "coarse_embeds": Part("embedding", ("coarse_style_embeds", "composition_style_embeds"), "coarse embedding", "coarse", "<C>"),
+    "coarse_embeds": Part("embedding", ("coarse_style_embeds", "composition_style_embeds"), "coarse embedding",
+                          "coarse", "<C>"),
     "fine_embeds": Part("embedding", ("fine_style_embeds", "texture_style_embeds"), "fine embedding", "fine", "<F>"),
     "text_lora": Part("text_encoder", ("text_encoder_lora",), "text encoder LoRA", "coarse"),
     "unet_lora": Part("unet", ("unet_lora",), "UNet LoRA", "fine"),
 }
-PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND}  # method -> its parts, in the order in which they are listed
+# method -> its parts, in the order in which they are listed
+PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND}
 
 
 def part_named(name: str) -> Part:

@@ -1,8 +1,10 @@
-"""Read checkpoints that are pickles without executing them: PyTorch's zip files and older files, and Jittor's `jt.save` files.
+"""Read checkpoints that are pickles without executing them.
 
-A pickle is a program for a small stack machine, and Python's own machine lets that program call anything. This one knows
-only the instructions and the names that tensors need and refuses every other by its name. It imports nothing, calls nothing
-but what stands below, and never makes more data than the file holds.
+These are PyTorch's zip files and older files, and Jittor's `jt.save` files.
+
+A pickle is a program for a small stack machine, and Python's own machine lets that program call anything. This one
+knows only the instructions and the names that tensors need and refuses every other by its name. It imports nothing,
+calls nothing but what stands below, and never makes more data than the file holds.
 """
 from __future__ import annotations
 
@@ -22,12 +24,14 @@ MAX_INSTRUCTIONS = 500_000  # a whole Stable Diffusion checkpoint needs about 50
 MAX_NESTING = 32
 MAX_RECORDS = 20_000
 JITTOR_END = b"HCAJSLHD"    # jt.save: pickle, SHA-1 of the pickle, this
-LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that torch.save began with before PyTorch 1.6
+# the number that torch.save began with before PyTorch 1.6
+LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 ADVICE = "it is not opened; get the .safetensors version"
 
-STORAGES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8", "torch.LongStorage": "<i8",
-            "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2", "torch.CharStorage": "|i1", "torch.ByteStorage": "|u1",
-            "torch.BoolStorage": "|b1", "torch.BFloat16Storage": "<u2"}
+STORAGES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8",
+            "torch.LongStorage": "<i8", "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2",
+            "torch.CharStorage": "|i1", "torch.ByteStorage": "|u1", "torch.BoolStorage": "|b1",
+            "torch.BFloat16Storage": "<u2"}
 NUMPY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 PLAIN = (str, int, float, bool, bytes, np.ndarray, type(None))
 
@@ -65,7 +69,10 @@ class NumpyArray:
 
 
 class Program(io.BytesIO):
-    """Pickle bytes whose lines are short: only global names are lines, and a number of a million digits takes minutes to read."""
+    """Pickle bytes whose lines are short.
+
+    Only global names are lines, and a number of a million digits takes minutes to read.
+    """
 
     def readline(self, size: Optional[int] = -1) -> bytes:
         return super().readline(512)
@@ -83,8 +90,9 @@ class Machine:
         self.values = 0
         self.storages: Dict[str, Storage] = {}
         self.calls = {"collections.OrderedDict": self.ordered, "torch._utils._rebuild_tensor_v2": self.tensor,
-                      "torch._utils._rebuild_parameter": lambda data, *_: data, "jittor.jittor_core.Var": lambda data: data,
-                      "numpy.dtype": NumpyType, "_codecs.encode": self.encode}
+                      "torch._utils._rebuild_parameter": lambda data, *_: data,
+                      "jittor.jittor_core.Var": lambda data: data, "numpy.dtype": NumpyType,
+                      "_codecs.encode": self.encode}
         for module in ("numpy.core", "numpy._core"):  # numpy 1 and 2
             self.calls[f"{module}.multiarray._reconstruct"] = NumpyArray
             self.calls[f"{module}.multiarray.scalar"] = lambda kind, data: np.frombuffer(data, kind.dtype).item()
@@ -164,7 +172,10 @@ class Machine:
         return items
 
     def build(self, target: Any, state: Any) -> None:
-        """Give an object its state: arrays and dtypes have one that counts, dicts (torch's `_metadata`) one that does not."""
+        """Give an object its state.
+
+        Arrays and dtypes have one that counts, dicts (torch's `_metadata`) one that does not.
+        """
         if isinstance(target, NumpyArray):
             _, shape, kind, fortran, data = state
             self.charge(len(data))
@@ -182,10 +193,14 @@ class Machine:
         self.stack.append(target)
 
     def check(self, value: Any, level: int) -> None:
-        """Refuse a result that is not plain, or that is endless or beyond measure because it holds the same thing many times."""
+        """Refuse a result that is not plain, or that is endless.
+
+        Beyond measure is also one that holds the same thing many times.
+        """
         self.values += 1
         if level > MAX_NESTING or self.values > MAX_INSTRUCTIONS:
-            self.refuse(f"is nested deeper than {MAX_NESTING} levels" if level > MAX_NESTING else "repeats itself without end")
+            self.refuse(f"is nested deeper than {MAX_NESTING} levels"
+                        if level > MAX_NESTING else "repeats itself without end")
         if type(value) in (dict, list, tuple):
             for inner in value.values() if type(value) is dict else value:
                 self.check(inner, level + 1)
@@ -193,7 +208,8 @@ class Machine:
             raise ValueError("it holds something that is no tensor, number or text")
 
     def torch_storage(self, word, kind, key, location, count, view=None) -> Storage:
-        if word != "storage" or type(kind) is not Name or type(key) not in (str, int) or self.storage is None or view is not None:
+        if (word != "storage" or type(kind) is not Name or type(key) not in (str, int) or self.storage is None
+                or view is not None):
             raise ValueError("a tensor has no storage")
         key = str(key)  # Jittor writes numbers
         if key not in self.storages:
@@ -219,7 +235,8 @@ class Machine:
 
     def ordered(self, pairs=()) -> dict:
         """Python 2 gives an OrderedDict its pairs when it makes it, Python 3 afterwards."""
-        if type(pairs) not in (list, tuple) or not all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs):
+        if (type(pairs) not in (list, tuple)
+                or not all(type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs)):
             raise ValueError("a dict has keys that are no text")
         return dict(pairs)
 
@@ -231,10 +248,14 @@ class Machine:
 
 
 class Survey(Machine):
-    """A first run through an old file, whose storages come behind the pickle: which ones there are, of what kind and size."""
+    """A first run through an old file: which storages there are, of what kind and size.
+
+    They come behind the pickle.
+    """
 
     def torch_storage(self, word, kind, key, location, count, view=None) -> Storage:
-        if type(kind) is not Name or kind not in STORAGES or type(key) is not str or type(count) is not int or count < 0 or view is not None:
+        if (type(kind) is not Name or kind not in STORAGES or type(key) is not str or type(count) is not int
+                or count < 0 or view is not None):
             raise ValueError("a tensor has no storage")
         if key not in self.storages:
             self.charge(2 * count * np.dtype(STORAGES[kind]).itemsize)
@@ -246,7 +267,10 @@ class Survey(Machine):
 
 
 def read_old(path: Path) -> Any:
-    """A torch.save file from before PyTorch 1.6: five pickles (a number, a version, sizes, the result, keys), then for each key a count and its data."""
+    """A torch.save file from before PyTorch 1.6.
+
+    Five pickles (a number, a version, sizes, the result, keys), then for each key a count and its data.
+    """
     data = path.read_bytes()
     program, storages = Program(data), {}
     for _ in range(2):
@@ -257,7 +281,8 @@ def read_old(path: Path) -> Any:
     survey.run(program)
     for key in Machine(str(path), len(data)).run(program):
         size = survey.storages[key].flat.nbytes
-        if int.from_bytes(program.read(8), "little") != len(survey.storages[key].flat) or program.tell() + size > len(data):
+        if (int.from_bytes(program.read(8), "little") != len(survey.storages[key].flat)
+                or program.tell() + size > len(data)):
             survey.refuse(f"declares another size than it holds for storage {printable(key)}")
         storages[key] = program.read(size)
     program.seek(start)
@@ -285,7 +310,9 @@ def read_zip(path: Path) -> Any:
 
 
 def read_arrays(path: Path) -> Dict[str, Any]:
-    """The dict in a .bin, .pt, .pth or .pkl file: arrays (bfloat16 as float32), numbers, text, and dicts and lists of them.
+    """The dict in a .bin, .pt, .pth or .pkl file.
+
+    It holds arrays (bfloat16 as float32), numbers, text, and dicts and lists of them.
 
     Nothing in the file is executed. StyleBlendError names what is not allowed or not whole.
     """
@@ -312,7 +339,9 @@ def read_arrays(path: Path) -> Dict[str, Any]:
         raise
     except Exception as error:  # a damaged or hostile file can bring numpy, zipfile and pickletools to raise anything
         reason = printable(str(error)) or type(error).__name__
-        raise StyleBlendError(f"{path} is no whole checkpoint ({reason}): download or train it again, or get the .safetensors version") from None
+        raise StyleBlendError(f"{path} is no whole checkpoint ({reason}): "
+                              "download or train it again, or get the .safetensors version") from None
     if type(result) is not dict:
-        raise StyleBlendError(f"{path} holds a {type(result).__name__} where tensors with names are needed: get the .safetensors version")
+        raise StyleBlendError(f"{path} holds a {type(result).__name__} where tensors with names are needed: "
+                              "get the .safetensors version")
     return result

@@ -22,8 +22,9 @@ from styleblend.settings import StyleSettings, read_style_settings, style_settin
 class Style:
     """What was learned of a style.
 
-    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors, or the tensors of a LoRA with the
-    keys of `styleblend.adapters.lora`. What a style does not have is not in it. `files`: part -> hash of its file.
+    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors, or the tensors
+    of a LoRA with the keys of `styleblend.adapters.lora`. What a style does not have is not in it. `files`: part ->
+    hash of its file.
     """
 
     name: str
@@ -67,7 +68,8 @@ def remove_part(folder: Path, name: str, part: str) -> None:
         if path.name == f"{name}.safetensors":
             tensors = tensor_files.read_safetensors(path)
             gone = part_of_single(tensors, part)
-            tensor_files.write_safetensors(path, {key: value for key, value in tensors.items() if key not in gone}, tensor_files.read_metadata(path))
+            tensor_files.write_safetensors(path, {key: value for key, value in tensors.items() if key not in gone},
+                                           tensor_files.read_metadata(path))
         else:
             path.unlink()
 
@@ -81,7 +83,8 @@ def adapter_hashes(folder: Path, name: str) -> Dict[str, str]:
 def missing_parts(folder: Path, name: str) -> list:
     """The parts that this style should have and that are not there yet."""
     settings = settings_in(folder, name)
-    return [part for part in (parts_of(settings) if settings.parts is None else settings.parts) if part_file(folder, name, part) is None]
+    return [part for part in (parts_of(settings) if settings.parts is None else settings.parts)
+            if part_file(folder, name, part) is None]
 
 
 def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.ndarray]:
@@ -106,8 +109,8 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
     if kind == "embedding":
         _, vectors = formats.embedding(tensors, base.text_encoder.config.hidden_size, source)
         if len(vectors) > formats.MOST_VECTORS:
-            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than {formats.MOST_VECTORS} leave no room "
-                                  "for a prompt: train the embedding with fewer")
+            raise StyleBlendError(f"{source} has {len(vectors)} vectors for its token, and more than "
+                                  f"{formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
     read = {"text_encoder": formats.text_lora, "unet": formats.unet_lora}[kind]
@@ -120,7 +123,8 @@ def check_base(path: Path, base: Base) -> None:
     """Refuse adapters that say of themselves that they were trained on another base."""
     theirs = tensor_files.read_metadata(path).get("base") if path.suffix == ".safetensors" else None
     if theirs not in (None, base.fingerprint()):
-        raise StyleBlendError(f"{path} was trained on another base ({printable(theirs)}; {base.folder} is {base.fingerprint()}): "
+        raise StyleBlendError(f"{path} was trained on another base ({printable(theirs)}; "
+                              f"{base.folder} is {base.fingerprint()}): "
                               "name a config with its base (--config), or train the style on this one")
 
 
@@ -151,7 +155,8 @@ def settings_in_header(path: Path) -> StyleSettings:
 def load_style(folder: Path, name: str, base: Base) -> Style:
     """All parts and `style.json` of `folder`; a style in one file has its settings in the header.
 
-    A part may be absent only where the settings say so (`parts`): `styleblend load` writes that for adapters that have no more.
+    A part may be absent only where the settings say so (`parts`): `styleblend load` writes that for adapters that have
+    no more.
     """
     settings = settings_in(folder, name)
     found = {part: read_part(folder, name, part, base) for part in parts_of(settings)
@@ -166,7 +171,8 @@ def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray]
     """
     about = part_named(part)
     path = Path(folder) / f"{name}_{about.stems[0]}.safetensors"
-    written = {"embedding": dict, "text_encoder": formats.to_diffusers_text, "unet": formats.to_diffusers_unet}[about.kind]
+    written = {"embedding": dict, "text_encoder": formats.to_diffusers_text,
+               "unet": formats.to_diffusers_unet}[about.kind]
     tensor_files.write_safetensors(path, written(tensors), metadata)
     return path
 
@@ -197,5 +203,6 @@ def applied(base: Base, style: Optional[Style]) -> Applied:
         if part.kind == "embedding":
             vectors[part.token] = jt.array(np.atleast_2d(np.asarray(found, np.float32)))
         elif found:
-            loras[part.kind] = lora.load(getattr(base, part.kind), TARGETS[part.kind], found, f"{part.title} of {style.name}")
+            loras[part.kind] = lora.load(getattr(base, part.kind), TARGETS[part.kind], found,
+                                         f"{part.title} of {style.name}")
     return Applied(vectors, loras)
