@@ -1,10 +1,13 @@
-"""How near drawn pictures are to their prompts and to a style: measures that need only pictures, and measures by networks whose weights a user has.
+"""How near drawn pictures are to their prompts and to a style.
+
+Some measures need only pictures, others networks whose weights a user has.
 
     metrics, missing = load_metrics("checkpoints/metrics")
     for metric in metrics:
         metric.score(pictures, prompts, style_pictures)    # {"clip_text": array([0.31, ...]), "clip_image": ...}
 
-No measure stands in for another one: what has no weights is left out and named. docs/metrics.md says what each one measures.
+No measure stands in for another one: what has no weights is left out and named. docs/metrics.md says what each one
+measures.
 """
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ Score = Union[np.ndarray, float]
 class Metric(ABC):
     """One measure, or several that come out of the same features.
 
-    `higher_is_better` has a key for every number that `score` gives; `needs` are names of `styleblend.metrics.networks.SOURCES`;
-    without `compares` it looks at the drawn pictures only. `source`: the files of its networks, where it has any.
-    `held_out`: of a style's real pictures 99 in 100 are less like others of the style, by the product of their `features`; None: nobody has measured it.
+    `higher_is_better` has a key for every number that `score` gives; `needs` are names of
+    `styleblend.metrics.networks.SOURCES`; without `compares` it looks at the drawn pictures only. `source`: the files
+    of its networks, where it has any. `held_out`: of a style's real pictures 99 in 100 are less like others of the
+    style, by the product of their `features`; None: nobody has measured it.
     """
 
     name: str
@@ -36,24 +40,29 @@ class Metric(ABC):
     source = ""
     held_out: Optional[float] = None
 
-    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+              style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
 
-        `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only when they are taken out:
-        each is gone through in batches, and only features are kept. StyleBlendError when there is nothing to score.
+        `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only
+        when they are taken out: each is gone through in batches, and only features are kept. StyleBlendError when there
+        is nothing to score.
         """
         self.check(pictures, prompts, style_pictures)
         return self.measure(pictures, prompts, style_pictures)
 
-    def check(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> None:
+    def check(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+              style_pictures: Sequence[Image.Image]) -> None:
         """StyleBlendError where something is missing."""
         if not len(pictures) or self.compares and not len(style_pictures):
-            raise StyleBlendError(f"there are no {'style ' if len(pictures) else ''}pictures for the metric {self.name}: give it a folder that has some")
+            raise StyleBlendError(f"there are no {'style ' if len(pictures) else ''}pictures for the metric "
+                                  f"{self.name}: give it a folder that has some")
         if len(prompts) != len(pictures):
             raise StyleBlendError(f"{len(pictures)} pictures and {len(prompts)} prompts: give each picture its prompt")
 
     @abstractmethod
-    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
         """`score` of what is known to be complete."""
 
     def features(self, pictures: Sequence[Image.Image]) -> Optional[np.ndarray]:
@@ -77,7 +86,8 @@ class BoardMetric(Metric):
         return self.combined([self.measure_part(pictures, prompts, style_pictures)])
 
     @abstractmethod
-    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
+    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                     style_pictures: Sequence[Image.Image]):
         """`part` of what is known to be complete."""
 
     @abstractmethod
@@ -87,18 +97,23 @@ class BoardMetric(Metric):
 
 def metric_kinds() -> Dict[str, Type[Metric]]:
     """All metrics that there are, by name; the judge is none of them."""
-    from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality  # here, since all of these start Jittor
+    # here, since all of these start Jittor
+    from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality
     from styleblend.metrics.colour import ColourHistograms
     from styleblend.metrics.competition import CompetitionScore
     from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
     from styleblend.metrics.fid import FrechetDistance
     from styleblend.metrics.perceptual import FeatureDistance, GramDistance, PerceptualDistance, TextureDistance
-    return {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness, ColourHistograms, GramDistance,
-                                         PerceptualDistance, FrechetDistance, TextureDistance, FeatureDistance, CompetitionScore)}
+    return {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness,
+                                         ColourHistograms, GramDistance, PerceptualDistance, FrechetDistance,
+                                         TextureDistance, FeatureDistance, CompetitionScore)}
 
 
-def load_metrics(folder: Path, names: Optional[Sequence[str]] = None, ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
-    """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`, and a sentence for each that is left out.
+def load_metrics(folder: Path, names: Optional[Sequence[str]] = None,
+                 ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
+    """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`.
+
+    With them a sentence for each that is left out.
 
     Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
     """

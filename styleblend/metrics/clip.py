@@ -1,4 +1,7 @@
-"""What CLIP (Radford et al. 2021) says of pictures: do they show their prompts, are they like a style, are they good."""
+"""What CLIP (Radford et al. 2021) says of pictures.
+
+Do they show their prompts, are they like a style, are they good?
+"""
 from __future__ import annotations
 
 from typing import List, Sequence
@@ -32,7 +35,10 @@ class ClipLikeness(Metric):
 
 
 class ClipPrecision(Metric):
-    """Whether a picture's own prompt is among the `top` that fit it best, of a list of words and itself: 1 or 0 for each picture."""
+    """Whether a picture's own prompt is among the `top` that fit it best, of a list of words and itself.
+
+    1 or 0 for each picture.
+    """
 
     name = "clip_r"
     higher_is_better = {"clip_r": True}
@@ -55,7 +61,8 @@ class ClipPrecision(Metric):
 class ClipQuality(Metric):
     """CLIP-IQA (Wang et al. 2023): how much nearer a picture is to "Good photo." than to "Bad photo.", 0..1.
 
-    `unscaled`: pictures are read as 0..255 where the network expects 0..1, as the checker of the competition reads them.
+    `unscaled`: pictures are read as 0..255 where the network expects 0..1, as the checker of the competition reads
+    them.
     """
 
     name = "clip_iqa"
@@ -67,5 +74,6 @@ class ClipQuality(Metric):
         self.clip, self.unscaled = clip, unscaled
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
-        good, bad = 100 * (self.clip.encode(pictures, 1 if self.unscaled else 255) @ self.clip.texts.encode(QUALITY).T.astype(np.float64)).T
+        features = self.clip.encode(pictures, 1 if self.unscaled else 255)
+        good, bad = 100 * (features @ self.clip.texts.encode(QUALITY).T.astype(np.float64)).T
         return {"clip_iqa": 1 / (1 + np.exp(bad - good))}

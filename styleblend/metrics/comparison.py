@@ -1,4 +1,7 @@
-"""Is one way of drawing better than another? Paired differences of scores, with an interval that says how sure that is."""
+"""Is one way of drawing better than another?
+
+Paired differences of scores, with an interval that says how sure that is.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -30,7 +33,8 @@ class Difference:
 def paired_difference(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Difference:
     """Compare two equally long rows of scores of the same things; pairs with a NaN are left out.
 
-    The interval is a percentile bootstrap: the pairs are drawn again with repetition, RESAMPLES times. The same seed gives the same interval.
+    The interval is a percentile bootstrap: the pairs are drawn again with repetition, RESAMPLES times. The same seed
+    gives the same interval.
     """
     differences = np.asarray(first, float) - np.asarray(second, float)
     differences = differences[np.isfinite(differences)]

@@ -52,21 +52,28 @@ class CompetitionScore(BoardMetric):
     higher_is_better = {"competition": True, **{f"competition_{part}": higher for part, higher in PARTS.items()}}
     needs = ("dinov2", "squeezenet", "lpips", "clip", "words", "inception", "clip_resnet")
 
-    def __init__(self, dinov2: ImageEncoder, squeezenet: SqueezeNet, lpips: LPIPSHeads, clip: Clip, words: List[str], inception: InceptionStem,
-                 clip_resnet: ClipResNet, quirks: Quirks = Quirks()):
+    def __init__(self, dinov2: ImageEncoder, squeezenet: SqueezeNet, lpips: LPIPSHeads, clip: Clip, words: List[str],
+                 inception: InceptionStem, clip_resnet: ClipResNet, quirks: Quirks = Quirks()):
         self.quirks, self.frechet = quirks, FrechetDistance(inception)
         self.precision = ClipPrecision(clip, words)
-        self.by_style = [Dinov2Likeness(dinov2), ColourHistograms(quirks.overflow, quirks.wrapped_hue), PerceptualDistance(squeezenet, lpips),
-                         ClipQuality(clip_resnet, quirks.unscaled_quality)]
+        self.by_style = [Dinov2Likeness(dinov2), ColourHistograms(quirks.overflow, quirks.wrapped_hue),
+                         PerceptualDistance(squeezenet, lpips), ClipQuality(clip_resnet, quirks.unscaled_quality)]
 
-    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> StylePart:
-        means = {name: float(np.mean(value)) for metric in self.by_style for name, value in metric.score(pictures, prompts, style_pictures).items()}
-        return StylePart(means, self.precision.score(pictures, prompts)["clip_r"], self.frechet.gaussian(pictures), self.frechet.gaussian(style_pictures))
+    def measure_part(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                     style_pictures: Sequence[Image.Image]) -> StylePart:
+        means = {name: float(np.mean(value)) for metric in self.by_style
+                 for name, value in metric.score(pictures, prompts, style_pictures).items()}
+        return StylePart(means, self.precision.score(pictures, prompts)["clip_r"], self.frechet.gaussian(pictures),
+                         self.frechet.gaussian(style_pictures))
 
     def combined(self, parts: Sequence[StylePart]) -> Dict[str, float]:
-        """Four components are means over styles of means over pictures; CLIP-R is the share of all pictures, FID compares sets."""
+        """Four components are means over styles of means over pictures.
+
+        CLIP-R is the share of all pictures, FID compares sets.
+        """
         found = {name: float(np.mean([part.means[name] for part in parts])) for name in PARTS if name in parts[0].means}
         found["clip_r"] = float(np.mean(np.concatenate([part.clip_r for part in parts])))
         compared = parts[-1:] if self.quirks.fid_of_last_style else parts
-        found["fid"] = frechet(sum((part.wanted for part in compared), Gaussian()), sum((part.drawn for part in compared), Gaussian()))
+        found["fid"] = frechet(sum((part.wanted for part in compared), Gaussian()),
+                               sum((part.drawn for part in compared), Gaussian()))
         return {"competition": total(found), **{f"competition_{name}": found[name] for name in PARTS}}

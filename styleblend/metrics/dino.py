@@ -12,16 +12,23 @@ from styleblend.metrics.networks import ImageEncoder
 
 
 def set_consistency(features: np.ndarray) -> float:
-    """Mean cosine of all pairs of different pictures; rows of `features` (N, width) have length 1. NaN for a single picture."""
+    """Mean cosine of all pairs of different pictures; rows of `features` (N, width) have length 1.
+
+    NaN for a single picture.
+    """
     likeness = features @ features.T
     return float(np.mean(likeness[np.triu_indices(len(features), 1)])) if len(features) > 1 else float("nan")
 
 
 def weighted_likeness(features: np.ndarray, styles: np.ndarray, shares: Optional[Sequence[float]] = None) -> np.ndarray:
-    """For each picture the sum of its cosines with the style pictures, each with its share (None: equal ones). Their mean is the weighted multi-style score."""
+    """For each picture the sum of its cosines with the style pictures, each with its share (None: equal ones).
+
+    Their mean is the weighted multi-style score.
+    """
     shares = np.full(len(styles), 1 / len(styles)) if shares is None else np.asarray(shares, np.float64)
     if shares.shape != (len(styles),) or not np.isclose(shares.sum(), 1):
-        raise StyleBlendError(f"{len(shares)} shares that sum up to {shares.sum():.3g} for {len(styles)} style pictures: give one for each, 1 in all")
+        raise StyleBlendError(f"{len(shares)} shares that sum up to {shares.sum():.3g} for {len(styles)} style "
+                              "pictures: give one for each, 1 in all")
     return features @ styles.T @ shares
 
 
@@ -37,7 +44,8 @@ class DinoLikeness(Metric):
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         features = self.dino.encode(pictures)
-        return {"dino_set": set_consistency(features), "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
+        return {"dino_set": set_consistency(features),
+                "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
 
     def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         return self.dino.encode(pictures)

@@ -28,7 +28,9 @@ class Gaussian:
     def __add__(self, other: "Gaussian") -> "Gaussian":
         """Of the features of both."""
         both = Gaussian(len(self.sum))
-        both.count, both.sum, both.products = self.count + other.count, self.sum + other.sum, self.products + other.products
+        both.count = self.count + other.count
+        both.sum = self.sum + other.sum
+        both.products = self.products + other.products
         return both
 
     @property
@@ -48,7 +50,8 @@ def frechet(one: Gaussian, other: Gaussian) -> float:
     if min(one.count, other.count) < 2:
         return float("nan")
     roots = np.sqrt(np.linalg.eigvals(one.covariance @ other.covariance).astype(complex)).real.sum()
-    return float(((one.mean - other.mean) ** 2).sum() + np.trace(one.covariance) + np.trace(other.covariance) - 2 * roots)
+    return float(((one.mean - other.mean) ** 2).sum() + np.trace(one.covariance)
+                 + np.trace(other.covariance) - 2 * roots)
 
 
 class FrechetDistance(Metric):
@@ -66,7 +69,8 @@ class FrechetDistance(Metric):
         found = Gaussian()
         for picture, in batches(pictures, 1):  # one by one, since each may have its own size
             with jt.no_grad():
-                found.add(self.network(jt.array(normalised(picture.convert("RGB"), (0, 0, 0), (1, 1, 1), scale=1)[None])).numpy())
+                found.add(self.network(jt.array(normalised(picture.convert("RGB"), (0, 0, 0), (1, 1, 1),
+                                                           scale=1)[None])).numpy())
         return found
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):

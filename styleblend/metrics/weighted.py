@@ -28,14 +28,20 @@ def described(mix: Dict[str, float]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in mix.items())
 
 
-def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str], originals: Sequence[Image.Image],
-          source: str) -> np.ndarray:
-    """(N,) weighted mean of the scores in `mix`, which `metrics` (`styleblend.metrics.Metric`) give; those of which less is better count against it. NaN: no score."""
+def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str],
+          originals: Sequence[Image.Image], source: str) -> np.ndarray:
+    """(N,) weighted mean of the scores in `mix`, which `metrics` (`styleblend.metrics.Metric`) give.
+
+    Those of which less is better count against it. NaN: no score.
+    """
     found, signs = {}, {}
     for metric in metrics:
         signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
-        found.update({name: value for name, value in metric.score(pictures, prompts, originals).items() if np.ndim(value)})
+        found.update({name: value
+                      for name, value in metric.score(pictures, prompts, originals).items() if np.ndim(value)})
     unknown = next((name for name in mix if name not in found), None)
     if unknown:
-        raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; there are {', '.join(found)}")
-    return sum(weight * signs[name] * np.asarray(found[name], float) for name, weight in mix.items()) / sum(map(abs, mix.values()))
+        raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; "
+                              f"there are {', '.join(found)}")
+    return (sum(weight * signs[name] * np.asarray(found[name], float)
+                for name, weight in mix.items()) / sum(map(abs, mix.values())))
