@@ -1,8 +1,9 @@
 """Attention of the UNet and the one mechanism of this project: control over where Q, K and V come from.
 
-Every attention runs four stages: project, control, core, output. Only the second is open. A control receives the projections of q, k and v
-with the rows that the core will read, and returns them changed. All of it comes down as an argument, the `AttentionContext`. Nothing is
-patched, so nothing has to be undone. Projections are made last, of the rows that are read.
+Every attention runs four stages: project, control, core, output. Only the second is open. A control receives the
+projections of q, k and v with the rows that the core will read, and returns them changed. All of it comes down as an
+argument, the `AttentionContext`. Nothing is patched, so nothing has to be undone. Projections are made last, of the
+rows that are read.
 """
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ from styleblend.models.rows import Rows
 
 @dataclass(frozen=True)
 class Site:
-    """One attention of the UNet. Self- and cross-attention sites are each numbered from 0 in FORWARD order: down, mid, up."""
+    """One attention of the UNet.
+
+    Self- and cross-attention sites are each numbered from 0 in FORWARD order: down, mid, up.
+    """
 
     name: str
     index: int
@@ -31,7 +35,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Projection:
-    """q, k or v of the tokens `x`, to be made; `linear` None: `x` is it already. `scale`: the LoRA's factor of each row, None: 1."""
+    """q, k or v of the tokens `x`, to be made; `linear` None: `x` is it already.
+
+    `scale`: the LoRA's factor of each row, None: 1.
+    """
 
     linear: Optional[Linear]
     x: Any
@@ -47,13 +54,15 @@ class Projection:
         if len(rows) == self.x.shape[0]:
             return self.made()
         index = jt.array(np.array(rows, np.int32))
-        return Projection(self.linear, self.x[index], self.lora, None if self.scale is None else self.scale[index]).made()
+        return Projection(self.linear, self.x[index], self.lora,
+                          None if self.scale is None else self.scale[index]).made()
 
 
 class Projections(NamedTuple):
     """q, k and v, and what the core reads of them for every row.
 
-    `q_rows`: the batch row of q (None: its own). `segments`: the stretches of keys and values (None: those of its own row).
+    `q_rows`: the batch row of q (None: its own). `segments`: the stretches of keys and values (None: those of its own
+    row).
     """
 
     q: Projection
@@ -63,7 +72,10 @@ class Projections(NamedTuple):
     segments: Optional[Tuple[Segment, ...]] = None
 
     def read(self) -> tuple:
-        """q, k and v of those rows that are read, and where in them each row now finds its own: (q, k, v, q_rows, segments)."""
+        """q, k and v of those rows that are read, and where in them each row now finds its own.
+
+        Returns (q, k, v, q_rows, segments).
+        """
         q, q_rows = self.q.made(), self.q_rows
         if self.q_rows:
             used = sorted(set(self.q_rows))
@@ -78,7 +90,10 @@ class Projections(NamedTuple):
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What one denoising step does to attention, and what was computed for all steps. It is made anew for each step and never changed."""
+    """What one denoising step does to attention, and what was computed for all steps.
+
+    It is made anew for each step and never changed.
+    """
 
     rows: Rows = Rows({"fine": 1}, ("negative", "full"))
     step: int = 0
@@ -87,11 +102,16 @@ class AttentionContext:
     loras: Mapping[Linear, Any] = field(default_factory=dict)  # layer -> its LoRA
     lora_scale: Any = None  # Var (rows,): LoRA factor of to_q, to_k, to_v for each row; None: 1 everywhere
     out_scale: Any = None  # the same of to_out
-    text: Optional[Mapping[str, tuple]] = None  # site name -> k, v of the text: the same in every step, so projected once
-    times: Optional[Mapping[Any, Any]] = None  # residual block -> what it adds, a row for each of `steps`: the same in every picture
+    # site name -> k, v of the text: the same in every step, so projected once
+    text: Optional[Mapping[str, tuple]] = None
+    # residual block -> what it adds, a row for each of `steps`: the same in every picture
+    times: Optional[Mapping[Any, Any]] = None
 
     def of(self, rows: int) -> AttentionContext:
-        """The context of so many rows. The rows of one condition stand for all of them until something tells them apart."""
+        """The context of so many rows.
+
+        The rows of one condition stand for all of them until something tells them apart.
+        """
         if self.rows.shared or rows == self.rows.count or rows != self.rows.latents:
             return self
         lora_scale, out_scale = (None if scale is None else scale[:rows] for scale in (self.lora_scale, self.out_scale))
@@ -119,7 +139,8 @@ class Attention(jt.nn.Module):
 
     def execute(self, x, text, context: Optional[AttentionContext] = None):
         context = context and context.of(x.shape[0])
-        loras, scale, out_scale = (context.loras, context.lora_scale, context.out_scale) if context else ({}, None, None)
+        loras, scale, out_scale = ((context.loras, context.lora_scale, context.out_scale)
+                                   if context else ({}, None, None))
         ready = context.text if context and self.site.kind == "cross" else None
         k, v = ([Projection(None, one) for one in ready[self.site.name]] if ready else
                 [Projection(linear, text, loras.get(linear), scale) for linear in (self.to_k, self.to_v)])

@@ -1,4 +1,7 @@
-"""Gradient checkpointing (Chen et al. 2016): a block's activations are thrown away and computed again in the backward pass."""
+"""Gradient checkpointing (Chen et al. 2016).
+
+A block's activations are thrown away and computed again in the backward pass.
+"""
 from __future__ import annotations
 
 from styleblend.machine.runtime import jt
@@ -11,7 +14,10 @@ class Recompute(jt.Function):
         self.run, self.trained = run, trained
 
     def execute(self, *inputs):
-        """`inputs` are those of `run`, then `trained`: only so that Jittor asks for their gradients; `run` has them already."""
+        """`inputs` are those of `run`, then `trained`.
+
+        The latter only so that Jittor asks for their gradients; `run` has them already.
+        """
         self.inputs = inputs[:len(inputs) - len(self.trained)]
         with jt.no_grad():
             return self.run(*self.inputs)
@@ -19,9 +25,10 @@ class Recompute(jt.Function):
     def grad(self, gradient):
         if gradient is None:
             return (None,) * len(self.input_mask)
-        # Finish what comes after this block before its activations are computed again, and finish those before the next block's:
-        # in one graph Jittor would hold the activations of all blocks at a time. Only what these need (weak_sync off): the gradients of other
-        # branches are half built, and a convolution's, which is fused with what follows, would be unfolded to seven dimensions: 15 GB in the UNet.
+        # Finish what comes after this block before its activations are computed again, and finish those before the next
+        # block's: in one graph Jittor would hold the activations of all blocks at a time. Only what these need
+        # (weak_sync off): the gradients of other branches are half built. A convolution's, which is fused with what
+        # follows, would be unfolded to seven dimensions: 15 GB in the UNet.
         gradient.sync(device_sync=False, weak_sync=False)
         inputs = [x.detach() for x in self.inputs]
         wanted = [x for x, given in zip(inputs, self.input_mask) if given >= 0]
@@ -36,8 +43,8 @@ class Recompute(jt.Function):
 def checkpoint(module, loras, run, *inputs):
     """`run(*inputs)`, a computation of `module` with one result, without keeping what it computes on the way.
 
-    `loras` (layer -> LoRA) may hold layers of the module. The result and all gradients, also those of the trained parameters, are the same
-    bit for bit. A backward pass costs one more forward pass.
+    `loras` (layer -> LoRA) may hold layers of the module. The result and all gradients, also those of the trained
+    parameters, are the same bit for bit. A backward pass costs one more forward pass.
     """
     parts = [module, *(loras[layer] for layer in module.modules() if layer in loras)]
     trained = [p for part in parts for p in part.parameters() if not p.is_stop_grad()]

@@ -1,4 +1,7 @@
-"""CLIP's ResNet (Radford et al. 2021), as CLIP-IQA uses it: without positions, on pictures of any size. Attribute names are those of the first release."""
+"""CLIP's ResNet (Radford et al. 2021), as CLIP-IQA uses it: without positions, on pictures of any size.
+
+Attribute names are those of the first release.
+"""
 from __future__ import annotations
 
 import re
@@ -13,7 +16,8 @@ from styleblend.models.layers import BatchNorm2d, Conv2d, Linear
 from styleblend.machine.runtime import jt
 
 # in the file, but of no use here: the pooling has no positions, and the rest can be seen from the shapes
-UNUSED = ("visual.attnpool.positional_embedding", "logit_scale", "attn_mask", "input_resolution", "context_length", "vocab_size")
+UNUSED = ("visual.attnpool.positional_embedding", "logit_scale", "attn_mask", "input_resolution",
+          "context_length", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class ClipResNetConfig:
 
 def sizes(tensors: Dict[str, np.ndarray]) -> Tuple[ClipResNetConfig, ClipTextConfig]:
     """Of both towers, from the tensors of a file. KeyError, ValueError or IndexError when it is no such file."""
-    stages = [match[1] for match in (re.fullmatch(r"visual\.layer(\d)\.\d+\.conv1\.weight", name) for name in tensors) if match]
+    stages = [match[1]
+              for match in (re.fullmatch(r"visual\.layer(\d)\.\d+\.conv1\.weight", name) for name in tensors) if match]
     layers = tuple(stages.count(str(1 + stage)) for stage in range(len(set(stages))))
     width, (words, hidden) = tensors["visual.conv3.weight"].shape[0], tensors["token_embedding.weight"].shape
     depth = sum(name.endswith("mlp.c_fc.weight") for name in tensors)
@@ -40,9 +45,11 @@ def sizes(tensors: Dict[str, np.ndarray]) -> Tuple[ClipResNetConfig, ClipTextCon
 
 def text_tensors(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """The text tower by the names of `CLIPTextModelWithProjection`; a name of neither tower stays as it is."""
-    names = {"token_embedding.weight": "embeddings.token_embedding.weight", "positional_embedding": "embeddings.position_embedding.weight",
+    names = {"token_embedding.weight": "embeddings.token_embedding.weight",
+             "positional_embedding": "embeddings.position_embedding.weight",
              "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias"}
-    parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
+    parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+             "attn.out_proj": "self_attn.out_proj"}
     found = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
@@ -82,7 +89,8 @@ class Bottleneck(jt.nn.Module):
         self.conv2, self.bn2 = Conv2d(inner, inner, 3, padding=1, bias=False), BatchNorm2d(inner)
         self.conv3, self.bn3 = Conv2d(inner, 4 * inner, 1, bias=False), BatchNorm2d(4 * inner)
         wider = stride > 1 or channels != 4 * inner
-        self.downsample = jt.nn.ModuleList([Conv2d(channels, 4 * inner, 1, bias=False), BatchNorm2d(4 * inner)]) if wider else None
+        self.downsample = (jt.nn.ModuleList([Conv2d(channels, 4 * inner, 1, bias=False), BatchNorm2d(4 * inner)])
+                           if wider else None)
 
     def execute(self, x):
         y = jt.nn.relu(self.bn1(self.conv1(x)))
@@ -118,8 +126,9 @@ class CLIPResNet(jt.nn.Module):
         channels = width
         for stage, blocks in enumerate(config.layers):
             inner = width << stage
-            setattr(self, f"layer{stage + 1}", jt.nn.ModuleList(
-                [Bottleneck(4 * inner if block else channels, inner, 2 if stage and not block else 1) for block in range(blocks)]))
+            setattr(self, f"layer{stage + 1}",
+                    jt.nn.ModuleList([Bottleneck(4 * inner if block else channels, inner,
+                                                 2 if stage and not block else 1) for block in range(blocks)]))
             channels = 4 * inner
         self.stages = len(config.layers)
         self.attnpool = AttentionPool(channels, channels // 64, config.projection)

@@ -16,7 +16,10 @@ class Embedding(jt.nn.Module):
 
 
 class CLIPAttention(jt.nn.Module):
-    """Self-attention, causal for text. `loras` (layer -> LoRA) may hold any of the four projections; `scale` is one factor a row."""
+    """Self-attention, causal for text.
+
+    `loras` (layer -> LoRA) may hold any of the four projections; `scale` is one factor a row.
+    """
 
     def __init__(self, size: int, heads: int, causal: bool):
         self.heads, self.causal = heads, causal
@@ -38,7 +41,10 @@ class CLIPMLP(jt.nn.Module):
 
 
 class CLIPEncoderLayer(jt.nn.Module):
-    """One layer of the text or the vision tower; `config` has hidden_size, intermediate_size, num_attention_heads, hidden_act."""
+    """One layer of the text or the vision tower.
+
+    `config` has hidden_size, intermediate_size, num_attention_heads, hidden_act.
+    """
 
     def __init__(self, config, causal: bool = True):
         self.self_attn = CLIPAttention(config.hidden_size, config.num_attention_heads, causal)
@@ -79,7 +85,10 @@ class CLIPTextTransformer(jt.nn.Module):
 
 
 class CLIPTextModel(jt.nn.Module):
-    """Token ids to the states that cross-attention reads. SD 2.x ends one layer early: its file simply has 23 layers."""
+    """Token ids to the states that cross-attention reads.
+
+    SD 2.x ends one layer early: its file simply has 23 layers.
+    """
 
     def __init__(self, config: ClipTextConfig = ClipTextConfig()):
         self.config = config
@@ -88,8 +97,8 @@ class CLIPTextModel(jt.nn.Module):
     def execute(self, ids, placeholders=None, loras={}, lora_scale=None, penultimate: bool = False):
         """ids (B, 77) integers -> (B, 77, width), final norm applied.
 
-        `placeholders` (K, width) are the embeddings of ids from vocab_size on; `loras`: layer -> LoRA; `lora_scale`: None (1) or a
-        Var (B,), their factor in each row; `penultimate` leaves out the last layer and the final norm.
+        `placeholders` (K, width) are the embeddings of ids from vocab_size on; `loras`: layer -> LoRA; `lora_scale`:
+        None (1) or a Var (B,), their factor in each row; `penultimate` leaves out the last layer and the final norm.
         """
         ids = np.asarray(ids)
         x = self.text_model.embeddings(ids, placeholders)
@@ -107,7 +116,10 @@ class CLIPTextModelWithProjection(CLIPTextModel):
         self.text_projection = Linear(config.hidden_size, projection, bias=False)
 
     def execute(self, ids):
-        """ids (B, L) integers -> (B, projection): the state at the first end token, which has the highest id, so it does not matter what pads."""
+        """ids (B, L) integers -> (B, projection): the state at the first end token.
+
+        That has the highest id, so it does not matter what pads.
+        """
         states = super().execute(ids)
         ends = jt.array(np.asarray(ids).argmax(1).astype(np.int32))
         return self.text_projection(states[jt.arange(len(ends)), ends])

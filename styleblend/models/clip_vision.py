@@ -49,7 +49,10 @@ class CLIPVisionModel(jt.nn.Module):
         self.vision_model = CLIPVisionTransformer(config)
 
     def execute(self, pictures):
-        """pictures (B, 3, image_size, image_size), normalised -> last hidden state (B, 1 + patches, width), class token first."""
+        """pictures (B, 3, image_size, image_size), normalised -> last hidden state (B, 1 + patches, width).
+
+        The class token is first.
+        """
         x = self.vision_model.pre_layrnorm(self.vision_model.embeddings(pictures))
         for layer in self.vision_model.encoder.layers:
             x = layer(x)

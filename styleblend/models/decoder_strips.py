@@ -1,8 +1,9 @@
 """The VAE's decoder in strips: the same picture, up to the last bits, with the memory of some rows of it.
 
-Feature maps wait as arrays in the host's memory; the device gets as many rows of one as a convolution can take at a time, with the
-rows beside them. Norms take the mean and deviation of the whole map. Tiles that are decoded each by itself do not: on the mini base they were
-5/255 away from the whole picture on average, at 256 px in tiles of 128 with a quarter in common.
+Feature maps wait as arrays in the host's memory; the device gets as many rows of one as a convolution can take at a
+time, with the rows beside them. Norms take the mean and deviation of the whole map. Tiles that are decoded each by
+itself do not: on the mini base they were 5/255 away from the whole picture on average, at 256 px in tiles of 128 with a
+quarter in common.
 """
 from __future__ import annotations
 
@@ -17,17 +18,24 @@ from styleblend.machine.runtime import jt
 
 
 def normaliser(norm: GroupNorm, x: np.ndarray) -> Callable:
-    """A function of some rows of x (1, channels, height, width): their group norm with SiLU, by the statistics of all rows."""
+    """A function of some rows of x (1, channels, height, width): their group norm with SiLU.
+
+    By the statistics of all rows.
+    """
     groups = x.reshape(norm.groups, -1)
     mean = groups.mean(axis=1, dtype=np.float64).astype(np.float32)
-    scale = np.array([1 / np.sqrt(np.square(group - m).mean(dtype=np.float64) + norm.eps) for group, m in zip(groups, mean)], np.float32)
+    scale = np.array([1 / np.sqrt(np.square(group - m).mean(dtype=np.float64) + norm.eps)
+                      for group, m in zip(groups, mean)], np.float32)
     mean, scale = (jt.array(a.repeat(x.shape[1] // norm.groups)).reshape(1, -1, 1, 1) for a in (mean, scale))
     gain, shift = scale * norm.weight.reshape(1, -1, 1, 1), norm.bias.reshape(1, -1, 1, 1)
     return lambda part: silu((part - mean) * gain + shift)
 
 
-def convolved(conv: Conv2d, x: np.ndarray, rows: int, before: Callable, grow: int = 1, plus: Optional[Callable] = None) -> np.ndarray:
-    """conv(before(x)) for a 3x3 convolution whose result is `grow` times as high and wide as x, `rows` rows of it at a time.
+def convolved(conv: Conv2d, x: np.ndarray, rows: int, before: Callable, grow: int = 1,
+              plus: Optional[Callable] = None) -> np.ndarray:
+    """conv(before(x)) for a 3x3 convolution, `rows` rows of the result at a time.
+
+    The result is `grow` times as high and wide as x.
 
     `plus(part)` is added: it gets where a strip is, as an index into the result.
     """
@@ -45,14 +53,19 @@ def convolved(conv: Conv2d, x: np.ndarray, rows: int, before: Callable, grow: in
 def resnet(block: ResnetBlock2D, x: np.ndarray, rows: int) -> np.ndarray:
     """As the block, without a time embedding."""
     y = convolved(block.conv1, x, rows, normaliser(block.norm1, x))
-    way_round = (lambda part: jt.array(x[part])) if block.conv_shortcut is None else (lambda part: block.conv_shortcut(jt.array(x[part])))
+    way_round = ((lambda part: jt.array(x[part]))
+                 if block.conv_shortcut is None else (lambda part: block.conv_shortcut(jt.array(x[part]))))
     return convolved(block.conv2, y, rows, normaliser(block.norm2, y), plus=way_round)
 
 
 def decode(vae: AutoencoderKL, latents, rows: int) -> np.ndarray:
-    """As `vae.decode` of one unscaled latent (1, 4, h, w), `rows` rows of every feature map at a time (an even number): (1, 3, H, W)."""
+    """As `vae.decode` of one unscaled latent (1, 4, h, w), in horizontal strips: (1, 3, H, W).
+
+    `rows` (an even number) of every feature map at a time.
+    """
     decoder = vae.decoder
-    x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latents))).numpy()  # the smallest maps, and all of them for the attention
+    # the smallest maps, and all of them for the attention
+    x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latents))).numpy()
     for level in decoder.up_blocks:
         for block in level.resnets:
             x = resnet(block, x, rows)

@@ -1,4 +1,7 @@
-"""The image encoders DINO (Caron et al. 2021) and DINOv2 (Oquab et al. 2023). Attribute names are those of the transformers checkpoints."""
+"""The image encoders DINO (Caron et al. 2021) and DINOv2 (Oquab et al. 2023).
+
+Attribute names are those of the transformers checkpoints.
+"""
 from __future__ import annotations
 
 from styleblend.models.configs import Dinov2Config, ViTConfig
@@ -33,7 +36,8 @@ class Embeddings(jt.nn.Module):
         if (height, width) == (self.side, self.side):
             return self.position_embeddings
         side, size = self.side, self.position_embeddings.shape[2]
-        grid = jt.matmul(jt.array(cubic_matrix(height, side)), self.position_embeddings[0, 1:].reshape(side, side * size))
+        grid = jt.matmul(jt.array(cubic_matrix(height, side)),
+                         self.position_embeddings[0, 1:].reshape(side, side * size))
         grid = grid.reshape(height, side, size).permute(1, 0, 2).reshape(side, height * size)
         grid = jt.matmul(jt.array(cubic_matrix(width, side)), grid).reshape(width, height, size).permute(1, 0, 2)
         return jt.concat([self.position_embeddings[:, :1], grid.reshape(1, height * width, size)], dim=1)
@@ -69,7 +73,8 @@ class Attention(jt.nn.Module):
 
 class ViTLayer(jt.nn.Module):
     def __init__(self, config: ViTConfig):
-        self.layernorm_before, self.layernorm_after = (LayerNorm(config.hidden_size, config.layer_norm_eps) for _ in range(2))
+        self.layernorm_before, self.layernorm_after = (LayerNorm(config.hidden_size, config.layer_norm_eps)
+                                                       for _ in range(2))
         self.attention = Attention(config)
         self.intermediate = Dense(config.hidden_size, config.intermediate_size)
         self.output = Dense(config.intermediate_size, config.hidden_size)
@@ -125,7 +130,10 @@ class DinoModel(jt.nn.Module):
         self.layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def execute(self, pictures):
-        """pictures (B, 3, height, width), normalised, sides multiples of the patch -> last hidden state (B, 1 + patches, width), class token first."""
+        """pictures (B, 3, height, width), normalised -> last hidden state (B, 1 + patches, width).
+
+        Sides are multiples of the patch. The class token is first.
+        """
         x = self.embeddings(pictures)
         for layer in self.encoder.layer:
             x = layer(x)

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite0 (Tan & Le 2019; without squeeze and excitation, with ReLU6) up to its head. Attribute names are those of its PyTorch port."""
+"""EfficientNet-Lite0 (Tan & Le 2019; without squeeze and excitation, with ReLU6) up to its head.
+
+Attribute names are those of its PyTorch port.
+"""
 from __future__ import annotations
 
 from typing import List
@@ -8,7 +11,8 @@ from styleblend.machine.runtime import jt
 
 EPS = 1e-3
 #         blocks, kernel, stride, expansion, channels
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+          (1, 3, 1, 6, 320))
 TAPS = (0, 2, 4, 10, 15)  # the last block of each size: features are compared after these
 
 
@@ -17,7 +21,10 @@ def relu6(x):
 
 
 class SameConv2d(jt.nn.Module):
-    """Convolution whose output has ceil(size / stride) places, as TensorFlow pads it: what is left over of the padding comes last."""
+    """Convolution whose output has ceil(size / stride) places, as TensorFlow pads it.
+
+    What is left over of the padding comes last.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
         self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
@@ -25,7 +32,8 @@ class SameConv2d(jt.nn.Module):
 
     def execute(self, x):
         if self.kernel_size > 1:
-            short = [max((-(-size // self.stride) - 1) * self.stride + self.kernel_size - size, 0) for size in x.shape[2:]]
+            short = [max((-(-size // self.stride) - 1) * self.stride + self.kernel_size - size, 0)
+                     for size in x.shape[2:]]
             rows, columns = ((one // 2, one - one // 2) for one in short)
             x = jt.nn.pad(x, (*columns, *rows))
         return jt.nn.conv2d(x, self.weight, None, self.stride, 0, 1, self.groups)
@@ -36,8 +44,10 @@ class MBConvBlock(jt.nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, stride: int, expansion: int, out_channels: int):
         inner, self.residual = channels * expansion, stride == 1 and channels == out_channels
-        self._expand_conv, self._bn0 = (SameConv2d(channels, inner, 1), BatchNorm2d(inner, EPS)) if expansion > 1 else (None, None)
-        self._depthwise_conv, self._bn1 = SameConv2d(inner, inner, kernel_size, stride, groups=inner), BatchNorm2d(inner, EPS)
+        self._expand_conv, self._bn0 = ((SameConv2d(channels, inner, 1), BatchNorm2d(inner, EPS))
+                                        if expansion > 1 else (None, None))
+        self._depthwise_conv, self._bn1 = (SameConv2d(inner, inner, kernel_size, stride, groups=inner),
+                                           BatchNorm2d(inner, EPS))
         self._project_conv, self._bn2 = SameConv2d(inner, out_channels, 1), BatchNorm2d(out_channels, EPS)
 
     def execute(self, x):

@@ -1,6 +1,9 @@
-"""The first layers of the Inception v3 of FID (Heusel et al. 2017), up to the first pooling. Attribute names are those of its PyTorch port.
+"""The first layers of the Inception v3 of FID (Heusel et al. 2017), up to the first pooling.
 
-Only the 64 features that the score of the competition uses are here. FID as papers report it takes 2048 from the last layer: do not compare the two.
+Attribute names are those of its PyTorch port.
+
+Only the 64 features that the score of the competition uses are here. FID as papers report it takes 2048 from the last
+layer: do not compare the two.
 """
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ SIDE = 299
 
 class BasicConv2d(jt.nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 0):
-        self.conv, self.bn = Conv2d(in_channels, out_channels, 3, stride, padding, bias=False), BatchNorm2d(out_channels, 1e-3)
+        self.conv, self.bn = (Conv2d(in_channels, out_channels, 3, stride, padding, bias=False),
+                              BatchNorm2d(out_channels, 1e-3))
 
     def execute(self, x):
         return jt.nn.relu(self.bn(self.conv(x)))
@@ -30,8 +34,9 @@ class InceptionStem(jt.nn.Module):
     def execute(self, pictures):
         """pictures (B, 3, height, width) in 0..255 -> (B, 64)."""
         rows, channels, height, width = pictures.shape
-        x = jt.matmul(pictures.reshape(-1, width), jt.array(corner_linear_matrix(SIDE, width).T)).reshape(rows * channels, height, SIDE)
-        x = x.permute(0, 2, 1).reshape(-1, height)
-        x = jt.matmul(x, jt.array(corner_linear_matrix(SIDE, height).T)).reshape(rows, channels, SIDE, SIDE).permute(0, 1, 3, 2)
+        x = jt.matmul(pictures.reshape(-1, width), jt.array(corner_linear_matrix(SIDE, width).T))
+        x = x.reshape(rows * channels, height, SIDE).permute(0, 2, 1).reshape(-1, height)
+        x = jt.matmul(x, jt.array(corner_linear_matrix(SIDE, height).T))
+        x = x.reshape(rows, channels, SIDE, SIDE).permute(0, 1, 3, 2)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3((x - 128) / 128)))
         return jt.nn.max_pool2d(x, 3, 2).mean((2, 3))

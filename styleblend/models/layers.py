@@ -1,8 +1,10 @@
 """Linear, convolution and norms with the parameter names of PyTorch checkpoints.
 
-A layer with matrices computes as `styleblend.machine.precision` says and returns the type of its matrix; norms and the rest return the type of their input.
+A layer with matrices computes as `styleblend.machine.precision` says and returns the type of its matrix; norms and the
+rest return the type of their input.
 
-Parameters start as lazy constants: nothing is computed or allocated for them before the loader puts the real weights in.
+Parameters start as lazy constants: nothing is computed or allocated for them before the loader puts the real weights
+in.
 """
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from styleblend.machine.runtime import jt
 
 
 def empty(*shape: int) -> "jt.Var":
-    """A parameter that is waiting for its checkpoint: zeros that exist only as a graph node until somebody reads them."""
+    """A parameter that is waiting for its checkpoint.
+
+    Its zeros exist only as a graph node until somebody reads them.
+    """
     return jt.zeros(shape, "float32")
 
 
@@ -38,7 +43,8 @@ class Linear(jt.nn.Module):
 class Conv2d(jt.nn.Module):
     """Convolution on (rows, channels, height, width); `padding` one number for all sides."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, bias: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 bias: bool = True):
         self.stride, self.padding = stride, padding
         self.weight = empty(out_channels, in_channels, kernel_size, kernel_size)
         self.bias = empty(out_channels) if bias else None

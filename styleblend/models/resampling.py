@@ -5,7 +5,10 @@ import numpy as np
 
 
 def cubic_matrix(new: int, old: int) -> np.ndarray:
-    """(new, old) float32: cubic convolution (Keys 1981) with a = -0.75, pixel centres at halves, edges repeated, no smoothing before a reduction."""
+    """(new, old) float32: cubic convolution (Keys 1981) with a = -0.75.
+
+    Pixel centres are at halves, edges repeated. There is no smoothing before a reduction.
+    """
     place = (np.arange(new) + 0.5) * old / new - 0.5
     matrix, a = np.zeros((new, old)), -0.75
     for tap in range(-1, 3):
@@ -17,7 +20,10 @@ def cubic_matrix(new: int, old: int) -> np.ndarray:
 
 
 def corner_linear_matrix(new: int, old: int) -> np.ndarray:
-    """(new, old) float32: linear, with the first pixels of both laid upon each other, as in TensorFlow 1, where the network of FID comes from."""
+    """(new, old) float32: linear, with the first pixels of both laid upon each other.
+
+    As in TensorFlow 1, where the network of FID comes from.
+    """
     place = np.arange(new) * (old / new)
     low = np.floor(place).astype(int)
     matrix = np.zeros((new, old))

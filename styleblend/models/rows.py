@@ -9,9 +9,10 @@ from typing import List, Mapping, Tuple
 class Rows:
     """The rows of one call of the UNet: condition outermost, then branch, then sample.
 
-    `branches` says how many pictures each branch has; the counts may differ. `conditions` are what every picture is drawn under, such as
-    ("negative", "full"). With branches {"coarse": 1, "fine": 1} and these two the rows are: coarse negative, fine negative, coarse full,
-    fine full. `shared`: the rows of one condition stand for those of all, since nothing has told them apart yet.
+    `branches` says how many pictures each branch has; the counts may differ. `conditions` are what every picture is
+    drawn under, such as ("negative", "full"). With branches {"coarse": 1, "fine": 1} and these two the rows are: coarse
+    negative, fine negative, coarse full, fine full. `shared`: the rows of one condition stand for those of all, since
+    nothing has told them apart yet.
     """
 
     branches: Mapping[str, int]
@@ -43,7 +44,10 @@ class Rows:
         return range(self.begin(branch), self.begin(branch) + self.branches[branch])
 
     def row(self, branch: str, condition: str, sample: int) -> int:
-        """The batch row of one picture of a branch under a condition. A branch with one picture has it for every sample."""
+        """The batch row of one picture of a branch under a condition.
+
+        A branch with one picture has it for every sample.
+        """
         count = self.branches[branch]
         if sample >= count > 1:
             raise ValueError(f"branch {branch} has {count} pictures, and not one of number {sample}")
@@ -52,7 +56,8 @@ class Rows:
 
     def of(self, branch: str) -> List[Tuple[int, str, int]]:
         """All (row, condition, sample) of a branch, the first condition first."""
-        return [(self.row(branch, condition, n), condition, n) for condition in (self.conditions[-1:] if self.shared else self.conditions)
+        return [(self.row(branch, condition, n), condition, n)
+                for condition in (self.conditions[-1:] if self.shared else self.conditions)
                 for n in range(self.branches[branch])]
 
     def as_shared(self) -> Rows:

@@ -1,4 +1,7 @@
-"""SqueezeNet 1.1 (Iandola et al. 2016) up to its classifier, and LPIPS (Zhang et al. 2018) on it. Attribute names are those of torchvision and lpips."""
+"""SqueezeNet 1.1 (Iandola et al. 2016) up to its classifier, and LPIPS (Zhang et al. 2018) on it.
+
+Attribute names are those of torchvision and lpips.
+"""
 from __future__ import annotations
 
 from typing import List
@@ -38,13 +41,15 @@ class Fire(jt.nn.Module):
 
 class SqueezeNet(jt.nn.Module):
     def __init__(self):
-        self.features = jt.nn.ModuleList([
-            Conv2d(3, 64, 3, stride=2), ReLU(), MaxPool(), Fire(64, 16, 64), Fire(128, 16, 64), MaxPool(), Fire(128, 32, 128), Fire(256, 32, 128),
-            MaxPool(), Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256)])
+        self.features = jt.nn.ModuleList([Conv2d(3, 64, 3, stride=2), ReLU(), MaxPool(), Fire(64, 16, 64),
+                                          Fire(128, 16, 64), MaxPool(), Fire(128, 32, 128), Fire(256, 32, 128),
+                                          MaxPool(), Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256),
+                                          Fire(512, 64, 256)])
 
     def execute(self, pictures) -> List:
         """pictures (B, 3, height, width) in -1..1 -> seven feature maps, fine to coarse."""
-        x = (pictures - jt.array(np.reshape(SHIFT, (1, 3, 1, 1)).astype(np.float32))) / jt.array(np.reshape(SCALE, (1, 3, 1, 1)).astype(np.float32))
+        x = ((pictures - jt.array(np.reshape(SHIFT, (1, 3, 1, 1)).astype(np.float32)))
+             / jt.array(np.reshape(SCALE, (1, 3, 1, 1)).astype(np.float32)))
         found = []
         for number, layer in enumerate(self.features):
             x = layer(x)
@@ -61,7 +66,10 @@ class LPIPSHeads(jt.nn.Module):
             setattr(self, f"lin{number}", Head(channels))
 
     def execute(self, one: List, other: List):
-        """Two lists of feature maps of length 1 (`unit`), (B, C, H, W) or (1, C, H, W) -> (B,), 0 for equal pictures."""
+        """Two lists of feature maps of length 1 (`unit`) -> (B,), 0 for equal pictures.
+
+        The maps are (B, C, H, W) or (1, C, H, W).
+        """
         heads = [getattr(self, f"lin{number}") for number in range(len(CHANNELS))]
         return sum(((a - b) ** 2 * head.weight).sum(1).mean((1, 2)) for a, b, head in zip(one, other, heads))
 

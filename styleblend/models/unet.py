@@ -18,7 +18,8 @@ def timestep_embedding(timesteps, size: int):
     """Sinusoids of the time step (Ho et al. 2020), cosines first. `timesteps` (B,) any number type -> (B, size)."""
     half = size // 2
     exponent = -math.log(10000) * np.arange(half, dtype=np.float32) / half
-    frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)  # t near 1000 multiplies a last-digit error: NumPy's fp32 exp has some
+    # t near 1000 multiplies a last-digit error: NumPy's fp32 exp has some
+    frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
     angle = timesteps.float32().reshape(-1, 1) * jt.array(frequency).reshape(1, -1)
     return jt.concat([angle.cos(), angle.sin()], dim=1)
 
@@ -44,7 +45,10 @@ class ResnetBlock2D(jt.nn.Module):
         self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def execute(self, x, time=None):
-        """`time`: the embedding after its SiLU, or what `UNet2DConditionModel.project_times` made of it for every block."""
+        """x (B, C, H, W) -> the block's output.
+
+        `time`: the embedding after its SiLU, or what `UNet2DConditionModel.project_times` made of it for every block.
+        """
         shift = time[self] if isinstance(time, dict) else None if time is None else self.time_emb_proj(time)
         return checkpoint(self, {}, self.compute, x, shift) if self.checkpointing else self.compute(x, shift)
 
@@ -69,7 +73,8 @@ class Transformer2DModel(jt.nn.Module):
 
     def execute(self, x, text, context=None):
         if self.checkpointing:
-            return checkpoint(self, context.loras if context else {}, lambda x, text: self.compute(x, text, context), x, text)
+            return checkpoint(self, context.loras if context else {},
+                              lambda x, text: self.compute(x, text, context), x, text)
         return self.compute(x, text, context)
 
     def compute(self, x, text, context):
@@ -116,9 +121,10 @@ class DownBlock(jt.nn.Module):
 
     def __init__(self, in_channels, out_channels, time_size, config, heads, sites, last):
         groups, eps = config.norm_num_groups, config.norm_eps
-        self.resnets = jt.nn.ModuleList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups, eps, time_size)
-                                         for i in range(config.layers_per_block)])
-        self.attentions = jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites]) if sites else None
+        self.resnets = jt.nn.ModuleList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups,
+                                                       eps, time_size) for i in range(config.layers_per_block)])
+        self.attentions = (jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites])
+                           if sites else None)
         self.downsamplers = None if last else jt.nn.ModuleList([Downsample2D(out_channels)])
 
     def execute(self, x, time, text, context, skips: List):
@@ -135,8 +141,8 @@ class DownBlock(jt.nn.Module):
 
 class MidBlock(jt.nn.Module):
     def __init__(self, channels, time_size, config, heads, sites):
-        self.resnets = jt.nn.ModuleList([ResnetBlock2D(channels, channels, config.norm_num_groups, config.norm_eps, time_size)
-                                         for _ in range(2)])
+        self.resnets = jt.nn.ModuleList([ResnetBlock2D(channels, channels, config.norm_num_groups, config.norm_eps,
+                                                       time_size) for _ in range(2)])
         self.attentions = jt.nn.ModuleList([Transformer2DModel(channels, heads, config, *sites[0])])
 
     def execute(self, x, time, text, context):
@@ -152,7 +158,8 @@ class UpBlock(jt.nn.Module):
         self.resnets = jt.nn.ModuleList([
             ResnetBlock2D((in_channels if i == 0 else out_channels) + skip, out_channels, groups, eps, time_size)
             for i, skip in enumerate(skip_channels)])
-        self.attentions = jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites]) if sites else None
+        self.attentions = (jt.nn.ModuleList([Transformer2DModel(out_channels, heads, config, *pair) for pair in sites])
+                           if sites else None)
         self.upsamplers = None if last else jt.nn.ModuleList([Upsample2D(out_channels)])
 
     def execute(self, x, time, text, context, skips: List):
@@ -164,9 +171,13 @@ class UpBlock(jt.nn.Module):
 
 
 class Residuals(NamedTuple):
-    """What a ControlNet adds (Zhang et al. 2023, section 3.2): to each skip connection in forward order, and behind the middle block."""
+    """What a ControlNet adds (Zhang et al. 2023, section 3.2).
 
-    down: Sequence[Any]  # (rows, channels, height, width) each; with fewer rows than the UNet has there they are repeated
+    To each skip connection in forward order, and behind the middle block.
+    """
+
+    # (rows, channels, height, width) each; with fewer rows than the UNet has there they are repeated
+    down: Sequence[Any]
     mid: Any
 
 
@@ -179,18 +190,21 @@ def skip_with(x, more):
 class UNet2DConditionModel(jt.nn.Module):
     """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
 
-    float32_parts = ("conv_in", "conv_out", "time_embedding")  # in any precision: what reads and writes latents and times
+    # in any precision: what reads and writes latents and times
+    float32_parts = ("conv_in", "conv_out", "time_embedding")
 
     def __init__(self, config: UNetConfig = UNetConfig()):
         self.config = config
-        channels, levels, time_size = config.block_out_channels, len(config.block_out_channels), config.block_out_channels[0] * 4
+        channels, levels, time_size = (config.block_out_channels, len(config.block_out_channels),
+                                       config.block_out_channels[0] * 4)
         self.sites: List[Site] = []
 
         def sites(prefix, count, downscale):
             pairs = []
             for i in range(count):
                 name, index = f"{prefix}.attentions.{i}.transformer_blocks.0", len(self.sites) // 2
-                pairs.append((Site(name + ".attn1", index, "self", downscale), Site(name + ".attn2", index, "cross", downscale)))
+                pairs.append((Site(name + ".attn1", index, "self", downscale),
+                              Site(name + ".attn2", index, "cross", downscale)))
                 self.sites.extend(pairs[-1])
             return pairs
 
@@ -200,9 +214,11 @@ class UNet2DConditionModel(jt.nn.Module):
         for i, kind in enumerate(config.down_block_types):
             last = i == levels - 1
             pairs = sites(f"down_blocks.{i}", config.layers_per_block, 2 ** i) if kind.startswith("CrossAttn") else None
-            down.append(DownBlock(channels[max(i - 1, 0)], channels[i], time_size, config, config.attention_head_dim[i], pairs, last))
+            down.append(DownBlock(channels[max(i - 1, 0)], channels[i], time_size, config,
+                                  config.attention_head_dim[i], pairs, last))
             skip_channels += [channels[i]] * (config.layers_per_block + (not last))
-        mid = MidBlock(channels[-1], time_size, config, config.attention_head_dim[-1], sites("mid_block", 1, 2 ** (levels - 1)))
+        mid = MidBlock(channels[-1], time_size, config, config.attention_head_dim[-1],
+                       sites("mid_block", 1, 2 ** (levels - 1)))
         up = []
         for i, kind in enumerate(config.up_block_types):
             level, count = levels - 1 - i, config.layers_per_block + 1
@@ -221,7 +237,10 @@ class UNet2DConditionModel(jt.nn.Module):
                 module.checkpointing = True
 
     def project_text(self, text, loras={}, lora_scale=None) -> dict:
-        """k and v of every cross-attention for `AttentionContext.text`: a picture needs them once, not in every step."""
+        """k and v of every cross-attention for `AttentionContext.text`.
+
+        A picture needs them once, not in every step.
+        """
         return {m.site.name: m.keys_and_values(text, loras, lora_scale) for m in self.modules()
                 if isinstance(m, Attention) and m.site.kind == "cross"}
 
@@ -237,11 +256,15 @@ class UNet2DConditionModel(jt.nn.Module):
         time = self.embed(jt.array(np.asarray(timesteps, np.float32)))
         return {m: m.time_emb_proj(time) for m in self.modules() if isinstance(m, ResnetBlock2D)}
 
-    def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None, residuals: Optional[Residuals] = None):
-        """latents (B, 4, h, w), timestep a number or Var (B,) in 0..999, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
+    def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None,
+                residuals: Optional[Residuals] = None):
+        """latents (B, 4, h, w), timestep, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
 
-        The text may have several times as many rows as the latents, one set for each condition. All conditions draw from the same latents,
-        and until the text comes in, behind the first self-attention, they are one. `residuals` are added to the skip connections.
+        `timestep`: a number or Var (B,) in 0..999.
+
+        The text may have several times as many rows as the latents, one set for each condition. All conditions draw
+        from the same latents, and until the text comes in, behind the first self-attention, they are one. `residuals`
+        are added to the skip connections.
         """
         if context and context.times:
             time = {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}

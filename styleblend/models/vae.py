@@ -74,8 +74,8 @@ class Level(jt.nn.Module):
     """Residual blocks of one resolution, then a change of resolution (`kind` None: the last level)."""
 
     def __init__(self, in_channels: int, out_channels: int, count: int, groups: int, kind, name: str):
-        self.resnets = jt.nn.ModuleList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups, EPS, None)
-                                         for i in range(count)])
+        self.resnets = jt.nn.ModuleList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups,
+                                                       EPS, None) for i in range(count)])
         self.resample = name if kind else None
         if kind:
             setattr(self, name, jt.nn.ModuleList([kind(out_channels)]))
@@ -90,9 +90,9 @@ class Encoder(jt.nn.Module):
     def __init__(self, config: VaeConfig):
         channels, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.down_blocks = jt.nn.ModuleList([
-            Level(channels[max(i - 1, 0)], c, config.layers_per_block, groups, Downsample2D if i < len(channels) - 1 else None, "downsamplers")
-            for i, c in enumerate(channels)])
+        self.down_blocks = jt.nn.ModuleList([Level(channels[max(i - 1, 0)], c, config.layers_per_block, groups,
+                                                   Downsample2D if i < len(channels) - 1 else None, "downsamplers")
+                                             for i, c in enumerate(channels)])
         self.mid_block = MidBlock(channels[-1], groups)
         self.conv_norm_out = GroupNorm(groups, channels[-1], EPS)
         self.conv_out = Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
@@ -109,9 +109,9 @@ class Decoder(jt.nn.Module):
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.mid_block = MidBlock(channels[0], groups)
-        self.up_blocks = jt.nn.ModuleList([
-            Level(channels[max(i - 1, 0)], c, config.layers_per_block + 1, groups, Upsample2D if i < len(channels) - 1 else None, "upsamplers")
-            for i, c in enumerate(channels)])
+        self.up_blocks = jt.nn.ModuleList([Level(channels[max(i - 1, 0)], c, config.layers_per_block + 1, groups,
+                                                 Upsample2D if i < len(channels) - 1 else None, "upsamplers")
+                                           for i, c in enumerate(channels)])
         self.conv_norm_out = GroupNorm(groups, channels[-1], EPS)
         self.conv_out = Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
@@ -125,7 +125,8 @@ class Decoder(jt.nn.Module):
 class AutoencoderKL(jt.nn.Module):
     """Pictures (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8). The scaling factor is the caller's, see `scale`."""
 
-    float32_parts = ("quant_conv", "post_quant_conv", "encoder.conv_out", "decoder.conv_out")  # in any precision: bfloat16 would show in the picture
+    # in any precision: bfloat16 would show in the picture
+    float32_parts = ("quant_conv", "post_quant_conv", "encoder.conv_out", "decoder.conv_out")
 
     def __init__(self, config: VaeConfig = VaeConfig()):
         self.config = config
