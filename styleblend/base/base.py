@@ -85,7 +85,8 @@ def vae_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     for key, tensor in tensors.items():
         match = re.fullmatch(r"(.*mid_block\.attentions\.0)\.(query|key|value|proj_attn)\.(weight|bias)", key)
         if match:
-            key = f"{match[1]}.{dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')[match[2]]}.{match[3]}"
+            ours = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}[match[2]]
+            key = f"{match[1]}.{ours}.{match[3]}"
         if re.search(r"mid_block\.attentions\.0\.to_.*weight$", key) and tensor.ndim == 4:
             tensor = tensor[:, :, 0, 0]  # the very first ones are 1x1 convolutions
         renamed[key] = tensor
@@ -103,10 +104,14 @@ class Base:
     schedule: NoiseSchedule
     dtype: str = "float32"  # of the UNet and the text encoder
     offloaded: Dict[str, Offloaded] = field(default_factory=dict)
-    prints: Dict[str, str] = field(default_factory=dict)  # fingerprints of networks that are offloaded: they are asked for with every adapter
+    # fingerprints of networks that are offloaded: they are asked for with every adapter
+    prints: Dict[str, str] = field(default_factory=dict)
 
     def offload(self) -> None:
-        """From now on each network is on the device only inside `at_work` of its name; the rest of the time its weights wait in the host's memory."""
+        """From now on each network is on the device only inside `at_work` of its name.
+
+        The rest of the time its weights wait in the host's memory.
+        """
         self.prints = {"unet": self.fingerprint(), "vae": self.decoder_fingerprint()}
         self.offloaded = {part: Offloaded(getattr(self, part)) for part in NETWORKS}
 
@@ -118,7 +123,8 @@ class Base:
         """A new tokenizer with these placeholder tokens."""
         tokenizer = Tokenizer(self.folder / "tokenizer", placeholders)
         if self.text_encoder is not None and tokenizer.vocabulary != self.text_encoder.config.vocab_size:
-            raise StyleBlendError(f"{self.folder / 'tokenizer'} has {tokenizer.vocabulary} tokens, the text encoder {self.text_encoder.config.vocab_size}: "
+            raise StyleBlendError(f"{self.folder / 'tokenizer'} has {tokenizer.vocabulary} tokens, "
+                                  f"the text encoder {self.text_encoder.config.vocab_size}: "
                                   "words were added to one of them; use both folders of the same base")
         return tokenizer
 
@@ -133,21 +139,27 @@ class Base:
 
 def hash_of(*layers) -> str:
     """16 hex digits of SHA-256 of the layers' weights, rounded so that fp16 and fp32 copies agree."""
-    return hashlib.sha256(b"".join(layer.weight.numpy().astype(np.float16).tobytes() for layer in layers)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(layer.weight.numpy().astype(np.float16).tobytes()
+                                   for layer in layers)).hexdigest()[:16]
 
 
 def read_configs(folder: Path) -> dict:
     """The sizes of each network of a base and its noise schedule, by the name of their folder."""
-    return {part: read_config(kind, Path(folder) / part / name) for part, kind, name in (
-        ("text_encoder", ClipTextConfig, "config.json"), ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
-        ("scheduler", ScheduleConfig, "scheduler_config.json"))}
+    return {part: read_config(kind, Path(folder) / part / name)
+            for part, kind, name in (("text_encoder", ClipTextConfig, "config.json"),
+                                     ("unet", UNetConfig, "config.json"), ("vae", VaeConfig, "config.json"),
+                                     ("scheduler", ScheduleConfig, "scheduler_config.json"))}
 
 
 def load_base(folder: Path, dtype: str = "float32") -> Base:
-    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`). StyleBlendError names the first thing that is missing or does not fit, and what to do."""
+    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`).
+
+    StyleBlendError names the first thing that is missing or does not fit, and what to do.
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise StyleBlendError(f"the base folder {folder} does not exist: give a diffusers folder of Stable Diffusion 2.x ({COPIES})")
+        raise StyleBlendError(f"the base folder {folder} does not exist: "
+                              f"give a diffusers folder of Stable Diffusion 2.x ({COPIES})")
     index = folder / "model_index.json"
     if index.is_file():
         kind = str(read_object(index).get("_class_name", ""))[:80]
@@ -156,15 +168,19 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
     configs = read_configs(folder)
     text, unet = configs["text_encoder"], configs["unet"]
     if text.hidden_size != unet.cross_attention_dim:
-        raise StyleBlendError(f"{folder}: the text encoder is {text.hidden_size} wide, the UNet reads {unet.cross_attention_dim}: these are parts of two models")
+        raise StyleBlendError(f"{folder}: the text encoder is {text.hidden_size} wide, "
+                              f"the UNet reads {unet.cross_attention_dim}: these are parts of two models")
     if text.hidden_size == 768:
-        raise StyleBlendError(f"{folder} is Stable Diffusion 1.x (text width 768); StyleBlend needs a 2.x base (width 1024)")
+        raise StyleBlendError(f"{folder} is Stable Diffusion 1.x (text width 768); "
+                              "StyleBlend needs a 2.x base (width 1024)")
     networks, renames = {}, {"unet": dict, "vae": vae_names, "text_encoder": text_names}
     for part, network in NETWORKS.items():
         path = weight_file(folder / part, FILES[part])
         networks[part] = network(configs[part])
-        load(networks[part], renames[part](read_safetensors(path)), str(path), vae_type(dtype) if part == "vae" else dtype)
-    return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"], NoiseSchedule(configs["scheduler"]), dtype)
+        load(networks[part], renames[part](read_safetensors(path)), str(path),
+             vae_type(dtype) if part == "vae" else dtype)
+    return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"],
+                NoiseSchedule(configs["scheduler"]), dtype)
 
 
 def base_for_drawing(settings: RunSettings) -> Base:

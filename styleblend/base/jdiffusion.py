@@ -36,17 +36,21 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
         tokenizer.save_vocabulary(str(folder))
     else:
         core.model.save(str(folder))  # in transformers 5 save_vocabulary writes another file and neither of these
-    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": str(tokenizer.pad_token)}), encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": str(tokenizer.pad_token)}),
+                                                    encoding="utf-8")
 
 
 def from_jdiffusion(pipeline) -> Base:
-    """A Base that shares the weights of a JDiffusion Stable Diffusion 2.x pipeline: module names agree, so no float32 tensor is copied.
+    """A Base that shares the weights of a JDiffusion Stable Diffusion 2.x pipeline.
+
+    Module names agree, so no float32 tensor is copied.
 
     `pipeline` has `unet`, `vae`, `text_encoder` (Jittor modules with `config`), `tokenizer` and `scheduler`.
     """
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if not hasattr(pipeline, part):
-            raise StyleBlendError(f"this pipeline has no {part}: from_jdiffusion takes a Stable Diffusion 2.x pipeline of JDiffusion")
+            raise StyleBlendError(f"this pipeline has no {part}: "
+                                  "from_jdiffusion takes a Stable Diffusion 2.x pipeline of JDiffusion")
     folder = Path(tempfile.mkdtemp(prefix="styleblend-"))
     try:
         base = taken_over(pipeline, folder)
@@ -64,8 +68,10 @@ def taken_over(pipeline, folder: Path) -> Base:
     for part, kind, network in (("unet", UNetConfig, UNet2DConditionModel), ("vae", VaeConfig, AutoencoderKL),
                                 ("text_encoder", ClipTextConfig, CLIPTextModel)):
         module = getattr(pipeline, part)
-        # detached, which is a Var of its own on the same memory: a base takes no gradients, and the pipeline may still be trained
-        theirs = {k: v.detach() for k, v in module.state_dict().items() if isinstance(v, jt.Var) and not k.endswith("position_ids")}
+        # detached, which is a Var of its own on the same memory:
+        # a base takes no gradients, and the pipeline may still be trained
+        theirs = {k: v.detach() for k, v in module.state_dict().items()
+                  if isinstance(v, jt.Var) and not k.endswith("position_ids")}
         networks[part] = network(config_of(module, kind, folder))
         weights.share(networks[part], theirs, f"the pipeline's {part}")
     schedule = NoiseSchedule(config_of(pipeline.scheduler, ScheduleConfig, folder))

@@ -9,9 +9,12 @@ from styleblend.base.weights import parameters
 
 
 class Offloaded:
-    """The weights of a network, on the device only inside `at_work`. A LoRA's stay there: they are small, and change from style to style.
+    """The weights of a network, on the device only inside `at_work`.
 
-    A use costs one copy to the device and none back, since the weights are frozen. NumPy has no bfloat16: such weights wait as float32, which is exact.
+    A LoRA's stay there: they are small, and change from style to style.
+
+    A use costs one copy to the device and none back, since the weights are frozen. NumPy has no bfloat16: such weights
+    wait as float32, which is exact.
     """
 
     def __init__(self, network):

@@ -19,13 +19,17 @@ ADVICE = "Download the whole folder again, or use a Stable Diffusion 2.x base"
 
 
 def check(network, tensors: dict, source: str, advice: str = ADVICE) -> Dict[str, "jt.Var"]:
-    """The network's parameters, if `tensors` has just their names and shapes; else one StyleBlendError with all that is wrong."""
+    """The network's parameters, if `tensors` has just their names and shapes.
+
+    Else one StyleBlendError with all that is wrong.
+    """
     own = parameters(network)
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     shapes = [f"{n} is {tuple(tensors[n].shape)}, needed {tuple(own[n].shape)}" for n in sorted(set(own) & set(tensors))
               if tuple(tensors[n].shape) != tuple(own[n].shape)]
     problems = [f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for what, names in (("tensors are missing", missing), ("tensors are too much", extra), ("tensors have another shape", shapes)) if names]
+                for what, names in (("tensors are missing", missing), ("tensors are too much", extra),
+                                    ("tensors have another shape", shapes)) if names]
     if problems:
         raise StyleBlendError(f"{source} does not fit its config.json: {'; '.join(problems)}. {advice}")
     return own
@@ -34,38 +38,49 @@ def check(network, tensors: dict, source: str, advice: str = ADVICE) -> Dict[str
 def finite(array: np.ndarray) -> bool:
     """Whether all numbers are finite as float32. A sum says so at once; only one that overflows needs a second look."""
     with np.errstate(all="ignore"):
-        array = array.astype(np.float32) if array.dtype == np.float64 else array  # no copy of half precision: `load` makes the one
+        # no copy of half precision: `load` makes the one
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
 
 def types(network, dtype: str) -> Dict[str, str]:
     """The type of each parameter in a network of `dtype`: vectors and the network's `float32_parts` stay float32."""
     wide = tuple(f"{part}." for part in getattr(network, "float32_parts", ()))
-    return {name: "float32" if p.ndim < 2 or name.startswith(wide) else dtype for name, p in parameters(network).items()}
+    return {name: "float32" if p.ndim < 2 or name.startswith(wide) else dtype
+            for name, p in parameters(network).items()}
 
 
 def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
-    """Put arrays into a network, its matrices as `dtype`, strictly (see `check`), without NaN and infinity: all or nothing.
+    """Put arrays into a network, its matrices as `dtype`: all or nothing.
+
+    Strictly (see `check`), and without NaN and infinity.
 
     Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
     """
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
-        raise StyleBlendError(f"{source} holds NaN or infinity in {broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
+        raise StyleBlendError(f"{source} holds NaN or infinity in "
+                              f"{broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
     large = [name for name, array in tensors.items() if dtype == "float16" and np.abs(array).max(initial=0) > 65504]
     if large:
-        raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: use --dtype bfloat16 or float32")
+        raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: "
+                              "use --dtype bfloat16 or float32")
     own, kinds = check(network, tensors, source, advice), types(network, dtype)
     for name, parameter in own.items():
-        wide = jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad()  # a base is never trained: gradients reach only what was injected
+        # a base is never trained: gradients reach only what was injected
+        wide = jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad()
         parameter.assign(cast(wide, kinds[name]).stop_grad())
-        # else what it was cast from stays too; weak_sync would bring the zeros of the parameters that are still to come into being
+        # else what it was cast from stays too
+        # weak_sync would bring the zeros of the parameters that are still to come into being
         parameter.sync(device_sync=False, weak_sync=False)
     jt.gc()
 
 
 def share(network, variables: Dict[str, "jt.Var"], source: str) -> None:
-    """Let a network use the Vars of another one, strictly: the same memory, no copy. Half precision becomes float32, as in `load`."""
+    """Let a network use the Vars of another one, strictly: the same memory, no copy.
+
+    Half precision becomes float32, as in `load`.
+    """
     for name, parameter in check(network, variables, source).items():
         shared = variables[name]
         parameter.assign(shared if shared.dtype == "float32" else shared.float32())
