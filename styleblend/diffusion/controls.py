@@ -1,6 +1,7 @@
 """Controls: what may happen to q, k and v between their projection and the attention core.
 
-A control says at which sites and steps it applies, and changes the `Projections`. A swap is a row index: nothing is copied.
+A control says at which sites and steps it applies, and changes the `Projections`. A swap is a row index: nothing is
+copied.
 """
 from __future__ import annotations
 

@@ -28,20 +28,22 @@ def starting_latents(recipe: Recipe, shape: Sequence[int]):
     """Where each picture starts, in the order of the branches: (latents, *shape)."""
     if recipe.start:
         return jt.concat([recipe.start[branch] for branch in recipe.rows.branches])
-    return jt.array(np.concatenate([seeded_noise(seed, (1, *shape)) for branch in recipe.rows.branches for seed in recipe.seeds[branch]]))
+    return jt.array(np.concatenate([seeded_noise(seed, (1, *shape)) for branch in recipe.rows.branches
+                                    for seed in recipe.seeds[branch]]))
 
 
 def step_noise(recipe: Recipe, shape: Sequence[int], index: int):
     """The noise that DDIM adds after step `index` with eta > 0: of each picture's seed, the same in every branch."""
-    seeds = [seed * 1_000_003 + index + 1 & 0x7FFFFFFF for branch in recipe.rows.branches for seed in recipe.seeds[branch]]
+    seeds = [seed * 1_000_003 + index + 1 & 0x7FFFFFFF for branch in recipe.rows.branches
+             for seed in recipe.seeds[branch]]
     return jt.array(np.concatenate([seeded_noise(seed, (1, *shape)) for seed in seeds]))
 
 
 def pin(step: Step, recipe: Recipe) -> None:
     """Put the pinned branches back on their trajectories."""
     if recipe.pinned:
-        step.x = jt.concat([recipe.pinned[branch][step.index] if branch in recipe.pinned else step.x[slice_of(recipe, branch)]
-                            for branch in recipe.rows.branches])
+        step.x = jt.concat([recipe.pinned[branch][step.index] if branch in recipe.pinned
+                            else step.x[slice_of(recipe, branch)] for branch in recipe.rows.branches])
 
 
 def slice_of(recipe: Recipe, branch: str) -> slice:
@@ -56,7 +58,10 @@ def row_factors(factors: Factors):
 
 
 class Denoiser:
-    """The UNet as a sampler wants it: `model(x, time, index)` with guidance, controls and all that is the same in every step."""
+    """The UNet as a sampler wants it: `model(x, time, index)`.
+
+    With guidance, controls and all that is the same in every step.
+    """
 
     def __init__(self, base, recipe: Recipe, texts: Sequence, loras: Mapping, sampler: str, steps: int):
         self.unet, self.recipe, self.loras, self.steps = base.unet, recipe, loras, steps
@@ -75,18 +80,21 @@ class Denoiser:
 
     def __call__(self, x, time: float, index: int):
         recipe, stage = self.recipe, self.recipe.stage(time) if len(self.texts) > 1 else 0
-        context = AttentionContext(recipe.rows, index, self.steps, recipe.controls, self.loras, self.lora_scale, self.out_scale,
-                                   self.project(stage), self.times)
+        context = AttentionContext(recipe.rows, index, self.steps, recipe.controls, self.loras, self.lora_scale,
+                                   self.out_scale, self.project(stage), self.times)
         residuals = recipe.residuals(x, time, index) if recipe.residuals else None
         latents = jt.concat([x] * len(recipe.rows.conditions)) if self.apart else x
         return guided(self.unet(latents, time, self.texts[stage], context, residuals), recipe)
 
 
 def denoise(base, recipe: Recipe, texts: Sequence, sampling, loras: Mapping = {}) -> Iterator[Step]:
-    """The steps of a drawing. `x` and `x0` of each are (latents, 4, h, w), branch by branch; `x` may be replaced before the next step.
+    """The steps of a drawing.
 
-    `base` has `unet`, `schedule` and `at_work`. `texts`: of each stage the text states of all rows, (rows, 77, width). `sampling`:
-    `styleblend.settings.SamplingSettings`. `loras`: layer of the UNet -> LoRA. Closing the generator frees what it holds.
+    `x` and `x0` of each are (latents, 4, h, w), branch by branch; `x` may be replaced before the next step.
+
+    `base` has `unet`, `schedule` and `at_work`. `texts`: of each stage the text states of all rows, (rows, 77, width).
+    `sampling`: `styleblend.settings.SamplingSettings`. `loras`: layer of the UNet -> LoRA. Closing the generator frees
+    what it holds.
     """
     sampler, size = SAMPLERS[sampling.sampler], base.vae.config.downscale
     shape = (base.unet.config.in_channels, sampling.height // size, sampling.width // size)
@@ -94,8 +102,8 @@ def denoise(base, recipe: Recipe, texts: Sequence, sampling, loras: Mapping = {}
     with base.at_work("unet"):
         with jt.no_grad():
             model = Denoiser(base, recipe, texts, loras, sampling.sampler, sampling.steps)
-            steps = sampler.run(model, starting_latents(recipe, shape), base.schedule, sampling.steps, start=recipe.first_step,
-                                noised=bool(recipe.start), **extra)
+            steps = sampler.run(model, starting_latents(recipe, shape), base.schedule, sampling.steps,
+                                start=recipe.first_step, noised=bool(recipe.start), **extra)
         while True:
             with jt.no_grad():  # not around the yield: it would hold for whoever reads the steps, too
                 step = next(steps, None)

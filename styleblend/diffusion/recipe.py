@@ -1,4 +1,7 @@
-"""A recipe: everything that a method says about one drawing, as data. It never runs the loop (`styleblend.diffusion.denoise`)."""
+"""A recipe: everything that a method says about one drawing, as data.
+
+It never runs the loop (`styleblend.diffusion.denoise`).
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -15,7 +18,8 @@ class Recipe:
 
     rows: Rows
     texts: Tuple[Tuple[str, ...], ...]  # of each stage the text of every batch row
-    guidance: Mapping[str, float]  # condition -> weight; they add up to 1, so the sum means the same for epsilon and for v
+    # condition -> weight; they add up to 1, so the sum means the same for epsilon and for v
+    guidance: Mapping[str, float]
     seeds: Mapping[str, Tuple[int, ...]]  # branch -> the seed of each of its pictures
     shown: Tuple[str, ...]  # the branches whose pictures the user gets
     stage: Callable[[float], int] = lambda time: 0  # which stage's texts a time step (0..999) reads
@@ -23,10 +27,13 @@ class Recipe:
     lora_scale: Factors = None  # of the UNet's LoRA in to_q, to_k and to_v
     out_scale: Factors = None  # of the UNet's LoRA in to_out
     controls: tuple = ()  # see `styleblend.diffusion.controls`
-    start: Mapping[str, Any] = field(default_factory=dict)  # branch -> x_t of the first step (n, 4, h, w), in place of noise
+    # branch -> x_t of the first step (n, 4, h, w), in place of noise
+    start: Mapping[str, Any] = field(default_factory=dict)
     first_step: int = 0  # the steps before it are left out
-    pinned: Mapping[str, Sequence] = field(default_factory=dict)  # branch -> what its latents (n, 4, h, w) are after each step
-    residuals: Optional[Callable] = None  # (x, time, index) -> what a ControlNet adds: `styleblend.models.unet.Residuals`
+    # branch -> what its latents (n, 4, h, w) are after each step
+    pinned: Mapping[str, Sequence] = field(default_factory=dict)
+    # (x, time, index) -> what a ControlNet adds: `styleblend.models.unet.Residuals`
+    residuals: Optional[Callable] = None
 
     def __post_init__(self):
         rows, names = self.rows, set(self.rows.branches)
@@ -53,5 +60,8 @@ class Recipe:
 
 
 def classifier_free(scale: float) -> Mapping[str, float]:
-    """The weights of classifier-free guidance (Ho & Salimans 2022, eq. 6): 1 switches it off, and leaves one condition."""
+    """The weights of classifier-free guidance (Ho & Salimans 2022, eq. 6).
+
+    1 switches it off, and leaves one condition.
+    """
     return {"full": 1.0} if scale == 1 else {"negative": 1 - scale, "full": scale}

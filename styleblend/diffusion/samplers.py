@@ -1,7 +1,10 @@
-"""Samplers: from noise to a clean latent, one step at a time. `SAMPLERS` is the one list of them.
+"""Samplers: from noise to a clean latent, one step at a time.
 
-A sampler is a generator. It asks `model(x, t, index)` for the network's output (guidance already applied) and yields a `Step` after each call.
-Whoever runs it may replace `step.x` before the next step. Nothing here imports Jittor: latents are only added and multiplied.
+`SAMPLERS` is the one list of them.
+
+A sampler is a generator. It asks `model(x, t, index)` for the network's output (guidance already applied) and yields a
+`Step` after each call. Whoever runs it may replace `step.x` before the next step. Nothing here imports Jittor: latents
+are only added and multiplied.
 """
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ import numpy as np
 class Step:
     """What one step of a sampler made.
 
-    `index` counts from 0 to `count` - 1. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the present guess of the
-    clean latent. `x` is what the model gets next: x_t of the next time, and after the last step the result. It may be replaced.
+    `index` counts from 0 to `count` - 1. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the
+    present guess of the clean latent. `x` is what the model gets next: x_t of the next time, and after the last step
+    the result. It may be replaced.
     """
 
     index: int
@@ -54,9 +58,12 @@ def linear_timesteps(schedule, steps: int) -> np.ndarray:
 
 def ddim(model, x, schedule, steps: int, start: int = 0, noised: bool = False, eta: float = 0.0,
          noise: Optional[Callable] = None) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, eq. 12). `eta` 0 is deterministic; else `noise(index)` gives standard normal noise shaped like x.
+    """DDIM (Song et al. 2021, eq. 12).
 
-    `start` skips the first steps (SDEdit: x is then a noised picture). The step after the last one ends at abar_0, not at 1.
+    `eta` 0 is deterministic; else `noise(index)` gives standard normal noise shaped like x.
+
+    `start` skips the first steps (SDEdit: x is then a noised picture). The step after the last one ends at abar_0, not
+    at 1.
     """
     times, stride = leading_timesteps(schedule, steps), len(schedule) // steps
     for index in range(start, steps):
@@ -74,7 +81,10 @@ def ddim(model, x, schedule, steps: int, start: int = 0, noised: bool = False, e
 
 
 def dpm_solver_pp_2m(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
-    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), midpoint form; the last step is of first order, as below 15 steps and at sigma 0."""
+    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), midpoint form.
+
+    The last step is of first order, as below 15 steps and at sigma 0.
+    """
     times = midpoint_timesteps(schedule, steps)
     abar = schedule.alphas_cumprod.astype(np.float64)
     sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)  # noise to signal; the last point is clean
@@ -101,8 +111,8 @@ def dpm_solver_pp_2m(model, x, schedule, steps: int, start: int = 0, noised: boo
 def euler(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
     """Euler steps of the probability flow in sigma space (Karras et al. 2022, algorithm 2 without the correction).
 
-    Inside, the state is x_t / sqrt(abar_t). The model and whoever reads the steps see the usual x_t. `noised` says that `x` is an x_t
-    already; else it is standard normal noise.
+    Inside, the state is x_t / sqrt(abar_t). The model and whoever reads the steps see the usual x_t. `noised` says that
+    `x` is an x_t already; else it is standard normal noise.
     """
     times = linear_timesteps(schedule, steps)
     abar = schedule.alphas_cumprod.astype(np.float64)

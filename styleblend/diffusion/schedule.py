@@ -22,7 +22,8 @@ class NoiseSchedule:
     def __init__(self, config: ScheduleConfig = ScheduleConfig()):
         self.config = config
         # float32 betas and a product that is rounded once: digit for digit what the published weights were trained with
-        root = np.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, config.num_train_timesteps, dtype=np.float32)
+        root = np.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, config.num_train_timesteps,
+                           dtype=np.float32)
         self.alphas_cumprod = np.cumprod((1 - root * root).astype(np.float64)).astype(np.float32)
 
     def __len__(self) -> int:
