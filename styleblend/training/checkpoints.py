@@ -1,4 +1,7 @@
-"""Checkpoints of a training stage: `step-000150.safetensors`, the last few of them, and `latest`, which names the newest."""
+"""Checkpoints of a training stage.
+
+`step-000150.safetensors`, the last few of them, and `latest`, which names the newest.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -16,7 +19,10 @@ from styleblend.files.tensor_files import read_metadata, read_safetensors, write
 
 
 class Log(NamedTuple):
-    """What a stage has seen: the loss of every step, and the score of the grids that have one, by step; `scored_by`: what gave the scores."""
+    """What a stage has seen: the loss of every step, and the score of the grids that have one, by step.
+
+    `scored_by`: what gave the scores.
+    """
 
     losses: List[float]
     scores: Dict[int, float]
@@ -38,10 +44,13 @@ class Checkpoints:
         remove_unfinished(self.folder)
 
     def save(self, step: int, tensors: Dict[str, np.ndarray], log: Log) -> None:
-        """Write the state after `step` steps; older checkpoints go only when the new one is whole and named by `latest`."""
+        """Write the state after `step` steps.
+
+        Older checkpoints go only when the new one is whole and named by `latest`.
+        """
         path = self.folder / f"step-{step:06d}.safetensors"
-        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(log.losses), "scores": json.dumps(log.scores),
-                    "scored_by": log.scored_by}
+        metadata = {"step": str(step), "fingerprint": self.fingerprint, "losses": json.dumps(log.losses),
+                    "scores": json.dumps(log.scores), "scored_by": log.scored_by}
         write_safetensors(path, tensors, {**metadata, "sha256": digest(metadata, tensors)})
         write_bytes(self.folder / "latest", f"{path.name}\n".encode())
         older = [p for p in self.files() if step_of(p) < step]
@@ -49,7 +58,10 @@ class Checkpoints:
             old.unlink(missing_ok=True)  # later steps than the newest are damaged ones, which this run fell back from
 
     def restore(self) -> Optional[State]:
-        """Step, tensors and log of the checkpoint that `latest` names; of the one before it, which is said, if that is damaged. None: there is none."""
+        """Step, tensors and log of the checkpoint that `latest` names.
+
+        If that is damaged, of the one before it, which is said. None: there is none.
+        """
         for path in self.in_order():
             try:
                 step, tensors, log, fingerprint = read(path)
@@ -57,7 +69,8 @@ class Checkpoints:
                 say(f"{error}; training goes on from the checkpoint before it, or from the start if there is none")
                 continue
             if fingerprint != self.fingerprint:
-                raise StyleBlendError(f"{path} is a checkpoint of other settings, pictures or base: delete {self.folder} or pass --overwrite")
+                raise StyleBlendError(f"{path} is a checkpoint of other settings, pictures or base: "
+                                      f"delete {self.folder} or pass --overwrite")
             return step, tensors, log
         return None
 
@@ -113,4 +126,5 @@ def read(path: Path) -> Tuple[int, Dict[str, np.ndarray], Log, str]:
     if metadata.get("sha256") != digest(kept, tensors):
         raise StyleBlendError(f"{path} is damaged (its checksum is wrong)")
     scores = {int(step): score for step, score in json.loads(kept["scores"]).items()}
-    return int(kept["step"]), tensors, Log(json.loads(kept["losses"]), scores, kept.get("scored_by", "")), kept["fingerprint"]
+    return (int(kept["step"]), tensors, Log(json.loads(kept["losses"]), scores, kept.get("scored_by", "")),
+            kept["fingerprint"])

@@ -25,14 +25,17 @@ SETTING = "training.look_alikes.clip"
 
 
 def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
-    """The CLIP folder that the settings name, or that their hub id fetches. None: nothing is to be filtered, or no CLIP is set, which is said.
+    """The CLIP folder that the settings name, or that their hub id fetches.
+
+    None: nothing is to be filtered, or no CLIP is set, which is said.
 
     StyleBlendError when one is set and cannot be had: what is asked for is not skipped.
     """
     if settings.keep >= settings.candidates:
         return None
     if not settings.clip and not settings.clip_id:
-        print(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad", file=sys.stderr)
+        print(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad",
+              file=sys.stderr)
         return None
     folder, tried = Path(settings.clip or ""), [settings.clip] if settings.clip else []
     if settings.clip_id and not (settings.clip and folder.is_dir()):
@@ -41,8 +44,9 @@ def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
         except StyleBlendError as error:
             tried.append(str(error))
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
-        raise StyleBlendError(f"no CLIP for the look-alikes (tried {', '.join(tried)}): put config.json and model.safetensors of openai/clip-vit-large-patch14 "
-                              f"into a folder and name it in {SETTING}; without {SETTING} all candidates are kept")
+        raise StyleBlendError(f"no CLIP for the look-alikes (tried {', '.join(tried)}): "
+                              "put config.json and model.safetensors of openai/clip-vit-large-patch14 into a folder "
+                              f"and name it in {SETTING}; without {SETTING} all candidates are kept")
     return folder
 
 
@@ -50,13 +54,17 @@ def load_clip(folder: Path) -> CLIPVisionModel:
     """The image tower of a CLIP folder (config.json and model.safetensors; the text tower is left out)."""
     network = CLIPVisionModel(read_config(ClipVisionConfig, Path(folder) / "config.json", "vision_config"))
     path = weight_file(Path(folder), ("model",))
-    tensors = {k: t for k, t in read_safetensors(path).items() if k.startswith("vision_model.") and not k.endswith("position_ids")}
+    tensors = {k: t for k, t in read_safetensors(path).items()
+               if k.startswith("vision_model.") and not k.endswith("position_ids")}
     load(network, tensors, str(path))
     return network
 
 
 def prepared(path: Path, size: int, reading: PictureSettings = PictureSettings()) -> np.ndarray:
-    """(3, size, size) of a picture as CLIP's own processor makes it; where style pictures are padded for the training, with the same white around the whole."""
+    """(3, size, size) of a picture as CLIP's own processor makes it.
+
+    Where style pictures are padded for the training, with the same white around the whole.
+    """
     picture = load_picture(path, reading.max_pixels)
     if reading.fit == "pad":
         picture = padded(picture, max(picture.size), max(picture.size))
@@ -70,7 +78,8 @@ def patch_features(clip: CLIPVisionModel, path: Path, reading: PictureSettings =
     return tokens / np.linalg.norm(tokens)
 
 
-def nearest_look_alikes(pictures: List[StylePicture], files: List[List[Path]], keep: int, folder: Path, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
+def nearest_look_alikes(pictures: List[StylePicture], files: List[List[Path]], keep: int, folder: Path,
+                        reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """For each picture the `keep` files with the largest cosine similarity, by the CLIP in `folder`."""
     clip, kept = load_clip(folder), []
     for picture, candidates in zip(pictures, files):

@@ -20,7 +20,8 @@ class LatentCache:
     `fingerprint`: 16 hex digits that change when a picture, their order or the size does.
     """
 
-    def __init__(self, base: Base, paths: Sequence, width: int, height: int, mirror: bool, reading: PictureSettings = PictureSettings()):
+    def __init__(self, base: Base, paths: Sequence, width: int, height: int, mirror: bool,
+                 reading: PictureSettings = PictureSettings()):
         self.scale, self.mirror = base.vae.scale, mirror
         means, deviations, digest = [], [], hashlib.sha256(f"{width} {height}".encode())
         with jt.no_grad():
@@ -40,7 +41,10 @@ class LatentCache:
         return self.mean.shape[1]
 
     def sample(self, rng: np.random.Generator, index: np.ndarray) -> np.ndarray:
-        """Scaled latents (B, 4, h, w) of the pictures `index` (B,), mirrored by chance where the cache holds mirror images."""
+        """Scaled latents (B, 4, h, w) of the pictures `index` (B,).
+
+        They are mirrored by chance where the cache holds mirror images.
+        """
         view = rng.integers(0, self.mean.shape[0], len(index))
         mean, deviation = self.mean[view, index], self.deviation[view, index]
         return ((mean + deviation * rng.standard_normal(mean.shape)) * self.scale).astype(np.float32)

@@ -1,4 +1,7 @@
-"""Look-alikes by SDEdit (Meng et al. 2022): the subject and layout of a style picture, drawn by the base without the style."""
+"""Look-alikes by SDEdit (Meng et al. 2022).
+
+The subject and layout of a style picture, drawn by the base without the style.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -31,7 +34,8 @@ DRAWN_WITH = "drawn_with.json"  # beside the look-alikes
 def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
     """Draw one clean latent (1, 4, h, w) again, once for each row of `noise` (N, 4, h, w).
 
-    Of `settings.steps` DDIM steps the first are skipped: drawing starts at step n - int(strength * n) from the noised latent.
+    Of `settings.steps` DDIM steps the first are skipped: drawing starts at step n - int(strength * n) from the noised
+    latent.
     """
     schedule, count = pipeline.base.schedule, len(noise)
     start = max(settings.steps - int(strength * settings.steps), 0)
@@ -44,15 +48,18 @@ def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: 
         state = state[jt.array(np.repeat(np.arange(len(guidance), dtype=np.int32), count))]  # each text is encoded once
         x = schedule.add_noise(jt.concat([latents] * count), jt.array(noise), first)
         jt.sync([state, x])
-    recipe = Recipe(Rows({"plain": count}, tuple(guidance)), (tuple(texts[condition] for condition in guidance for _ in range(count)),),
-                    guidance, {"plain": (0,) * count}, ("plain",), start={"plain": x}, first_step=start)
+    recipe = Recipe(Rows({"plain": count}, tuple(guidance)),
+                    (tuple(texts[condition] for condition in guidance for _ in range(count)),), guidance,
+                    {"plain": (0,) * count}, ("plain",), start={"plain": x}, first_step=start)
     for step in denoise(pipeline.base, recipe, [state], SamplingSettings(steps=settings.steps)):
         x = step.x
     return x
 
 
 def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
-    """Refuse look-alikes in `folder` of another base, other settings or other pictures; note what the new ones are drawn with.
+    """Refuse look-alikes in `folder` of another base, other settings or other pictures.
+
+    Note what the new ones are drawn with.
 
     Pictures without a note, such as one's own, are taken as they are, and get none.
     """
@@ -62,22 +69,27 @@ def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
         before = before if isinstance(before, dict) else {}
         changed = [key for key in sorted({*before, *drawn_with}) if before.get(key) != drawn_with.get(key)]
         if changed:
-            raise StyleBlendError(f"the look-alikes in {folder} were drawn with other settings ({', '.join(changed)}): delete that folder, or train with --overwrite")
+            raise StyleBlendError(f"the look-alikes in {folder} were drawn with other settings ({', '.join(changed)}): "
+                                  "delete that folder, or train with --overwrite")
     elif not any(Path(folder).glob("*.png")):
         write_bytes(path, (json.dumps(drawn_with, indent=1) + "\n").encode())
 
 
 def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
-                     sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
+                     sampling: SamplingSettings, seed: int,
+                     reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
 
-    Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an unbroken run,
-    since the last bits of a picture depend on its batch. The pipeline must hold no style.
+    Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an
+    unbroken run, since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
-    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})  # these say which pictures there are, not what is in them
-    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype, "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
-                                   **{key: str(value) for key, value in kept.items()},
-                                   **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}})
+    # these say which pictures there are, not what is in them
+    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})
+    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype,
+                                   "size": f"{sampling.width} x {sampling.height}", "seed": str(seed),
+                                   "fit": reading.fit, **{key: str(value) for key, value in kept.items()},
+                                   **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16]
+                                      for p in pictures}})
     found = []
     total = len(pictures) * settings.candidates
     with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
@@ -89,7 +101,8 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
             todo = [i for i, path in enumerate(files) if not is_whole(path)]
             bar.update(settings.candidates - len(todo))
             if todo:
-                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
+                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width,
+                                  sampling.height, reading.fit)
                 with jt.no_grad():
                     latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
                 noise = [rng.standard_normal(tuple(latents.shape[1:])).astype(np.float32) for rng in rngs]
@@ -100,7 +113,8 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
                         missing = set(part) & set(todo)
                         if not missing:
                             continue
-                        drawn = sdedit(pipeline, latents, prompt, strength, settings, np.stack([noise[i] for i in part]))
+                        drawn = sdedit(pipeline, latents, prompt, strength, settings,
+                                       np.stack([noise[i] for i in part]))
                         for i, pixels in zip(part, pipeline.decode(drawn, sampling.vae_strip)):
                             if i in missing:
                                 save_png(files[i], Image.fromarray(pixels))

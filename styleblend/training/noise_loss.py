@@ -1,4 +1,7 @@
-"""The loss that every training here goes down: what the UNet gets wrong about the noise in pictures of known latents."""
+"""The loss that every training here goes down.
+
+It is what the UNet gets wrong about the noise in pictures of known latents.
+"""
 from __future__ import annotations
 
 from typing import Callable, Optional
@@ -13,12 +16,14 @@ from styleblend.models.rows import Rows
 from styleblend.training.latents import LatentCache
 
 
-def noise_loss(base: Base, cache: LatentCache, rng: np.random.Generator, index: np.ndarray, text_of: Callable, loras: Loras = {},
-               times: Optional[Callable] = None):
-    """The mean squared error (Ho et al. 2020, eq. 14; of the velocity where the base predicts that) of the pictures `index` (B,): a number.
+def noise_loss(base: Base, cache: LatentCache, rng: np.random.Generator, index: np.ndarray, text_of: Callable,
+               loras: Loras = {}, times: Optional[Callable] = None):
+    """The mean squared error (Ho et al. 2020, eq. 14) of the pictures `index` (B,): a number.
 
-    `text_of(index)` gives their text states (B, 77, width). `times(rng)` gives their time steps (B,); default: any of the schedule.
-    `loras` are the UNet's.
+    Of the velocity where the base predicts that.
+
+    `text_of(index)` gives their text states (B, 77, width). `times(rng)` gives their time steps (B,); default: any of
+    the schedule. `loras` are the UNet's.
     """
     schedule = base.schedule
     x0 = jt.array(cache.sample(rng, index))

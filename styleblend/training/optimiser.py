@@ -14,7 +14,8 @@ from styleblend.settings import StageSettings
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), over named parameters only.
 
-    `scale`: the loss is multiplied by it and the gradients are divided (Micikevicius et al. 2018, section 3.2), see `precision.loss_scale`.
+    `scale`: the loss is multiplied by it and the gradients are divided (Micikevicius et al. 2018, section 3.2), see
+    `precision.loss_scale`.
     """
 
     def __init__(self, parameters: Dict[str, "jt.Var"], settings: StageSettings, scale: float = 1.0):
@@ -28,16 +29,21 @@ class AdamW:
         return s.lr * s.decay ** (self.step // s.decay_every) if s.decay_every else s.lr
 
     def update(self, loss) -> None:
-        """One step down the gradient of `loss`. StyleBlendError when a scaled gradient overflowed; nothing is changed then."""
+        """One step down the gradient of `loss`.
+
+        StyleBlendError when a scaled gradient overflowed; nothing is changed then.
+        """
         s, lr, names = self.settings, self.lr(), list(self.parameters)
         gradients = jt.grad(loss if self.scale == 1 else loss * self.scale, [self.parameters[n] for n in names])
         if self.scale != 1:
             gradients = [gradient / self.scale for gradient in gradients]
             if not math.isfinite(sum(gradient.abs().sum() for gradient in gradients).item()):
-                raise StyleBlendError("a gradient left float16's range: train with --dtype bfloat16 or float32, or lower the learning rate in the config")
+                raise StyleBlendError("a gradient left float16's range: train with --dtype bfloat16 or float32, "
+                                      "or lower the learning rate in the config")
         self.step += 1
         # step-dependent factors as data, not as constants of the compiled code
-        numbers = jt.array(np.array([lr / (1 - s.beta1 ** self.step), 1 / (1 - s.beta2 ** self.step) ** 0.5, 1 - lr * s.weight_decay], np.float32))
+        numbers = jt.array(np.array([lr / (1 - s.beta1 ** self.step), 1 / (1 - s.beta2 ** self.step) ** 0.5,
+                                     1 - lr * s.weight_decay], np.float32))
         rate, root, keep = numbers[0], numbers[1], numbers[2]
         for name, gradient in zip(names, gradients):
             p, m, v = self.parameters[name], self.first[name], self.second[name]

@@ -24,35 +24,46 @@ SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
 
 
 class Scorer:
-    """Scores pictures of the style `name` by a metric mix (`styleblend.metrics.weighted`) of `metrics`, an empty one not at all; `scored_by` is the mix in words."""
+    """Scores pictures of the style `name` by a metric mix (`styleblend.metrics.weighted`) of `metrics`.
+
+    An empty mix scores nothing. `scored_by` is the mix in words.
+    """
 
     def __init__(self, name: str, mix: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
-        self.name, self.mix, self.metrics, self.originals, self.scored_by = name, mix, metrics, originals, described(mix)
-        seen = [(metric, contents) for metric in metrics for contents in [metric.features(originals)] if contents is not None]
+        self.name, self.mix, self.metrics, self.originals, self.scored_by = (name, mix, metrics, originals,
+                                                                             described(mix))
+        seen = [(metric, contents) for metric in metrics
+                for contents in [metric.features(originals)] if contents is not None]
         self.watch, self.contents = seen[0] if seen else (None, None)
         self.limit = likeness_limit(self.contents, self.watch.held_out) if seen else np.inf
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Optional[float]:
         """The mean score of pictures of these prompts; None without a mix."""
-        return float(mixed(self.mix, self.metrics, pictures, prompts, self.originals, SOURCE).mean()) if self.mix else None
+        return (float(mixed(self.mix, self.metrics, pictures, prompts, self.originals, SOURCE).mean())
+                if self.mix else None)
 
     def leaked(self, pictures: Sequence[Image.Image]) -> float:
         """The share of pictures that show nearly what a style picture shows."""
-        return float(((self.watch.features(pictures) @ self.contents.T).max(axis=1) > self.limit).mean()) if np.isfinite(self.limit) else 0.0
+        return (float(((self.watch.features(pictures) @ self.contents.T).max(axis=1) > self.limit).mean())
+                if np.isfinite(self.limit) else 0.0)
 
     def __call__(self, pictures: Sequence[Image.Image], prompts: Sequence[str], path: Path) -> Optional[float]:
         """The score of a grid; says so when many of its pictures leak the content of the style pictures."""
         leaked = self.leaked(pictures)
         if leaked > MANY:
-            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows (by the features of {self.watch.name}, more than other art of "
-                "one style does): the content leaks, not only the style; train fewer steps or with a lower learning rate")
+            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows (by the "
+                f"features of {self.watch.name}, more than other art of one style does): "
+                "the content leaks, not only the style; train fewer steps or with a lower learning rate")
         return self.score(pictures, prompts)
 
 
 def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
-    """How like its nearest style picture other art of the style may be: as much as real held-out art is, and as the style pictures are among themselves.
+    """How like its nearest style picture other art of the style may be.
 
-    Where held-out art was not measured: half the way from there to sameness, since a few pictures hardly ever hold the two of a style that are most alike.
+    As much as real held-out art is, and as the style pictures are among themselves.
+
+    Where held-out art was not measured: half the way from there to sameness, since a few pictures hardly ever hold the
+    two of a style that are most alike.
     """
     alike = contents @ contents.T
     nearest = float(alike[~np.eye(len(alike), dtype=bool)].max()) if len(alike) > 1 else None
@@ -64,7 +75,8 @@ def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
 def scoring_files(settings: RunSettings) -> List[Path]:
     """The weights in the config's folder that the scores of both trainings need; nothing is fetched for the answer."""
     training, networks = settings.training, Networks(Path(settings.metrics.weights))
-    scores = {score for mix in (training.coarse_score, training.fine_score) if mix and training.sample_every for score in parse_mix(mix, SOURCE)}
+    scores = {score for mix in (training.coarse_score, training.fine_score) if mix and training.sample_every
+              for score in parse_mix(mix, SOURCE)}
     needs = {need for kind in metric_kinds().values() if scores & set(kind.higher_is_better) for need in kind.needs}
     found = []
     for need in sorted(needs):
@@ -79,13 +91,15 @@ def metrics_for(settings: RunSettings, name: str, mix: Dict[str, float]) -> Tupl
     of_metric = {score: metric for metric, kind in metric_kinds().items() for score in kind.higher_is_better}
     unknown = [score for score in mix if score not in of_metric and score not in JudgeMetric.higher_is_better]
     if unknown:
-        raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
+        raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; "
+                              f"there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
     if any(score in JudgeMetric.higher_is_better for score in mix):
         judge = Judge.load()
         if judge.reads(sampling.width, sampling.height):
             found.append(JudgeMetric(judge, name))
         else:
-            gaps.append(f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, not {sampling.width} x {sampling.height}")
+            gaps.append(f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, "
+                        f"not {sampling.width} x {sampling.height}")
     others = list(dict.fromkeys(of_metric[score] for score in mix if score in of_metric))
     if others:
         loaded, missing = load_metrics(Path(settings.metrics.weights), others, settings.metrics.ids)
@@ -93,12 +107,17 @@ def metrics_for(settings: RunSettings, name: str, mix: Dict[str, float]) -> Tupl
     return found, gaps
 
 
-def scores_at_hand(metrics: Sequence[Metric], mix: Dict[str, float], originals: Sequence[Image.Image], prompts: Sequence[str]) -> Tuple[Dict[str, float], List[str]]:
-    """The scores of a mix that `metrics` can say of pictures of these prompts, and sentences on the others; tried on a style picture."""
+def scores_at_hand(metrics: Sequence[Metric], mix: Dict[str, float], originals: Sequence[Image.Image],
+                   prompts: Sequence[str]) -> Tuple[Dict[str, float], List[str]]:
+    """The scores of a mix that `metrics` can say of pictures of these prompts, and sentences on the others.
+
+    Tried on a style picture.
+    """
     known, gaps, pictures = [], [], originals[:1] * len(prompts)
     for metric in metrics:
         own = [score for score in metric.higher_is_better if score in mix]
-        finite = [score for score in own if np.isfinite(mixed({score: 1.0}, [metric], pictures, prompts, originals, SOURCE)).all()]
+        finite = [score for score in own
+                  if np.isfinite(mixed({score: 1.0}, [metric], pictures, prompts, originals, SOURCE)).all()]
         if finite != own:
             gaps += metric.gaps(pictures, prompts) or [f"{metric.name} gives no numbers for pictures of these prompts"]
         known += finite
@@ -108,7 +127,8 @@ def scores_at_hand(metrics: Sequence[Metric], mix: Dict[str, float], originals: 
 def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional[Scorer]:
     """None when the config asks for no score, draws no grids, or nothing of what it asks for can be had.
 
-    What cannot be scored is said, and the rest of the mix is the score; StyleBlendError where the best step is to be kept by it.
+    What cannot be scored is said, and the rest of the mix is the score; StyleBlendError where the best step is to be
+    kept by it.
     """
     sampling, training, reading = settings.sampling, settings.training, settings.pictures
     if not mix or not training.sample_every:
@@ -117,12 +137,14 @@ def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional
         return None
     wanted = parse_mix(mix, SOURCE)
     metrics, gaps = metrics_for(settings, name, wanted)
-    arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit) for p in style_pictures(entry(settings.data, name))]
+    arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
+              for p in style_pictures(entry(settings.data, name))]
     originals = [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]
     found, more = scores_at_hand(metrics, wanted, originals, training.sample_prompts)
     gaps += more
     if gaps and training.keep_adapters == "best":
         raise StyleBlendError(f"--keep best needs a score: {'; '.join(gaps)}")
     if gaps:
-        say(f"the picture grids are scored by {described(found)} alone: {'; '.join(gaps)}" if found else f"the picture grids get no score: {'; '.join(gaps)}")
+        say(f"the picture grids are scored by {described(found)} alone: {'; '.join(gaps)}"
+            if found else f"the picture grids get no score: {'; '.join(gaps)}")
     return Scorer(name, found, metrics, originals) if metrics else None

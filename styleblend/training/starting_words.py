@@ -17,10 +17,14 @@ LEVELS = 8  # noise levels at which each picture is looked at,
 NOISIEST = 0.75  # of the schedule from here on: where a picture is nearly noise, what becomes of it is up to the words
 
 
-def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[StylePicture], cache: LatentCache, seed: int, batch: int) -> str:
-    """The phrase with the lowest diffusion loss on the pictures as "<caption> in the style of <phrase>."; a single one is taken unseen.
+def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[StylePicture], cache: LatentCache,
+                   seed: int, batch: int) -> str:
+    """The phrase with the lowest diffusion loss on the pictures as "<caption> in the style of <phrase>.".
 
-    All phrases see the same noise, at the same levels, which are spread evenly over the noisiest quarter of the schedule. `batch`: rows of one call of the UNet.
+    A single one is taken unseen.
+
+    All phrases see the same noise, at the same levels, which are spread evenly over the noisiest quarter of the
+    schedule. `batch`: rows of one call of the UNet.
     """
     if len(phrases) == 1:
         return phrases[0]
@@ -34,7 +38,8 @@ def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[St
                 for begin in range(0, len(pictures), batch):
                     index = np.arange(begin, min(begin + batch, len(pictures)))
                     def times(rng):
-                        return ((NOISIEST + (1 - NOISIEST) * (level + rng.random(len(index))) / LEVELS) * len(base.schedule)).astype(int)
+                        return ((NOISIEST + (1 - NOISIEST) * (level + rng.random(len(index))) / LEVELS)
+                                * len(base.schedule)).astype(int)
 
                     loss = noise_loss(base, cache, rng, index, lambda index: jt.array(texts[index]), times=times)
                     found.append(len(index) * loss.item())
