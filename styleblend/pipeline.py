@@ -40,7 +40,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that is done. `pixels`: uint8 (H, W, 3). `branch` drew it. `record` is all that it takes to draw it again."""
+    """A picture that is done.
+
+    `pixels`: uint8 (H, W, 3). `branch` drew it. `record` is all that it takes to draw it again.
+    """
 
     pixels: np.ndarray
     branch: str
@@ -48,9 +51,12 @@ class Picture:
 
 
 class Pipeline:
-    """Draws with one base. Nothing of a style is put into the base, so several pipelines on one base do not disturb each other.
+    """Draws with one base.
 
-    `settings`: a config, whose sampling settings, blend and adapters' folder count where a request does not say otherwise.
+    Nothing of a style is put into the base, so several pipelines on one base do not disturb each other.
+
+    `settings`: a config, whose sampling settings, blend and adapters' folder count where a request does not say
+    otherwise.
     """
 
     def __init__(self, base: Base, settings: Optional[RunSettings] = None, methods: Mapping[str, Method] = METHODS):
@@ -73,10 +79,11 @@ class Pipeline:
     def own_settings(self, style: Optional[Style]) -> StyleSettings:
         """`style.json` where there is one, else what the config says of this style."""
         own = style.settings if style else StyleSettings()
-        return own if own != StyleSettings(parts=own.parts) else self.settings.styles.get(style.name if style else "", own)
+        return (own if own != StyleSettings(parts=own.parts)
+                else self.settings.styles.get(style.name if style else "", own))
 
-    def request(self, *prompts: str, style: Union[None, str, Path, Style] = None, seeds: Union[None, int, Sequence[int]] = None,
-                negative: Optional[str] = None, **sampling) -> Request:
+    def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
+                seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
         `seeds`: one for all prompts or one for each; default: the config's. `sampling`: any field of
@@ -86,11 +93,13 @@ class Pipeline:
         own = self.own_settings(style)
         method = self.methods[own.method]
         drawn_with = sampling_for(self.settings.sampling, own)
-        drawn_with = validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request") if sampling else drawn_with
+        drawn_with = (validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request")
+                      if sampling else drawn_with)
         seeds = drawn_with.seed if seeds is None else seeds
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         return Request(tuple(prompts), tuple(seeds), drawn_with, style, own.method,
-                       method.settings(self.settings, own, f"style {style.name}" if style else "the config"), negative=negative, own=own)
+                       method.settings(self.settings, own, f"style {style.name}" if style else "the config"),
+                       negative=negative, own=own)
 
     # ---------------------------------------------------------------- drawing
 
@@ -100,10 +109,12 @@ class Pipeline:
 
     def draw(self, request: Request, style: Optional[Applied] = None, texts: Optional[Sequence] = None,
              once: bool = False) -> Iterator[Union[Progress, Picture]]:
-        """`Progress` after each step, then each `Picture`: those of the recipe's shown branches, in the order of the prompts.
+        """`Progress` after each step, then each `Picture`.
 
-        `style`: adapters that are being trained, in place of the request's. `texts`: what `encode` gave for this request's recipe.
-        `once` uses the base up: each network is freed when its work is done.
+        These are of the recipe's shown branches, in the order of the prompts.
+
+        `style`: adapters that are being trained, in place of the request's. `texts`: what `encode` gave for this
+        request's recipe. `once` uses the base up: each network is freed when its work is done.
         """
         self.check_size(request.sampling)
         records = self.records(request)
@@ -129,16 +140,17 @@ class Pipeline:
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
         style, base = request.style, self.base
-        one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(), request.sampling,
-                     request.settings, dtype=base.dtype, preset=request.own.preset, adapters=style.files if style else {},
-                     decoder=base.decoder_fingerprint())
+        one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(),
+                     request.sampling, request.settings, dtype=base.dtype, preset=request.own.preset,
+                     adapters=style.files if style else {}, decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
     def check_size(self, sampling: SamplingSettings) -> None:
         """Refuse a size that latents cannot have."""
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
-            raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")
+            raise StyleBlendError(f"width and height must be multiples of {down}, "
+                                  f"not {sampling.width} x {sampling.height}")
 
     # ---------------------------------------------------------------- the parts of it
 
@@ -149,7 +161,10 @@ class Pipeline:
         return self._applied[1]
 
     def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:
-        """The base's tokenizer with the method's placeholders, each as many ids long as the style has vectors for it."""
+        """The base's tokenizer with the method's placeholders.
+
+        Each is as many ids long as the style has vectors for it.
+        """
         tokens = self.methods[method].tokens
         if method not in self._tokenizers:
             self._tokenizers[method] = self.base.tokenizer(tokens)
@@ -165,17 +180,21 @@ class Pipeline:
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, 77, width)."""
         tokenizer, width = self.tokenizer(method, style), self.base.text_encoder.config.hidden_size
-        vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width)) for token in self.methods[method].tokens]
+        vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width))
+                   for token in self.methods[method].tokens]
         placeholders, states = jt.concat(vectors) if vectors else None, []
         with jt.no_grad(), self.base.at_work("text_encoder"):
             for texts in recipe.texts:
-                state = self.base.text_encoder(tokenizer.encode(texts), placeholders, style.of("text_encoder"), row_factors(recipe.text_scale))
+                state = self.base.text_encoder(tokenizer.encode(texts), placeholders, style.of("text_encoder"),
+                                               row_factors(recipe.text_scale))
                 state.sync()  # one computation, not one more in the graph of every step
                 states.append(state)
         return states
 
     def decode(self, latents, strip: int = 0) -> np.ndarray:
-        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3), one at a time, since the decoder is the widest part.
+        """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3).
+
+        One at a time, since the decoder is the widest part.
 
         `strip`: as `vae_strip` of the settings.
         """
@@ -183,7 +202,8 @@ class Pipeline:
         with jt.no_grad(), self.base.at_work("vae"):
             for n in range(latents.shape[0]):
                 latent = latents[n:n + 1] / self.base.vae.scale
-                picture = (decoder_strips.decode(self.base.vae, latent, strip) if strip else self.base.vae.decode(latent).numpy())[0]
+                picture = (decoder_strips.decode(self.base.vae, latent, strip)
+                           if strip else self.base.vae.decode(latent).numpy())[0]
                 if not np.isfinite(picture).all():
                     raise StyleBlendError("the picture came out as NaN or infinity: " + self.cure())
                 pictures.append(picture)
@@ -200,8 +220,8 @@ class Pipeline:
 def settings_of(base: Base) -> RunSettings:
     """Settings for a base without a config: pictures of the size that it was trained for."""
     side = base.unet.config.sample_size * base.vae.config.downscale
-    return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles", look_alikes="data/look_alikes",
-                       sampling=SamplingSettings(width=side, height=side, output=None))
+    return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles",
+                       look_alikes="data/look_alikes", sampling=SamplingSettings(width=side, height=side, output=None))
 
 
 def shown(latents, recipe: Recipe):

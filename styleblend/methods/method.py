@@ -16,7 +16,8 @@ from styleblend.settings import RunSettings, SamplingSettings, StyleSettings
 class Request:
     """One or several pictures that are drawn together.
 
-    `prompts` are phrases such as "A dog", each with its seed. A picture depends on its own prompt and seed, not on its neighbours.
+    `prompts` are phrases such as "A dog", each with its seed. A picture depends on its own prompt and seed, not on its
+    neighbours.
     """
 
     prompts: Tuple[str, ...]
@@ -25,7 +26,8 @@ class Request:
     style: Optional[Style] = None  # None: plain pictures
     method: str = "styleblend"
     settings: Any = None  # the method's own, of its `Settings`; None: the defaults
-    branches: Optional[Tuple[str, ...]] = None  # only these of the method's branches; None: those that the style has something for
+    # only these of the method's branches; None: those that the style has something for
+    branches: Optional[Tuple[str, ...]] = None
     negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
     own: StyleSettings = StyleSettings()  # what the style itself says: only for the record
 
@@ -43,7 +45,10 @@ class Method(Protocol):
     Settings: type  # of one drawing
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> Any:
-        """The config's settings of this method with what the style itself says in their place. `source` begins an error's sentence."""
+        """The config's settings of this method with what the style itself says in their place.
+
+        `source` begins an error's sentence.
+        """
 
     def recipe(self, base: Base, tokenizer: Tokenizer, request: Request) -> Recipe:
         """What is drawn, as data. StyleBlendError for what cannot be."""

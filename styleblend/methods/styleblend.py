@@ -1,7 +1,7 @@
 """StyleBlend (Chen et al. 2025): a coarse and a fine branch from the same noise, which exchange attention.
 
-In chosen self-attention sites and steps the coarse branch gives its queries to the fine one (layout), and the fine branch gives its keys
-and values to the coarse one (texture, colour).
+In chosen self-attention sites and steps the coarse branch gives its queries to the fine one (layout), and the fine
+branch gives its keys and values to the coarse one (texture, colour).
 """
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from styleblend.settings import BlendSettings, RunSettings, StyleSettings, blend
 
 PLAIN = "{prompt}."
 TEMPLATES = {"coarse": "{prompt} in the style of <C>.", "fine": "{prompt} in the style of <F>.", "plain": PLAIN}
-PARTS_OF = {"coarse": ("coarse_embeds", "text_lora"), "fine": ("fine_embeds", "unet_lora")}  # of each branch its token and its LoRA
+# of each branch its token and its LoRA
+PARTS_OF = {"coarse": ("coarse_embeds", "text_lora"), "fine": ("fine_embeds", "unet_lora")}
 
 
 def templates_of(style: Optional[Style], only: Optional[Tuple[str, ...]] = None) -> Dict[str, str]:
@@ -48,12 +49,14 @@ class StyleBlend:
         names = tuple(templates)
         guidance = classifier_free(sampling.guidance)
         rows = Rows(dict.fromkeys(names, samples), tuple(guidance))
-        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative, "plain": sampling.fine_negative}
+        negatives = {"coarse": sampling.coarse_negative, "fine": sampling.fine_negative,
+                     "plain": sampling.fine_negative}
         if request.negative is not None:
             negatives[names[-1]] = request.negative
         tokenizer.refuse_reserved([*request.prompts, *negatives.values()])
         texts = {"negative": [negatives[name] for name in names for _ in range(samples)],
-                 "full": [tokenizer.fitted(template, prompt) for template in templates.values() for prompt in request.prompts]}
+                 "full": [tokenizer.fitted(template, prompt) for template in templates.values()
+                          for prompt in request.prompts]}
 
         def of_rows(of_branch: Dict[str, float], negative_scale: float = 1.0) -> Tuple[float, ...]:
             found: List[float] = []
@@ -64,7 +67,8 @@ class StyleBlend:
             return tuple(found)
 
         return Recipe(
-            rows=rows, texts=(tuple(text for condition in rows.conditions for text in texts[condition]),), guidance=guidance,
+            rows=rows, texts=(tuple(text for condition in rows.conditions for text in texts[condition]),),
+            guidance=guidance,
             seeds=dict.fromkeys(names, tuple(request.seeds)), shown=names[-1:],
             text_scale=of_rows({"coarse": 1.0, "fine": 0.0, "plain": 0.0}),
             lora_scale=of_rows({"coarse": blend.scale, "fine": blend.fine_scale, "plain": 0.0}, blend.negative_scale),
