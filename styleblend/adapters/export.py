@@ -22,6 +22,7 @@ from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.style import PARTS, part_file, read_part_file, settings_in
 
+Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, "
         "without the exchange of attention between two branches, so pictures differ from those that are drawn here")
 
@@ -146,51 +147,63 @@ def kohya_facts(name: str, tensors: Dict[str, np.ndarray], facts: Dict[str, str]
     return found
 
 
+def in_one_file(folder: Path, loras: Dict[str, dict], vectors: Dict[str, np.ndarray],
+                strengths: Dict[str, float]) -> Files:
+    """The whole style in one file of diffusers' names, with its settings."""
+    tokens = {"coarse": "<C>", "fine": "<F>"}
+    settings = settings_in(folder, folder.name).model_dump_json(exclude_defaults=True)
+    return {f"{folder.name}.safetensors": (
+        {**diffusers(loras, strengths), **{f"emb.{tokens[kind]}": vector for kind, vector in vectors.items()}},
+        {"styleblend": "1", "style": folder.name, "settings": settings})}
+
+
+def for_diffusers(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray],
+                  strengths: Dict[str, float]) -> Files:
+    """What `load_lora_weights` and `load_textual_inversion` of diffusers read."""
+    # in lower case: of a token with capital letters diffusers finds the first vector alone
+    return {"pytorch_lora_weights.safetensors": (diffusers(loras, strengths), {}),
+            **{f"{part}_learned_embeds.safetensors": ({f"<{name.lower()}-{part}>": vector}, {})
+               for part, vector in vectors.items()}}
+
+
+def for_kohya(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], strengths: Dict[str, float],
+              base: Optional[Path], lora_folder: str = "", embeddings_folder: str = "") -> Files:
+    """kohya's names with kohya's headers; A1111 takes LoRAs and embeddings from two folders."""
+    tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
+    width = next((v.shape[-1] for v in vectors.values()), 0)
+    title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
+    header, of_vectors = kohya_facts(name, tensors, facts, width), model_facts(base, vectors, "textual-inversion")
+    return {f"{lora_folder}{name}.safetensors": (tensors, {**header, **facts, **title}),
+            **{f"{embeddings_folder}{name}-{part}.safetensors": ({"emb_params": vector}, of_vectors)
+               for part, vector in vectors.items()}}
+
+
 def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0,
            base: Optional[Path] = None) -> List[Path]:
     """Write the style of `folder` into the folder `output`; the files.
 
-    `kind`: "diffusers", "kohya", "webui" or "single".
-
-    `fine_scale` of the style's settings is multiplied in, except into "single", which carries the settings. `base`: the
-    folder of the base, for kohya's headers.
+    `kind`: "diffusers", "kohya", "webui" or "single". `fine_scale` of the style's settings is multiplied in, except
+    into "single", which carries the settings. `base`: the folder of the base, for kohya's headers.
     """
     folder, output = Path(os.path.abspath(folder)), Path(output)  # "." has no name of its own
     for option, strength in (("--coarse-strength", coarse_strength), ("--fine-strength", fine_strength)):
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     loras, vectors = read_style(folder)
-    name, strengths = (folder.name, {"text": coarse_strength,
-                                     "unet": fine_strength * (1 if kind == "single" else own_blend(folder).fine_scale)})
-    title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
-    files, known_base = {}, base_of(folder)
-
-    def add(file: str, tensors, metadata):
-        if not all(np.isfinite(value).all() for value in tensors.values()):
-            raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text "
-                                  "encoder's and the UNet's LoRA there are numbers beyond float32: give smaller ones")
-        files[output / file] = tensors, {**metadata, **known_base}
-
+    scale = 1 if kind == "single" else own_blend(folder).fine_scale
+    strengths = {"text": coarse_strength, "unet": fine_strength * scale}
+    known_base = base_of(folder)
     if kind == "single":
-        tokens = {"coarse": "<C>", "fine": "<F>"}
-        add(f"{name}.safetensors",
-            {**diffusers(loras, strengths), **{f"emb.{tokens[k]}": v for k, v in vectors.items()}},
-            {"styleblend": "1", "style": name,
-             "settings": settings_in(folder, name).model_dump_json(exclude_defaults=True)})
+        files = in_one_file(folder, loras, vectors, strengths)
     elif kind == "diffusers":
-        add("pytorch_lora_weights.safetensors", diffusers(loras, strengths), {})
-        # in lower case: of a token with capital letters diffusers finds the first vector alone
-        for part, vector in vectors.items():
-            add(f"{part}_learned_embeds.safetensors", {f"<{name.lower()}-{part}>": vector}, {})
-    else:  # the same files; A1111 takes LoRAs and embeddings from two folders
-        tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
-        width = next((v.shape[-1] for v in vectors.values()), 0)
-        add(f"Lora/{name}.safetensors" if kind == "webui" else f"{name}.safetensors", tensors,
-            {**kohya_facts(name, tensors, facts, width), **facts, **title})
-        for part, vector in vectors.items():
-            add(f"embeddings/{name}-{part}.safetensors" if kind == "webui" else f"{name}-{part}.safetensors",
-                {"emb_params": vector}, model_facts(base, vectors, "textual-inversion"))
+        files = for_diffusers(folder.name, loras, vectors, strengths)
+    else:
+        folders = ("Lora/", "embeddings/") if kind == "webui" else ()
+        files = for_kohya(folder.name, loras, vectors, strengths, base, *folders)
+    if not all(np.isfinite(value).all() for tensors, _ in files.values() for value in tensors.values()):
+        raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text "
+                              "encoder's and the UNet's LoRA there are numbers beyond float32: give smaller ones")
     with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
-        for path, (tensors, metadata) in files.items():
-            tensor_files.write_safetensors(path, tensors, metadata)
-    return list(files)
+        for file, (tensors, metadata) in files.items():
+            tensor_files.write_safetensors(output / file, tensors, {**metadata, **known_base})
+    return [output / file for file in files]

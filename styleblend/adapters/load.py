@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
 
 from styleblend.adapters.foreign_files import read_tensors
 from styleblend.base.base import Base
@@ -76,13 +76,28 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
     return found
 
 
+def trained_stages(folder: Path, parts: Iterable[str]) -> List[str]:
+    """The stages of training that make these parts, where the style in `folder` has been trained here."""
+    if not (folder / "training").is_dir():
+        return []
+    return sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine" for part in parts})
+
+
+def put_in_place(written: Path, folder: Path) -> None:
+    """A new style as a whole, by one renaming; into a style that is there file by file, each whole."""
+    if not folder.is_dir() or not os.listdir(folder):
+        os.replace(written, folder)
+    else:
+        for file in sorted(os.listdir(written)):
+            os.replace(written / file, folder / file)
+
+
 def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, overwrite: bool = False) -> List[str]:
     """Write the parts (from `gather`) as the style `name` into the folder `output`.
 
-    Returns sentences on what is there and what is not.
-
-    Everything is checked against the base before the first file is written. A new style comes into its place as a
-    whole, by one renaming of its folder; in a style that is there the parts are replaced one by one, each whole.
+    Returns sentences on what is there and what is not. Everything is checked against the base before
+    the first file is written. A new style comes into its place as a whole; in a style that is there the parts are
+    replaced one by one, each whole.
     """
     folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
@@ -90,8 +105,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     arrays = {part: checked_part(own.tensors, part, base, str(own.path)) for part, own in found.items()}
     # of two that load one style the second sees what the first has written
     with in_turn(output), contextlib.ExitStack() as trainings:
-        for stage in sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine"
-                             for part in found}) if (folder / "training").is_dir() else ():
+        for stage in trained_stages(folder, found):
             # a training that goes on now would write over what is loaded
             trainings.enter_context(claim(folder / "training", stage))
         there = [part for part in PARTS if part_file(folder, name, part)]
@@ -107,16 +121,12 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part],
-                              {**known_base, "loaded_from": own.path.name})
+                    tensors = {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part]
+                    save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
                 if settings != StyleSettings() or (folder / "style.json").is_file():
-                    write_bytes(written / "style.json",
-                                settings.model_dump_json(exclude_defaults=True, indent=2).encode())
-                if not folder.is_dir() or not os.listdir(folder):
-                    os.replace(written, folder)
-                else:
-                    for file in sorted(os.listdir(written)):
-                        os.replace(written / file, folder / file)
+                    text = settings.model_dump_json(exclude_defaults=True, indent=2)
+                    write_bytes(written / "style.json", text.encode())
+                put_in_place(written, folder)
         except OSError as error:
             raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): "
                                   "free space or choose another --output") from None

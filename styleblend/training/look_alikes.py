@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterator, List, Set, Tuple
 
 import numpy as np
 from PIL import Image
@@ -59,9 +59,8 @@ def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: 
 def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
     """Refuse look-alikes in `folder` of another base, other settings or other pictures.
 
-    Note what the new ones are drawn with.
-
-    Pictures without a note, such as one's own, are taken as they are, and get none.
+    Note what the new ones are drawn with. Pictures without a note, such as one's own, are taken as they are, and get
+    none.
     """
     path = Path(folder) / DRAWN_WITH
     if path.is_file():
@@ -75,50 +74,64 @@ def refuse_other_settings(folder: Path, drawn_with: Dict[str, str]) -> None:
         write_bytes(path, (json.dumps(drawn_with, indent=1) + "\n").encode())
 
 
+def facts_of(pipeline: Pipeline, pictures: List[StylePicture], settings: LookAlikeSettings,
+             sampling: SamplingSettings, seed: int, reading: PictureSettings) -> Dict[str, str]:
+    """What the look-alikes depend on, name -> text."""
+    # these say which pictures there are, not what is in them
+    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})
+    return {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype,
+            "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
+            **{key: str(value) for key, value in kept.items()},
+            **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}}
+
+
+def draw_candidates(pipeline: Pipeline, pixels: np.ndarray, phrase: str, rngs: List[np.random.Generator],
+                    settings: LookAlikeSettings, vae_strip: int, wanted: Set[int]) -> Iterator[Tuple[int, np.ndarray]]:
+    """Number and pixels (H, W, 3) uint8 of each wanted candidate of one picture `pixels` (3, H, W).
+
+    `rngs`: one for each candidate. The batches are those of an unbroken run, since the last bits of a picture depend on
+    its batch: candidates that are not wanted are drawn along with the others of their batch.
+    """
+    strengths = [float(rng.choice(settings.strengths)) for rng in rngs]
+    with jt.no_grad():
+        latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
+    noise = [rng.standard_normal(tuple(latents.shape[1:])).astype(np.float32) for rng in rngs]
+    prompt = settings.prompt.format(prompt=phrase)
+    for strength in sorted(set(strengths)):
+        same = [i for i in range(len(rngs)) if strengths[i] == strength]
+        for part in [same[i:i + settings.batch] for i in range(0, len(same), settings.batch)]:
+            if not wanted & set(part):
+                continue
+            drawn = sdedit(pipeline, latents, prompt, strength, settings, np.stack([noise[i] for i in part]))
+            for i, picture in zip(part, pipeline.decode(drawn, vae_strip)):
+                if i in wanted:
+                    yield i, picture
+            jt.gc()
+
+
 def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
                      sampling: SamplingSettings, seed: int,
                      reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
 
-    Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an
-    unbroken run, since the last bits of a picture depend on its batch. The pipeline must hold no style.
+    Whole files that are there are kept, so a killed run goes on where it was. The pipeline must hold no style.
     """
-    # these say which pictures there are, not what is in them
-    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})
-    refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype,
-                                   "size": f"{sampling.width} x {sampling.height}", "seed": str(seed),
-                                   "fit": reading.fit, **{key: str(value) for key, value in kept.items()},
-                                   **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16]
-                                      for p in pictures}})
+    refuse_other_settings(folder, facts_of(pipeline, pictures, settings, sampling, seed, reading))
     found = []
     total = len(pictures) * settings.candidates
     with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
         for number, picture in enumerate(pictures):
             files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
-            # strength and noise of a candidate depend on its number alone, not on what is there already
-            rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
-            strengths = [float(rng.choice(settings.strengths)) for rng in rngs]
-            todo = [i for i, path in enumerate(files) if not is_whole(path)]
-            bar.update(settings.candidates - len(todo))
-            if todo:
-                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width,
-                                  sampling.height, reading.fit)
-                with jt.no_grad():
-                    latents = (pipeline.base.vae.encode(jt.array(pixels[None])).mean * pipeline.base.vae.scale).detach()
-                noise = [rng.standard_normal(tuple(latents.shape[1:])).astype(np.float32) for rng in rngs]
-                prompt = settings.prompt.format(prompt=picture.phrase)
-                for strength in sorted(set(strengths)):
-                    same = [i for i in range(settings.candidates) if strengths[i] == strength]
-                    for part in [same[i:i + settings.batch] for i in range(0, len(same), settings.batch)]:
-                        missing = set(part) & set(todo)
-                        if not missing:
-                            continue
-                        drawn = sdedit(pipeline, latents, prompt, strength, settings,
-                                       np.stack([noise[i] for i in part]))
-                        for i, pixels in zip(part, pipeline.decode(drawn, sampling.vae_strip)):
-                            if i in missing:
-                                save_png(files[i], Image.fromarray(pixels))
-                                bar.update()
-                        jt.gc()
+            missing = {i for i, path in enumerate(files) if not is_whole(path)}
+            bar.update(settings.candidates - len(missing))
+            if missing:
+                # strength and noise of a candidate depend on its number alone, not on what is there already
+                rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
+                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height,
+                                  reading.fit)
+                for i, drawn in draw_candidates(pipeline, pixels, picture.phrase, rngs, settings, sampling.vae_strip,
+                                                missing):
+                    save_png(files[i], Image.fromarray(drawn))
+                    bar.update()
             found.append(files)
     return found
