@@ -111,10 +111,9 @@ class Pipeline:
              once: bool = False) -> Iterator[Union[Progress, Picture]]:
         """`Progress` after each step, then each `Picture`.
 
-        These are of the recipe's shown branches, in the order of the prompts.
-
-        `style`: adapters that are being trained, in place of the request's. `texts`: what `encode` gave for this
-        request's recipe. `once` uses the base up: each network is freed when its work is done.
+        These are of the recipe's shown branches, in the order of the prompts. `style`: adapters that are being trained,
+        in place of the request's. `texts`: what `encode` gave for this request's recipe. `once` uses the base up: each
+        network is freed when its work is done.
         """
         self.check_size(request.sampling)
         records = self.records(request)
@@ -194,9 +193,7 @@ class Pipeline:
     def decode(self, latents, strip: int = 0) -> np.ndarray:
         """Scaled latents (N, 4, h, w) -> pictures uint8 (N, H, W, 3).
 
-        One at a time, since the decoder is the widest part.
-
-        `strip`: as `vae_strip` of the settings.
+        One at a time, since the decoder is the widest part. `strip`: as `vae_strip` of the settings.
         """
         pictures = []
         with jt.no_grad(), self.base.at_work("vae"):

@@ -67,10 +67,9 @@ def too_large(size: int, source: str) -> StyleBlendError:
 def read_tensors(path: Path, attention_only: bool = False) -> Dict[str, Any]:
     """What a .safetensors, .bin or .pt file holds, by name.
 
-    These are arrays; from a pickle also dicts of arrays, text and numbers.
-
-    Alphas that PEFT and diffusers keep beside the matrices come as `<layer>.alpha`, as kohya has them. `attention_only`
-    leaves out the layers of a LoRA that no style changes; without it such a file is refused.
+    These are arrays; from a pickle also dicts of arrays, text and numbers. Alphas that PEFT and diffusers keep beside
+    the matrices come as `<layer>.alpha`, as kohya has them. `attention_only` leaves out the layers of a LoRA that no
+    style changes; without it such a file is refused.
     """
     path, source = Path(path), str(path)
     if not path.is_file():

@@ -162,10 +162,9 @@ def number(value: Any, key: str, source: str) -> float:
 def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str, str], str]) -> Dict[str, np.ndarray]:
     """The part of a LoRA file that is for one network ("unet" or "text").
 
-    alpha / rank is multiplied into the up matrices.
-
-    `rename(layer, key)` gives the layer its name in the result, whose keys are those of `styleblend.adapters.lora`.
-    StyleBlendError where a matrix is missing, there twice, or of another rank than its other half.
+    alpha / rank is multiplied into the up matrices. `rename(layer, key)` gives the layer its name in the result, whose
+    keys are those of `styleblend.adapters.lora`. StyleBlendError where a matrix is missing, there twice, or of another
+    rank than its other half.
     """
     found: Dict[Tuple[str, str], Any] = {}
     for key, value in flat(tensors).items():

@@ -1,10 +1,9 @@
 """Read checkpoints that are pickles without executing them.
 
-These are PyTorch's zip files and older files, and Jittor's `jt.save` files.
-
-A pickle is a program for a small stack machine, and Python's own machine lets that program call anything. This one
-knows only the instructions and the names that tensors need and refuses every other by its name. It imports nothing,
-calls nothing but what stands below, and never makes more data than the file holds.
+These are PyTorch's zip files and older files, and Jittor's `jt.save` files. A pickle is a program for a small stack
+machine, and Python's own machine lets that program call anything. This one knows only the instructions and the names
+that tensors need and refuses every other by its name. It imports nothing, calls nothing but what stands below, and
+never makes more data than the file holds.
 """
 from __future__ import annotations
 
@@ -312,9 +311,8 @@ def read_zip(path: Path) -> Any:
 def read_arrays(path: Path) -> Dict[str, Any]:
     """The dict in a .bin, .pt, .pth or .pkl file.
 
-    It holds arrays (bfloat16 as float32), numbers, text, and dicts and lists of them.
-
-    Nothing in the file is executed. StyleBlendError names what is not allowed or not whole.
+    It holds arrays (bfloat16 as float32), numbers, text, and dicts and lists of them. Nothing in the file is executed.
+    StyleBlendError names what is not allowed or not whole.
     """
     path = Path(path)
     try:

@@ -43,9 +43,8 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
 def from_jdiffusion(pipeline) -> Base:
     """A Base that shares the weights of a JDiffusion Stable Diffusion 2.x pipeline.
 
-    Module names agree, so no float32 tensor is copied.
-
-    `pipeline` has `unet`, `vae`, `text_encoder` (Jittor modules with `config`), `tokenizer` and `scheduler`.
+    Module names agree, so no float32 tensor is copied. `pipeline` has `unet`, `vae`, `text_encoder` (Jittor modules
+    with `config`), `tokenizer` and `scheduler`.
     """
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         if not hasattr(pipeline, part):

@@ -53,9 +53,8 @@ def types(network, dtype: str) -> Dict[str, str]:
 def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
     """Put arrays into a network, its matrices as `dtype`: all or nothing.
 
-    Strictly (see `check`), and without NaN and infinity.
-
-    Takes them out of `tensors` on the way: a network of several GB would else be in memory twice.
+    Strictly (see `check`), and without NaN and infinity. Takes them out of `tensors` on the way: a network of several
+    GB would else be in memory twice.
     """
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:

@@ -113,9 +113,8 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None,
                  ids: NetworkIds = NetworkIds()) -> Tuple[List[Metric], List[str]]:
     """The metrics of `names` (None: all) whose weights are in `folder` or can be fetched by their `ids`.
 
-    With them a sentence for each that is left out.
-
-    Weights that are there and do not fit leave out what needs them, too. StyleBlendError for a name that no metric has.
+    With them a sentence for each that is left out. Weights that are there and do not fit leave out what needs them,
+    too. StyleBlendError for a name that no metric has.
     """
     from styleblend.metrics.networks import Networks
     kinds = metric_kinds()

@@ -85,9 +85,8 @@ class Judge:
               candidates: Optional[Sequence[str]] = None) -> Dict[str, float]:
         """The fractions of `pictures` that show their subject and are drawn in their style.
 
-        The subject may be the best guess, or among the best five.
-
-        `candidates` limits the subjects among which the judge chooses. Upper and lower case are the same.
+        The subject may be the best guess, or among the best five. `candidates` limits the subjects among which the
+        judge chooses. Upper and lower case are the same.
         """
         for given in (subjects, styles):
             if given is not None and len(given) != len(pictures):

@@ -35,9 +35,8 @@ def convolved(conv: Conv2d, x: np.ndarray, rows: int, before: Callable, grow: in
               plus: Optional[Callable] = None) -> np.ndarray:
     """conv(before(x)) for a 3x3 convolution, `rows` rows of the result at a time.
 
-    The result is `grow` times as high and wide as x.
-
-    `plus(part)` is added: it gets where a strip is, as an index into the result.
+    The result is `grow` times as high and wide as x. `plus(part)` is added: it gets where a strip is, as an index into
+    the result.
     """
     height, width = x.shape[2] * grow, x.shape[3] * grow
     out = np.empty((1, conv.weight.shape[0], height, width), np.float32)

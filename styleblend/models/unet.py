@@ -260,11 +260,9 @@ class UNet2DConditionModel(jt.nn.Module):
                 residuals: Optional[Residuals] = None):
         """latents (B, 4, h, w), timestep, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
 
-        `timestep`: a number or Var (B,) in 0..999.
-
-        The text may have several times as many rows as the latents, one set for each condition. All conditions draw
-        from the same latents, and until the text comes in, behind the first self-attention, they are one. `residuals`
-        are added to the skip connections.
+        `timestep`: a number or Var (B,) in 0..999. The text may have several times as many rows as the latents, one set
+        for each condition. All conditions draw from the same latents, and until the text comes in, behind the first
+        self-attention, they are one. `residuals` are added to the skip connections.
         """
         if context and context.times:
             time = {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}

@@ -20,10 +20,8 @@ def noise_loss(base: Base, cache: LatentCache, rng: np.random.Generator, index: 
                loras: Loras = {}, times: Optional[Callable] = None):
     """The mean squared error (Ho et al. 2020, eq. 14) of the pictures `index` (B,): a number.
 
-    Of the velocity where the base predicts that.
-
-    `text_of(index)` gives their text states (B, 77, width). `times(rng)` gives their time steps (B,); default: any of
-    the schedule. `loras` are the UNet's.
+    Of the velocity where the base predicts that. `text_of(index)` gives their text states (B, 77, width). `times(rng)`
+    gives their time steps (B,); default: any of the schedule. `loras` are the UNet's.
     """
     schedule = base.schedule
     x0 = jt.array(cache.sample(rng, index))

@@ -19,10 +19,8 @@ def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: C
                 seeds: Sequence[int] = (1, 2), frozen_text: bool = False, scorer: Optional[Scorer] = None) -> Callable:
     """A function that draws the config's sample prompts, writes them to a path, and returns their score.
 
-    None without a `scorer`.
-
-    `style()` gives the adapters as they are then; `branch` draws alone. `frozen_text` encodes the prompts here and now,
-    once: the text encoder may be freed afterwards.
+    None without a `scorer`. `style()` gives the adapters as they are then; `branch` draws alone. `frozen_text` encodes
+    the prompts here and now, once: the text encoder may be freed afterwards.
     """
     sampling, prompts = settings.sampling, settings.training.sample_prompts
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]

@@ -60,10 +60,9 @@ class Scorer:
 def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
     """How like its nearest style picture other art of the style may be.
 
-    As much as real held-out art is, and as the style pictures are among themselves.
-
-    Where held-out art was not measured: half the way from there to sameness, since a few pictures hardly ever hold the
-    two of a style that are most alike.
+    As much as real held-out art is, and as the style pictures are among themselves. Where held-out art was not
+    measured: half the way from there to sameness, since a few pictures hardly ever hold the two of a style that are
+    most alike.
     """
     alike = contents @ contents.T
     nearest = float(alike[~np.eye(len(alike), dtype=bool)].max()) if len(alike) > 1 else None

@@ -21,10 +21,8 @@ def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[St
                    seed: int, batch: int) -> str:
     """The phrase with the lowest diffusion loss on the pictures as "<caption> in the style of <phrase>.".
 
-    A single one is taken unseen.
-
-    All phrases see the same noise, at the same levels, which are spread evenly over the noisiest quarter of the
-    schedule. `batch`: rows of one call of the UNet.
+    A single one is taken unseen. All phrases see the same noise, at the same levels, which are spread evenly over the
+    noisiest quarter of the schedule. `batch`: rows of one call of the UNet.
     """
     if len(phrases) == 1:
         return phrases[0]
