@@ -14,11 +14,19 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import claim, in_turn, write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
-from styleblend.adapters.style import PARTS, check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
+from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.style import check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
 
-TITLES = {"coarse_embeds": "coarse embedding", "fine_embeds": "fine embedding", "text_lora": "text encoder LoRA", "unet_lora": "UNet LoRA"}
 COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "texture")
-TOKENS = {"coarse_embeds": "<C>", "fine_embeds": "<F>"}
+
+
+def title(part: str) -> str:
+    """The part's name in words."""
+    return STYLEBLEND[part].title
+
+
+def is_embedding(part: str) -> bool:
+    return STYLEBLEND[part].kind == "embedding"
 
 
 class Found(NamedTuple):
@@ -45,7 +53,7 @@ def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     tensors, source = read_tensors(path, attention_only), str(path)
     lora = {key: value for key, value in flat(tensors).items() if is_lora_key(key)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
-        return {part: Found(path, own) for part, own in ((part, part_of_single(tensors, part)) for part in PARTS) if own}
+        return {part: Found(path, own) for part, own in ((part, part_of_single(tensors, part)) for part in STYLEBLEND) if own}
     if not lora:
         return {embedding_part(path, tensors): Found(path, tensors)}
     networks = {split(key, source)[0] for key in flat(tensors)}
@@ -58,8 +66,8 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
     for path in files:
         for part, own in parts_of(Path(path), attention_only).items():
             if part in found:
-                advice = ": end the names of the files in -coarse and -fine" if part in TOKENS else ": give one of them"
-                raise StyleBlendError(f"{found[part].path} and {path} both hold the {TITLES[part]} of a style{advice}")
+                advice = ": end the names of the files in -coarse and -fine" if is_embedding(part) else ": give one of them"
+                raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a style{advice}")
             found[part] = own
     return found
 
@@ -75,20 +83,22 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         check_base(own.path, base)
     arrays = {part: checked_part(own.tensors, part, base, str(own.path)) for part, own in found.items()}
     with in_turn(output), contextlib.ExitStack() as trainings:  # of two that load one style the second sees what the first has written
-        for stage in sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine" for part in found}) if (folder / "training").is_dir() else ():
+        for stage in sorted({STYLEBLEND[part].training for part in found}) if (folder / "training").is_dir() else ():
             trainings.enter_context(claim(folder / "training", stage))  # a training that goes on now would write over what is loaded
-        there = [part for part in PARTS if part_file(folder, name, part)]
+        there = [part for part in STYLEBLEND if part_file(folder, name, part)]
         if there and not overwrite:
-            raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): choose another --name, or --overwrite to replace those parts that are loaded")
-        whole = [part for part in PARTS if part in arrays or part in there]
+            raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, there))}): choose another --name, "
+                                  "or --overwrite to replace those parts that are loaded")
+        whole = [part for part in STYLEBLEND if part in arrays or part in there]
         settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()), settings_in(folder, name))
-        settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
+        settings = settings.model_copy(update={"parts": None if len(whole) == len(STYLEBLEND) else whole})
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
+                    tensors = {STYLEBLEND[part].token: arrays[part]} if is_embedding(part) else arrays[part]
+                    save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
                 if settings != StyleSettings() or (folder / "style.json").is_file():
                     write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
                 if not folder.is_dir() or not os.listdir(folder):
@@ -110,17 +120,21 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
     """What was loaded, and what drawing lacks without the parts that are missing."""
     lines = []
     for part, own in found.items():
-        ranks = sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")}) if part not in TOKENS else []
-        size = f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers" if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}"
-        lines.append(f"{TITLES[part]} ({size}) from {own.path}")
-    kept = [TITLES[part] for part in whole if part not in found]
+        if is_embedding(part):
+            size = f"width {arrays[part].shape[-1]}{several(arrays[part])}"
+        else:
+            ranks = sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")})
+            size = f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers"
+        lines.append(f"{title(part)} ({size}) from {own.path}")
+    kept = [title(part) for part in whole if part not in found]
     if kept:
         lines.append(f"kept as it was: {', '.join(kept)}")
-    missing = [part for part in PARTS if part not in whole]
+    missing = [part for part in STYLEBLEND if part not in whole]
     if missing:
-        coarse, fine = ({"coarse_embeds", "text_lora"} & set(whole)), ({"fine_embeds", "unet_lora"} & set(whole))
+        coarse, fine = ([part for part in whole if STYLEBLEND[part].training == half] for half in ("coarse", "fine"))
         drawn = "both branches draw" if coarse and fine else f"the {'coarse' if coarse else 'fine'} branch alone draws, without exchange"
-        words = [f"without {TOKENS[part]} in its prompt" for part in missing if part in TOKENS and (coarse if part == "coarse_embeds" else fine)]
-        lines.append(f"missing: {', '.join(TITLES[part] for part in missing)}; {drawn}{', one ' if words else ''}{' and one '.join(words)}; "
+        words = [f"without {STYLEBLEND[part].token} in its prompt" for part in missing
+                 if is_embedding(part) and (coarse if part == "coarse_embeds" else fine)]
+        lines.append(f"missing: {', '.join(map(title, missing))}; {drawn}{', one ' if words else ''}{' and one '.join(words)}; "
                      f"train {name} or load them with --overwrite to add them")
     return lines
