@@ -9,6 +9,8 @@ import numpy as np
 
 from styleblend.adapters.parts import STYLEBLEND
 from styleblend.adapters.style import Applied, Style, save_part
+from styleblend.base.base import NETWORKS
+from styleblend.base.weights import parameters
 from styleblend.diffusion.denoise import denoise
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Request
@@ -63,3 +65,8 @@ def save_style(folder: Path, name: str, style: Style, metadata: Mapping[str, str
         about = STYLEBLEND[part]
         save_part(folder, name, part, {about.token: found} if about.kind == "embedding" else found, dict(metadata))
     return folder
+
+
+def present(base) -> set:
+    """The networks of a base whose weights are there: of one that is offloaded each weight is one number."""
+    return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}

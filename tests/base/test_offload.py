@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from drawing import request
+from drawing import present, request
 from styleblend.jobs import memory
 from styleblend.base.base import NETWORKS, base_for_drawing, load_base
 from styleblend.jobs.board import draw_board
@@ -13,11 +13,6 @@ from styleblend.base.weights import parameters
 from test_memory import ROOT, sd21  # noqa: F401 (a fixture that works by being here)
 
 SAMPLING = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
-
-
-def present(base):
-    """The networks whose weights are there."""
-    return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}
 
 
 @pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))])
