@@ -5,12 +5,14 @@ from benchmarks.unet_step import operations
 
 def build(args):
     from styleblend.base.base import load_base
-    from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
+    from styleblend.methods.method import Request
+    from styleblend.pipeline import Pipeline
     from styleblend.settings import SamplingSettings
-    pipeline = StyleBlendPipeline(load_base(args.base, args.dtype))
+    pipeline = Pipeline(load_base(args.base, args.dtype))
     side = args.latent * pipeline.base.vae.config.downscale
     sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, output=None)
-    return lambda: pipeline.generate(["A dog"] * args.batch, list(range(args.batch)), sampling, branches=(COARSE, FINE))
+    request = Request(("A dog",) * args.batch, tuple(range(args.batch)), sampling, branches=("coarse", "fine"))
+    return lambda: list(pipeline.draw(request))
 
 
 if __name__ == "__main__":

@@ -18,29 +18,33 @@ from rich.table import Table
 from tqdm import tqdm
 
 from styleblend.base.base import find_base, load_base
-from styleblend.jobs.board import chosen_styles, style_settings
+from styleblend.jobs.board import chosen_styles
 from styleblend.cli import run
 from styleblend.errors import StyleBlendError
 from styleblend.metrics.judge import Judge
 from styleblend.files.names import entry
 from styleblend.files.pictures import save_png
-from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
+from styleblend.pipeline import Picture, Pipeline
 from styleblend.files.prompts import article, style_prompts
-from styleblend.settings import blend_for, read_settings, sampling_for
-from styleblend.adapters.style import load_style
+from styleblend.settings import read_settings
+from styleblend.adapters.style import Style, load_style
 
-COARSE_ALONE = replace(COARSE, unet_scale=0.0)
-WAYS = {"base": (PLAIN,), "fine_only": (FINE,), "coarse_only": (COARSE_ALONE,), "blended": (COARSE, FINE)}
+WAYS = {"base": ("plain",), "fine_only": ("fine",), "coarse_only": ("coarse",), "blended": ("coarse", "fine")}
 
 
-def draw(pipeline, prompts, seeds, sampling, blend, branches, batch):
-    """Pictures of every prompt with every seed, prompts outermost."""
+def draw(pipeline, prompts, seeds, style, branches, batch):
+    """Pictures of every prompt with every seed, prompts outermost, drawn by these branches with the style's own settings."""
     every, numbers = [p for p in prompts for _ in seeds], list(seeds) * len(prompts)
     pictures = []
-    for begin in tqdm(range(0, len(every), batch), leave=False, desc="+".join(b.name for b in branches), file=sys.stderr):
+    for begin in tqdm(range(0, len(every), batch), leave=False, desc="+".join(branches), file=sys.stderr):
         part = slice(begin, begin + batch)
-        pictures.append(pipeline.generate([article(p) for p in every[part]], numbers[part], sampling, blend, branches))
-    return np.concatenate(pictures), every
+        request = pipeline.request(*map(article, every[part]), style=style, seeds=numbers[part])
+        pictures += [event.pixels for event in pipeline.draw(replace(request, branches=branches)) if isinstance(event, Picture)]
+    return np.stack(pictures), every
+
+
+def without_unet_lora(style: Style) -> Style:
+    return replace(style, parts={part: found for part, found in style.parts.items() if part != "unet_lora"})
 
 
 def measure(args) -> int:
@@ -49,10 +53,10 @@ def measure(args) -> int:
     base = load_base(find_base(settings.base, settings.base_id))
     known = json.loads((base.folder / "subjects.json").read_text(encoding="utf-8"))
     seeds = list(range(1, args.seeds + 1))
-    pipeline = StyleBlendPipeline(base)
+    pipeline = Pipeline(base, settings)
     report = {"judge": {"style": judge.heldout["style"], "subject_top5": judge.heldout["subject_top5"]}, "styles": {}}
     if not args.skip_base:
-        pictures, subjects = draw(pipeline, known, seeds, settings.sampling, settings.blend, (PLAIN,), args.batch)
+        pictures, subjects = draw(pipeline, known, seeds, None, WAYS["base"], args.batch)
         report["base"] = {"subject_top5": judge.score(pictures, subjects)["subject_top5"]}
     for name in chosen_styles(settings, args.styles):
         style = load_style(Path(settings.adapters) / name, name, base)
@@ -61,11 +65,9 @@ def measure(args) -> int:
         if unknown or judge.look(name) not in judge.styles:
             raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")
         report["styles"][name] = {}
-        own = style_settings(settings, style)
-        blend, sampling = blend_for(settings.blend, own, name), sampling_for(settings.sampling, own)
         for way, branches in WAYS.items():
-            pipeline.set_style({"base": None, "coarse_only": replace(style, unet_lora={})}.get(way, style))
-            pictures, subjects = draw(pipeline, prompts, seeds, sampling, blend, branches, args.batch)
+            drawn_with = without_unet_lora(style) if way == "coarse_only" else style
+            pictures, subjects = draw(pipeline, prompts, seeds, drawn_with, branches, args.batch)
             scores = judge.score(pictures, subjects, [name] * len(pictures))
             report["styles"][name][way] = {k: scores[k] for k in ("style", "subject_top5")}
             if args.pictures:

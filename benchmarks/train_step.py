@@ -10,19 +10,22 @@ def build(args):
     from styleblend.adapters import lora
     from styleblend.machine.precision import loss_scale
     from styleblend.machine.runtime import jt
+    from styleblend.models.attention import AttentionContext
+    from styleblend.models.rows import Rows
     from styleblend.settings import StageSettings
     from styleblend.training.optimiser import AdamW
     unet = network(args)
     if args.checkpointing:
         unet.enable_gradient_checkpointing()
-    lora.inject(unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
-    optimiser = AdamW(lora.parameters(unet), StageSettings(steps=1, lr=1e-4), loss_scale(args.dtype))
+    loras = lora.new(unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
+    context = AttentionContext(Rows({"picture": args.batch}), loras=loras)
+    optimiser = AdamW(lora.parameters(unet, loras), StageSettings(steps=1, lr=1e-4), loss_scale(args.dtype))
     x, target = (jt.array(numbers(name, (args.batch, 4, args.latent, args.latent))) for name in ("x", "target"))
     text = jt.array(numbers("text", (args.batch, 77, unet.config.cross_attention_dim)))
     time = jt.array(np.full(args.batch, 500, np.float32))
 
     def run():
-        loss = ((unet(x, time, text) - target) ** 2).mean()
+        loss = ((unet(x, time, text, context) - target) ** 2).mean()
         optimiser.update(loss)
         loss.item()
         jt.sync_all(True)

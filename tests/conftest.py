@@ -63,7 +63,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_folder):
-    """The folder, loaded. A test that puts a LoRA in takes it out again."""
+    """The folder, loaded. No test changes it."""
     from styleblend.base.base import load_base
 
     return load_base(tiny_folder)
@@ -83,8 +83,9 @@ def tiny_style(tiny_base):
         return found
 
     width = TEXT["hidden_size"]
-    return Style("tiny", seeded.values("style/coarse", (width,)), seeded.values("style/fine", (width,)),
-                 random_lora(tiny_base.text_encoder, lora.TEXT_TARGETS), random_lora(tiny_base.unet, lora.UNET_TARGETS))
+    return Style("tiny", {"coarse_embeds": seeded.values("style/coarse", (width,)), "fine_embeds": seeded.values("style/fine", (width,)),
+                          "text_lora": random_lora(tiny_base.text_encoder, lora.TEXT_TARGETS),
+                          "unet_lora": random_lora(tiny_base.unet, lora.UNET_TARGETS)})
 
 
 @pytest.fixture
@@ -123,10 +124,7 @@ def world(tmp_path, tiny_base):
 @pytest.fixture
 def trained(world, tmp_path, tiny_style):
     """The world of one style with made-up adapters."""
-    from styleblend.adapters.style import save_part
+    from drawing import save_style
 
-    folder = tmp_path / "adapters" / "dots"
-    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(folder, "dots", part, tensors, {})
+    save_style(tmp_path / "adapters" / "dots", "dots", tiny_style)
     return world

@@ -20,7 +20,8 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import in_turn
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
-from styleblend.adapters.style import PARTS, part_file, read_part_file, settings_in
+from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.style import part_file, read_part_file, settings_in
 
 Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, "
@@ -44,7 +45,7 @@ def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
 def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
     """The LoRAs {"unet" | "text": tensors} and the embeddings {"coarse" | "fine": (1, width)} of a style's folder."""
     folder = Path(folder)
-    files = {part: part_file(folder, folder.name, part) for part in PARTS}
+    files = {part: part_file(folder, folder.name, part) for part in STYLEBLEND}
     if not any(files.values()):
         raise StyleBlendError(f"{folder} holds no trained style ({folder.name}_unet_lora.safetensors and the like): "
                               "name a folder such as checkpoints/mini/styles/fxemoji")
@@ -65,7 +66,7 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
 
 def base_of(folder: Path) -> Dict[str, str]:
     """The fingerprint of the base that a style was trained on, where its files say one."""
-    files = [path for path in (part_file(folder, folder.name, part) for part in PARTS)
+    files = [path for path in (part_file(folder, folder.name, part) for part in STYLEBLEND)
              if path and path.suffix == ".safetensors"]
     return next(({"base": known["base"]} for known in map(tensor_files.read_metadata, files) if "base" in known), {})
 

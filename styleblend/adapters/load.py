@@ -17,13 +17,20 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import claim, in_turn, write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
-from styleblend.adapters.style import (PARTS, check_base, checked_part, part_file, part_of_single, save_part,
-                                       settings_in, settings_in_header)
+from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.style import (check_base, checked_part, part_file, part_of_single, save_part, settings_in,
+                                       settings_in_header)
 
-TITLES = {"coarse_embeds": "coarse embedding", "fine_embeds": "fine embedding", "text_lora": "text encoder LoRA",
-          "unet_lora": "UNet LoRA"}
 COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "texture")
-TOKENS = {"coarse_embeds": "<C>", "fine_embeds": "<F>"}
+
+
+def title(part: str) -> str:
+    """The part's name in words."""
+    return STYLEBLEND[part].title
+
+
+def is_embedding(part: str) -> bool:
+    return STYLEBLEND[part].kind == "embedding"
 
 
 class Found(NamedTuple):
@@ -53,7 +60,7 @@ def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     tensors, source = read_tensors(path, attention_only), str(path)
     lora = {key: value for key, value in flat(tensors).items() if is_lora_key(key)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
-        return {part: Found(path, own) for part in PARTS for own in [part_of_single(tensors, part)] if own}
+        return {part: Found(path, own) for part in STYLEBLEND for own in [part_of_single(tensors, part)] if own}
     if not lora:
         return {embedding_part(path, tensors): Found(path, tensors)}
     networks = {split(key, source)[0] for key in flat(tensors)}
@@ -70,8 +77,8 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
     for path in files:
         for part, own in parts_of(Path(path), attention_only).items():
             if part in found:
-                advice = ": end the names of the files in -coarse and -fine" if part in TOKENS else ": give one of them"
-                raise StyleBlendError(f"{found[part].path} and {path} both hold the {TITLES[part]} of a style{advice}")
+                advice = ": end the names of the files in -coarse and -fine" if is_embedding(part) else ": give one of them"
+                raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a style{advice}")
             found[part] = own
     return found
 
@@ -108,20 +115,20 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         for stage in trained_stages(folder, found):
             # a training that goes on now would write over what is loaded
             trainings.enter_context(claim(folder / "training", stage))
-        there = [part for part in PARTS if part_file(folder, name, part)]
+        there = [part for part in STYLEBLEND if part_file(folder, name, part)]
         if there and not overwrite:
-            raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): "
+            raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, there))}): "
                                   "choose another --name, or --overwrite to replace those parts that are loaded")
-        whole = [part for part in PARTS if part in arrays or part in there]
+        whole = [part for part in STYLEBLEND if part in arrays or part in there]
         settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()),
                         settings_in(folder, name))
-        settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
+        settings = settings.model_copy(update={"parts": None if len(whole) == len(STYLEBLEND) else whole})
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    tensors = {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part]
+                    tensors = {STYLEBLEND[part].token: arrays[part]} if is_embedding(part) else arrays[part]
                     save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
                 if settings != StyleSettings() or (folder / "style.json").is_file():
                     text = settings.model_dump_json(exclude_defaults=True, indent=2)
@@ -143,21 +150,21 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
     lines = []
     for part, own in found.items():
         ranks = (sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")})
-                 if part not in TOKENS else [])
+                 if not is_embedding(part) else [])
         size = (f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers"
                 if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}")
-        lines.append(f"{TITLES[part]} ({size}) from {own.path}")
-    kept = [TITLES[part] for part in whole if part not in found]
+        lines.append(f"{title(part)} ({size}) from {own.path}")
+    kept = [title(part) for part in whole if part not in found]
     if kept:
         lines.append(f"kept as it was: {', '.join(kept)}")
-    missing = [part for part in PARTS if part not in whole]
+    missing = [part for part in STYLEBLEND if part not in whole]
     if missing:
         coarse, fine = ({"coarse_embeds", "text_lora"} & set(whole)), ({"fine_embeds", "unet_lora"} & set(whole))
         drawn = ("both branches draw"
                  if coarse and fine else f"the {'coarse' if coarse else 'fine'} branch alone draws, without exchange")
-        words = [f"without {TOKENS[part]} in its prompt"
-                 for part in missing if part in TOKENS and (coarse if part == "coarse_embeds" else fine)]
-        lines.append(f"missing: {', '.join(TITLES[part] for part in missing)}; "
+        words = [f"without {STYLEBLEND[part].token} in its prompt"
+                 for part in missing if is_embedding(part) and (coarse if part == "coarse_embeds" else fine)]
+        lines.append(f"missing: {', '.join(title(part) for part in missing)}; "
                      f"{drawn}{', one ' if words else ''}{' and one '.join(words)}; "
                      f"train {name} or load them with --overwrite to add them")
     return lines

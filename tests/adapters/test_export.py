@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
+from drawing import save_style
 from styleblend.adapters import formats
 from styleblend.files import tensor_files
 from styleblend.cli import main
@@ -20,10 +21,8 @@ from styleblend.adapters.style import load_style, save_part
 def folder(tmp_path, tiny_style):
     """The made-up style's four files and a style.json."""
     found = tmp_path / "dots"
-    save_part(found, "dots", "coarse_embeds", {"<C>": tiny_style.coarse}, {})
-    save_part(found, "dots", "fine_embeds", {"<F>": tiny_style.fine}, {})
-    save_part(found, "dots", "text_lora", tiny_style.text_lora, {})
-    save_part(found, "dots", "unet_lora", tiny_style.unet_lora, {"style": "dots"})
+    save_style(found, "dots", tiny_style)
+    save_part(found, "dots", "unet_lora", tiny_style.parts["unet_lora"], {"style": "dots"})
     (found / "style.json").write_text(json.dumps({"preset": "strong_layout", "seeds": {"Cat": 7}}))
     return found
 
@@ -43,20 +42,20 @@ def test_what_is_exported_is_read_again(kind, lora, fine, folder, tmp_path, tiny
     assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
     assert "exchange of attention" in capsys.readouterr().err
     tensors = load_file(tmp_path / "out" / f"{lora}.safetensors")
-    half = {key: value * (0.5 if key.endswith("up.weight") else 1) for key, value in tiny_style.unet_lora.items()}
+    half = {key: value * (0.5 if key.endswith("up.weight") else 1) for key, value in tiny_style.parts["unet_lora"].items()}
     same_product(formats.unet_lora(tensors, tiny_base.unet, "file"), half)
-    same_product(formats.text_lora(tensors, tiny_base.text_encoder, "file"), tiny_style.text_lora)
-    _, vector = formats.embedding(load_file(tmp_path / "out" / f"{fine}.safetensors"), len(tiny_style.fine), "file")
-    np.testing.assert_array_equal(vector[0], tiny_style.fine)
+    same_product(formats.text_lora(tensors, tiny_base.text_encoder, "file"), tiny_style.parts["text_lora"])
+    _, vector = formats.embedding(load_file(tmp_path / "out" / f"{fine}.safetensors"), len(tiny_style.parts["fine_embeds"]), "file")
+    np.testing.assert_array_equal(vector[0], tiny_style.parts["fine_embeds"])
 
 
 def test_a_style_in_one_file_is_the_whole_style(folder, tmp_path, tiny_base, tiny_style):
     assert main(["export", str(folder), "--format", "single", "--output", str(tmp_path / "alone" / "dots")]) == 0
     style = load_style(tmp_path / "alone" / "dots", "dots", tiny_base)
-    same_product(style.unet_lora, tiny_style.unet_lora)
-    same_product(style.text_lora, tiny_style.text_lora)
-    np.testing.assert_array_equal(style.coarse, tiny_style.coarse)
-    np.testing.assert_array_equal(style.fine, tiny_style.fine)
+    same_product(style.parts["unet_lora"], tiny_style.parts["unet_lora"])
+    same_product(style.parts["text_lora"], tiny_style.parts["text_lora"])
+    np.testing.assert_array_equal(style.parts["coarse_embeds"], tiny_style.parts["coarse_embeds"])
+    np.testing.assert_array_equal(style.parts["fine_embeds"], tiny_style.parts["fine_embeds"])
     assert style.settings.preset == "strong_layout" and style.settings.seeds == {"Cat": 7}
 
 
@@ -122,7 +121,7 @@ def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, ti
     factor = 0.5 if kind == "single" else 0.75
     tensors = {key: value for key, value in load_file(tmp_path / "out" / f"{lora}.safetensors").items() if not key.startswith("emb.")}
     same_product(formats.unet_lora(tensors, tiny_base.unet, "file"),
-                 {key: value * (factor if key.endswith("up.weight") else 1) for key, value in tiny_style.unet_lora.items()})
+                 {key: value * (factor if key.endswith("up.weight") else 1) for key, value in tiny_style.parts["unet_lora"].items()})
     assert ("fine_scale, 1.5" in capsys.readouterr().err) == (kind != "single")
 
 

@@ -136,9 +136,8 @@ def test_what_is_read_loads_into_the_network(unet, text_encoder, ours, our_text)
     for network, pattern, read, tensors, prefix in ((unet, lora.UNET_TARGETS, unet_lora, ours, "lora_unet_"),
                                                     (text_encoder, lora.TEXT_TARGETS, text_lora, our_text, "lora_te_")):
         theirs = renamed(tensors, prefix, ".lora_down.weight", ".lora_up.weight", lambda path: path.replace(".", "_"))
-        lora.load(network, pattern, read(theirs, network, "file"), "file")
-        assert_same(lora.extract(network), tensors)
-        lora.remove(network)
+        loras = lora.load(network, pattern, read(theirs, network, "file"), "file")
+        assert_same(lora.arrays(network, loras), tensors)
 
 
 @pytest.mark.parametrize("alpha", [np.array(1, np.float32), np.array([1], np.float16), np.array(1), 1, 1.0])

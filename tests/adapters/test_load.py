@@ -1,4 +1,5 @@
 """`styleblend load`: adapters of other programs become a style here, whole or in part, with the same numbers."""
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ from test_export import folder  # noqa: F401  the made-up style as four files
 from test_formats import TEXT_NAMES, UNET_NAMES, renamed
 from test_pickles import integer, mapping, storage, tensor, text, zip_file
 
+from drawing import pictures, request
 from styleblend.files import tensor_files
 from styleblend.cli import main
 from styleblend.adapters.load import parts_of
-from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline, branches_of
+from styleblend.methods.styleblend import PLAIN, TEMPLATES, templates_of
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
 from styleblend.adapters.style import Style, load_style, missing_parts, save_part
@@ -35,10 +38,10 @@ def adapters(world):
 
 
 def assert_same(found: Style, expected: Style) -> None:
-    for part in ("coarse", "fine"):
-        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
+    for part in ("coarse_embeds", "fine_embeds"):
+        np.testing.assert_array_equal(found.parts[part], expected.parts[part])
     for part in ("text_lora", "unet_lora"):
-        ours, theirs = getattr(found, part), getattr(expected, part)
+        ours, theirs = found.parts[part], expected.parts[part]
         assert set(ours) == set(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
 
@@ -50,7 +53,7 @@ def test_what_leaves_comes_back_bit_for_bit(kind, folder, tmp_path, load, adapte
     style = load_style(adapters / "back", "back", tiny_base)
     assert_same(style, tiny_style)
     assert style.settings.preset == ("strong_layout" if kind == "single" else None) and style.settings.parts is None
-    assert branches_of(style) == (COARSE, FINE)
+    assert templates_of(style) == {name: TEMPLATES[name] for name in ("coarse", "fine")}
 
 
 def torch_file(tensors: dict) -> bytes:
@@ -74,13 +77,13 @@ def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, ti
     """PyTorch: zip files, composition and texture, flat names; Jittor: jt.save, coarse and fine, the text encoder's LoRA nested."""
     from styleblend.machine.runtime import jt
     nested = {}
-    for key, value in tiny_style.text_lora.items():
+    for key, value in tiny_style.parts["text_lora"].items():
         path, end = key.split(".lora.")
         nested.setdefault(f"{path}.lora_layer", {})[end] = value
     names = ("composition", "texture", "<C>", "<T>") if flavour == "PyTorch" else ("coarse", "fine", "<C>", "<F>")
-    parts = {f"{names[0]}_style_embeds": {names[2]: tiny_style.coarse}, f"{names[1]}_style_embeds": {names[3]: tiny_style.fine},
-             "text_encoder_lora": nested if flavour == "Jittor" else renamed(tiny_style.text_lora, *TEXT_NAMES["diffusers"]),
-             "unet_lora": renamed(tiny_style.unet_lora, *UNET_NAMES["diffusers"])}
+    parts = {f"{names[0]}_style_embeds": {names[2]: tiny_style.parts["coarse_embeds"]}, f"{names[1]}_style_embeds": {names[3]: tiny_style.parts["fine_embeds"]},
+             "text_encoder_lora": nested if flavour == "Jittor" else renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["diffusers"]),
+             "unet_lora": renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["diffusers"])}
     files = [tmp_path / f"03_{part}.bin" for part in parts]
     for file, tensors in zip(files, parts.values()):
         if flavour == "PyTorch":
@@ -95,14 +98,15 @@ def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, ti
 @pytest.mark.parametrize("unet", ["PEFT", "attention processors", "kohya"])
 def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, load, adapters, tiny_base, tiny_style, world):
     """The most common find: no coarse part. One branch draws, and what is missing is said."""
-    tensor_files.write_safetensors(tmp_path / "lora.safetensors", renamed(tiny_style.unet_lora, *UNET_NAMES[unet]))
-    vector = np.ascontiguousarray(tiny_style.fine)
+    tensor_files.write_safetensors(tmp_path / "lora.safetensors", renamed(tiny_style.parts["unet_lora"], *UNET_NAMES[unet]))
+    vector = np.ascontiguousarray(tiny_style.parts["fine_embeds"])
     (tmp_path / "ink.pt").write_bytes(zip_file(mapping(string_to_token=mapping(**{"*": integer(265)}), name=text("ink"), step=integer(500),
         string_to_param=mapping(**{"*": tensor((1, vector.size), (vector.size, 1), data=storage(vector.size))})), _0=vector.tobytes()))
     code, said = load(tmp_path / "lora.safetensors", tmp_path / "ink.pt", "--name", "ink")
     assert code == 0 and "missing: coarse embedding, text encoder LoRA; the fine branch alone draws" in said
     style = load_style(adapters / "ink", "ink", tiny_base)
-    assert style.coarse is None and style.text_lora == {} and np.array_equal(style.fine, vector) and branches_of(style) == (FINE,)
+    assert set(style.parts) == {"fine_embeds", "unet_lora"} and np.array_equal(style.parts["fine_embeds"], vector)
+    assert templates_of(style) == {"fine": TEMPLATES["fine"]}
     assert missing_parts(adapters / "ink", "ink") == []
     assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
     assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
@@ -114,7 +118,7 @@ def kohya_of_all_layers(style) -> dict:
     outside = ["lora_unet_mid_block_attentions_0_" + layer for layer in ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj", "transformer_blocks_0_ff_net_2")]
     outside += [f"lora_te_text_model_encoder_layers_0_mlp_fc{n}" for n in (1, 2)] + ["lora_unet_down_blocks_0_resnets_0_conv1"]
     theirs = {f"{layer}.{end}": value for layer in outside for end, value in (("lora_down.weight", rows), ("lora_up.weight", columns), ("alpha", np.array(1.0, np.float32)))}
-    return {**renamed(style.unet_lora, *UNET_NAMES["kohya"]), **renamed(style.text_lora, *TEXT_NAMES["kohya"]), **theirs}
+    return {**renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"]), **renamed(style.parts["text_lora"], *TEXT_NAMES["kohya"]), **theirs}
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
@@ -130,7 +134,7 @@ def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind,
     assert load(path, "--name", "ink", "--attention-only")[0] == 0
     style = load_style(adapters / "ink", "ink", tiny_base)
     for part in ("text_lora", "unet_lora"):
-        ours, expected = getattr(style, part), getattr(tiny_style, part)
+        ours, expected = style.parts[part], tiny_style.parts[part]
         assert set(ours) == set(expected) and all(np.array_equal(ours[key], expected[key]) for key in expected)
     nothing = {key: value for key, value in theirs.items() if "_ff_net_" in key}
     tensor_files.write_safetensors(tmp_path / "nothing.safetensors", nothing)
@@ -140,87 +144,86 @@ def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind,
 
 def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_asked_for(tmp_path, load, adapters, tiny_base, tiny_style):
     """As PEFT does where a token was added to the text encoder."""
-    theirs = {**renamed(tiny_style.text_lora, *TEXT_NAMES["PEFT"]), "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
+    theirs = {**renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["PEFT"]), "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
     tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors", theirs)
     code, said = load(tmp_path / "adapter_model.safetensors", "--name", "ink")
     assert code == 2 and "also changes 1 layer outside attention (token_embedding)" in said
     assert load(tmp_path / "adapter_model.safetensors", "--name", "ink", "--attention-only")[0] == 0
-    assert set(load_style(adapters / "ink", "ink", tiny_base).text_lora) == set(tiny_style.text_lora)
+    assert set(load_style(adapters / "ink", "ink", tiny_base).parts["text_lora"]) == set(tiny_style.parts["text_lora"])
 
 
 def test_a_peft_folder_is_loaded_as_strong_as_it_is(tmp_path, load, adapters, tiny_base, tiny_style):
-    tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors", renamed(tiny_style.unet_lora, *UNET_NAMES["PEFT"]))
+    tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors", renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["PEFT"]))
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
     assert load(tmp_path / "adapter_model.safetensors", "--name", "ink")[0] == 0
     style = load_style(adapters / "ink", "ink", tiny_base)
-    assert all(np.array_equal(style.unet_lora[key], value * (2 if ".up." in key else 1)) for key, value in tiny_style.unet_lora.items())
+    assert all(np.array_equal(style.parts["unet_lora"][key], value * (2 if ".up." in key else 1)) for key, value in tiny_style.parts["unet_lora"].items())
 
 
 def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapters, tiny_base, tiny_style, world):
     """Each vector stands at its own place, in its order; a prompt that leaves no room for all gives way, not the style."""
-    three = np.stack([tiny_style.fine, tiny_style.coarse, -tiny_style.fine])
+    three = np.stack([tiny_style.parts["fine_embeds"], tiny_style.parts["coarse_embeds"], -tiny_style.parts["fine_embeds"]])
     tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": three})
     code, said = load(tmp_path / "ink.safetensors", "--name", "ink")
     assert code == 0 and "3 vectors" in said
     style = load_style(adapters / "ink", "ink", tiny_base)
-    assert np.array_equal(style.fine, three)
-    pipeline = StyleBlendPipeline(tiny_base, style)
-    tokenizer, first = pipeline.tokenizer, pipeline.tokenizer.vocabulary
+    assert np.array_equal(style.parts["fine_embeds"], three)
+    pipeline, asked = Pipeline(tiny_base), request(["A cat " + "and a dog " * 40], [0], SMALL.model_copy(update={"guidance": 1}), style)
+    tokenizer = pipeline.tokenizer("styleblend", pipeline.applied(style))
+    first = tokenizer.vocabulary
     assert tokenizer.ids("in ink <F>.")[-5:-2] == [first + 1, first + 2, first + 3]  # <C> has a row before them
     with pytest.warns(UserWarning, match="left out"):
-        long = tokenizer.encode(pipeline.texts(["A cat " + "and a dog " * 40], FINE))[0].tolist()
+        long = tokenizer.encode(pipeline.recipe(asked).texts[0])[0].tolist()
     assert [i - first for i in long if i >= first] == [1, 2, 3] and len(long) == 77
     # three vectors are what three placeholders of one vector each would be
     several = tokenizer.encode(["ink <F>"])
     alone = np.where(several >= first, several - 1, several)
-    assert np.array_equal(tiny_base.text_encoder(several, pipeline.placeholders).numpy(), tiny_base.text_encoder(alone, jt.array(three)).numpy())
-    pipeline.set_style(None)
-    assert tokenizer.ids("<F>")[1:-1] == [first + 1]
+    short = pipeline.recipe(replace(asked, prompts=("A cat",)))
+    [encoded] = pipeline.encode(replace(short, texts=(("ink <F>",),)), "styleblend", pipeline.applied(style))
+    assert np.array_equal(encoded.numpy(), tiny_base.text_encoder(alone, jt.array(three)).numpy())
+    assert pipeline.tokenizer("styleblend").ids("<F>")[1:-1] == [first + 1]
     assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
     assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
 
 
 def test_what_a_style_has_decides_what_draws(tiny_base, tiny_style):
-    unet_only, text_only = Style("a", unet_lora=tiny_style.unet_lora), Style("b", coarse=tiny_style.coarse)
-    assert [b.name for b in branches_of(unet_only)] == ["fine"] and branches_of(unet_only)[0].prompt == PLAIN.prompt
-    assert branches_of(text_only) == (COARSE,) and branches_of(None) == (PLAIN,)
-    pipeline = StyleBlendPipeline(tiny_base)
-    plain = pipeline.generate(["A cat"], [1], SMALL)
-    pipeline.set_style(unet_only)
-    assert not np.array_equal(pipeline.generate(["A cat"], [1], SMALL), plain)
-    pipeline.set_style(None)
-    assert np.array_equal(pipeline.generate(["A cat"], [1], SMALL), plain)
+    unet_only, text_only = (Style(name, {part: tiny_style.parts[part]}) for name, part in (("a", "unet_lora"), ("b", "coarse_embeds")))
+    assert templates_of(unet_only) == {"fine": PLAIN} and templates_of(text_only) == {"coarse": TEMPLATES["coarse"]}
+    assert templates_of(None) == {"plain": PLAIN} == templates_of(Style("c", {"unet_lora": {}}))
+    pipeline = Pipeline(tiny_base)
+    plain, styled, again = (pictures(pipeline, request(["A cat"], [1], SMALL, style)) for style in (None, unet_only, None))
+    assert not np.array_equal(styled, plain) and np.array_equal(again, plain)
 
 
 def test_a_style_is_never_overwritten_unasked(folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
     files = sorted(folder.glob("*.safetensors"))
     assert load(*files, "--name", "ink")[0] == 0
     before = {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()}
-    tensor_files.write_safetensors(tmp_path / "other-fine.safetensors", {"emb_params": tiny_style.fine[None] * 2})
+    tensor_files.write_safetensors(tmp_path / "other-fine.safetensors", {"emb_params": tiny_style.parts["fine_embeds"][None] * 2})
     code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink")
     assert code == 2 and "holds a style already" in said and "--overwrite" in said
     assert {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()} == before
     code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink", "--overwrite")
     assert code == 0 and "kept as it was: coarse embedding, text encoder LoRA, UNet LoRA" in said
-    assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).fine, tiny_style.fine * 2)
+    assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).parts["fine_embeds"], tiny_style.parts["fine_embeds"] * 2)
 
 
 def other_base(path, style):
-    tensor_files.write_safetensors(path, {"<F>": style.fine}, {"base": "0123456789abcdef"})
+    tensor_files.write_safetensors(path, {"<F>": style.parts["fine_embeds"]}, {"base": "0123456789abcdef"})
 
 
 def nan(path, style):
-    tensor_files.write_safetensors(path, {"<F>": style.fine * np.float32("nan")})
+    tensor_files.write_safetensors(path, {"<F>": style.parts["fine_embeds"] * np.float32("nan")})
 
 
 def alpha_beyond_float32(path, style):
-    theirs = renamed(style.unet_lora, *UNET_NAMES["kohya"])
+    theirs = renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"])
     tensor_files.write_safetensors(path, {**theirs, next(iter(theirs)).replace(".lora_down.weight", ".alpha"): np.array(1e300)})
 
 
 REFUSED = {
     "another width": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
-    "too many vectors": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.stack([style.fine] * 49)}), "49 vectors"),
+    "too many vectors": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.stack([style.parts["fine_embeds"]] * 49)}), "49 vectors"),
     "another base": (other_base, "was trained on another base (0123456789abcdef"),
     "NaN": (nan, "NaN or infinity"),
     "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),
@@ -241,13 +244,13 @@ def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(kind, tmp_p
 
 @pytest.mark.parametrize("count", [48, 49])
 def test_inspect_takes_as_many_vectors_as_load_does(count, tmp_path, load, tiny_style, capsys):
-    tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": np.stack([tiny_style.fine] * count)})
+    tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": np.stack([tiny_style.parts["fine_embeds"]] * count)})
     assert main(["inspect", str(tmp_path / "ink.safetensors")]) == load(tmp_path / "ink.safetensors", "--name", "ink")[0] == (0 if count == 48 else 2)
 
 
 def test_two_files_with_the_same_part(tmp_path, load, tiny_style):
     for file in ("a", "b"):
-        tensor_files.write_safetensors(tmp_path / f"{file}.safetensors", {"emb_params": tiny_style.fine[None]})
+        tensor_files.write_safetensors(tmp_path / f"{file}.safetensors", {"emb_params": tiny_style.parts["fine_embeds"][None]})
     code, said = load(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--name", "ink")
     assert code == 2 and "both hold the fine embedding" in said and "-coarse and -fine" in said
 
@@ -271,7 +274,7 @@ def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, 
             path.unlink()
         (here / "dots.safetensors").write_bytes((tmp_path / "out" / "dots.safetensors").read_bytes())
     else:
-        (here / f"{name}.bin").write_bytes(torch_file(renamed(tiny_style.unet_lora, *UNET_NAMES["diffusers"])))
+        (here / f"{name}.bin").write_bytes(torch_file(renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["diffusers"])))
         if kind == "bin":
             (here / f"{name}.safetensors").unlink()
 
@@ -283,7 +286,7 @@ def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, 
     assert main([*arguments, "--overwrite"]) == 130 and missing_parts(here, "dots") == ["unet_lora"]
     capsys.readouterr()
     assert main(arguments) == 130 and "trained already" not in capsys.readouterr().err
-    save_part(here, "dots", "unet_lora", tiny_style.unet_lora, {})
+    save_part(here, "dots", "unet_lora", tiny_style.parts["unet_lora"], {})
     assert_same(load_style(here, "dots", tiny_base), tiny_style)
 
 

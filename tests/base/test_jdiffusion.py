@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import styleblend
+from drawing import all_branches, request
 from reference import seeded
 from styleblend.base import weights
 from styleblend.files import tensor_files
 from styleblend.errors import StyleBlendError
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
 
@@ -95,13 +96,9 @@ def test_the_pipeline_can_still_be_trained(theirs):
 
 def test_it_draws_what_the_folder_draws(theirs, tiny_base, tiny_style):
     sampling = SamplingSettings(steps=2, width=64, height=64, guidance=3.0)
-    pictures = []
-    try:
-        for base in (tiny_base, styleblend.from_jdiffusion(theirs)):
-            pictures.append(StyleBlendPipeline(base, tiny_style).generate(["A cat"], [7], sampling, all_branches=True))
-    finally:
-        StyleBlendPipeline(tiny_base).set_style(None)
-    assert pictures[0].std() > 5 and np.array_equal(*pictures)
+    asked = request(["A cat"], [7], sampling, tiny_style)
+    ours, from_theirs = (all_branches(Pipeline(base), asked) for base in (tiny_base, styleblend.from_jdiffusion(theirs)))
+    assert ours.std() > 5 and np.array_equal(ours, from_theirs)
 
 
 @pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])

@@ -2,21 +2,17 @@
 import numpy as np
 import pytest
 
+from drawing import present, request
 from styleblend.jobs import memory
 from styleblend.base.base import NETWORKS, base_for_drawing, load_base
 from styleblend.jobs.board import draw_board
 from styleblend.base.offload import Offloaded
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import SamplingSettings, read_settings
 from styleblend.base.weights import parameters
 from test_memory import ROOT, sd21  # noqa: F401 (a fixture that works by being here)
 
 SAMPLING = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
-
-
-def present(base):
-    """The networks whose weights are there."""
-    return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}
 
 
 @pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))])
@@ -29,13 +25,15 @@ def test_pictures_are_the_same(tiny_folder, tiny_style, dtype):
         if offload:
             base.offload()
             assert present(base) == set()
-        pipeline, at_work = StyleBlendPipeline(base, tiny_style), []
-        drawn = [pipeline.generate(["A cat", "An owl"], [1, 2], SAMPLING, callback=lambda *_: at_work.append(present(base)))]
-        pipeline.set_style(None)
-        drawn += [pipeline.generate(["A cat"], [1], SAMPLING)]
-        pipeline.set_style(tiny_style)
-        drawn += [pipeline.generate(["A cat", "An owl"], [1, 2], SAMPLING)]
-        assert all(parts == ({"unet"} if offload else set(NETWORKS)) for parts in at_work) and len(at_work) == 2
+        pipeline, at_work, drawn = Pipeline(base), [], []
+        for prompts, style in ((["A cat", "An owl"], tiny_style), (["A cat"], None), (["A cat", "An owl"], tiny_style)):
+            events = []
+            for event in pipeline.draw(request(prompts, [1, 2][:len(prompts)], SAMPLING, style)):
+                events.append(event)
+                if not isinstance(event, Picture):
+                    at_work.append(present(base))
+            drawn.append(np.stack([event.pixels for event in events if isinstance(event, Picture)]))
+        assert all(parts == ({"unet"} if offload else set(NETWORKS)) for parts in at_work) and len(at_work) == 6
         assert (base.fingerprint(), base.decoder_fingerprint()) == prints
         assert present(base) == (set() if offload else set(NETWORKS))
         assert {str(p.dtype) for part in NETWORKS for p in parameters(getattr(base, part)).values()} <= {"float32", dtype}

@@ -8,13 +8,15 @@ import warnings
 import numpy as np
 import pytest
 
+from drawing import request, save_style
 from styleblend.jobs.board import chosen_prompts
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import LONGEST, check_name, entry
-from styleblend.pipeline import COARSE, FINE, StyleBlendPipeline
+from styleblend.methods.styleblend import TEMPLATES
+from styleblend.pipeline import Pipeline
 from styleblend.files.prompts import Prompt, make_prompt, style_prompts
-from styleblend.settings import LookAlikeSettings
+from styleblend.settings import LookAlikeSettings, SamplingSettings
 from styleblend.base.tokens import Tokenizer
 
 
@@ -115,35 +117,44 @@ def test_a_folder_is_found_in_either_unicode_form(tmp_path):
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_base):
-    return StyleBlendPipeline(tiny_base)
+    return Pipeline(tiny_base)
+
+
+def text_of(pipeline, phrase: str, branch: str) -> str:
+    """What the text encoder reads of a phrase in a branch."""
+    asked = request([phrase], [0], SamplingSettings(guidance=1), branches=(branch,))
+    [[text]] = pipeline.recipe(asked).texts
+    return text
 
 
 @pytest.mark.parametrize("phrase", ["A <C>", "a<F>b", "<c> dog", "<\u200dC>", "<\u0000F>", "cat <|endoftext|>", "<|startoftext|>"], ids=ascii)
 def test_a_prompt_cannot_hold_the_style_token(pipeline, phrase):
     """Neither written out nor by a way round: the tokenizer takes <c> for <C>, and characters that do not print are dropped."""
     with pytest.raises(StyleBlendError, match="which is put in where it belongs: leave it out"):
-        pipeline.texts([phrase], FINE)
-    with pytest.raises(StyleBlendError, match="leave it out"):
-        pipeline.encode(["A dog"], (COARSE, FINE), True, {"fine": phrase})
+        text_of(pipeline, phrase, "fine")
+    for negative in (dict(sampling=SamplingSettings(fine_negative=phrase)), dict(sampling=SamplingSettings(), negative=phrase)):
+        with pytest.raises(StyleBlendError, match="leave it out"):
+            pipeline.recipe(request(["A dog"], [0], branches=("coarse", "fine"), **negative))
 
 
 @pytest.mark.parametrize("phrase", ["A < C >", "<C", "a {dog}", "{prompt}", "{", "100 %s", "猫 🐈‍⬛"])
 def test_other_signs_are_text(pipeline, phrase):
-    assert pipeline.texts([phrase], COARSE) == [f"{phrase} in the style of <C>."]
-    ids = pipeline.tokenizer.ids(pipeline.texts([phrase], COARSE)[0])
-    assert [i for i in ids if i >= pipeline.tokenizer.vocabulary] == [pipeline.tokenizer.vocabulary]
+    text, tokenizer = text_of(pipeline, phrase, "coarse"), pipeline.tokenizer("styleblend")
+    assert text == f"{phrase} in the style of <C>." == TEMPLATES["coarse"].replace("{prompt}", phrase)
+    assert [i for i in tokenizer.ids(text) if i >= tokenizer.vocabulary] == [tokenizer.vocabulary]
 
 
 @pytest.mark.parametrize("phrase", ["a dog and " * 60, "猫" * 200, "x1" * 500], ids=["words", "CJK", "one word"])
 def test_a_long_prompt_loses_its_end_and_not_the_style(pipeline, phrase):
     with pytest.warns(UserWarning, match="this is left out: '"):
-        text = pipeline.texts([phrase], FINE)[0]
+        text = text_of(pipeline, phrase, "fine")
     assert phrase.startswith(text[:-len(" in the style of <F>.")])
+    tokenizer = pipeline.tokenizer("styleblend")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ids = pipeline.tokenizer.encode([text])[0]
-    assert pipeline.tokenizer.vocabulary + 1 in ids
-    used = len(pipeline.tokenizer.ids(text))
+        ids = tokenizer.encode([text])[0]
+    assert tokenizer.vocabulary + 1 in ids
+    used = len(tokenizer.ids(text))
     assert 74 <= used <= 77
 
 
@@ -178,10 +189,7 @@ def test_a_tokenizer_with_words_of_its_own_is_refused(tiny_base, tmp_path):
 
 def test_a_board_with_a_bad_prompt_draws_nothing(world, tmp_path, tiny_style, monkeypatch, capsys):
     """The sentence comes before the first picture, not after twenty."""
-    from styleblend.adapters.style import save_part
-    for part, tensors in (("coarse_embeds", {"<C>": tiny_style.coarse}), ("fine_embeds", {"<F>": tiny_style.fine}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(tmp_path / "adapters" / "dots", "dots", part, tensors, {})
+    save_style(tmp_path / "adapters" / "dots", "dots", tiny_style)
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps({"0": "Cat", "x": "a dog in the style of <F>"}))
     assert main(["test", "--config", str(world)]) == 2
     assert "holds <F>" in capsys.readouterr().err and not list(tmp_path.rglob("result/**/*.png"))

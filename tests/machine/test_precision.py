@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from drawing import pictures, request, save_style, with_part
 from reference import seeded
 from styleblend import cli
 from styleblend.adapters import lora
@@ -11,13 +12,14 @@ from styleblend.base import weights
 from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.kernels import chunked, reference
+from styleblend.models.attention import AttentionContext
 from styleblend.models.layers import Conv2d, Linear
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.models.rows import Rows
+from styleblend.pipeline import Pipeline
 from styleblend.machine.precision import added, cast, rounded
 from styleblend.record import read_record
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings, StageSettings
-from styleblend.adapters.style import save_part
 from styleblend.training.optimiser import AdamW
 
 HALVES = ("float16", "bfloat16")
@@ -109,37 +111,36 @@ def test_all_copies_of_a_base_have_one_fingerprint(halves, tiny_base):
 @pytest.mark.parametrize("dtype, unet, picture, worst", [pytest.param("float16", 4e-3, 0.3, 3, marks=pytest.mark.slow), ("bfloat16", 3e-2, 2.0, 16)])
 def test_pictures_are_those_of_float32(halves, tiny_base, tiny_style, dtype, unet, picture, worst):
     """One call of the UNet (relative L2), a picture of both branches with swaps and LoRAs (1/255: mean, largest)."""
-    pictures, calls = [], []
+    drawn, calls = [], []
     for base in (tiny_base, halves[dtype]):
-        pipeline = StyleBlendPipeline(base, tiny_style)
+        pipeline = Pipeline(base)
+        context = AttentionContext(Rows({"picture": 2}), loras=pipeline.applied(tiny_style).of("unet"))
         with jt.no_grad():
-            out = base.unet(jt.array(seeded.values("x", (2, 4, 8, 8))), 500, jt.array(seeded.values("text", (2, 77, 32))))
+            out = base.unet(jt.array(seeded.values("x", (2, 4, 8, 8))), 500, jt.array(seeded.values("text", (2, 77, 32))), context)
         assert out.dtype == "float32"
         calls.append(out.numpy())
-        pictures.append(pipeline.generate(["A cat", "An owl"], [1, 2], SAMPLING).astype(int))
-        pipeline.set_style(None)
+        drawn.append(pictures(pipeline, request(["A cat", "An owl"], [1, 2], SAMPLING, tiny_style)).astype(int))
     assert off(calls[1], calls[0]) <= unet
-    difference = np.abs(pictures[1] - pictures[0])
-    assert pictures[0].std() > 10 and difference.mean() <= picture and difference.max() <= worst, (difference.mean(), difference.max())
+    difference = np.abs(drawn[1] - drawn[0])
+    assert drawn[0].std() > 10 and difference.mean() <= picture and difference.max() <= worst, (difference.mean(), difference.max())
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])  # half a minute of compiling
 def test_gradients_are_those_of_float32(tiny_folder, tiny_base, dtype):
     """Of the LoRA, for a loss as small as a 768 px latent makes its share of each number; LoRA, gradient and moments are float32."""
-    own = load_base(tiny_folder, dtype)  # its own: it gets checkpointing and a LoRA
+    own = load_base(tiny_folder, dtype)  # its own: it gets checkpointing
     own.unet.enable_gradient_checkpointing()
     found = []
     for base in (tiny_base, own):
-        lora.inject(base.unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
-        trained = lora.parameters(base.unet)
+        loras = lora.new(base.unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
+        trained, context = lora.parameters(base.unet, loras), AttentionContext(Rows({"picture": 2}), loras=loras)
         for name, p in trained.items():
             p.assign(jt.array(seeded.values(name, p.shape) * 0.2))
         optimiser = AdamW(trained, StageSettings(steps=1, lr=1e-3), 2.0 ** 14 if base.dtype == "float16" else 1.0)
-        out = base.unet(jt.array(seeded.values("x", (2, 4, 8, 8))), 500, jt.array(seeded.values("text", (2, 77, 32))))
+        out = base.unet(jt.array(seeded.values("x", (2, 4, 8, 8))), 500, jt.array(seeded.values("text", (2, 77, 32))), context)
         optimiser.update((out ** 2).sum() / 36864)
         assert {str(v.dtype) for group in (trained, optimiser.first, optimiser.second) for v in group.values()} == {"float32"}
         found.append(np.concatenate([m.numpy().ravel() for m in optimiser.first.values()]))
-        lora.remove(base.unet)
     assert off(found[1], found[0]) <= (1.5e-2 if dtype == "float16" else 0.15)
 
 
@@ -162,15 +163,14 @@ def test_a_weight_out_of_range_is_refused():
 def test_a_picture_of_nan_names_the_cure(halves, tiny_base, dtype, cure):
     base = {**halves, "float32": tiny_base}[dtype]
     with pytest.raises(StyleBlendError) as caught:
-        StyleBlendPipeline(base).decode(jt.array(np.full((1, 4, 8, 8), np.nan, np.float32)))
+        Pipeline(base).decode(jt.array(np.full((1, 4, 8, 8), np.nan, np.float32)))
     assert cure in str(caught.value)
 
 
 def test_a_picture_says_its_precision_and_is_drawn_again_in_it(world, tiny_base, tiny_style, tmp_path):
     width = tiny_base.text_encoder.config.hidden_size
-    for part, tensors in (("coarse_embeds", {"<C>": np.zeros(width, np.float32)}), ("fine_embeds", {"<F>": np.zeros(width, np.float32)}),
-                          ("text_lora", tiny_style.text_lora), ("unet_lora", tiny_style.unet_lora)):
-        save_part(tmp_path / "adapters" / "dots", "dots", part, tensors, {"base": tiny_base.fingerprint()})
+    nothing = np.zeros(width, np.float32)
+    save_style(tmp_path / "adapters" / "dots", "dots", with_part(tiny_style, coarse_embeds=nothing, fine_embeds=nothing), {"base": tiny_base.fingerprint()})
     first, again, wide = (str(tmp_path / f"{n}.png") for n in ("first", "again", "wide"))
     draw = ["generate", "--config", str(world), "--style", "dots", "--prompt", "A cat"]
     assert cli.main(draw + ["--dtype", "bfloat16", "--output", first]) == 0

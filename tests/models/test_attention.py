@@ -7,19 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawing import all_branches, last_latents, pictures, request, with_part, with_start
 from reference import seeded
 from styleblend.adapters import lora
+from styleblend.adapters.style import Applied
 from styleblend.base.base import load_base
 from styleblend.diffusion.controls import SwapKV, SwapQ
-from styleblend.kernels import attention
-from styleblend.models.attention import Attention, AttentionContext, Projection, RowLayout
-from styleblend.models.layers import Linear
-from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
-from styleblend.machine.runtime import jt
 from styleblend.diffusion.samplers import ddim, leading_timesteps
+from styleblend.kernels import attention
+from styleblend.kernels.segments import Segment
+from styleblend.machine.runtime import jt
+from styleblend.methods.exchange import exchange
+from styleblend.models.attention import Attention, AttentionContext, Projection, Projections
+from styleblend.models.layers import Linear
+from styleblend.models.rows import Rows
+from styleblend.pipeline import Pipeline
 from styleblend.settings import PRESETS, BlendSettings, SamplingSettings
 
-LAYOUT = RowLayout(("coarse", "fine"), True, 1)
+GUIDED = ("negative", "full")
+ROWS = Rows({"coarse": 1, "fine": 1}, GUIDED)
 ALL = tuple(range(16))
 MINI = Path(__file__).parents[2] / "checkpoints" / "mini" / "base"
 
@@ -115,27 +121,7 @@ def test_gradients_of_the_core_against_finite_differences(options):
         assert np.linalg.norm(gradient.numpy() - expected) <= 1e-3 * np.linalg.norm(expected), name
 
 
-# ---------------------------------------------------------------- rows and sites
-
-def test_row_order_is_the_published_one():
-    order = [(branch, cond) for cond in (False, True) for branch in ("coarse", "fine")]
-    assert [LAYOUT.row(branch, cond, 0) for branch, cond in order] == [0, 1, 2, 3] and LAYOUT.count == 4
-    assert LAYOUT.rows("coarse") == [(0, 0), (2, 0)] and LAYOUT.rows("fine") == [(1, 0), (3, 0)]
-
-
-def test_rows_of_a_batch():
-    layout = RowLayout(("coarse", "fine"), True, 3)
-    rows = [layout.row(branch, cond, n) for cond in (False, True) for branch in ("coarse", "fine") for n in range(3)]
-    assert rows == list(range(12)) == list(range(layout.count))
-    assert layout.rows("fine") == [(3, 0), (4, 1), (5, 2), (9, 0), (10, 1), (11, 2)]
-
-
-def test_rows_without_guidance():
-    layout = RowLayout(("coarse", "fine"), False, 2)
-    assert layout.count == 4 and layout.rows("coarse") == [(0, 0), (1, 1)] and layout.rows("fine") == [(2, 0), (3, 1)]
-    with pytest.raises(ValueError):
-        layout.row("coarse", False, 0)
-
+# ---------------------------------------------------------------- sites
 
 SITES = [f"{block}.attentions.{i}.transformer_blocks.0" for block, count in (
     ("down_blocks.0", 2), ("down_blocks.1", 2), ("down_blocks.2", 2), ("mid_block", 1), ("up_blocks.1", 3), ("up_blocks.2", 3), ("up_blocks.3", 3))
@@ -157,10 +143,11 @@ def unet_inputs(rows=4, height=8, width=8):
     return (jt.array(seeded.values("control/x", (rows, 4, height, width))), 700, jt.array(seeded.values("control/text", (rows, 77, 32))))
 
 
-def run(unet, controls=(), layout=LAYOUT, scale=None, step=0, steps=10, inputs=None):
+def run(unet, controls=(), rows=ROWS, scale=None, step=0, steps=10, inputs=None, loras={}):
     """The UNet under a context, as an array."""
+    context = AttentionContext(rows, step, steps, tuple(controls), loras, scale)
     with jt.no_grad():
-        return unet(*(inputs or unet_inputs(layout.count)), AttentionContext(layout, step, steps, tuple(controls), scale)).numpy()
+        return unet(*(inputs or unet_inputs(rows.count)), context).numpy()
 
 
 def test_sites_have_the_published_names_in_forward_order(tiny_base):
@@ -186,16 +173,16 @@ def test_controls_off_is_bit_equal_to_no_controls(tiny_base):
     with jt.no_grad():
         plain = tiny_base.unet(*inputs).numpy()
     assert np.array_equal(run(tiny_base.unet, inputs=inputs), plain)
-    late = BlendSettings(c2f_ratio=0.5, f2c_ratio=0.5, cross_c2f_sites=[1]).controls()
+    late = exchange(BlendSettings(c2f_ratio=0.5, f2c_ratio=0.5, cross_c2f_sites=[1]), tiny_base.unet.sites)
     assert np.array_equal(run(tiny_base.unet, late, step=9, inputs=inputs), plain)
 
 
 def test_swapping_a_branch_with_itself_changes_nothing(tiny_base):
-    layout = RowLayout(("coarse", "fine"), False, 2)
-    plain = run(tiny_base.unet, layout=layout)
+    rows = Rows({"coarse": 2, "fine": 2})
+    plain = run(tiny_base.unet, rows=rows)
     for kind in ("self", "cross"):
-        controls = [swap(ALL, branch, branch, kind=kind) for swap in (SwapQ, SwapKV) for branch in ("coarse", "fine")]
-        assert np.array_equal(run(tiny_base.unet, controls, layout), plain)
+        controls = [swap(ALL, kind=kind, source=branch, target=branch) for swap in (SwapQ, SwapKV) for branch in ("coarse", "fine")]
+        assert np.array_equal(run(tiny_base.unet, controls, rows), plain)
 
 
 @dataclass
@@ -224,7 +211,7 @@ class Copy:
     ((SwapQ, "coarse", "fine"), ("q", 2, (1, 3))), ((SwapQ, "fine", "coarse"), ("q", 3, (0, 2))),
     ((SwapKV, "fine", "coarse"), ("kv", 3, (0, 2))), ((SwapKV, "coarse", "fine"), ("kv", 2, (1, 3)))], ids=str)
 def test_a_swap_equals_an_explicit_copy(kind, swap, copy, tiny_base):
-    swapped = run(tiny_base.unet, [swap[0](ALL, *swap[1:], kind=kind)])
+    swapped = run(tiny_base.unet, [swap[0](ALL, kind=kind, source=swap[1], target=swap[2])])
     copied = run(tiny_base.unet, [Copy(kind, *copy)])
     assert np.linalg.norm(swapped - copied) <= 1e-6 * np.linalg.norm(copied)
     plain = run(tiny_base.unet)
@@ -234,47 +221,44 @@ def test_a_swap_equals_an_explicit_copy(kind, swap, copy, tiny_base):
 
 
 def test_what_nobody_reads_is_not_projected():
-    """With guidance two rows' q serve all four; the others are never made."""
+    """With guidance two rows' q serve all four; the others are never made. The same for k and v."""
     linear, x, scale = Linear(12, 10, bias=False), jt.array(seeded.values("read/x", (4, 5, 12))), jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
     linear.weight = jt.array(seeded.weight("read/w", (10, 12)))
-    linear.lora = lora.LoRA(seeded.weight("read/down", (2, 12)), seeded.weight("read/up", (10, 2)))
-    projection = Projection(linear, x, scale)
+    projection = Projection(linear, x, lora.LoRA(seeded.weight("read/down", (2, 12)), seeded.weight("read/up", (10, 2))), scale)
     whole = projection.made().numpy()
     for rows, count in (((0, 2, 2, 2), 2), ((3, 3, 3, 3), 1), ((1, 0, 3, 2), 4), (None, 4)):
-        made, places = projection.read(rows)
-        assert made.shape == [count, 5, 10]
-        assert np.abs(made.numpy()[list(places or range(4))] - whole[list(rows or range(4))]).max() <= 1e-6
+        q, k, v, q_rows, segments = Projections(projection, projection, projection, rows, rows and (Segment(rows),)).read()
+        for made, places in ((q, q_rows), (k, segments and segments[0].rows), (v, segments and segments[0].rows)):
+            assert made.shape == [count, 5, 10]
+            assert np.abs(made.numpy()[list(places or range(4))] - whole[list(rows or range(4))]).max() <= 1e-6
 
 
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("preset", [None, *PRESETS])
 def test_guidance_needs_the_latents_once(preset, samples, tiny_base, tiny_style):
     """Half the rows give what all of them give: the halves differ from the first text on, and no earlier. Rows of one branch feel one scale."""
-    layout = RowLayout(("coarse", "fine"), True, samples)
-    (x, t, text), controls = unet_inputs(layout.count), BlendSettings(**PRESETS[preset]).controls() if preset else ()
+    rows = Rows({"coarse": samples, "fine": samples}, GUIDED)
+    (x, t, text), unet = unet_inputs(rows.count), tiny_base.unet
+    controls = exchange(BlendSettings(**PRESETS[preset]), unet.sites) if preset else ()
     scale = jt.array(np.repeat(np.array([0.3, 1, 0.3, 1], np.float32), samples))
-    half = x[:layout.count // 2]
-    try:
-        lora.load(tiny_base.unet, lora.UNET_TARGETS, tiny_style.unet_lora, "test")
-        whole, once = (run(tiny_base.unet, controls, layout, scale, inputs=(latents, t, text)) for latents in (jt.concat([half, half]), half))
-    finally:
-        lora.remove(tiny_base.unet)
+    half, loras = x[:rows.latents], lora.load(unet, lora.UNET_TARGETS, tiny_style.parts["unet_lora"], "test")
+    whole, once = (run(unet, controls, rows, scale, inputs=(latents, t, text), loras=loras) for latents in (jt.concat([half, half]), half))
     assert np.linalg.norm(once - whole) <= 2e-6 * np.linalg.norm(whole)
     assert np.abs(whole[:len(whole) // 2] - whole[len(whole) // 2:]).max() > 1e-3  # the texts are different
 
 
 def test_both_swaps_at_one_site_read_what_was_projected(tiny_base):
     """Neither swap sees the other's result: Q and K, V cross over."""
-    swapped = run(tiny_base.unet, [SwapQ(ALL, "coarse", "fine"), SwapKV(ALL, "fine", "coarse")])
+    swapped = run(tiny_base.unet, [SwapQ(ALL, source="coarse", target="fine"), SwapKV(ALL, source="fine", target="coarse")])
     copied = run(tiny_base.unet, [Copy("self", "q", 2, (1, 3)), Copy("self", "kv", 3, (0, 2))])
     assert np.linalg.norm(swapped - copied) <= 1e-6 * np.linalg.norm(copied)
 
 
 def active(blend: BlendSettings, unet, step: int, steps: int = 30) -> set:
     """Which swap acts where in a step: {(kind of site, index, class of the swap, source)}."""
-    context = AttentionContext(LAYOUT, step, steps)
+    context = AttentionContext(ROWS, step, steps)
     return {(site.kind, site.index, type(control).__name__, control.source)
-            for control in blend.controls() for site in unet.sites if control.applies(site, context)}
+            for control in exchange(blend, unet.sites) for site in unet.sites if control.applies(site, context)}
 
 
 def test_windows_of_the_balanced_preset(tiny_base):
@@ -310,102 +294,104 @@ def test_a_cross_attention_site_takes_the_window_of_the_self_attention_before_it
 # ---------------------------------------------------------------- LoRA by row
 
 @pytest.fixture
-def styled(tiny_base, tiny_style):
-    """The tiny base with a style put in, and taken out again."""
-    pipeline = StyleBlendPipeline(tiny_base, tiny_style)
-    yield pipeline
-    pipeline.set_style(None)
+def pipeline(tiny_base):
+    return Pipeline(tiny_base)
 
 
 def test_lora_scale_of_each_row_in_one_layer():
     linear, x = Linear(12, 10), jt.array(seeded.values("linear/x", (3, 5, 12)))
     linear.weight = jt.array(seeded.weight("linear/w", (10, 12)))
     linear.bias = jt.array(seeded.weight("linear/b", (10,)))
+    down, up = seeded.weight("linear/down", (2, 12)), seeded.weight("linear/up", (10, 2))
     with jt.no_grad():
-        plain = linear(x).numpy()
-        down, up = seeded.weight("linear/down", (2, 12)), seeded.weight("linear/up", (10, 2))
-        linear.lora = lora.LoRA(down, up)
-        out, whole = linear(x, jt.array(np.array([0, 1, 0.3], np.float32))).numpy(), linear(x).numpy()
+        plain, given = linear(x).numpy(), lora.LoRA(down, up)
+        out, whole = linear(x, given, jt.array(np.array([0, 1, 0.3], np.float32))).numpy(), linear(x, given).numpy()
+        assert np.array_equal(linear(x).numpy(), plain)  # nothing stays in the layer
     added = x.numpy().astype(np.float64) @ (up.astype(np.float64) @ down).T
     assert np.array_equal(out[0], plain[0])
     assert np.allclose(out[1], plain[1] + added[1], atol=1e-5) and np.allclose(out[2], plain[2] + 0.3 * added[2], atol=1e-5)
     assert np.allclose(whole[1], out[1], atol=1e-6)
 
 
+def part_of_lora(unet, style, wanted) -> dict:
+    """The style's LoRA of those layers of the UNet whose names are `wanted`."""
+    return lora.load(unet, lora.UNET_TARGETS, {k: t for k, t in style.parts["unet_lora"].items() if wanted(k)}, "test")
+
+
 def test_rows_with_scale_0_are_bit_equal_to_no_lora(tiny_base, tiny_style):
     """In to_q, to_k and to_v; to_out follows no scale, as published, so its part is left out here."""
-    plain = run(tiny_base.unet)
-    try:
-        lora.load(tiny_base.unet, lora.UNET_TARGETS, {k: t for k, t in tiny_style.unet_lora.items() if "to_out" not in k}, "test")
-        mixed = run(tiny_base.unet, scale=jt.array(np.array([0, 1, 0, 0.5], np.float32)))
-        whole, none = run(tiny_base.unet), run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32)))
-    finally:
-        lora.remove(tiny_base.unet)
+    plain, loras = run(tiny_base.unet), part_of_lora(tiny_base.unet, tiny_style, lambda key: "to_out" not in key)
+    mixed = run(tiny_base.unet, scale=jt.array(np.array([0, 1, 0, 0.5], np.float32)), loras=loras)
+    whole, none = run(tiny_base.unet, loras=loras), run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32)), loras=loras)
     assert np.array_equal(mixed[[0, 2]], plain[[0, 2]]) and np.array_equal(none, plain)
     assert np.allclose(mixed[1], whole[1], atol=1e-5)
     assert np.abs(mixed[1] - plain[1]).max() > 1e-4 and np.abs(mixed[3] - whole[3]).max() > 1e-4
 
 
 def test_to_out_follows_no_scale(tiny_base, tiny_style):
-    plain = run(tiny_base.unet)
-    try:
-        lora.load(tiny_base.unet, lora.UNET_TARGETS, {k: t for k, t in tiny_style.unet_lora.items() if "to_out" in k}, "test")
-        none, whole = run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32))), run(tiny_base.unet)
-    finally:
-        lora.remove(tiny_base.unet)
+    plain, loras = run(tiny_base.unet), part_of_lora(tiny_base.unet, tiny_style, lambda key: "to_out" in key)
+    none, whole = run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32)), loras=loras), run(tiny_base.unet, loras=loras)
     assert np.array_equal(none, whole) and np.abs(none - plain).max() > 1e-4
 
 
-def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(tiny_base, tiny_style, styled):
-    """0: as without the LoRA; 2: as with twice the LoRA. The coarse branch feels nothing of it."""
-    def latents(loras, fine_scale, branches=(FINE,)):
-        styled.set_style(replace(tiny_style, unet_lora=loras))
-        text = styled.encode(["A cat"], branches, True, {"fine": "blur"})
-        layout = RowLayout(tuple(b.name for b in branches), True, 1)
-        blend = BlendSettings(fine_scale=fine_scale, c2f_sites=[], f2c_sites=[])
-        return styled.denoise(text, jt.array(seeded.values("scale/x", (1, 4, 8, 8))), layout, branches, SMALL, blend).numpy()
+def latents_of(pipeline, asked, x) -> np.ndarray:
+    """What a request ends in when every branch starts from `x` (samples, 4, h, w): (branches, samples, 4, h, w)."""
+    style = pipeline.applied(asked.style)
+    recipe = with_start(pipeline.recipe(asked, style), x)
+    found = last_latents(pipeline, recipe, asked.sampling, style)
+    return found.reshape((len(recipe.rows.branches), len(asked.prompts)) + found.shape[1:])
 
-    once, twice = tiny_style.unet_lora, {k: t * 2 if "lora.up" in k else t for k, t in tiny_style.unet_lora.items()}
+
+def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(pipeline, tiny_style):
+    """0: as without the LoRA; 2: as with twice the LoRA. The coarse branch feels nothing of it."""
+    def latents(loras, fine_scale, branches=("fine",)):
+        blend = BlendSettings(fine_scale=fine_scale, c2f_sites=[], f2c_sites=[])
+        asked = request(["A cat"], [0], SMALL, with_part(tiny_style, unet_lora=loras), settings=blend, branches=branches)
+        return latents_of(pipeline, asked, jt.array(seeded.values("scale/x", (1, 4, 8, 8))))
+
+    once = tiny_style.parts["unet_lora"]
+    twice = {k: t * 2 if "lora.up" in k else t for k, t in once.items()}
     assert np.array_equal(latents(once, 0.0), latents({}, 1.0))
     doubled = latents(twice, 1.0)
     assert np.linalg.norm(latents(once, 2.0) - doubled) <= 1e-5 * np.linalg.norm(doubled) < 1e-2 * np.linalg.norm(latents(once, 1.0) - doubled)
-    assert np.array_equal(latents(once, 0.5, (COARSE, FINE))[0], latents(once, 1.0, (COARSE, FINE))[0])
+    assert np.array_equal(latents(once, 0.5, ("coarse", "fine"))[0], latents(once, 1.0, ("coarse", "fine"))[0])
 
 
-def test_the_negative_prompt_may_feel_less_of_the_style(tiny_base, tiny_style, styled):
+def test_the_negative_prompt_may_feel_less_of_the_style(pipeline, tiny_base, tiny_style):
     """1: as published. 0: guidance leads from the base without the LoRA to the style, and the coarse branch feels nothing of it. Without guidance there is no such row."""
-    def latents(negative_scale, branches=(FINE,), guidance=3.0, samples=1):
-        sampling, layout = SMALL.model_copy(update={"guidance": guidance}), RowLayout(tuple(b.name for b in branches), guidance != 1, samples)
-        text = styled.encode(["A cat", "An owl"][:samples], branches, guidance != 1, {"fine": "blur"})
+    def asked(negative_scale, branches=("fine",), guidance=3.0, samples=1, steps=SMALL.steps):
         blend = BlendSettings(negative_scale=negative_scale, c2f_sites=[], f2c_sites=[])
-        x = jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:samples])
-        return styled.denoise(text, x, layout, branches, sampling, blend).numpy()
+        return request(["A cat", "An owl"][:samples], [0] * samples, SMALL.model_copy(update={"guidance": guidance, "steps": steps}), tiny_style,
+                       settings=blend, branches=branches)
 
-    styled.set_style(tiny_style)
-    usual, less = latents(1.0, (COARSE, FINE)), latents(0.0, (COARSE, FINE))
+    def latents(*how, **more):
+        given = asked(*how, **more)
+        return latents_of(pipeline, given, jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:len(given.prompts)]))
+
+    usual, less = latents(1.0, ("coarse", "fine")), latents(0.0, ("coarse", "fine"))
     assert np.array_equal(usual[0], less[0]) and np.abs(usual[1] - less[1]).max() > 1e-3
     assert np.array_equal(latents(1.0, guidance=1), latents(0.0, guidance=1))
     np.testing.assert_allclose(latents(0.0, samples=2)[:, :1], latents(0.0), atol=1e-5)
     # a step by hand: the one row without the LoRA, the other with it
-    x, text = jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:1]), styled.encode(["A cat"], (FINE,), True, {"fine": "blur"})
-    one, layout = SMALL.model_copy(update={"guidance": 3.0, "steps": 1}), RowLayout(("fine",), True, 1)
-    got = styled.denoise(text, x, layout, (FINE,), one, BlendSettings(negative_scale=0.0)).numpy()[0]
+    x, style = jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:1]), pipeline.applied(tiny_style)
+    [text] = pipeline.encode(pipeline.recipe(asked(0.0)), "styleblend", style)
+    got = latents(0.0, steps=1)[0]
     with jt.no_grad():
         time = int(leading_timesteps(tiny_base.schedule, 1)[0])
-        cond = tiny_base.unet(x, time, text[1:]).numpy()
-        lora.remove(tiny_base.unet)
+        cond = tiny_base.unet(x, time, text[1:], AttentionContext(Rows({"fine": 1}), loras=style.of("unet"))).numpy()
         uncond = tiny_base.unet(x, time, text[:1]).numpy()
-        expected = ddim(lambda *_: jt.array(uncond + 3 * (cond - uncond)), x, tiny_base.schedule, 1).numpy()
+        [step] = ddim(lambda *_: jt.array(uncond + 3 * (cond - uncond)), x, tiny_base.schedule, 1)
+        expected = step.x.numpy()
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_text_lora_is_felt_by_the_coarse_branch_alone(styled, tiny_base):
-    negatives = {"coarse": "", "fine": "blur"}
-    with_lora = styled.encode(["A cat"], (COARSE, FINE), True, negatives).numpy()
-    lora.remove(tiny_base.text_encoder)
-    without = styled.encode(["A cat"], (COARSE, FINE), True, negatives).numpy()
-    assert np.array_equal(with_lora[[1, 3]], without[[1, 3]])
-    assert all(np.abs(with_lora[row] - without[row]).max() > 1e-4 for row in (0, 2))
+def test_text_lora_is_felt_by_the_coarse_branch_alone(pipeline, tiny_style):
+    style, asked = pipeline.applied(tiny_style), request(["A cat"], [0], SMALL, tiny_style)
+    recipe = pipeline.recipe(asked)
+    [with_lora], [without_lora] = (pipeline.encode(recipe, "styleblend", given) for given in (style, Applied(style.vectors)))
+    with_lora, without_lora = with_lora.numpy(), without_lora.numpy()
+    assert np.array_equal(with_lora[[1, 3]], without_lora[[1, 3]])
+    assert all(np.abs(with_lora[row] - without_lora[row]).max() > 1e-4 for row in (0, 2))
 
 
 # ---------------------------------------------------------------- whole pictures
@@ -418,73 +404,73 @@ def difference(a, b) -> int:
     return int(np.abs(a.astype(int) - b).max())
 
 
-def test_a_batch_equals_one_prompt_at_a_time(styled):
-    together = styled.generate(PROMPTS, SEEDS, SMALL, all_branches=True)
+def test_a_batch_equals_one_prompt_at_a_time(pipeline, tiny_style):
+    together = all_branches(pipeline, request(PROMPTS, SEEDS, SMALL, tiny_style))
     assert together.shape == (2, 3, 64, 64, 3)
     for n, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS)):
-        alone = styled.generate([prompt], [seed], SMALL, all_branches=True)
+        alone = all_branches(pipeline, request([prompt], [seed], SMALL, tiny_style))
         assert difference(together[:, n:n + 1], alone) <= 1
     assert difference(together[:, 0], together[:, 1]) > 10 and difference(together[0], together[1]) > 10
+    assert np.array_equal(pictures(pipeline, request(PROMPTS, SEEDS, SMALL, tiny_style)), together[1])  # the fine branch is what is shown
 
 
-def test_noise_of_eta_does_not_depend_on_the_batch(styled):
+def test_noise_of_eta_does_not_depend_on_the_batch(pipeline, tiny_style):
     sampling = SMALL.model_copy(update={"eta": 1.0})
-    together = styled.generate(PROMPTS, SEEDS, sampling)
+    together = pictures(pipeline, request(PROMPTS, SEEDS, sampling, tiny_style))
     for n, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS)):
-        assert difference(together[n:n + 1], styled.generate([prompt], [seed], sampling)) <= 1
-    assert difference(together, styled.generate(PROMPTS, SEEDS, SMALL)) > 10
+        assert difference(together[n:n + 1], pictures(pipeline, request([prompt], [seed], sampling, tiny_style))) <= 1
+    assert difference(together, pictures(pipeline, request(PROMPTS, SEEDS, SMALL, tiny_style))) > 10
 
 
-def test_guidance_1_is_guidance_off(styled):
+def test_guidance_1_is_guidance_off(pipeline, tiny_style):
     """Half the rows, and what the whole formula gives for a factor of 1."""
-    sampling = SMALL.model_copy(update={"guidance": 1.0})
-    assert styled.generate(PROMPTS[:1], SEEDS[:1], sampling).shape == (1, 64, 64, 3)
-    latents, results = jt.array(seeded.values("guidance/x", (1, 4, 8, 8))), []
-    for guidance in (True, False):
-        text = styled.encode(["A cat"], (COARSE, FINE), guidance, {"fine": "blur"})
-        assert text.shape[0] == (4 if guidance else 2)
-        layout = RowLayout(("coarse", "fine"), guidance, 1)
-        results.append(styled.denoise(text, latents, layout, (COARSE, FINE), sampling, BlendSettings()).numpy())
+    off, on = (request(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"guidance": g}), tiny_style) for g in (1.0, 2.0))
+    assert pictures(pipeline, off).shape == (1, 64, 64, 3)
+    style, results = pipeline.applied(tiny_style), []
+    for asked, rows in ((on, 4), (off, 2)):
+        recipe = with_start(pipeline.recipe(asked, style), jt.array(seeded.values("guidance/x", (1, 4, 8, 8))))
+        assert recipe.rows.count == rows
+        recipe = replace(recipe, guidance={"negative": 0.0, "full": 1.0} if rows == 4 else {"full": 1.0})
+        results.append(last_latents(pipeline, recipe, off.sampling, style))
     assert np.linalg.norm(results[0] - results[1]) <= 1e-5 * np.linalg.norm(results[1])
 
 
-def test_text_is_projected_once(styled):
+def test_text_is_projected_once(pipeline, tiny_style):
     """k and v of the text from `project_text` are what every step would compute again: bit for bit the same noise prediction."""
-    unet, text, x = styled.base.unet, styled.encode(["A cat"], (COARSE, FINE), True, {}), jt.array(seeded.values("once/x", (4, 4, 8, 8)))
-    scale = jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
+    style, x = pipeline.applied(tiny_style), jt.array(seeded.values("once/x", (4, 4, 8, 8)))
+    [text] = pipeline.encode(pipeline.recipe(request(["A cat"], [0], SMALL, tiny_style)), "styleblend", style)
+    unet, loras, scale = pipeline.base.unet, style.of("unet"), jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
     with jt.no_grad():
-        ready = unet.project_text(text, scale)
+        ready = unet.project_text(text, loras, scale)
         assert len(ready) == 16
-        once, again = (unet(x, 7, text, AttentionContext(LAYOUT, lora_scale=scale, text=given)).numpy() for given in (ready, None))
-        nothing = unet(x, 7, text * 0, AttentionContext(LAYOUT, lora_scale=scale, text=ready)).numpy()
+        given = dict(rows=ROWS, loras=loras, lora_scale=scale)
+        once, again = (unet(x, 7, text, AttentionContext(text=one, **given)).numpy() for one in (ready, None))
+        nothing = unet(x, 7, text * 0, AttentionContext(text=ready, **given)).numpy()
     assert np.array_equal(once, again) and np.array_equal(once, nothing)
 
 
-def test_one_branch_without_a_style(tiny_base):
-    pipeline = StyleBlendPipeline(tiny_base)
-    pictures = pipeline.generate(PROMPTS[:2], SEEDS[:2], SMALL, branches=(PLAIN,))
-    assert pictures.shape == (2, 64, 64, 3) and pictures.dtype == np.uint8
+def test_one_branch_without_a_style(pipeline):
+    drawn = pictures(pipeline, request(PROMPTS[:2], SEEDS[:2], SMALL))
+    assert drawn.shape == (2, 64, 64, 3) and drawn.dtype == np.uint8
 
 
-def test_a_style_leaves_nothing_behind(tiny_base, tiny_style):
-    pipeline = StyleBlendPipeline(tiny_base)
-    before = pipeline.generate(PROMPTS[:1], SEEDS[:1], SMALL, branches=(PLAIN,))
-    pipeline.set_style(tiny_style)
-    assert difference(pipeline.generate(PROMPTS[:1], SEEDS[:1], SMALL), before) > 10
-    pipeline.set_style(None)
-    assert np.array_equal(pipeline.generate(PROMPTS[:1], SEEDS[:1], SMALL, branches=(PLAIN,)), before)
+def test_a_style_leaves_nothing_behind(pipeline, tiny_style):
+    plain = request(PROMPTS[:1], SEEDS[:1], SMALL)
+    before = pictures(pipeline, plain)
+    assert difference(pictures(pipeline, request(PROMPTS[:1], SEEDS[:1], SMALL, tiny_style)), before) > 10
+    assert np.array_equal(pictures(pipeline, plain), before)
 
 
 @pytest.mark.full
 @pytest.mark.skipif(not MINI.is_dir(), reason="checkpoints/mini/base is not there")
 def test_memory_does_not_grow():
     """50 pictures of the mini base need what 5 need, up to 5 %."""
-    pipeline = StyleBlendPipeline(load_base(MINI))
+    pipeline = Pipeline(load_base(MINI))
     sampling = SamplingSettings(steps=5, width=128, height=128, guidance=5.0)
 
     def resident_after(count: int) -> int:
         for seed in range(count):
-            pipeline.generate(["A dog"], [seed], sampling, branches=(COARSE, FINE))
+            pictures(pipeline, request(["A dog"], [seed], sampling, branches=("coarse", "fine")))
         return int(Path("/proc/self/statm").read_text().split()[1])
 
     after_5 = resident_after(5)
@@ -492,6 +478,6 @@ def test_memory_does_not_grow():
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler"])
-def test_other_samplers_draw_both_branches(sampler, styled):
-    pictures = styled.generate(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"sampler": sampler}), all_branches=True)
-    assert pictures.shape == (2, 1, 64, 64, 3) and difference(pictures[0], pictures[1]) > 10
+def test_other_samplers_draw_both_branches(sampler, pipeline, tiny_style):
+    drawn = all_branches(pipeline, request(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"sampler": sampler}), tiny_style))
+    assert drawn.shape == (2, 1, 64, 64, 3) and difference(drawn[0], drawn[1]) > 10

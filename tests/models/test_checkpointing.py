@@ -5,19 +5,21 @@ from reference import seeded
 from styleblend.adapters import lora
 from styleblend.base.base import load_base
 from styleblend.machine.runtime import jt
+from styleblend.models.attention import AttentionContext
+from styleblend.models.rows import Rows
 
 
 def test_gradients_are_the_same(tiny_folder):
     """Of the LoRA in every block, and of the text states that all blocks share."""
     unet = load_base(tiny_folder).unet  # its own: what is switched on stays on
-    lora.inject(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
-    trained = lora.parameters(unet)
+    loras = lora.new(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
+    trained, context = lora.parameters(unet, loras), AttentionContext(Rows({"picture": 2}), loras=loras)
     for name, p in trained.items():
         p.assign(jt.array(seeded.values(name, p.shape) * 0.2))
     x, text = jt.array(seeded.values("x", (2, 4, 8, 8))), jt.array(seeded.values("text", (2, 77, unet.config.cross_attention_dim)))
 
     def losses_and_gradients():
-        loss = (unet(x, 500, text) ** 2).mean()
+        loss = (unet(x, 500, text, context) ** 2).mean()
         return [loss.numpy()] + [g.numpy() for g in jt.grad(loss, [text, *trained.values()])]
 
     plain = losses_and_gradients()
@@ -42,10 +44,10 @@ def test_a_half_built_gradient_is_left_alone(tiny_folder):
     that is not fused yet with what follows it: rows x channels in x channels out x pixels x 9 numbers, 15 GB at the UNet's full size."""
     unet = load_base(tiny_folder).unet
     unet.enable_gradient_checkpointing()
-    lora.inject(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
+    loras = lora.new(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
     x, text = jt.array(seeded.values("x", (1, 4, 16, 16))), jt.array(seeded.values("text", (1, 77, unet.config.cross_attention_dim)))
-    trained = list(lora.parameters(unet).values())
-    loss = (unet(x, 500, text) ** 2).mean()
+    trained = list(lora.parameters(unet, loras).values())
+    loss = (unet(x, 500, text, AttentionContext(Rows({"picture": 1}), loras=loras)) ** 2).mean()
     with jt.profile_scope() as report:
         jt.sync(jt.grad(loss, trained))
     ran = [row[0] for row in report[1:] if float(row[2]) > 0]

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drawing import pictures, request
 from reference import seeded
 from styleblend.models import decoder_strips as strips
 from styleblend.base.base import load_base
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
 
@@ -31,29 +32,29 @@ def test_pictures_are_decoded_one_at_a_time(tiny_base):
     """Bit for bit what each is alone, in strips and whole."""
     latents = jt.array(seeded.values("z", (3, 4, 8, 8)))
     for strip in (0, 16):
-        pipeline = StyleBlendPipeline(tiny_base)
+        pipeline = Pipeline(tiny_base)
         together = pipeline.decode(latents, strip)
         assert all(np.array_equal(pipeline.decode(latents[n:n + 1], strip)[0], together[n]) for n in range(3))
 
 
 def test_the_setting_is_followed(tiny_base):
-    pipeline, sampling = StyleBlendPipeline(tiny_base), SamplingSettings(width=64, height=64, steps=2, output=None)
-    whole = pipeline.generate(["A cat"], [1], sampling)
+    pipeline, sampling = Pipeline(tiny_base), SamplingSettings(width=64, height=64, steps=2, output=None)
+    whole = pictures(pipeline, request(["A cat"], [1], sampling))
     used = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strips, "convolved", lambda *given, real=strips.convolved, **named: used.append(given[2]) or real(*given, **named))
-        strip = pipeline.generate(["A cat"], [1], sampling.model_copy(update={"vae_strip": 24}))
+        strip = pictures(pipeline, request(["A cat"], [1], sampling.model_copy(update={"vae_strip": 24})))
     assert set(used) == {24} and np.abs(whole.astype(int) - strip).max() <= 1
 
 
 def test_a_pipeline_that_draws_once_draws_the_same(tiny_folder):
     """Bit for bit, with each network freed behind its work."""
-    pictures, sampling = [], SamplingSettings(width=64, height=64, steps=2, output=None)
+    found, sampling = [], SamplingSettings(width=64, height=64, steps=2, output=None)
     for once in (False, True):
-        pipeline = StyleBlendPipeline(load_base(tiny_folder))
-        pictures.append(pipeline.generate(["A cat"], [1], sampling, once=once))
+        pipeline = Pipeline(load_base(tiny_folder))
+        found.append(pictures(pipeline, request(["A cat"], [1], sampling), once=once))
         assert [pipeline.base.unet is None, pipeline.base.text_encoder is None] == [once, once]
-    assert np.array_equal(*pictures)
+    assert np.array_equal(*found)
 
 
 MEASURE = """

@@ -21,8 +21,9 @@ from styleblend.base import weights
 from styleblend.models.configs import ClipTextConfig, ClipVisionConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.diffusion.schedule import NoiseSchedule
 from styleblend.models import attention, clip_text, clip_vision, layers, unet, vae
+from styleblend.models.rows import Rows
 from styleblend.machine.runtime import jt
-from styleblend.diffusion.samplers import SAMPLERS, TIMESTEPS
+from styleblend.diffusion.samplers import SAMPLERS
 
 FOLDER = Path(__file__).parents[1]
 UNET, TEXT, VAE = UNetConfig(**seeded.UNET), ClipTextConfig(**seeded.TEXT), VaeConfig(**seeded.VAE)
@@ -132,9 +133,9 @@ BLOCKS = {
     "vae_attention": (vae.AttentionBlock(32, 8), (2, 32, 3, 4)),
     "vae_mid_block": (vae.MidBlock(32, 8), (2, 32, 3, 4)),
     "text_embeddings": (lambda: filled(clip_text.CLIPTextEmbeddings(TEXT), "text_embeddings")(seeded.token_ids("text_embeddings/ids", 2, TEXT.vocab_size)),),
-    "text_attention": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT).self_attn, "text_attention")(x, None), (2, 77, 32)),
+    "text_attention": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT).self_attn, "text_attention")(x, {}, None), (2, 77, 32)),
     "text_mlp": (clip_text.CLIPMLP(TEXT), (2, 77, 32)),
-    "text_layer": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT), "text_layer")(x, None), (2, 77, 32)),
+    "text_layer": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT), "text_layer")(x), (2, 77, 32)),
 }
 
 
@@ -238,20 +239,31 @@ def test_noise_schedule(reference):
     agree("velocity", ours.velocity(x0, eps, t), reference["schedulers"]["velocity"], 1e-6)
 
 
+def reached(step, sampler: str, ours: NoiseSchedule, steps: int) -> np.ndarray:
+    """What the reference wrote after a step. diffusers' Euler keeps x_t / sqrt(abar_t), and we show the x_t that the model gets."""
+    if sampler != "euler" or step.index == steps - 1:
+        return step.x.numpy()
+    time = SAMPLERS[sampler].timesteps(ours, steps)[step.index + 1]
+    abar = ours.alphas_cumprod.astype(np.float64)
+    sigma = np.interp(time, np.arange(len(ours)), np.sqrt((1 - abar) / abar))
+    return step.x.numpy() * np.sqrt(sigma ** 2 + 1)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", seeded.STEP_COUNTS)
 @pytest.mark.parametrize("sampler, eta", seeded.SAMPLERS)
 def test_sampler(sampler, eta, steps, prediction, reference):
     expected = reference["schedulers"][f"{sampler}/{eta}/{prediction}/{steps}"]
-    path, times, extra = [], [], {}
-    if sampler == "ddim":
+    times, extra = [], {}
+    if SAMPLERS[sampler].takes_noise:
         extra = dict(eta=eta, noise=lambda step: jt.array(seeded.values(f"samplers/noise{step}", seeded.LATENTS)))
-    SAMPLERS[sampler](lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)), jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
-                      steps, callback=lambda step, count, x0, x: path.append(x.numpy()), **extra)
+    made = list(SAMPLERS[sampler].run(lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)),
+                                      jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction), steps, **extra))
+    path = [reached(step, sampler, schedule(prediction), steps) for step in made]
     errors = [error(ours, theirs) for ours, theirs in zip(path, expected)]
     print(f"{sampler} eta {eta} {prediction} {steps} steps: worst step {max(errors):.2e}, last {errors[-1]:.2e}")
     assert len(path) == steps and max(errors) <= 1e-5
-    assert times == [float(t) for t in TIMESTEPS[sampler](schedule(prediction), steps)]  # what the pipeline embeds before the first step
+    assert times == [float(t) for t in SAMPLERS[sampler].timesteps(schedule(prediction), steps)]  # what the pipeline embeds before the first step
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -260,14 +272,14 @@ def test_times_are_embedded_once(sampler, small_unet):
     bit: a product of more rows adds up in another order.
     """
     latents, text = inputs("times", (2, 4, 8, 8), (2, 77, 32))
-    times = TIMESTEPS[sampler](schedule("v_prediction"), 30)
+    times = SAMPLERS[sampler].timesteps(schedule("v_prediction"), 30)
     with jt.no_grad():
         ready = small_unet.project_times(times)
         assert len(ready) == sum(isinstance(m, unet.ResnetBlock2D) for m in small_unet.modules())
         for step in (0, 1, 17, 29):
             for block, alone in small_unet.project_times(times[step:step + 1]).items():
                 assert error(ready[block][step:step + 1], alone.numpy()) <= 1e-6
-            once, again = (small_unet(latents, t, text, attention.AttentionContext(attention.RowLayout(samples=1), step, 30, times=given)).numpy()
+            once, again = (small_unet(latents, t, text, attention.AttentionContext(Rows({"picture": 2}), step, 30, times=given)).numpy()
                            for t, given in ((None, ready), (float(times[step]), None)))
             agree(f"{sampler} step {step}", once, again, 2e-6)
 
@@ -303,28 +315,26 @@ def gradients(small_unet, small_text, reference):
     stored, rows = reference["gradients"], len(seeded.GRADIENT_TIMES)
     networks = {"unet": (small_unet, lora.UNET_TARGETS), "text": (small_text, lora.TEXT_TARGETS)}
     names = {part: [str(name) for name in stored[f"{part}/names"]] for part in networks}
-    try:
-        variables = [jt.array(seeded.values("gradients/token", (1, TEXT.hidden_size)))]
-        for part, (network, pattern) in networks.items():
-            shapes = {}
-            for path, linear in lora.targets(network, pattern):
-                shapes[f"{path}.lora.down.weight"] = (seeded.RANK, linear.in_features)
-                shapes[f"{path}.lora.up.weight"] = (linear.out_features, seeded.RANK)
-            lora.load(network, pattern, {name: seeded.weight(f"lora/{name}", shape) for name, shape in shapes.items()}, part)
-            assert sorted(lora.parameters(network)) == names[part]
-            variables += [lora.parameters(network)[name] for name in names[part]]
-        ids = seeded.token_ids("gradients/ids", rows, TEXT.vocab_size)
-        ids[:, 5] = TEXT.vocab_size
-        x0, eps = inputs("gradients", (rows, 4, 16, 16), (rows, 4, 16, 16))
-        t, ours = np.array(seeded.GRADIENT_TIMES), schedule("v_prediction")
-        output = small_unet(ours.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), small_text(ids, placeholders=variables[0]))
-        loss = ours.loss(output, x0, eps, t)
-        found = [g.numpy() for g in jt.grad(loss, variables)]
-        count = 1 + len(names["unet"])
-        return {"loss": loss.numpy(), "token": found[:1], "unet": found[1:count], "text": found[count:]}
-    finally:
-        lora.remove(small_unet)
-        lora.remove(small_text)
+    variables, loras = [jt.array(seeded.values("gradients/token", (1, TEXT.hidden_size)))], {}
+    for part, (network, pattern) in networks.items():
+        shapes = {}
+        for path, linear in lora.targets(network, pattern):
+            shapes[f"{path}.lora.down.weight"] = (seeded.RANK, linear.in_features)
+            shapes[f"{path}.lora.up.weight"] = (linear.out_features, seeded.RANK)
+        loras[part] = lora.load(network, pattern, {name: seeded.weight(f"lora/{name}", shape) for name, shape in shapes.items()}, part)
+        assert sorted(lora.parameters(network, loras[part])) == names[part]
+        variables += [lora.parameters(network, loras[part])[name] for name in names[part]]
+    ids = seeded.token_ids("gradients/ids", rows, TEXT.vocab_size)
+    ids[:, 5] = TEXT.vocab_size
+    x0, eps = inputs("gradients", (rows, 4, 16, 16), (rows, 4, 16, 16))
+    t, ours = np.array(seeded.GRADIENT_TIMES), schedule("v_prediction")
+    text = small_text(ids, placeholders=variables[0], loras=loras["text"])
+    context = attention.AttentionContext(Rows({"picture": rows}), loras=loras["unet"])
+    output = small_unet(ours.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text, context)
+    loss = ours.loss(output, x0, eps, t)
+    found = [g.numpy() for g in jt.grad(loss, variables)]
+    count = 1 + len(names["unet"])
+    return {"loss": loss.numpy(), "token": found[:1], "unet": found[1:count], "text": found[count:]}
 
 
 def test_loss(gradients, reference):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from drawing import last_latents, pictures, request, with_part
 from styleblend.adapters import formats
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.diffusion.schedule import seeded_noise
-from styleblend.pipeline import PLAIN, Branch, StyleBlendPipeline
+from styleblend.machine.runtime import jt
+from styleblend.pipeline import Pipeline
 from styleblend.settings import SamplingSettings
 from styleblend.adapters.style import load_style
 
@@ -85,9 +87,18 @@ def theirs(peer, exported, tmp_path_factory):
     return out
 
 
-def ordinary(prompt: str) -> Branch:
-    """One branch with both LoRAs, as other programs draw."""
-    return Branch("ordinary", prompt, 1.0, 1.0)
+def ordinary(base, style, text: str, seed: int) -> np.ndarray:
+    """One branch with both LoRAs, as other programs draw: uint8 (H, W, 3)."""
+    pipeline = Pipeline(base)
+    applied = pipeline.applied(style)
+    recipe = pipeline.recipe(request([""], [seed], SAMPLING, style, branches=("fine",), negative=""), applied)
+    recipe = replace(recipe, texts=(("", text),), text_scale=None, lora_scale=None, out_scale=None)
+    return pipeline.decode(jt.array(last_latents(pipeline, recipe, SAMPLING, applied)))[0]
+
+
+def plain(base, prompt: str, seed: int) -> np.ndarray:
+    """The base alone: uint8 (H, W, 3)."""
+    return pictures(Pipeline(base), request([prompt], [seed], SAMPLING))[0]
 
 
 def scaled(lora: dict, strength: float) -> dict:
@@ -100,8 +111,8 @@ def ours(base, exported):
     style = load_style(exported / NAME, NAME, base)
 
     def draw(own):
-        pipeline = StyleBlendPipeline(base, replace(style, text_lora=scaled(style.text_lora, COARSE), unet_lora=scaled(style.unet_lora, FINE * own)))
-        return np.stack([pipeline.generate([phrase], [seed], SAMPLING, branches=(ordinary("{prompt}" + rest.format(c="<C>", f="<F>")),))[0] for phrase, rest, seed in PICTURES])
+        strong = with_part(style, text_lora=scaled(style.parts["text_lora"], COARSE), unet_lora=scaled(style.parts["unet_lora"], FINE * own))
+        return np.stack([ordinary(base, strong, phrase + rest.format(c="<C>", f="<F>"), seed) for phrase, rest, seed in PICTURES])
     return {"whole": draw(OWN), "single": draw(1.0)}
 
 
@@ -113,8 +124,7 @@ def compare(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def test_the_base(theirs, base):
-    pipeline = StyleBlendPipeline(base)
-    ours = [pipeline.generate([prompt], [seed], SAMPLING, branches=(PLAIN,))[0] for prompt, seed in (("A dog", 1), ("A castle in the style of noto", 2))]
+    ours = [plain(base, prompt, seed) for prompt, seed in (("A dog", 1), ("A castle in the style of noto", 2))]
     compare("base", np.stack(ours), np.load(theirs / "plain.npy"))
 
 
@@ -140,13 +150,14 @@ def test_kohyas_names_are_understood_to_the_last(exported, peer, base, tmp_path)
     peer("convert_kohya.py", exported / "kohya" / f"{NAME}.safetensors", tmp_path / "out.safetensors")
     found, style = load_file(tmp_path / "out.safetensors"), load_style(exported / NAME, NAME, base)
     alphas = {key: float(found.pop(key)) for key in list(found) if key.endswith(".alpha")}
-    for network, read, expected, strength in (("unet", formats.unet_lora, style.unet_lora, FINE * OWN), ("text_encoder", formats.text_lora, style.text_lora, COARSE)):
+    unet_lora, text_lora = style.parts["unet_lora"], style.parts["text_lora"]
+    for network, read, expected, strength in (("unet", formats.unet_lora, unet_lora, FINE * OWN), ("text_encoder", formats.text_lora, text_lora, COARSE)):
         converted = read(found, getattr(base, network), "converted")
         assert set(converted) == set(expected) and all(np.array_equal(converted[key], expected[key]) for key in expected)
         of_network = [value for key, value in alphas.items() if key.startswith(f"{network}.")]
         assert len(of_network) == len(expected) / 2
         np.testing.assert_allclose(of_network, 16 * strength, rtol=1e-6)
-    assert len(found) == len(style.unet_lora) + len(style.text_lora)
+    assert len(found) == len(unet_lora) + len(text_lora)
 
 
 # ---------------------------------------------------------------- the other way
@@ -168,9 +179,6 @@ def test_what_diffusers_and_peft_save(kind, saved, base, tmp_path):
         assert main(arguments) == 2
         arguments.append("--attention-only")
     assert main(arguments) == 0
-    pipeline = StyleBlendPipeline(base, load_style(tmp_path / "ink", "ink", base))
-    picture = pipeline.generate(["A dog"], [3], SAMPLING, branches=(ordinary("{prompt} in the style of <F>."),))
-    compare(kind, picture, np.load(saved / f"{kind}.npy"))
-    pipeline.set_style(None)
-    without = pipeline.generate(["A dog"], [3], SAMPLING, branches=(PLAIN,))
-    assert np.abs(picture.astype(float) - without).mean() > 5  # the adapters are seen
+    picture = ordinary(base, load_style(tmp_path / "ink", "ink", base), "A dog in the style of <F>.", 3)
+    compare(kind, picture[None], np.load(saved / f"{kind}.npy"))
+    assert np.abs(picture.astype(float) - plain(base, "A dog", 3)).mean() > 5  # the adapters are seen

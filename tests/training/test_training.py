@@ -163,27 +163,27 @@ def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):
 def test_learning_is_real():
     """On a style that the base never saw, the loss on pictures that the training never saw goes down."""
     from styleblend.files.captions import style_pictures
-    from styleblend.pipeline import FINE, StyleBlendPipeline
+    from styleblend.pipeline import Pipeline
     from styleblend.training.latents import LatentCache
+    from styleblend.training.noise_loss import noise_loss
+    from styleblend.training.prompts import prompt_ids
     base = load_base(MINI)
-    pipeline = StyleBlendPipeline(base)
+    pipeline = Pipeline(base)
     pictures = style_pictures(sorted((ROOT / "data" / "mini").glob("*/images"))[0].parent)
     cache = LatentCache(base, [p.path for p in pictures], 128, 128, mirror=False)
-    texts = base.text_encoder(pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE)), pipeline.placeholders).numpy()
+    nothing = jt.zeros((2, base.text_encoder.config.hidden_size))  # <F> is not learned here
+    texts = base.text_encoder(prompt_ids(pipeline.tokenizer("styleblend"), "fine", pictures), nothing).numpy()
     train, held = np.arange(len(pictures) - 2), np.arange(len(pictures) - 2, len(pictures))
 
     def loss(rng, index):
-        x0 = jt.array(cache.sample(rng, index))
-        eps, t = jt.array(rng.standard_normal(x0.shape).astype(np.float32)), rng.integers(0, 1000, len(index))
-        output = base.unet(base.schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), jt.array(texts[index]))
-        return base.schedule.loss(output, x0, eps, t)
+        return noise_loss(base, cache, rng, index, lambda index: jt.array(texts[index]), loras)
 
     def held_loss():
         with jt.no_grad():
             return np.mean([loss(np.random.default_rng(i), np.repeat(held, 4)).item() for i in range(8)])
 
-    lora.inject(base.unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
-    optimiser, before = AdamW(lora.parameters(base.unet), StageSettings(steps=60, lr=1e-3)), held_loss()
+    loras = lora.new(base.unet, lora.UNET_TARGETS, 16, np.random.default_rng(0))
+    optimiser, before = AdamW(lora.parameters(base.unet, loras), StageSettings(steps=60, lr=1e-3)), held_loss()
     for step in range(60):
         rng = np.random.default_rng([7, step])
         value = loss(rng, rng.choice(train, 4))
@@ -199,9 +199,9 @@ def test_learning_is_real():
 def test_the_fine_token_starts_from_the_words_that_suit_the_pictures(style, best):
     """Two styles that the base never saw, and of its own styles the one that a person would call nearest."""
     from styleblend.files.captions import style_pictures
-    from styleblend.pipeline import StyleBlendPipeline
+    from styleblend.pipeline import Pipeline
     from styleblend.training.latents import LatentCache
-    pipeline = StyleBlendPipeline(load_base(MINI))
+    pipeline = Pipeline(load_base(MINI))
     pictures = style_pictures(ROOT / "data" / "mini" / style)
     cache = LatentCache(pipeline.base, [p.path for p in pictures], 128, 128, mirror=False)
     for phrases in (["black and white", "smooth gradient", "noto"], ["noto", "smooth gradient", "black and white"]):

@@ -1,0 +1,132 @@
+"""Samplers as generators of steps: what each step says, and that whoever reads them may put another x in its place."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reference import seeded
+from styleblend.diffusion.samplers import SAMPLERS
+from styleblend.diffusion.schedule import NoiseSchedule
+from styleblend.models.configs import ScheduleConfig
+
+SHAPE = (2, 4, 3, 5)
+COUNTS = (1, 4, 7)
+
+
+def schedule(prediction: str = "v_prediction") -> NoiseSchedule:
+    return NoiseSchedule(ScheduleConfig(**seeded.SCHEDULE, prediction_type=prediction))
+
+
+def values(name: str) -> np.ndarray:
+    return seeded.values(f"steps/{name}", SHAPE).astype(np.float64)
+
+
+def level(ours: NoiseSchedule, time: float) -> tuple:
+    """sqrt(abar_t) and sqrt(1 - abar_t), between two times of the schedule too."""
+    abar = ours.alphas_cumprod.astype(np.float64)
+    sigma = np.interp(time, np.arange(len(ours)), np.sqrt((1 - abar) / abar))
+    return 1 / np.sqrt(sigma ** 2 + 1), sigma / np.sqrt(sigma ** 2 + 1)
+
+
+class Model:
+    """A network without memory, which notes what it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, x, time, index):
+        self.given.append((x, time, index))
+        return seeded.toy_model(x, time) + 0.1 * np.tanh(x)
+
+
+@pytest.mark.parametrize("steps", COUNTS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_says_where_it_is(name, steps):
+    """The model gets what the step before left, at the times that are embedded beforehand; the last x is the result."""
+    sampler, model = SAMPLERS[name], Model()
+    made = list(sampler.run(model, values("x"), schedule(), steps))
+    assert [(step.index, step.count) for step in made] == [(n, steps) for n in range(steps)]
+    assert [step.time for step in made] == [time for _, time, _ in model.given] == sampler.timesteps(schedule(), steps).tolist()
+    assert [index for *_, index in model.given] == list(range(steps))
+    assert all(given is step.x for (given, *_), step in zip(model.given[1:], made))
+    assert all(step.x.shape == step.x0.shape == SHAPE for step in made)
+    if name != "ddim":  # DDIM ends at abar_0, these at no noise at all
+        np.testing.assert_allclose(made[-1].x, made[-1].x0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", COUNTS)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_x_is_what_the_model_knows_as_x_t(name, steps, prediction):
+    """With a model that knows the picture and the noise, x is sqrt(abar_t) x0 + sqrt(1 - abar_t) eps at the next time: Euler's, too."""
+    sampler, ours, x0, eps = SAMPLERS[name], schedule(prediction), values("x0"), values("eps")
+    times = sampler.timesteps(ours, steps)
+
+    def knowing(x, time, index):
+        a, s = level(ours, time)
+        return a * eps - s * x0 if prediction == "v_prediction" else eps
+
+    a, s = level(ours, times[0])
+    for step in sampler.run(knowing, a * x0 + s * eps, ours, steps, noised=True):
+        np.testing.assert_allclose(step.x0, x0, atol=2e-4 if prediction == "epsilon" else 2e-6)  # epsilon is divided by sqrt(abar_t)
+        if step.index < steps - 1:
+            a, s = level(ours, times[step.index + 1])
+            np.testing.assert_allclose(step.x, a * x0 + s * eps, atol=2e-5)
+
+
+@pytest.mark.parametrize("name, replaced", [("ddim", 0), ("ddim", 3), ("ddim", 5), ("euler", 0), ("euler", 3), ("euler", 5), ("dpmpp_2m", 5)])
+def test_another_x_is_gone_on_from(name, replaced):
+    """Bit for bit what the sampler makes of it when it is called from there. DPM-Solver++ remembers a step, but not in its last one."""
+    sampler, other = SAMPLERS[name], values("other")
+    made = []
+    for step in sampler.run(Model(), values("x"), schedule(), 7):
+        if step.index == replaced:
+            step.x = other
+        made.append(step)
+    alone = list(sampler.run(Model(), other, schedule(), 7, start=replaced + 1, noised=True))
+    assert [step.index for step in alone] == list(range(replaced + 1, 7))
+    for one, two in zip(made[replaced + 1:], alone):
+        assert np.array_equal(one.x, two.x) and np.array_equal(one.x0, two.x0) and one.time == two.time
+    untouched = list(sampler.run(Model(), values("x"), schedule(), 7))
+    assert all(np.array_equal(one.x, two.x) for one, two in zip(made[:replaced], untouched)) and not np.array_equal(made[-1].x, untouched[-1].x)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_picture_that_was_noised_goes_on_as_the_whole_run(name):
+    """From the x of any step, where the sampler has no memory; from the last but one where it has."""
+    sampler = SAMPLERS[name]
+    whole = list(sampler.run(Model(), values("x"), schedule(), 5))
+    for start in (4,) if name == "dpmpp_2m" else (1, 2, 4):
+        rest = list(sampler.run(Model(), whole[start - 1].x, schedule(), 5, start=start, noised=True))
+        np.testing.assert_allclose(rest[-1].x, whole[-1].x, rtol=1e-12)
+
+
+def test_dpm_solver_goes_on_from_another_x_with_what_it_remembers():
+    """Lu et al. 2022, algorithm 2, by hand for the step behind the one whose x was replaced: the second order needs the x0 before."""
+    ours, other, model = schedule(), values("other"), Model()
+    made = []
+    for step in SAMPLERS["dpmpp_2m"].run(model, values("x"), ours, 7):
+        if step.index == 2:
+            step.x = other
+        made.append(step)
+    assert model.given[3][0] is other
+    (a0, s0), (a1, s1), (a2, s2) = (level(ours, time) for time in [step.time for step in made[2:5]])
+    h, before = np.log(a2 / s2) - np.log(a1 / s1), np.log(a1 / s1) - np.log(a0 / s0)
+    d = made[3].x0 + h / (2 * before) * (made[3].x0 - made[2].x0)
+    np.testing.assert_allclose(made[3].x, s2 / s1 * other - a2 * np.expm1(-h) * d, rtol=1e-9)
+
+
+def test_noise_is_asked_for_where_it_means_something():
+    """Of DDIM with eta, once a step; of none without."""
+    asked = []
+
+    def noise(index):
+        asked.append(index)
+        return values(f"noise{index}")
+
+    steps = [list(SAMPLERS["ddim"].run(Model(), values("x"), schedule(), 4, eta=eta, noise=noise)) for eta in (0.0, 1.0)]
+    assert asked == [0, 1, 2, 3] and not np.allclose(steps[0][-1].x, steps[1][-1].x)
+    assert [name for name, sampler in SAMPLERS.items() if sampler.takes_noise] == ["ddim"]
+    for name in ("dpmpp_2m", "euler"):
+        with pytest.raises(TypeError, match="eta"):
+            SAMPLERS[name].run(Model(), values("x"), schedule(), 4, eta=0.5)

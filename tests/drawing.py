@@ -1,0 +1,72 @@
+"""What many tests draw and save with: a request's pictures, those of all its branches, its last latents; a made-up style as files."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import numpy as np
+
+from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.style import Applied, Style, save_part
+from styleblend.base.base import NETWORKS
+from styleblend.base.weights import parameters
+from styleblend.diffusion.denoise import denoise
+from styleblend.machine.runtime import jt
+from styleblend.methods.method import Request
+from styleblend.pipeline import Picture, Pipeline
+
+
+def request(prompts: Sequence[str], seeds: Sequence[int], sampling, style=None, **more) -> Request:
+    """A request for these phrases with these settings as they stand."""
+    return Request(tuple(prompts), tuple(seeds), sampling, style, **more)
+
+
+def pictures(pipeline: Pipeline, asked: Request, **how) -> np.ndarray:
+    """What the request shows, uint8 (n, H, W, 3)."""
+    return np.stack([event.pixels for event in pipeline.draw(asked, **how) if isinstance(event, Picture)])
+
+
+def last_latents(pipeline: Pipeline, recipe, sampling, style: Applied, texts=None, method: str = "styleblend") -> np.ndarray:
+    """What a recipe ends in: (latents, 4, h, w), branch by branch."""
+    texts = pipeline.encode(recipe, method, style) if texts is None else texts
+    step = None
+    for step in denoise(pipeline.base, recipe, texts, sampling, style.of("unet")):
+        pass
+    return step.x.numpy()
+
+
+def all_branches(pipeline: Pipeline, asked: Request) -> np.ndarray:
+    """The pictures of every branch, uint8 (branches, n, H, W, 3), those that nobody is shown too."""
+    style = pipeline.applied(asked.style)
+    recipe = pipeline.recipe(asked, style)
+    drawn = pipeline.decode(jt.array(last_latents(pipeline, recipe, asked.sampling, style)), asked.sampling.vae_strip)
+    return drawn.reshape((len(recipe.rows.branches), len(asked.prompts)) + drawn.shape[1:])
+
+
+def with_start(recipe, latents):
+    """The recipe with these latents (n, 4, h, w) in every branch, in place of noise."""
+    return replace(recipe, start=dict.fromkeys(recipe.rows.branches, latents))
+
+
+def without(style: Style, *parts: str) -> Style:
+    """The style without these parts."""
+    return replace(style, parts={name: part for name, part in style.parts.items() if name not in parts})
+
+
+def with_part(style: Style, **parts) -> Style:
+    """The style with other parts in place of its own."""
+    return replace(style, parts={**style.parts, **parts})
+
+
+def save_style(folder: Path, name: str, style: Style, metadata: Mapping[str, str] = {}) -> Path:
+    """Each part of the style in a file of its own in `folder`."""
+    for part, found in style.parts.items():
+        about = STYLEBLEND[part]
+        save_part(folder, name, part, {about.token: found} if about.kind == "embedding" else found, dict(metadata))
+    return folder
+
+
+def present(base) -> set:
+    """The networks of a base whose weights are there: of one that is offloaded each weight is one number."""
+    return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}
