@@ -49,11 +49,6 @@ def with_start(recipe, latents):
     return replace(recipe, start=dict.fromkeys(recipe.rows.branches, latents))
 
 
-def without(style: Style, *parts: str) -> Style:
-    """The style without these parts."""
-    return replace(style, parts={name: part for name, part in style.parts.items() if name not in parts})
-
-
 def with_part(style: Style, **parts) -> Style:
     """The style with other parts in place of its own."""
     return replace(style, parts={**style.parts, **parts})
