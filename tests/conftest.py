@@ -83,7 +83,8 @@ def tiny_style(tiny_base):
         return found
 
     width = TEXT["hidden_size"]
-    return Style("tiny", {"coarse_embeds": seeded.values("style/coarse", (width,)), "fine_embeds": seeded.values("style/fine", (width,)),
+    return Style("tiny", {"coarse_embeds": seeded.values("style/coarse", (width,)),
+                          "fine_embeds": seeded.values("style/fine", (width,)),
                           "text_lora": random_lora(tiny_base.text_encoder, lora.TEXT_TARGETS),
                           "unet_lora": random_lora(tiny_base.unet, lora.UNET_TARGETS)})
 

@@ -1,4 +1,4 @@
-"""What many tests draw and save with: a request's pictures, those of all its branches, its last latents; a made-up style as files."""
+"""What many tests draw and save with: the pictures of a request, of all its branches; a made-up style as files."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,7 +27,8 @@ def pictures(pipeline: Pipeline, asked: Request, **how) -> np.ndarray:
     return np.stack([event.pixels for event in pipeline.draw(asked, **how) if isinstance(event, Picture)])
 
 
-def last_latents(pipeline: Pipeline, recipe, sampling, style: Applied, texts=None, method: str = "styleblend") -> np.ndarray:
+def last_latents(pipeline: Pipeline, recipe, sampling, style: Applied, texts=None,
+                 method: str = "styleblend") -> np.ndarray:
     """What a recipe ends in: (latents, 4, h, w), branch by branch."""
     texts = pipeline.encode(recipe, method, style) if texts is None else texts
     step = None
@@ -64,4 +65,5 @@ def save_style(folder: Path, name: str, style: Style, metadata: Mapping[str, str
 
 def present(base) -> set:
     """The networks of a base whose weights are there: of one that is offloaded each weight is one number."""
-    return {part for part in NETWORKS if sum(p.numel() for p in parameters(getattr(base, part)).values()) > len(parameters(getattr(base, part)))}
+    weights = {part: parameters(getattr(base, part)).values() for part in NETWORKS}
+    return {part for part, found in weights.items() if sum(p.numel() for p in found) > len(found)}

@@ -14,7 +14,7 @@ from styleblend.adapters.style import load_style
 from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.pipeline import Picture, Pipeline, Progress
-from styleblend.settings import PRESETS, BlendSettings, SamplingSettings, read_settings
+from styleblend.settings import PRESETS, BlendSettings, SamplingSettings, StyleSettings, read_settings
 
 SMALL = SamplingSettings(steps=3, width=64, height=64, guidance=3.0, output=None)
 
@@ -24,7 +24,8 @@ def other_style(tiny_style):
     """Another one, with two vectors for its <F>: in it <F> is more ids long."""
     width = len(tiny_style.parts["fine_embeds"])
     other = {key: value * -1 if ".up." in key else value for key, value in tiny_style.parts["unet_lora"].items()}
-    return replace(with_part(tiny_style, unet_lora=other, fine_embeds=seeded.values("pipeline/other", (2, width))), name="other")
+    return replace(with_part(tiny_style, unet_lora=other, fine_embeds=seeded.values("pipeline/other", (2, width))),
+                   name="other")
 
 
 def of(events) -> np.ndarray:
@@ -50,7 +51,8 @@ def test_two_pipelines_on_one_base_do_not_disturb_each_other(tiny_base, tiny_sty
     together = in_turns(Pipeline(tiny_base).draw(first), Pipeline(tiny_base).draw(second))
     assert [len(drawn) for drawn in together] == [2, 1]
     assert all(np.array_equal(one, other) for one, other in zip(alone, together))
-    assert not np.array_equal(pictures(Pipeline(tiny_base), replace(second, style=tiny_style)), alone[1])  # the style is seen
+    # the style is seen
+    assert not np.array_equal(pictures(Pipeline(tiny_base), replace(second, style=tiny_style)), alone[1])
 
 
 def test_two_drawings_of_one_pipeline_take_turns(tiny_base, tiny_style, other_style):
@@ -64,7 +66,8 @@ def test_two_drawings_of_one_pipeline_take_turns(tiny_base, tiny_style, other_st
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_plain_picture_beside_a_styled_one_is_plain(tiny_folder, tiny_base, tiny_style, guidance):
-    """Bit for bit one of a base that never saw a style, also where the request has a style: no part of any LoRA is felt."""
+    """Bit for bit one of a base that never saw a style, also where the request has a style: no part of any LoRA is
+    felt."""
     sampling = SMALL.model_copy(update={"guidance": guidance})
     plain, styled = request(["A cat"], [1], sampling), request(["A cat"], [1], sampling, tiny_style)
     fresh, pipeline = pictures(Pipeline(load_base(tiny_folder)), plain), Pipeline(tiny_base)
@@ -78,7 +81,8 @@ def test_progress_comes_after_each_step_and_then_the_pictures(tiny_base, tiny_st
     asked = request(["A cat", "An owl"], [1, 2], SMALL, tiny_style)
     events = list(Pipeline(tiny_base).draw(asked))
     assert [type(event) for event in events] == [Progress] * 3 + [Picture] * 2
-    assert [(event.done, event.total, tuple(event.x0.shape)) for event in events[:3]] == [(n, 3, (2, 4, 8, 8)) for n in (1, 2, 3)]
+    assert [(event.done, event.total) for event in events[:3]] == [(1, 3), (2, 3), (3, 3)]
+    assert all(tuple(event.x0.shape) == (2, 4, 8, 8) for event in events[:3])
     for event, prompt, seed in zip(events[3:], asked.prompts, asked.seeds):
         assert event.branch == "fine" and event.pixels.shape == (64, 64, 3) and event.pixels.dtype == np.uint8
         assert (event.record.prompt, event.record.seed, event.record.style) == (prompt, seed, "tiny")
@@ -108,15 +112,18 @@ def test_a_request_has_the_styles_own_settings(settings, tiny_base, tmp_path):
     """Its preset with what differs from it, its guidance, its seed of a prompt; the rest is the config's."""
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps(OWN))
     asked = asked_of_style(settings, tiny_base)
-    assert asked.settings == BlendSettings(**{**PRESETS["strong_layout"], "scale": 0.9}) and asked.own.preset == "strong_layout"
+    assert asked.settings == BlendSettings(**{**PRESETS["strong_layout"], "scale": 0.9})
+    assert asked.own.preset == "strong_layout"
     assert asked.sampling == settings.sampling.model_copy(update={"guidance": 4.5})
     assert asked.prompts == ("A cat", "An owl") and asked.seeds == (77, settings.sampling.seed)
-    assert asked.method == "styleblend" and asked.style.name == "dots" and asked.branches is None and asked.negative is None
+    assert asked.method == "styleblend" and asked.style.name == "dots" and asked.branches is None
+    assert asked.negative is None
 
 
 def test_the_config_speaks_for_a_style_that_says_nothing(settings, tiny_base, tmp_path):
-    """Its entry in `styles:`; a style.json takes its place as a whole, and a style that is not named in either has the config's settings."""
-    config = settings.model_copy(update={"styles": type(settings).model_validate({**settings.model_dump(), "styles": {"dots": OWN}}).styles})
+    """Its entry in `styles:`; a style.json takes its place as a whole, and a style that is not named in either has the
+    config's settings."""
+    config = settings.model_copy(update={"styles": {"dots": StyleSettings(**OWN)}})
     asked = asked_of_style(config, tiny_base)
     assert (asked.settings.scale, asked.sampling.guidance, asked.seeds) == (0.9, 4.5, (77, config.sampling.seed))
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps({"blend": {"fine_scale": 0.5}}))
@@ -124,7 +131,8 @@ def test_the_config_speaks_for_a_style_that_says_nothing(settings, tiny_base, tm
     assert asked.settings == config.blend.model_copy(update={"fine_scale": 0.5}) and asked.sampling == config.sampling
     (tmp_path / "adapters" / "dots" / "style.json").unlink()
     asked = asked_of_style(settings, tiny_base)
-    assert asked.settings == settings.blend and asked.sampling == settings.sampling and asked.seeds == (settings.sampling.seed,) * 2
+    assert asked.settings == settings.blend and asked.sampling == settings.sampling
+    assert asked.seeds == (settings.sampling.seed,) * 2
 
 
 def test_what_a_request_says_counts_first(settings, tiny_base, tmp_path):
@@ -135,10 +143,12 @@ def test_what_a_request_says_counts_first(settings, tiny_base, tmp_path):
     recipe = Pipeline(tiny_base, settings).recipe(asked)
     assert recipe.texts[0][:4] == ("", "", "fog", "fog")  # of what is shown, the fine branch
     off = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"guidance": 1.0})})
-    assert asked_of_style(off, tiny_base).sampling.guidance == 1.0  # where the config switches guidance off it stays off
+    # where the config switches guidance off it stays off
+    assert asked_of_style(off, tiny_base).sampling.guidance == 1.0
 
 
-@pytest.mark.parametrize("more, words", [({"stepz": 3}, "unknown key stepz; did you mean steps"), ({"steps": 0}, "the request: steps")])
+@pytest.mark.parametrize("more, words", [({"stepz": 3}, "unknown key stepz; did you mean steps"),
+                                         ({"steps": 0}, "the request: steps")])
 def test_a_setting_that_is_none_is_refused(settings, tiny_base, more, words):
     with pytest.raises(StyleBlendError, match=words):
         asked_of_style(settings, tiny_base, **more)
@@ -149,7 +159,8 @@ def test_a_style_is_a_name_a_folder_or_a_style(settings, tiny_base, tmp_path):
     folder = tmp_path / "adapters" / "dots"
     (folder / "style.json").write_text(json.dumps(OWN))
     pipeline = Pipeline(tiny_base, settings)
-    drawn = [pipeline.pictures("A cat", style=style) for style in ("dots", folder, str(folder), load_style(folder, "dots", tiny_base))]
+    ways = ("dots", folder, str(folder), load_style(folder, "dots", tiny_base))
+    drawn = [pipeline.pictures("A cat", style=style) for style in ways]
     assert all(np.array_equal(drawn[0][0].pixels, one.pixels) for one in chain(*drawn[1:]))
     [picture] = drawn[0]
     assert picture.record.seed == 77 and picture.record.preset == "strong_layout" and picture.record.blend.scale == 0.9

@@ -76,13 +76,14 @@ def torch_file(tensors: dict) -> bytes:
 def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, tiny_base, tiny_style):
     """PyTorch: zip files, composition and texture, flat names; Jittor: jt.save, coarse and fine, the text encoder's LoRA nested."""
     from styleblend.machine.runtime import jt
-    nested = {}
-    for key, value in tiny_style.parts["text_lora"].items():
+    nested, text_lora = {}, tiny_style.parts["text_lora"]
+    for key, value in text_lora.items():
         path, end = key.split(".lora.")
         nested.setdefault(f"{path}.lora_layer", {})[end] = value
     names = ("composition", "texture", "<C>", "<T>") if flavour == "PyTorch" else ("coarse", "fine", "<C>", "<F>")
-    parts = {f"{names[0]}_style_embeds": {names[2]: tiny_style.parts["coarse_embeds"]}, f"{names[1]}_style_embeds": {names[3]: tiny_style.parts["fine_embeds"]},
-             "text_encoder_lora": nested if flavour == "Jittor" else renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["diffusers"]),
+    parts = {f"{names[0]}_style_embeds": {names[2]: tiny_style.parts["coarse_embeds"]},
+             f"{names[1]}_style_embeds": {names[3]: tiny_style.parts["fine_embeds"]},
+             "text_encoder_lora": nested if flavour == "Jittor" else renamed(text_lora, *TEXT_NAMES["diffusers"]),
              "unet_lora": renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["diffusers"])}
     files = [tmp_path / f"03_{part}.bin" for part in parts]
     for file, tensors in zip(files, parts.values()):
@@ -98,7 +99,8 @@ def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, ti
 @pytest.mark.parametrize("unet", ["PEFT", "attention processors", "kohya"])
 def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, load, adapters, tiny_base, tiny_style, world):
     """The most common find: no coarse part. One branch draws, and what is missing is said."""
-    tensor_files.write_safetensors(tmp_path / "lora.safetensors", renamed(tiny_style.parts["unet_lora"], *UNET_NAMES[unet]))
+    tensor_files.write_safetensors(tmp_path / "lora.safetensors",
+                                   renamed(tiny_style.parts["unet_lora"], *UNET_NAMES[unet]))
     vector = np.ascontiguousarray(tiny_style.parts["fine_embeds"])
     (tmp_path / "ink.pt").write_bytes(zip_file(mapping(string_to_token=mapping(**{"*": integer(265)}), name=text("ink"), step=integer(500),
         string_to_param=mapping(**{"*": tensor((1, vector.size), (vector.size, 1), data=storage(vector.size))})), _0=vector.tobytes()))
@@ -118,7 +120,8 @@ def kohya_of_all_layers(style) -> dict:
     outside = ["lora_unet_mid_block_attentions_0_" + layer for layer in ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj", "transformer_blocks_0_ff_net_2")]
     outside += [f"lora_te_text_model_encoder_layers_0_mlp_fc{n}" for n in (1, 2)] + ["lora_unet_down_blocks_0_resnets_0_conv1"]
     theirs = {f"{layer}.{end}": value for layer in outside for end, value in (("lora_down.weight", rows), ("lora_up.weight", columns), ("alpha", np.array(1.0, np.float32)))}
-    return {**renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"]), **renamed(style.parts["text_lora"], *TEXT_NAMES["kohya"]), **theirs}
+    return {**renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"]),
+            **renamed(style.parts["text_lora"], *TEXT_NAMES["kohya"]), **theirs}
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
@@ -144,7 +147,8 @@ def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind,
 
 def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_asked_for(tmp_path, load, adapters, tiny_base, tiny_style):
     """As PEFT does where a token was added to the text encoder."""
-    theirs = {**renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["PEFT"]), "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
+    theirs = {**renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["PEFT"]),
+              "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
     tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors", theirs)
     code, said = load(tmp_path / "adapter_model.safetensors", "--name", "ink")
     assert code == 2 and "also changes 1 layer outside attention (token_embedding)" in said
@@ -153,22 +157,26 @@ def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_ask
 
 
 def test_a_peft_folder_is_loaded_as_strong_as_it_is(tmp_path, load, adapters, tiny_base, tiny_style):
-    tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors", renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["PEFT"]))
+    tensor_files.write_safetensors(tmp_path / "adapter_model.safetensors",
+                                   renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["PEFT"]))
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
     assert load(tmp_path / "adapter_model.safetensors", "--name", "ink")[0] == 0
     style = load_style(adapters / "ink", "ink", tiny_base)
-    assert all(np.array_equal(style.parts["unet_lora"][key], value * (2 if ".up." in key else 1)) for key, value in tiny_style.parts["unet_lora"].items())
+    assert all(np.array_equal(style.parts["unet_lora"][key], value * (2 if ".up." in key else 1))
+               for key, value in tiny_style.parts["unet_lora"].items())
 
 
 def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapters, tiny_base, tiny_style, world):
     """Each vector stands at its own place, in its order; a prompt that leaves no room for all gives way, not the style."""
-    three = np.stack([tiny_style.parts["fine_embeds"], tiny_style.parts["coarse_embeds"], -tiny_style.parts["fine_embeds"]])
+    three = np.stack([tiny_style.parts["fine_embeds"], tiny_style.parts["coarse_embeds"],
+                      -tiny_style.parts["fine_embeds"]])
     tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": three})
     code, said = load(tmp_path / "ink.safetensors", "--name", "ink")
     assert code == 0 and "3 vectors" in said
     style = load_style(adapters / "ink", "ink", tiny_base)
     assert np.array_equal(style.parts["fine_embeds"], three)
-    pipeline, asked = Pipeline(tiny_base), request(["A cat " + "and a dog " * 40], [0], SMALL.model_copy(update={"guidance": 1}), style)
+    pipeline, unguided = Pipeline(tiny_base), SMALL.model_copy(update={"guidance": 1})
+    asked = request(["A cat " + "and a dog " * 40], [0], unguided, style)
     tokenizer = pipeline.tokenizer("styleblend", pipeline.applied(style))
     first = tokenizer.vocabulary
     assert tokenizer.ids("in ink <F>.")[-5:-2] == [first + 1, first + 2, first + 3]  # <C> has a row before them
@@ -187,11 +195,13 @@ def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapt
 
 
 def test_what_a_style_has_decides_what_draws(tiny_base, tiny_style):
-    unet_only, text_only = (Style(name, {part: tiny_style.parts[part]}) for name, part in (("a", "unet_lora"), ("b", "coarse_embeds")))
+    unet_only, text_only = (Style(name, {part: tiny_style.parts[part]})
+                            for name, part in (("a", "unet_lora"), ("b", "coarse_embeds")))
     assert templates_of(unet_only) == {"fine": PLAIN} and templates_of(text_only) == {"coarse": TEMPLATES["coarse"]}
     assert templates_of(None) == {"plain": PLAIN} == templates_of(Style("c", {"unet_lora": {}}))
     pipeline = Pipeline(tiny_base)
-    plain, styled, again = (pictures(pipeline, request(["A cat"], [1], SMALL, style)) for style in (None, unet_only, None))
+    plain, styled, again = (pictures(pipeline, request(["A cat"], [1], SMALL, style))
+                            for style in (None, unet_only, None))
     assert not np.array_equal(styled, plain) and np.array_equal(again, plain)
 
 
@@ -199,13 +209,15 @@ def test_a_style_is_never_overwritten_unasked(folder, tmp_path, load, adapters, 
     files = sorted(folder.glob("*.safetensors"))
     assert load(*files, "--name", "ink")[0] == 0
     before = {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()}
-    tensor_files.write_safetensors(tmp_path / "other-fine.safetensors", {"emb_params": tiny_style.parts["fine_embeds"][None] * 2})
+    tensor_files.write_safetensors(tmp_path / "other-fine.safetensors",
+                                   {"emb_params": tiny_style.parts["fine_embeds"][None] * 2})
     code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink")
     assert code == 2 and "holds a style already" in said and "--overwrite" in said
     assert {p.name: p.read_bytes() for p in (adapters / "ink").iterdir()} == before
     code, said = load(tmp_path / "other-fine.safetensors", "--name", "ink", "--overwrite")
     assert code == 0 and "kept as it was: coarse embedding, text encoder LoRA, UNet LoRA" in said
-    assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).parts["fine_embeds"], tiny_style.parts["fine_embeds"] * 2)
+    assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).parts["fine_embeds"],
+                          tiny_style.parts["fine_embeds"] * 2)
 
 
 def other_base(path, style):
@@ -216,6 +228,10 @@ def nan(path, style):
     tensor_files.write_safetensors(path, {"<F>": style.parts["fine_embeds"] * np.float32("nan")})
 
 
+def too_many(path, style):
+    tensor_files.write_safetensors(path, {"<ink>": np.stack([style.parts["fine_embeds"]] * 49)})
+
+
 def alpha_beyond_float32(path, style):
     theirs = renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"])
     tensor_files.write_safetensors(path, {**theirs, next(iter(theirs)).replace(".lora_down.weight", ".alpha"): np.array(1e300)})
@@ -223,7 +239,7 @@ def alpha_beyond_float32(path, style):
 
 REFUSED = {
     "another width": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
-    "too many vectors": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.stack([style.parts["fine_embeds"]] * 49)}), "49 vectors"),
+    "too many vectors": (too_many, "49 vectors"),
     "another base": (other_base, "was trained on another base (0123456789abcdef"),
     "NaN": (nan, "NaN or infinity"),
     "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),
@@ -244,13 +260,15 @@ def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(kind, tmp_p
 
 @pytest.mark.parametrize("count", [48, 49])
 def test_inspect_takes_as_many_vectors_as_load_does(count, tmp_path, load, tiny_style, capsys):
-    tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": np.stack([tiny_style.parts["fine_embeds"]] * count)})
+    tensor_files.write_safetensors(tmp_path / "ink.safetensors",
+                                   {"emb_params": np.stack([tiny_style.parts["fine_embeds"]] * count)})
     assert main(["inspect", str(tmp_path / "ink.safetensors")]) == load(tmp_path / "ink.safetensors", "--name", "ink")[0] == (0 if count == 48 else 2)
 
 
 def test_two_files_with_the_same_part(tmp_path, load, tiny_style):
     for file in ("a", "b"):
-        tensor_files.write_safetensors(tmp_path / f"{file}.safetensors", {"emb_params": tiny_style.parts["fine_embeds"][None]})
+        tensor_files.write_safetensors(tmp_path / f"{file}.safetensors",
+                                       {"emb_params": tiny_style.parts["fine_embeds"][None]})
     code, said = load(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--name", "ink")
     assert code == 2 and "both hold the fine embedding" in said and "-coarse and -fine" in said
 

@@ -97,7 +97,8 @@ def test_the_pipeline_can_still_be_trained(theirs):
 def test_it_draws_what_the_folder_draws(theirs, tiny_base, tiny_style):
     sampling = SamplingSettings(steps=2, width=64, height=64, guidance=3.0)
     asked = request(["A cat"], [7], sampling, tiny_style)
-    ours, from_theirs = (all_branches(Pipeline(base), asked) for base in (tiny_base, styleblend.from_jdiffusion(theirs)))
+    ours, from_theirs = (all_branches(Pipeline(base), asked)
+                         for base in (tiny_base, styleblend.from_jdiffusion(theirs)))
     assert ours.std() > 5 and np.array_equal(ours, from_theirs)
 
 

@@ -46,7 +46,8 @@ def test_every_sampler_says_where_it_is(name, steps):
     sampler, model = SAMPLERS[name], Model()
     made = list(sampler.run(model, values("x"), schedule(), steps))
     assert [(step.index, step.count) for step in made] == [(n, steps) for n in range(steps)]
-    assert [step.time for step in made] == [time for _, time, _ in model.given] == sampler.timesteps(schedule(), steps).tolist()
+    times = sampler.timesteps(schedule(), steps).tolist()
+    assert [step.time for step in made] == [time for _, time, _ in model.given] == times
     assert [index for *_, index in model.given] == list(range(steps))
     assert all(given is step.x for (given, *_), step in zip(model.given[1:], made))
     assert all(step.x.shape == step.x0.shape == SHAPE for step in made)
@@ -58,7 +59,8 @@ def test_every_sampler_says_where_it_is(name, steps):
 @pytest.mark.parametrize("steps", COUNTS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_x_is_what_the_model_knows_as_x_t(name, steps, prediction):
-    """With a model that knows the picture and the noise, x is sqrt(abar_t) x0 + sqrt(1 - abar_t) eps at the next time: Euler's, too."""
+    """With a model that knows the picture and the noise, x is sqrt(abar_t) x0 + sqrt(1 - abar_t) eps at the next time:
+    Euler's, too."""
     sampler, ours, x0, eps = SAMPLERS[name], schedule(prediction), values("x0"), values("eps")
     times = sampler.timesteps(ours, steps)
 
@@ -68,15 +70,18 @@ def test_x_is_what_the_model_knows_as_x_t(name, steps, prediction):
 
     a, s = level(ours, times[0])
     for step in sampler.run(knowing, a * x0 + s * eps, ours, steps, noised=True):
-        np.testing.assert_allclose(step.x0, x0, atol=2e-4 if prediction == "epsilon" else 2e-6)  # epsilon is divided by sqrt(abar_t)
+        # epsilon is divided by sqrt(abar_t)
+        np.testing.assert_allclose(step.x0, x0, atol=2e-4 if prediction == "epsilon" else 2e-6)
         if step.index < steps - 1:
             a, s = level(ours, times[step.index + 1])
             np.testing.assert_allclose(step.x, a * x0 + s * eps, atol=2e-5)
 
 
-@pytest.mark.parametrize("name, replaced", [("ddim", 0), ("ddim", 3), ("ddim", 5), ("euler", 0), ("euler", 3), ("euler", 5), ("dpmpp_2m", 5)])
+@pytest.mark.parametrize("name, replaced", [("ddim", 0), ("ddim", 3), ("ddim", 5), ("euler", 0), ("euler", 3),
+                                            ("euler", 5), ("dpmpp_2m", 5)])
 def test_another_x_is_gone_on_from(name, replaced):
-    """Bit for bit what the sampler makes of it when it is called from there. DPM-Solver++ remembers a step, but not in its last one."""
+    """Bit for bit what the sampler makes of it when it is called from there. DPM-Solver++ remembers a step, but not in
+    its last one."""
     sampler, other = SAMPLERS[name], values("other")
     made = []
     for step in sampler.run(Model(), values("x"), schedule(), 7):
@@ -88,7 +93,8 @@ def test_another_x_is_gone_on_from(name, replaced):
     for one, two in zip(made[replaced + 1:], alone):
         assert np.array_equal(one.x, two.x) and np.array_equal(one.x0, two.x0) and one.time == two.time
     untouched = list(sampler.run(Model(), values("x"), schedule(), 7))
-    assert all(np.array_equal(one.x, two.x) for one, two in zip(made[:replaced], untouched)) and not np.array_equal(made[-1].x, untouched[-1].x)
+    assert all(np.array_equal(one.x, two.x) for one, two in zip(made[:replaced], untouched))
+    assert not np.array_equal(made[-1].x, untouched[-1].x)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -102,7 +108,8 @@ def test_a_picture_that_was_noised_goes_on_as_the_whole_run(name):
 
 
 def test_dpm_solver_goes_on_from_another_x_with_what_it_remembers():
-    """Lu et al. 2022, algorithm 2, by hand for the step behind the one whose x was replaced: the second order needs the x0 before."""
+    """Lu et al. 2022, algorithm 2, by hand for the step behind the one whose x was replaced: the second order needs the
+    x0 before."""
     ours, other, model = schedule(), values("other"), Model()
     made = []
     for step in SAMPLERS["dpmpp_2m"].run(model, values("x"), ours, 7):
@@ -124,7 +131,8 @@ def test_noise_is_asked_for_where_it_means_something():
         asked.append(index)
         return values(f"noise{index}")
 
-    steps = [list(SAMPLERS["ddim"].run(Model(), values("x"), schedule(), 4, eta=eta, noise=noise)) for eta in (0.0, 1.0)]
+    steps = [list(SAMPLERS["ddim"].run(Model(), values("x"), schedule(), 4, eta=eta, noise=noise))
+             for eta in (0.0, 1.0)]
     assert asked == [0, 1, 2, 3] and not np.allclose(steps[0][-1].x, steps[1][-1].x)
     assert [name for name, sampler in SAMPLERS.items() if sampler.takes_noise] == ["ddim"]
     for name in ("dpmpp_2m", "euler"):

@@ -132,7 +132,8 @@ def test_a_prompt_cannot_hold_the_style_token(pipeline, phrase):
     """Neither written out nor by a way round: the tokenizer takes <c> for <C>, and characters that do not print are dropped."""
     with pytest.raises(StyleBlendError, match="which is put in where it belongs: leave it out"):
         text_of(pipeline, phrase, "fine")
-    for negative in (dict(sampling=SamplingSettings(fine_negative=phrase)), dict(sampling=SamplingSettings(), negative=phrase)):
+    for negative in (dict(sampling=SamplingSettings(fine_negative=phrase)),
+                     dict(sampling=SamplingSettings(), negative=phrase)):
         with pytest.raises(StyleBlendError, match="leave it out"):
             pipeline.recipe(request(["A dog"], [0], branches=("coarse", "fine"), **negative))
 

@@ -181,7 +181,8 @@ def test_swapping_a_branch_with_itself_changes_nothing(tiny_base):
     rows = Rows({"coarse": 2, "fine": 2})
     plain = run(tiny_base.unet, rows=rows)
     for kind in ("self", "cross"):
-        controls = [swap(ALL, kind=kind, source=branch, target=branch) for swap in (SwapQ, SwapKV) for branch in ("coarse", "fine")]
+        controls = [swap(ALL, kind=kind, source=branch, target=branch)
+                    for swap in (SwapQ, SwapKV) for branch in ("coarse", "fine")]
         assert np.array_equal(run(tiny_base.unet, controls, rows), plain)
 
 
@@ -224,10 +225,12 @@ def test_what_nobody_reads_is_not_projected():
     """With guidance two rows' q serve all four; the others are never made. The same for k and v."""
     linear, x, scale = Linear(12, 10, bias=False), jt.array(seeded.values("read/x", (4, 5, 12))), jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
     linear.weight = jt.array(seeded.weight("read/w", (10, 12)))
-    projection = Projection(linear, x, lora.LoRA(seeded.weight("read/down", (2, 12)), seeded.weight("read/up", (10, 2))), scale)
+    own = lora.LoRA(seeded.weight("read/down", (2, 12)), seeded.weight("read/up", (10, 2)))
+    projection = Projection(linear, x, own, scale)
     whole = projection.made().numpy()
     for rows, count in (((0, 2, 2, 2), 2), ((3, 3, 3, 3), 1), ((1, 0, 3, 2), 4), (None, 4)):
-        q, k, v, q_rows, segments = Projections(projection, projection, projection, rows, rows and (Segment(rows),)).read()
+        segments = (Segment(rows),) if rows else None
+        q, k, v, q_rows, segments = Projections(projection, projection, projection, rows, segments).read()
         for made, places in ((q, q_rows), (k, segments and segments[0].rows), (v, segments and segments[0].rows)):
             assert made.shape == [count, 5, 10]
             assert np.abs(made.numpy()[list(places or range(4))] - whole[list(rows or range(4))]).max() <= 1e-6
@@ -242,14 +245,16 @@ def test_guidance_needs_the_latents_once(preset, samples, tiny_base, tiny_style)
     controls = exchange(BlendSettings(**PRESETS[preset]), unet.sites) if preset else ()
     scale = jt.array(np.repeat(np.array([0.3, 1, 0.3, 1], np.float32), samples))
     half, loras = x[:rows.latents], lora.load(unet, lora.UNET_TARGETS, tiny_style.parts["unet_lora"], "test")
-    whole, once = (run(unet, controls, rows, scale, inputs=(latents, t, text), loras=loras) for latents in (jt.concat([half, half]), half))
+    whole, once = (run(unet, controls, rows, scale, inputs=(latents, t, text), loras=loras)
+                   for latents in (jt.concat([half, half]), half))
     assert np.linalg.norm(once - whole) <= 2e-6 * np.linalg.norm(whole)
     assert np.abs(whole[:len(whole) // 2] - whole[len(whole) // 2:]).max() > 1e-3  # the texts are different
 
 
 def test_both_swaps_at_one_site_read_what_was_projected(tiny_base):
     """Neither swap sees the other's result: Q and K, V cross over."""
-    swapped = run(tiny_base.unet, [SwapQ(ALL, source="coarse", target="fine"), SwapKV(ALL, source="fine", target="coarse")])
+    swapped = run(tiny_base.unet, [SwapQ(ALL, source="coarse", target="fine"),
+                                   SwapKV(ALL, source="fine", target="coarse")])
     copied = run(tiny_base.unet, [Copy("self", "q", 2, (1, 3)), Copy("self", "kv", 3, (0, 2))])
     assert np.linalg.norm(swapped - copied) <= 1e-6 * np.linalg.norm(copied)
 
@@ -322,7 +327,7 @@ def test_rows_with_scale_0_are_bit_equal_to_no_lora(tiny_base, tiny_style):
     """In to_q, to_k and to_v; to_out follows no scale, as published, so its part is left out here."""
     plain, loras = run(tiny_base.unet), part_of_lora(tiny_base.unet, tiny_style, lambda key: "to_out" not in key)
     mixed = run(tiny_base.unet, scale=jt.array(np.array([0, 1, 0, 0.5], np.float32)), loras=loras)
-    whole, none = run(tiny_base.unet, loras=loras), run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32)), loras=loras)
+    whole, none = (run(tiny_base.unet, scale=scale, loras=loras) for scale in (None, jt.array(np.zeros(4, np.float32))))
     assert np.array_equal(mixed[[0, 2]], plain[[0, 2]]) and np.array_equal(none, plain)
     assert np.allclose(mixed[1], whole[1], atol=1e-5)
     assert np.abs(mixed[1] - plain[1]).max() > 1e-4 and np.abs(mixed[3] - whole[3]).max() > 1e-4
@@ -330,7 +335,7 @@ def test_rows_with_scale_0_are_bit_equal_to_no_lora(tiny_base, tiny_style):
 
 def test_to_out_follows_no_scale(tiny_base, tiny_style):
     plain, loras = run(tiny_base.unet), part_of_lora(tiny_base.unet, tiny_style, lambda key: "to_out" in key)
-    none, whole = run(tiny_base.unet, scale=jt.array(np.zeros(4, np.float32)), loras=loras), run(tiny_base.unet, loras=loras)
+    none, whole = (run(tiny_base.unet, scale=scale, loras=loras) for scale in (jt.array(np.zeros(4, np.float32)), None))
     assert np.array_equal(none, whole) and np.abs(none - plain).max() > 1e-4
 
 
@@ -346,7 +351,8 @@ def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(pipeline, tiny_s
     """0: as without the LoRA; 2: as with twice the LoRA. The coarse branch feels nothing of it."""
     def latents(loras, fine_scale, branches=("fine",)):
         blend = BlendSettings(fine_scale=fine_scale, c2f_sites=[], f2c_sites=[])
-        asked = request(["A cat"], [0], SMALL, with_part(tiny_style, unet_lora=loras), settings=blend, branches=branches)
+        asked = request(["A cat"], [0], SMALL, with_part(tiny_style, unet_lora=loras), settings=blend,
+                        branches=branches)
         return latents_of(pipeline, asked, jt.array(seeded.values("scale/x", (1, 4, 8, 8))))
 
     once = tiny_style.parts["unet_lora"]
@@ -361,7 +367,8 @@ def test_the_negative_prompt_may_feel_less_of_the_style(pipeline, tiny_base, tin
     """1: as published. 0: guidance leads from the base without the LoRA to the style, and the coarse branch feels nothing of it. Without guidance there is no such row."""
     def asked(negative_scale, branches=("fine",), guidance=3.0, samples=1, steps=SMALL.steps):
         blend = BlendSettings(negative_scale=negative_scale, c2f_sites=[], f2c_sites=[])
-        return request(["A cat", "An owl"][:samples], [0] * samples, SMALL.model_copy(update={"guidance": guidance, "steps": steps}), tiny_style,
+        return request(["A cat", "An owl"][:samples], [0] * samples,
+                       SMALL.model_copy(update={"guidance": guidance, "steps": steps}), tiny_style,
                        settings=blend, branches=branches)
 
     def latents(*how, **more):
@@ -388,7 +395,8 @@ def test_the_negative_prompt_may_feel_less_of_the_style(pipeline, tiny_base, tin
 def test_text_lora_is_felt_by_the_coarse_branch_alone(pipeline, tiny_style):
     style, asked = pipeline.applied(tiny_style), request(["A cat"], [0], SMALL, tiny_style)
     recipe = pipeline.recipe(asked)
-    [with_lora], [without_lora] = (pipeline.encode(recipe, "styleblend", given) for given in (style, Applied(style.vectors)))
+    [with_lora], [without_lora] = (pipeline.encode(recipe, "styleblend", given)
+                                   for given in (style, Applied(style.vectors)))
     with_lora, without_lora = with_lora.numpy(), without_lora.numpy()
     assert np.array_equal(with_lora[[1, 3]], without_lora[[1, 3]])
     assert all(np.abs(with_lora[row] - without_lora[row]).max() > 1e-4 for row in (0, 2))
@@ -411,7 +419,8 @@ def test_a_batch_equals_one_prompt_at_a_time(pipeline, tiny_style):
         alone = all_branches(pipeline, request([prompt], [seed], SMALL, tiny_style))
         assert difference(together[:, n:n + 1], alone) <= 1
     assert difference(together[:, 0], together[:, 1]) > 10 and difference(together[0], together[1]) > 10
-    assert np.array_equal(pictures(pipeline, request(PROMPTS, SEEDS, SMALL, tiny_style)), together[1])  # the fine branch is what is shown
+    # the fine branch is what is shown
+    assert np.array_equal(pictures(pipeline, request(PROMPTS, SEEDS, SMALL, tiny_style)), together[1])
 
 
 def test_noise_of_eta_does_not_depend_on_the_batch(pipeline, tiny_style):
@@ -424,7 +433,8 @@ def test_noise_of_eta_does_not_depend_on_the_batch(pipeline, tiny_style):
 
 def test_guidance_1_is_guidance_off(pipeline, tiny_style):
     """Half the rows, and what the whole formula gives for a factor of 1."""
-    off, on = (request(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"guidance": g}), tiny_style) for g in (1.0, 2.0))
+    off, on = (request(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"guidance": g}), tiny_style)
+               for g in (1.0, 2.0))
     assert pictures(pipeline, off).shape == (1, 64, 64, 3)
     style, results = pipeline.applied(tiny_style), []
     for asked, rows in ((on, 4), (off, 2)):
@@ -479,5 +489,6 @@ def test_memory_does_not_grow():
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler"])
 def test_other_samplers_draw_both_branches(sampler, pipeline, tiny_style):
-    drawn = all_branches(pipeline, request(PROMPTS[:1], SEEDS[:1], SMALL.model_copy(update={"sampler": sampler}), tiny_style))
+    sampling = SMALL.model_copy(update={"sampler": sampler})
+    drawn = all_branches(pipeline, request(PROMPTS[:1], SEEDS[:1], sampling, tiny_style))
     assert drawn.shape == (2, 1, 64, 64, 3) and difference(drawn[0], drawn[1]) > 10

@@ -133,7 +133,8 @@ BLOCKS = {
     "vae_attention": (vae.AttentionBlock(32, 8), (2, 32, 3, 4)),
     "vae_mid_block": (vae.MidBlock(32, 8), (2, 32, 3, 4)),
     "text_embeddings": (lambda: filled(clip_text.CLIPTextEmbeddings(TEXT), "text_embeddings")(seeded.token_ids("text_embeddings/ids", 2, TEXT.vocab_size)),),
-    "text_attention": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT).self_attn, "text_attention")(x, {}, None), (2, 77, 32)),
+    "text_attention": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT).self_attn, "text_attention")(x, {}, None),
+                       (2, 77, 32)),
     "text_mlp": (clip_text.CLIPMLP(TEXT), (2, 77, 32)),
     "text_layer": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT), "text_layer")(x), (2, 77, 32)),
 }
@@ -240,7 +241,8 @@ def test_noise_schedule(reference):
 
 
 def reached(step, sampler: str, ours: NoiseSchedule, steps: int) -> np.ndarray:
-    """What the reference wrote after a step. diffusers' Euler keeps x_t / sqrt(abar_t), and we show the x_t that the model gets."""
+    """What the reference wrote after a step. diffusers' Euler keeps x_t / sqrt(abar_t), and we show the x_t that the
+    model gets."""
     if sampler != "euler" or step.index == steps - 1:
         return step.x.numpy()
     time = SAMPLERS[sampler].timesteps(ours, steps)[step.index + 1]
@@ -258,12 +260,14 @@ def test_sampler(sampler, eta, steps, prediction, reference):
     if SAMPLERS[sampler].takes_noise:
         extra = dict(eta=eta, noise=lambda step: jt.array(seeded.values(f"samplers/noise{step}", seeded.LATENTS)))
     made = list(SAMPLERS[sampler].run(lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)),
-                                      jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction), steps, **extra))
+                                      jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
+                                      steps, **extra))
     path = [reached(step, sampler, schedule(prediction), steps) for step in made]
     errors = [error(ours, theirs) for ours, theirs in zip(path, expected)]
     print(f"{sampler} eta {eta} {prediction} {steps} steps: worst step {max(errors):.2e}, last {errors[-1]:.2e}")
     assert len(path) == steps and max(errors) <= 1e-5
-    assert times == [float(t) for t in SAMPLERS[sampler].timesteps(schedule(prediction), steps)]  # what the pipeline embeds before the first step
+    # what the pipeline embeds before the first step
+    assert times == [float(t) for t in SAMPLERS[sampler].timesteps(schedule(prediction), steps)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -279,7 +283,8 @@ def test_times_are_embedded_once(sampler, small_unet):
         for step in (0, 1, 17, 29):
             for block, alone in small_unet.project_times(times[step:step + 1]).items():
                 assert error(ready[block][step:step + 1], alone.numpy()) <= 1e-6
-            once, again = (small_unet(latents, t, text, attention.AttentionContext(Rows({"picture": 2}), step, 30, times=given)).numpy()
+            rows = Rows({"picture": 2})
+            once, again = (small_unet(latents, t, text, attention.AttentionContext(rows, step, 30, times=given)).numpy()
                            for t, given in ((None, ready), (float(times[step]), None)))
             agree(f"{sampler} step {step}", once, again, 2e-6)
 
@@ -321,7 +326,8 @@ def gradients(small_unet, small_text, reference):
         for path, linear in lora.targets(network, pattern):
             shapes[f"{path}.lora.down.weight"] = (seeded.RANK, linear.in_features)
             shapes[f"{path}.lora.up.weight"] = (linear.out_features, seeded.RANK)
-        loras[part] = lora.load(network, pattern, {name: seeded.weight(f"lora/{name}", shape) for name, shape in shapes.items()}, part)
+        made_up = {name: seeded.weight(f"lora/{name}", shape) for name, shape in shapes.items()}
+        loras[part] = lora.load(network, pattern, made_up, part)
         assert sorted(lora.parameters(network, loras[part])) == names[part]
         variables += [lora.parameters(network, loras[part])[name] for name in names[part]]
     ids = seeded.token_ids("gradients/ids", rows, TEXT.vocab_size)

@@ -13,7 +13,8 @@ def test_row_order_is_the_published_one():
     rows = Rows({"coarse": 1, "fine": 1}, GUIDED)
     order = [(branch, condition) for condition in GUIDED for branch in ("coarse", "fine")]
     assert [rows.row(branch, condition, 0) for branch, condition in order] == [0, 1, 2, 3] and rows.count == 4
-    assert rows.of("coarse") == [(0, "negative", 0), (2, "full", 0)] and rows.of("fine") == [(1, "negative", 0), (3, "full", 0)]
+    assert rows.of("coarse") == [(0, "negative", 0), (2, "full", 0)]
+    assert rows.of("fine") == [(1, "negative", 0), (3, "full", 0)]
 
 
 def test_rows_of_a_batch():
@@ -26,7 +27,8 @@ def test_rows_of_a_batch():
 def test_rows_without_guidance():
     rows = Rows({"coarse": 2, "fine": 2})
     assert rows.count == 4
-    assert [(row, n) for row, _, n in rows.of("coarse")] == [(0, 0), (1, 1)] and [(row, n) for row, _, n in rows.of("fine")] == [(2, 0), (3, 1)]
+    assert [(row, n) for row, _, n in rows.of("coarse")] == [(0, 0), (1, 1)]
+    assert [(row, n) for row, _, n in rows.of("fine")] == [(2, 0), (3, 1)]
     with pytest.raises(ValueError):
         rows.row("coarse", "negative", 0)
 
@@ -34,7 +36,8 @@ def test_rows_without_guidance():
 def test_branches_of_unequal_counts():
     """One reference for three targets, under four conditions: the reference's one picture is that of every sample."""
     rows = Rows({"reference": 1, "target": 3}, DUAL)
-    assert (rows.latents, rows.count) == (4, 16) and rows.latents_of("reference") == range(0, 1) and rows.latents_of("target") == range(1, 4)
+    assert (rows.latents, rows.count) == (4, 16) and rows.latents_of("reference") == range(0, 1)
+    assert rows.latents_of("target") == range(1, 4)
     assert [rows.row("target", condition, 2) for condition in DUAL] == [3, 7, 11, 15]
     assert [rows.row("reference", "style", n) for n in range(3)] == [8, 8, 8]
     everything = sorted(row for branch in rows.branches for row, *_ in rows.of(branch))
@@ -45,7 +48,8 @@ def test_branches_of_unequal_counts():
 
 
 def test_one_condition_in_the_place_of_all():
-    """Before the text comes in a row stands for its picture under every condition, and what is named may be any of them."""
+    """Before the text comes in a row stands for its picture under every condition, and what is named may be any of
+    them."""
     rows = Rows({"reference": 1, "target": 3}, DUAL)
     shared = rows.as_shared()
     assert (shared.latents, shared.count) == (4, 4) and not rows.shared
@@ -54,14 +58,16 @@ def test_one_condition_in_the_place_of_all():
 
 
 @pytest.mark.parametrize("branches, conditions, words", [
-    ({}, GUIDED, "no rows"), ({"fine": 1}, (), "no rows"), ({"fine": 0}, GUIDED, "no rows"), ({"coarse": 1, "fine": -1}, GUIDED, "no rows"),
+    ({}, GUIDED, "no rows"), ({"fine": 1}, (), "no rows"), ({"fine": 0}, GUIDED, "no rows"),
+    ({"coarse": 1, "fine": -1}, GUIDED, "no rows"),
     ({"fine": 1}, ("full", "negative", "full"), "a condition stands twice")])
 def test_rows_that_cannot_be(branches, conditions, words):
     with pytest.raises(ValueError, match=words):
         Rows(branches, conditions)
 
 
-@pytest.mark.parametrize("ask", [lambda rows: rows.row("plain", "full", 0), lambda rows: rows.of("plain"), lambda rows: rows.latents_of("plain")])
+@pytest.mark.parametrize("ask", [lambda rows: rows.row("plain", "full", 0), lambda rows: rows.of("plain"),
+                                 lambda rows: rows.latents_of("plain")])
 def test_a_branch_that_is_not_there(ask):
     with pytest.raises((KeyError, ValueError)):
         ask(Rows({"fine": 1}, GUIDED))

@@ -111,8 +111,10 @@ def ours(base, exported):
     style = load_style(exported / NAME, NAME, base)
 
     def draw(own):
-        strong = with_part(style, text_lora=scaled(style.parts["text_lora"], COARSE), unet_lora=scaled(style.parts["unet_lora"], FINE * own))
-        return np.stack([ordinary(base, strong, phrase + rest.format(c="<C>", f="<F>"), seed) for phrase, rest, seed in PICTURES])
+        strong = with_part(style, text_lora=scaled(style.parts["text_lora"], COARSE),
+                           unet_lora=scaled(style.parts["unet_lora"], FINE * own))
+        return np.stack([ordinary(base, strong, phrase + rest.format(c="<C>", f="<F>"), seed)
+                         for phrase, rest, seed in PICTURES])
     return {"whole": draw(OWN), "single": draw(1.0)}
 
 
@@ -151,7 +153,8 @@ def test_kohyas_names_are_understood_to_the_last(exported, peer, base, tmp_path)
     found, style = load_file(tmp_path / "out.safetensors"), load_style(exported / NAME, NAME, base)
     alphas = {key: float(found.pop(key)) for key in list(found) if key.endswith(".alpha")}
     unet_lora, text_lora = style.parts["unet_lora"], style.parts["text_lora"]
-    for network, read, expected, strength in (("unet", formats.unet_lora, unet_lora, FINE * OWN), ("text_encoder", formats.text_lora, text_lora, COARSE)):
+    for network, read, expected, strength in (("unet", formats.unet_lora, unet_lora, FINE * OWN),
+                                              ("text_encoder", formats.text_lora, text_lora, COARSE)):
         converted = read(found, getattr(base, network), "converted")
         assert set(converted) == set(expected) and all(np.array_equal(converted[key], expected[key]) for key in expected)
         of_network = [value for key, value in alphas.items() if key.startswith(f"{network}.")]

@@ -86,7 +86,8 @@ def published(controls: tuple, blend: BlendSettings) -> tuple:
 
 def blend_of(meta: dict) -> BlendSettings:
     return BlendSettings(c2f_sites=meta["c2t"], f2c_sites=meta["t2c"], cross_c2f_sites=meta.get("cross_c2t") or [],
-                         cross_f2c_sites=meta.get("cross_t2c") or [], scale=meta["scale"], c2f_ratio=meta["c2t_step_ratio"],
+                         cross_f2c_sites=meta.get("cross_t2c") or [], scale=meta["scale"],
+                         c2f_ratio=meta["c2t_step_ratio"],
                          f2c_ratio=meta["t2c_step_ratio"], window_steps=meta.get("handler_steps"))
 
 
@@ -135,8 +136,9 @@ def test_dual_branch_run(name, pipeline, style, report):
     base, guidance = pipeline.base, meta["guidance_scale"] > 1
     coarse_negative = meta.get("coarse_negative", "" if meta["mode"] == "jittor" else meta["negative_prompt"])
     height, width = (side * base.vae.config.downscale for side in case["latents_in"].shape[2:])
-    sampling = SamplingSettings(steps=meta["steps"], guidance=meta["guidance_scale"] if guidance else 1, eta=meta["eta"],
-                                height=height, width=width, coarse_negative=coarse_negative, fine_negative=meta["negative_prompt"])
+    sampling = SamplingSettings(steps=meta["steps"], guidance=meta["guidance_scale"] if guidance else 1,
+                                eta=meta["eta"], height=height, width=width, coarse_negative=coarse_negative,
+                                fine_negative=meta["negative_prompt"])
     assert (leading_timesteps(base.schedule, meta["steps"]) == case["timesteps"]).all()
 
     asked, applied = request([meta["prompt"]], [0], sampling, style, settings=blend_of(meta)), pipeline.applied(style)
