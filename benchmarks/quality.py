@@ -33,13 +33,12 @@ WAYS = {"base": ("plain",), "fine_only": ("fine",), "coarse_only": ("coarse",), 
 
 
 def draw(pipeline, prompts, seeds, style, branches, batch):
-    """Pictures of every prompt with every seed, prompts outermost, drawn by these branches with the style's own
-    settings."""
+    """Pictures of every prompt with every seed, prompts outermost, drawn by these branches as the style says."""
     every, numbers = [p for p in prompts for _ in seeds], list(seeds) * len(prompts)
-    pictures = []
+    pictures, negative = [], "" if branches == WAYS["base"] else None
     for begin in tqdm(range(0, len(every), batch), leave=False, desc="+".join(branches), file=sys.stderr):
         part = slice(begin, begin + batch)
-        request = pipeline.request(*map(article, every[part]), style=style, seeds=numbers[part])
+        request = pipeline.request(*map(article, every[part]), style=style, seeds=numbers[part], negative=negative)
         pictures += [event.pixels for event in pipeline.draw(replace(request, branches=branches))
                      if isinstance(event, Picture)]
     return np.stack(pictures), every

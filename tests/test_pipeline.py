@@ -109,13 +109,14 @@ def asked_of_style(settings, tiny_base, **more):
 
 
 def test_a_request_has_the_styles_own_settings(settings, tiny_base, tmp_path):
-    """Its preset with what differs from it, its guidance, its seed of a prompt; the rest is the config's."""
+    """Its preset with what differs from it, and its guidance; the rest is the config's. Its seeds are those of the
+    prompts of its board, and a request asks for none of them."""
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps(OWN))
     asked = asked_of_style(settings, tiny_base)
     assert asked.settings == BlendSettings(**{**PRESETS["strong_layout"], "scale": 0.9})
     assert asked.own.preset == "strong_layout"
     assert asked.sampling == settings.sampling.model_copy(update={"guidance": 4.5})
-    assert asked.prompts == ("A cat", "An owl") and asked.seeds == (77, settings.sampling.seed)
+    assert asked.prompts == ("A cat", "An owl") and asked.seeds == (settings.sampling.seed,) * 2
     assert asked.method == "styleblend" and asked.style.name == "dots" and asked.branches is None
     assert asked.negative is None
 
@@ -125,7 +126,7 @@ def test_the_config_speaks_for_a_style_that_says_nothing(settings, tiny_base, tm
     config's settings."""
     config = settings.model_copy(update={"styles": {"dots": StyleSettings(**OWN)}})
     asked = asked_of_style(config, tiny_base)
-    assert (asked.settings.scale, asked.sampling.guidance, asked.seeds) == (0.9, 4.5, (77, config.sampling.seed))
+    assert (asked.settings.scale, asked.sampling.guidance) == (0.9, 4.5)
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps({"blend": {"fine_scale": 0.5}}))
     asked = asked_of_style(config, tiny_base)
     assert asked.settings == config.blend.model_copy(update={"fine_scale": 0.5}) and asked.sampling == config.sampling
@@ -140,8 +141,10 @@ def test_what_a_request_says_counts_first(settings, tiny_base, tmp_path):
     asked = asked_of_style(settings, tiny_base, seeds=[1, 2], guidance=2.0, steps=7, negative="fog")
     assert asked.seeds == (1, 2) and (asked.sampling.guidance, asked.sampling.steps, asked.negative) == (2.0, 7, "fog")
     assert asked_of_style(settings, tiny_base, seeds=5).seeds == (5, 5)
-    recipe = Pipeline(tiny_base, settings).recipe(asked)
-    assert recipe.texts[0][:4] == ("", "", "fog", "fog")  # of what is shown, the fine branch
+    pipeline = Pipeline(tiny_base, settings)
+    assert pipeline.recipe(asked).texts[0][:4] == ("", "", "fog", "fog")  # of what is shown, the fine branch
+    plain = [pipeline.recipe(pipeline.request("A cat", **more)).texts[0] for more in ({}, {"negative": "fog"})]
+    assert plain == [(settings.sampling.fine_negative, "A cat."), ("fog", "A cat.")]
     off = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"guidance": 1.0})})
     # where the config switches guidance off it stays off
     assert asked_of_style(off, tiny_base).sampling.guidance == 1.0
@@ -163,8 +166,9 @@ def test_a_style_is_a_name_a_folder_or_a_style(settings, tiny_base, tmp_path):
     drawn = [pipeline.pictures("A cat", style=style) for style in ways]
     assert all(np.array_equal(drawn[0][0].pixels, one.pixels) for one in chain(*drawn[1:]))
     [picture] = drawn[0]
-    assert picture.record.seed == 77 and picture.record.preset == "strong_layout" and picture.record.blend.scale == 0.9
-    plain = pipeline.pictures("A cat", seeds=77)[0]
+    assert picture.record.seed == settings.sampling.seed and picture.record.preset == "strong_layout"
+    assert picture.record.blend.scale == 0.9
+    [plain] = pipeline.pictures("A cat")
     assert plain.branch == "plain" and plain.record.style == "" and not np.array_equal(plain.pixels, picture.pixels)
     with pytest.raises(StyleBlendError):
         pipeline.request("A cat", style="../dots")

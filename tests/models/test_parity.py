@@ -259,10 +259,10 @@ def test_sampler(sampler, eta, steps, prediction, reference):
     times, extra = [], {}
     if SAMPLERS[sampler].takes_noise:
         extra = dict(eta=eta, noise=lambda step: jt.array(seeded.values(f"samplers/noise{step}", seeded.LATENTS)))
-    made = list(SAMPLERS[sampler].run(lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)),
-                                      jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
-                                      steps, **extra))
-    path = [reached(step, sampler, schedule(prediction), steps) for step in made]
+    steps_of = SAMPLERS[sampler].run(lambda x, t, step: times.append(float(t)) or seeded.toy_model(x, float(t)),
+                                     jt.array(seeded.values("samplers/x", seeded.LATENTS)), schedule(prediction),
+                                     steps, **extra)
+    path = [reached(step, sampler, schedule(prediction), steps) for step in steps_of]
     errors = [error(ours, theirs) for ours, theirs in zip(path, expected)]
     print(f"{sampler} eta {eta} {prediction} {steps} steps: worst step {max(errors):.2e}, last {errors[-1]:.2e}")
     assert len(path) == steps and max(errors) <= 1e-5

@@ -97,8 +97,8 @@ def ordinary(base, style, text: str, seed: int) -> np.ndarray:
 
 
 def plain(base, prompt: str, seed: int) -> np.ndarray:
-    """The base alone: uint8 (H, W, 3)."""
-    return pictures(Pipeline(base), request([prompt], [seed], SAMPLING))[0]
+    """The base alone, without a negative prompt: uint8 (H, W, 3)."""
+    return pictures(Pipeline(base), request([prompt], [seed], SAMPLING, negative=""))[0]
 
 
 def scaled(lora: dict, strength: float) -> dict:
