@@ -110,5 +110,5 @@ def denoise(base, recipe: Recipe, texts: Sequence, sampling, loras: Mapping = {}
                 if step is None:
                     return
                 pin(step, recipe)
-                step.x.sync()  # one step is one graph: a graph of all steps would hold every activation
+                jt.sync([step.x, *step.held])  # one step is one graph: one of all steps would hold every activation
             yield step

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ class Step:
 
     `index` counts from 0 to `count` - 1. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the
     present guess of the clean latent. `x` is what the model gets next: x_t of the next time, and after the last step
-    the result. It may be replaced.
+    the result. It may be replaced. `held` is what else the sampler goes on from: whoever computes `x` late, as Jittor
+    does, must compute it with `x`, or the next step's graph holds this one's, too.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Step:
     time: float
     x0: Any
     x: Any
+    held: Tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def euler(model, x, schedule, steps: int, start: int = 0, noised: bool = False) 
             x0 = state - sigma * output
         state = state + (state - x0) * float((sigmas[index + 1] - sigma) / sigma)
         seen = state * scales[index + 1]
-        step = Step(index, steps, float(times[index]), x0, seen)
+        step = Step(index, steps, float(times[index]), x0, seen, (state,))
         yield step
         if step.x is not seen:
             seen, state = step.x, step.x * (1 / scales[index + 1])

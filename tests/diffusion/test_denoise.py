@@ -306,6 +306,17 @@ def test_residuals_may_differ_between_conditions(tiny_base):
 
 # ---------------------------------------------------------------- a generator among others
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_step_is_one_graph(sampler, tiny_base):
+    """What Jittor holds does not grow: else each step would be another operator, to be compiled, with all before it."""
+    rows = Rows({"target": 1}, ("negative", "full"))
+    sampling = SAMPLING.model_copy(update={"sampler": sampler, "steps": 8})
+    lived = []
+    for _ in denoise(tiny_base, recipe_of(rows, classifier_free(3.0)), [states("closed", 2)], sampling):
+        lived.append(jt.number_of_lived_vars())
+    assert max(lived[2:]) <= lived[1]
+
+
 def test_closing_the_loop_puts_the_network_away(tiny_folder):
     """Whoever has seen enough stops reading: an offloaded UNet must not stay on the card."""
     base, rows = load_base(tiny_folder), Rows({"target": 1}, ("negative", "full"))
