@@ -264,7 +264,8 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool, bega
     `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the same.
     """
     from styleblend.base.base import load_base
-    from styleblend.files.whole_files import claim, remove_unfinished
+    from styleblend.files.claims import claim
+    from styleblend.files.whole_files import remove_unfinished
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.adapters.style import part_file, remove_part
     from styleblend.training.coarse import train_coarse

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import glob
 import os
 import platform
@@ -20,6 +19,7 @@ from pathlib import Path
 import styleblend
 from styleblend.machine.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.claims import claim
 from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
 
@@ -42,7 +42,8 @@ def import_jittor():
             if not is_built(jittor_utils.cache_path):
                 say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
                     f"The result stays in {jittor_utils.cache_path}")
-                stack.enter_context(one_at_a_time())
+                # Jittor locks per Python version, but all versions unpack oneDNN into one folder
+                stack.enter_context(claim(jittor_cache(), "styleblend", wait=True))
                 stack.enter_context(stdout_to_stderr())
             import jittor
             close_compilers(jittor_utils)
@@ -106,18 +107,6 @@ def is_built(cache_path: str) -> bool:
     """Whether oneDNN is unpacked and Jittor's core compiled, for the CPU or for the CUDA that will be used."""
     kind = "cu*" if os.environ.get("nvcc_path", "cu") else ""
     return onednn_ready() and bool(glob.glob(os.path.join(glob.escape(cache_path), kind, "jittor_core*.so")))
-
-
-@contextlib.contextmanager
-def one_at_a_time():
-    """Hold a lock while Jittor is built.
-
-    Jittor locks per Python version, but all versions unpack oneDNN into one folder.
-    """
-    jittor_cache().mkdir(parents=True, exist_ok=True)
-    with open(jittor_cache() / "styleblend.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when the process dies
-        yield
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.files.whole_files import claim
+from styleblend.files.claims import claim
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_mix
 from styleblend.files.pictures import is_whole
