@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.limits import MAX_HEADER
 from styleblend.files.whole_files import write_bytes
 
-MAX_HEADER = 16 << 20  # bytes; a whole Stable Diffusion checkpoint has some 300,000, and its names take far more memory than the header
 TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 WIDE = ("F64", "I64", "U64")  # eight bytes a number
 

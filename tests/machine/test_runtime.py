@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 from styleblend.machine import doctor
 from styleblend.machine import environment
-from styleblend.base.base import FILES
 from styleblend.errors import StyleBlendError
+from styleblend.files.base_folder import DESCRIPTIONS, FILES, VARIANTS
 from styleblend.files.tensor_files import write_safetensors
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_without_packages_one_sentence_says_what_to_type(command):
     result = subprocess.run([sys.executable, "-S", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
-    assert "numpy is not installed: type `pip install -r requirements.txt`" in result.stderr
+    assert re.search(r"the Python package \w+ is not installed: type `pip install -r requirements.txt`", result.stderr)
 
 
 def test_a_part_of_the_project_that_is_missing_is_no_package():
@@ -243,11 +244,11 @@ DOCTOR = "import sys; from styleblend.machine.doctor import run_doctor; sys.exit
 def project(tmp_path):
     """A project folder with one config and a base folder that has all its files."""
     (tmp_path / "mini.yaml").write_text("base: base\n")
-    for file in doctor.BASE_FILES:
+    for file in DESCRIPTIONS:
         path = tmp_path / "base" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    for part, stems in doctor.WEIGHTS.items():
+    for part, stems in FILES.items():
         write_safetensors(tmp_path / "base" / part / f"{stems[0]}.safetensors", {"a": np.zeros((3, 4), np.float32)})
     return tmp_path
 
@@ -288,12 +289,18 @@ def test_doctor_looks_into_the_weights(name, project):
     assert line.status == "fail" and words in line.found
 
 
-@pytest.mark.parametrize("variant", [".fp16", ".non_ema"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_doctor_takes_the_weights_that_a_base_is_loaded_from(variant, project):
     path = project / "base" / "vae" / "diffusion_pytorch_model.safetensors"
     path.rename(path.with_name(f"diffusion_pytorch_model{variant}.safetensors"))
     assert doctor.base_line(project, "mini.yaml", needed=True).status == "ok"
-    assert doctor.WEIGHTS == FILES
+
+
+def test_doctor_looks_at_a_machine_that_has_python_alone():
+    """-S: an interpreter that sees no installed package."""
+    result = subprocess.run([sys.executable, "-S", "-c", DOCTOR.format(root=".")], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+    assert result.returncode == 2 and "pip install -r requirements.txt" in result.stdout, result.stderr
 
 
 def test_doctor_finds_the_shipped_base_whole():
