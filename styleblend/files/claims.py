@@ -1,8 +1,8 @@
 """Work that one has at a time, of all processes and of all threads of each.
 
-The locks are those that belong to an open file: flock for a whole one, Linux's open file description locks for single bytes. POSIX's own
-locks belong to the process: a second claim of the same process would be granted, and would drop the first one's locks when it ends.
-The kernel lets go of a lock when its process ends, however it ends.
+The locks are those that belong to an open file: flock for a whole one, Linux's open file description locks for single
+bytes. POSIX's own locks belong to the process: a second claim of the same process would be granted, and would drop the
+first one's locks when it ends. The kernel lets go of a lock when its process ends, however it ends.
 """
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class OpenFile:
             if place is None:
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             else:  # the kernel's struct flock: type, whence, start, length, process (0)
-                fcntl.fcntl(self.handle, fcntl.F_OFD_SETLK, struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+                request = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+                fcntl.fcntl(self.handle, fcntl.F_OFD_SETLK, request)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
@@ -55,14 +56,17 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The files that claims of this process hold open. The kernel does not say which process has a lock, and knows no threads."""
+    """The files that claims of this process hold open.
+
+    The kernel does not say which process has a lock, and knows no threads.
+    """
 
     def __init__(self):
         self.files: Set[OpenFile] = set()
         os.register_at_fork(after_in_child=self.leave)
 
     def leave(self) -> None:
-        """Close them in a forked child, where they are the parent's: its claims shall end with the parent, not with the child."""
+        """Close them in a forked child: they are the parent's claims, and shall end with the parent."""
         for file in self.files:
             file.close()
         self.files.clear()
@@ -88,7 +92,7 @@ class OpenFiles:
             file.close()
 
     def take(self, file: OpenFile, place: Optional[int], what: str, advice: str, wait: bool) -> None:
-        """Lock a place, `wait`: as soon as others let go of it. Busy when it is taken, also when this very thread would wait for itself."""
+        """Lock a place; `wait`: as soon as it is free. Busy: it is taken, or this thread would wait for itself."""
         while not file.lock(place):
             holder = self.holder(file, place)
             if not wait or holder and holder.thread == threading.get_ident():
@@ -104,7 +108,8 @@ OPEN_FILES = OpenFiles()  # one, as the kernel's table of them is one
 def claim(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
     """Have the work `name` in `folder` alone, by the lock file `<folder>/<name>.lock`.
 
-    Raises Busy when another process or thread has it (`wait`: waits instead), StyleBlendError when the folder cannot be written.
+    Raises Busy when another process or thread has it (`wait`: waits instead), StyleBlendError when the folder cannot be
+    written.
     """
     path = Path(folder) / f"{name}.lock"
     with OPEN_FILES.opened(path, os.O_RDWR | os.O_CREAT) as file:
@@ -119,15 +124,16 @@ def claim(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
 def claim_files(folder: Path, name: str, files: Iterable[str], advice: str) -> Iterator[None]:
     """Have these files of `folder` alone, so that claims side by side have none in common.
 
-    Each file is one byte of `<folder>/<name>.lock`, at a place that its name says. Raises Busy, with `advice`, when another process or
-    thread has one of them, StyleBlendError when the folder cannot be written.
+    Each file is one byte of `<folder>/<name>.lock`, at a place that its name says. Raises Busy, with `advice`, when
+    another process or thread has one of them, StyleBlendError when the folder cannot be written.
     """
     path = Path(folder) / f"{name}.lock"
     places = {int.from_bytes(hashlib.sha256(file.encode("utf-8")).digest()[:7], "big"): file for file in files}
     with OPEN_FILES.opened(path, os.O_RDWR | os.O_CREAT) as lock:
         try:
             for place, file in sorted(places.items()):  # in one order, so that of two claims not both give way
-                OPEN_FILES.take(lock, place, str(Path(folder) / file), f": wait for it, or stop it, {advice}", wait=False)
+                what = str(Path(folder) / file)
+                OPEN_FILES.take(lock, place, what, f": wait for it, or stop it, {advice}", wait=False)
         except OSError as error:
             raise not_written(path, error) from None
         yield
@@ -137,7 +143,8 @@ def claim_files(folder: Path, name: str, files: Iterable[str], advice: str) -> I
 def in_turn(folder: Path) -> Iterator[None]:
     """Write files that belong together into `folder` while other processes and threads that do so wait.
 
-    The lock is on the folder itself: no lock file stays behind among files that are for other programs. Raises Busy when this thread has it.
+    The lock is on the folder itself: no lock file stays behind among files that are for other programs. Raises Busy
+    when this thread has it.
     """
     with OPEN_FILES.opened(Path(folder), os.O_RDONLY | os.O_DIRECTORY) as file:
         with contextlib.suppress(OSError):  # some network file systems have no locks

@@ -1,7 +1,7 @@
 """How a picture lies in its file, as Exif or XMP say.
 
-Pillow remarks on damaged Exif data by warnings that do not name the file, and catching those would catch the warnings of other threads.
-So the one number is read here.
+Pillow remarks on damaged Exif data by warnings that do not name the file, and catching those would catch the warnings
+of other threads. So the one number is read here.
 """
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import struct
 from typing import Optional, Tuple
 
 from PIL import Image
+from PIL.Image import Transpose
 
 ORIENTATION = 0x0112  # the tag in Exif and TIFF
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-         6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
 NUMBERS = {3: "H", 4: "L", 8: "h", 9: "l"}  # the types that a whole number may have
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of one value, by type
 KEPT = ("icc_profile", "transparency")  # what belongs to the pixels; the rest would say how the picture lay
@@ -27,7 +28,10 @@ def turned(image: Image.Image, number: int) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> Tuple[Optional[int], bool]:
-    """The orientation of a loaded picture, 1 to 8 where the file is right, None where it has none; and whether its Exif data are damaged."""
+    """The orientation of a loaded picture, and whether its Exif data are damaged.
+
+    1 to 8 where the file is right; None where it has none.
+    """
     try:
         number, damaged = in_exif(exif_data(image))
     except (ValueError, KeyError, TypeError, struct.error):
@@ -38,7 +42,7 @@ def orientation(image: Image.Image) -> Tuple[Optional[int], bool]:
 
 
 def exif_data(image: Image.Image) -> bytes:
-    """The Exif data as they are in the file, empty when there are none. ValueError, TypeError: they are in no form that is known."""
+    """The Exif data as they are in the file, empty when there are none. ValueError, TypeError: in no known form."""
     text = image.info.get("Raw profile type exif")  # of a PNG: a name and a length in lines, then hexadecimal digits
     data = image.info.get("exif")
     if data is None and text is not None:
@@ -47,7 +51,10 @@ def exif_data(image: Image.Image) -> bytes:
 
 
 def in_exif(data: bytes) -> Tuple[Optional[int], bool]:
-    """The orientation, and whether values lie outside of the data. KeyError, struct.error: these are no Exif data, or they are cut off."""
+    """The orientation, and whether values lie outside of the data.
+
+    KeyError, struct.error: these are no Exif data, or they are cut off.
+    """
     number, damaged = None, False
     if not data:
         return number, damaged

@@ -12,7 +12,8 @@ from typing import BinaryIO, Dict, Iterator, Optional, Sequence
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 # each enters its readers into Image.OPEN
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401
+from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
@@ -24,13 +25,16 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # All that Pillow may take a file for, by its content: one of its other readers starts another program (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # Pictures that cannot be read here; the camera formats have a TIFF inside that is only a preview.
-UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".svg": "SVG", ".jxl": "JPEG XL", ".psd": "Photoshop", ".pdf": "PDF", ".eps": "PostScript",
+UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".svg": "SVG", ".jxl": "JPEG XL", ".psd": "Photoshop",
+              ".pdf": "PDF", ".eps": "PostScript",
               **{ending: "camera" for ending in (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")}}
 BEGINNINGS = {  # of a file, and what it is then
-    rb"\x89PNG": "PNG", rb"\xff\xd8\xff": "JPEG", rb"RIFF....WEBP": "WEBP", rb"BM....\0\0\0\0": "BMP", rb"GIF8": "GIF", rb"II\*\0|MM\0\*": "TIFF",
-    rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)": "HEIC", rb"....ftypavi[fs]": "AVIF", rb"....ftyp": "video", rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL",
-    rb"8BPS": "Photoshop", rb"%PDF": "PDF", rb"%!PS": "PostScript", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<![^>]*>\s*)*<svg": "SVG",
-    rb"(?i)\s*(<!doctype html|<html)": "web page (HTML)", rb"PK\x03\x04": "ZIP", rb"version https://git-lfs": "Git LFS pointer",
+    rb"\x89PNG": "PNG", rb"\xff\xd8\xff": "JPEG", rb"RIFF....WEBP": "WEBP", rb"BM....\0\0\0\0": "BMP", rb"GIF8": "GIF",
+    rb"II\*\0|MM\0\*": "TIFF", rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)": "HEIC", rb"....ftypavi[fs]": "AVIF",
+    rb"....ftyp": "video", rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL", rb"8BPS": "Photoshop", rb"%PDF": "PDF",
+    rb"%!PS": "PostScript", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<![^>]*>\s*)*<svg": "SVG",
+    rb"(?i)\s*(<!doctype html|<html)": "web page (HTML)", rb"PK\x03\x04": "ZIP",
+    rb"version https://git-lfs": "Git LFS pointer",
 }
 
 
@@ -41,7 +45,9 @@ def kind_of(path: Path) -> Optional[str]:
             head = file.read(1024)
     except OSError:
         return None
-    return next((kind for beginning, kind in BEGINNINGS.items() if re.match(beginning, head, re.S)), None) if head else "empty"
+    if not head:
+        return "empty"
+    return next((kind for beginning, kind in BEGINNINGS.items() if re.match(beginning, head, re.S)), None)
 
 
 def identified(file: BinaryIO) -> Image.Image:
@@ -63,11 +69,15 @@ def identified(file: BinaryIO) -> Image.Image:
 
 @contextmanager
 def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. What is wrong with it, also if found while it is decoded, is a StyleBlendError."""
+    """A picture of which only the header has been read.
+
+    What is wrong with it, also if found while it is decoded, is a StyleBlendError.
+    """
     try:
         with open(path, "rb") as file, identified(file) as image:
             if image.width * image.height > max_pixels:
-                raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, more than {max_pixels:,}: make it smaller, "
+                raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, "
+                                      f"more than {max_pixels:,}: make it smaller, "
                                       "or raise pictures.max_pixels in the config (--max-pixels)")
             yield image
     except StyleBlendError:
@@ -75,9 +85,11 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise StyleBlendError(f"the picture {path} does not exist") from None
     except UnidentifiedImageError:
-        raise StyleBlendError(f"the picture {path} cannot be read, it is {what_it_is(path)}: save it again as PNG or JPEG, or remove it") from None
+        raise StyleBlendError(f"the picture {path} cannot be read, it is {what_it_is(path)}: "
+                              "save it again as PNG or JPEG, or remove it") from None
     except Image.DecompressionBombError:  # Pillow's readers of some formats look at its own limit, too
-        raise StyleBlendError(f"the picture {path} has more pixels than are read from {kind_of(path)} files: make it smaller, or save it as PNG") from None
+        raise StyleBlendError(f"the picture {path} has more pixels than are read from {kind_of(path)} files: "
+                              "make it smaller, or save it as PNG") from None
     except Exception as error:  # Pillow's decoders let out whatever a damaged file makes them run into
         raise StyleBlendError(f"the picture {path} cannot be read ({str(error)[:120] or type(error).__name__}): "
                               "save it again as PNG, or remove it") from None
@@ -98,7 +110,8 @@ def load_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if frames > 1 and image.format != "MPO":  # MPO: a JPEG with a preview
             warnings.warn(f"{path} has {frames} frames: the first is used")
         if image.mode == "F" or image.mode == "I" and image.format == "TIFF":
-            raise StyleBlendError(f"the picture {path} has 32 bits a channel, of which nobody says what is white: save it with 8 or 16")
+            raise StyleBlendError(f"the picture {path} has 32 bits a channel, of which nobody says what is white: "
+                                  "save it with 8 or 16")
         image.load()
         return on_white(in_srgb(eight_bits(upright(image, path)), path))
 
@@ -127,14 +140,17 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def in_srgb(image: Image.Image, path: Path) -> Image.Image:
-    """Colours of another space (Adobe RGB, Display P3, a press) by the profile in the file. Grey pictures are taken as they are."""
-    data = image.info.get("icc_profile")
+    """Colours of another space (Adobe RGB, Display P3, a press) by the profile in the file.
+
+    Grey pictures are taken as they are.
+    """
+    data, mode = image.info.get("icc_profile"), "RGBA" if image.mode == "RGBA" else "RGB"
     if data:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
             space = profile.profile.xcolor_space.strip()
             if image.mode[:len(space)] == space and "sRGB" not in ImageCms.getProfileDescription(profile):
-                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGBA" if image.mode == "RGBA" else "RGB")
+                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             warnings.warn(f"the colour profile of {path} is damaged: its colours are taken as sRGB")
     return image
@@ -155,7 +171,7 @@ def contained(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_array(image: Image.Image, width: int, height: int, fit: str = "crop") -> np.ndarray:
-    """(3, height, width) float32 in -1..1. Other proportions: "crop" takes the middle, "pad" puts white around the whole."""
+    """(3, height, width) float32 in -1..1. Other proportions: "crop" takes the middle, "pad" puts white around."""
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.LANCZOS) if fit == "crop" else padded(image, width, height)
     return (np.asarray(image, np.float32) / 127.5 - 1).transpose(2, 0, 1)
@@ -169,7 +185,10 @@ def padded(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def check_picture(path: Path, width: int, height: int, fit: str = "crop", max_pixels: int = MAX_PIXELS) -> None:
-    """Read a style picture to its end before a training begins; warn if next to nothing is left of it. `fit` as in `to_array`."""
+    """Read a style picture to its end before a training begins; warn if next to nothing is left of it.
+
+    `fit` as in `to_array`.
+    """
     image = load_picture(path, max_pixels)
     ratio = (max if fit == "crop" else min)(width / image.width, height / image.height)
     if ratio > 4:

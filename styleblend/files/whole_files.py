@@ -19,9 +19,10 @@ def not_written(path: Path, error: OSError) -> StyleBlendError:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: under a temporary name, synced, renamed, and the folder synced.
+    """Write a file so that it is there whole or not at all.
 
-    Two processes or threads may write one file: the later one's stays.
+    It is written under a temporary name, synced, renamed, and the folder synced. Two processes or threads may write one
+    file: the later one's stays.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -41,7 +42,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def open_locked(path: Path):
-    """A new file for writing, under a lock that lasts as long as it is open: so a live writer's file can be told from a killed one's."""
+    """A new file for writing, under a lock that lasts as long as it is open.
+
+    So a live writer's file can be told from a killed one's.
+    """
     while True:
         file = open(path, "xb")
         with contextlib.suppress(OSError):  # some network file systems have no locks
@@ -62,7 +66,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(*folders: Path) -> None:
-    """Remove what killed processes left unfinished in these folders (not below them); what is being written now stays."""
+    """Remove what killed processes left unfinished in these folders, not below them. What is being written stays."""
     for path in [p for folder in folders for p in Path(folder).glob(f".*{UNFINISHED}")]:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

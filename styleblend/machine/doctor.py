@@ -134,7 +134,10 @@ def gpu_names() -> str:
 
 
 def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
-    """Free space on every disk that is written to: Jittor's cache, and what the configs name for adapters, look-alikes and pictures."""
+    """Free space on every disk that is written to: Jittor's cache, and what the configs name.
+
+    They name folders for adapters, look-alikes and pictures.
+    """
     cache = environment.jittor_cache()
     written = [cache]
     for config in configs:
@@ -146,13 +149,15 @@ def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
         there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
         disks.setdefault(there.stat().st_dev, []).append(folder)
         if folder != cache and not os.access(there, os.W_OK):  # of the cache there is a check already
-            yield Line("disk", "fail", f"{there} cannot be written", f"make it yours, or name another folder than {folder} in the config")
+            fix = f"make it yours, or name another folder than {folder} in the config"
+            yield Line("disk", "fail", f"{there} cannot be written", fix)
     for folders in disks.values():
         place = next(path for path in [folders[0].absolute(), *folders[0].absolute().parents] if path.exists())
         free = shutil.disk_usage(place).free / 2**30
         of_cache = f"cache {folder_size(cache) / 2**20:.0f} MB, " if cache in folders else ""
         found = f"{of_cache}{free:.1f} GB free for {', '.join(map(str, folders))}"
-        yield Line("disk", "ok", found) if free >= 1 else Line("disk", "fail", found, f"free at least 1 GB on the disk of {place}")
+        fix = "" if free >= 1 else f"free at least 1 GB on the disk of {place}"
+        yield Line("disk", "fail" if fix else "ok", found, fix)
 
 
 def folder_size(folder: Path) -> int:
@@ -179,7 +184,8 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
     problem = f"missing: {', '.join(missing)}" if missing else None
     problem = problem or next(filter(None, (weights_problem(root / folder, part) for part in FILES)), None)
     if problem:
-        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}", "copy or download the whole diffusers folder again")
+        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}",
+                    "copy or download the whole diffusers folder again")
     return Line(name, "ok", str(folder))
 
 
@@ -238,8 +244,8 @@ def jittor_line() -> Line:
         return Line("Jittor at work", "ok", answer.stdout.strip().splitlines()[-1])
     last = (answer.stderr.strip().splitlines() or [f"ended with code {answer.returncode}"])[-1]
     return Line("Jittor at work", "fail", last[:200],
-                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.machine.runtime' shows all that Jittor says; "
-                f"with a GPU also try it with nvcc_path='' (CPU)")
+                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.machine.runtime' shows all that Jittor "
+                f"says; with a GPU also try it with nvcc_path='' (CPU)")
 
 
 def show(lines: list[Line]) -> None:

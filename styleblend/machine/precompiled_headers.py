@@ -1,12 +1,13 @@
 """Precompiled headers: what every operator that Jittor compiles begins with is parsed once, not by each of them.
 
-Jittor writes an operator of some fifty lines, and the compiler spends two thirds of its time on the 60,000 lines of headers before them.
-g++ keeps the parsed state of a header in a file beside it (`jit.h.gch/`), and takes that in place of the header if the flags are the same;
-if they are not, it reads the header. The code that comes out is the same.
+Jittor writes an operator of some fifty lines, and the compiler spends two thirds of its time on the 60,000 lines of
+headers before them. g++ keeps the parsed state of a header in a file beside it (`jit.h.gch/`), and takes that in place
+of the header if the flags are the same; if they are not, it reads the header. The code that comes out is the same.
 
-Each compiler and set of flags has a header of its own in a folder of its own, `headers`, `headers-2` and so on: g++ would not tell apart
-two that differ only in where they look for Jittor's headers. Processes look and parse one after the other, and hold a lock on what they
-use for as long as they live. Of what nobody uses, 80 MB each, the oldest goes when there are more than KEPT.
+Each compiler and set of flags has a header of its own in a folder of its own, `headers`, `headers-2` and so on: g++
+would not tell apart two that differ only in where they look for Jittor's headers. Processes look and parse one after
+the other, and hold a lock on what they use for as long as they live. Of what nobody uses, 80 MB each, the oldest goes
+when there are more than KEPT.
 """
 from __future__ import annotations
 
@@ -46,9 +47,10 @@ KEPT = 2  # two programs in turns need not parse each time
 
 
 def precompile(jittor, folder: Path) -> None:
-    """Have the headers of the CPU's operators parsed, if they are not yet, and Jittor use that. `folder` is Jittor's cache of this compiler.
+    """Have the headers of the CPU's operators parsed, if they are not yet, and Jittor use that.
 
-    OSError, StyleBlendError or subprocess.CalledProcessError when the folder or the compiler fails: then Jittor's flags have not changed.
+    `folder` is Jittor's cache of this compiler. OSError, StyleBlendError or subprocess.CalledProcessError when the
+    folder or the compiler fails: then Jittor's flags have not changed.
     """
     flags, compiler = jittor.flags.cc_flags, Path(os.path.realpath(jittor.flags.cc_path))
     key = hashlib.sha256(repr((HEADER, flags, str(compiler), compiler.stat().st_mtime_ns)).encode()).hexdigest()[:16]
@@ -92,8 +94,8 @@ def parse(header: Path, parsed: Path, compiler: Path, flags: str) -> None:
     try:
         # -g: Jittor adds it when it compiles an operator
         options = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl,", "-shared"))]
-        subprocess.run([str(compiler), *options, "-g", "-x", "c++-header", str(header), "-o", unfinished],
-                       check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.run([str(compiler), *options, "-g", "-x", "c++-header", str(header), "-o", unfinished], check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         parsed.parent.mkdir(exist_ok=True)
         os.replace(unfinished, parsed)
     finally:
@@ -102,6 +104,6 @@ def parse(header: Path, parsed: Path, compiler: Path, flags: str) -> None:
 
 def hold(parsed: Path) -> None:
     """Say that this process uses a parsed header, from now to its end: the file stays open, and its age begins anew."""
-    with contextlib.suppress(OSError):  # the cache of somebody else, or a file system without locks: it is used all the same
+    with contextlib.suppress(OSError):  # a cache of somebody else, a file system without locks: it is used all the same
         os.utime(parsed)
         fcntl.flock(os.open(parsed, os.O_RDONLY), fcntl.LOCK_SH)
