@@ -34,15 +34,15 @@ def orientation(image: Image.Image) -> Tuple[Optional[int], bool]:
     """
     try:
         number, damaged = in_exif(exif_data(image))
-    except (ValueError, KeyError, TypeError, struct.error):
-        number, damaged = None, True
-    if number is None and hasattr(image, "tag_v2"):  # TIFF: read when it was opened
-        number = image.tag_v2.get(ORIENTATION)
-    return (in_xmp(image) if number is None else number), damaged
+        if number is None and hasattr(image, "tag_v2"):  # TIFF: read when it was opened
+            number = image.tag_v2.get(ORIENTATION)
+        return in_xmp(image) if number is None else number, damaged
+    except Exception:  # whatever a damaged file makes these and Pillow run into
+        return None, True
 
 
 def exif_data(image: Image.Image) -> bytes:
-    """The Exif data as they are in the file, empty when there are none. ValueError, TypeError: in no known form."""
+    """The Exif data as they are in the file, empty when there are none."""
     text = image.info.get("Raw profile type exif")  # of a PNG: a name and a length in lines, then hexadecimal digits
     data = image.info.get("exif")
     if data is None and text is not None:
@@ -51,18 +51,17 @@ def exif_data(image: Image.Image) -> bytes:
 
 
 def in_exif(data: bytes) -> Tuple[Optional[int], bool]:
-    """The orientation, and whether values lie outside of the data.
-
-    KeyError, struct.error: these are no Exif data, or they are cut off.
-    """
+    """The orientation, and whether something lies outside of the data. KeyError, struct.error: these are no Exif data."""
     number, damaged = None, False
     if not data:
         return number, damaged
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
+    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
     start, = struct.unpack_from(order + "L", data, 4)
     count, = struct.unpack_from(order + "H", data, start)
-    for entry in range(count):
-        tag, kind, values, inline = struct.unpack_from(order + "HHL4s", data, start + 2 + 12 * entry)
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        if place + 12 > len(data):
+            return number, True
+        tag, kind, values, inline = struct.unpack_from(order + "HHL4s", data, place)
         size = values * SIZES.get(kind, 0)
         if size > 4 and struct.unpack(order + "L", inline)[0] + size > len(data):
             damaged = True

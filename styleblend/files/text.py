@@ -9,8 +9,8 @@ from typing import Any
 
 from styleblend.errors import StyleBlendError
 
-# Brackets. Python's own limit is no help: Jittor raises it to where the stack overflows; and YAML's time grows with the
-# square.
+# Brackets in brackets. Python's own limit is no help, since Jittor raises it to where the stack overflows; and the time
+# that YAML takes grows with the square.
 DEEPEST = 50
 LONGEST = 400  # digits: Python before 3.11 works on a million of them for minutes
 LARGEST = 1 << 20  # bytes: prompts and captions of a few pictures are far smaller

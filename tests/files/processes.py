@@ -21,7 +21,8 @@ def children_may_be_killed():
 
 def start(code: str, *arguments) -> subprocess.Popen:
     """A child process with Python code, after its first line of output."""
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE,
+                               text=True)
     assert process.stdout.readline()
     return process
 

@@ -20,28 +20,65 @@ from styleblend.errors import Busy
 from styleblend.files.claims import claim, claim_files, in_turn
 from test_files import contents, nothing_torn
 
-HOLD = ("import sys, time\nfrom styleblend.files.claims import claim\n"
-        "with claim(sys.argv[1], 'work'):\n    print('held', flush=True); time.sleep(60)")
-HOLD_FILES = ("import sys, time\nfrom styleblend.files.claims import claim_files\n"
-              "with claim_files(sys.argv[1], 'work', sys.argv[2:], ''):\n    print('held', flush=True); time.sleep(60)")
+HOLD = """
+import sys, time
+from styleblend.files.claims import claim
+with claim(sys.argv[1], "work"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+HOLD_FILES = """
+import sys, time
+from styleblend.files.claims import claim_files
+with claim_files(sys.argv[1], "work", sys.argv[2:], ""):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 # says from a process of its own which of the files are free
-FREE = ("import sys\nfrom styleblend.errors import Busy\nfrom styleblend.files.claims import claim_files\n"
-        "for name in sys.argv[2:]:\n    try:\n        with claim_files(sys.argv[1], 'work', [name], ''):\n            print(name)\n"
-        "    except Busy as busy:\n        assert 'another process' in str(busy)")
+FREE = """
+import sys
+from styleblend.errors import Busy
+from styleblend.files.claims import claim_files
+for name in sys.argv[2:]:
+    try:
+        with claim_files(sys.argv[1], "work", [name], ""):
+            print(name)
+    except Busy as busy:
+        assert "another process" in str(busy)
+"""
 # claims, forks a child that sleeps, as a pool of workers has them, and sleeps itself
-FORK = ("import os, sys, time\nfrom pathlib import Path\nfrom styleblend.files.claims import claim, claim_files, in_turn\n"
-        "folder = Path(sys.argv[1])\nwith claim(folder, 'work'), claim_files(folder, 'files', ['a'], ''), in_turn(folder / 'out'):\n"
-        "    child = os.fork()\n    if child:\n        print(child, flush=True)\n    time.sleep(60)")
+FORK = """
+import os, sys, time
+from pathlib import Path
+from styleblend.files.claims import claim, claim_files, in_turn
+folder = Path(sys.argv[1])
+with claim(folder, "work"), claim_files(folder, "files", ["a"], ""), in_turn(folder / "out"):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(60)
+"""
 # waits for a claim with the command line's handler of Ctrl-C, by which system calls go on after a signal
-WAIT = ("import signal, sys\nfrom pathlib import Path\nfrom styleblend.files.claims import claim, in_turn\nfrom styleblend.machine.signals import handle\n"
-        "handle(signal.SIGINT, signal.default_int_handler)\nfolder = Path(sys.argv[1])\nprint('waits', flush=True)\n"
-        "try:\n    with in_turn(folder) if sys.argv[2] == 'in_turn' else claim(folder, 'work', wait=True):\n        print('had it')\n"
-        "except KeyboardInterrupt:\n    print('stopped')")
+WAIT = """
+import signal, sys
+from pathlib import Path
+from styleblend.files.claims import claim, in_turn
+from styleblend.machine.signals import handle
+handle(signal.SIGINT, signal.default_int_handler)
+folder = Path(sys.argv[1])
+print("waits", flush=True)
+try:
+    with in_turn(folder) if sys.argv[2] == "in_turn" else claim(folder, "work", wait=True):
+        print("had it")
+except KeyboardInterrupt:
+    print("stopped")
+"""
 
 
 def free(folder: Path, *names: str) -> list:
     """Which of the files another process could claim."""
-    return subprocess.run([sys.executable, "-c", FREE, str(folder), *names], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    command = [sys.executable, "-c", FREE, str(folder), *names]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
 
 
 def in_thread(work) -> None:
@@ -82,8 +119,9 @@ def test_files_are_claimed_until_their_process_ends_however_it_ends(tmp_path):
 
     process = start(HOLD_FILES, tmp_path, "a", "b")
     assert claimed("c", "d")
-    with pytest.raises(Busy, match=f"{tmp_path / 'b'} is in use by another process: wait for it, or stop it, or take others"):
+    with pytest.raises(Busy, match="b is in use by another process: wait for it, or stop it, or take others") as busy:
         claimed("b", "c")
+    assert str(busy.value).startswith(str(tmp_path / "b"))
     kill(process)
     assert claimed("a", "b", "c")
 
@@ -167,7 +205,7 @@ def test_of_many_threads_one_has_it(tmp_path, kind):
 
 
 def test_parts_of_one_board_in_one_process_hold_each_their_files(tmp_path):
-    """A second claim of other files is granted; that it ends, or that somebody reads the lock file, takes nothing from the first."""
+    """A second claim of other files is granted; its end, or a reader of the lock file, takes nothing from the first."""
     with claim_files(tmp_path, "work", ["a", "b"], ""):
         with claim_files(tmp_path, "work", ["c", "d"], ""):
             assert free(tmp_path, *"abcde") == ["e"]
@@ -227,9 +265,12 @@ def test_files_that_belong_together_are_written_in_turn(trained, tmp_path, comma
     picture = tmp_path / "result" / "fxemoji" / "Anchor.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (128, 128), "red").save(picture)
-    arguments = {"export": [str(style), "--format", "diffusers"], "load": [str(style / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)],
+    arguments = {"export": [str(style), "--format", "diffusers"],
+                 "load": [str(style / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)],
                  "eval": [str(tmp_path / "result")]}
-    expected = {"export": ["coarse_learned_embeds.safetensors", "fine_learned_embeds.safetensors", "pytorch_lora_weights.safetensors"], "load": ["ink"],
+    expected = {"export": ["coarse_learned_embeds.safetensors", "fine_learned_embeds.safetensors",
+                           "pytorch_lora_weights.safetensors"],
+                "load": ["ink"],
                 "eval": ["report.html", "scores.json"]}
     codes = []
     thread = threading.Thread(target=lambda: codes.append(main([command, *arguments[command], "--output", str(out)])))
@@ -243,8 +284,10 @@ def test_files_that_belong_together_are_written_in_turn(trained, tmp_path, comma
 
 def test_of_two_processes_that_load_one_style_the_second_stops(trained, tmp_path):
     """Both see no style at first; without an order one would fail at the end, or each would have written a part."""
-    command = [sys.executable, "-m", "styleblend", "load", str(tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    file = tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors"
+    command = [sys.executable, "-m", "styleblend", "load", str(file), "--name", "ink", "--config", str(trained)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                 for _ in range(2)]
     said = [process.communicate(timeout=120)[1].strip() for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2], said
     assert "holds a style already (UNet LoRA)" in "".join(said)
@@ -253,16 +296,17 @@ def test_of_two_processes_that_load_one_style_the_second_stops(trained, tmp_path
 @pytest.mark.parametrize("training, code", [("fine", 2), ("coarse", 0)])
 def test_what_is_trained_now_is_not_loaded(trained, tmp_path, capsys, training, code):
     folder = tmp_path / "adapters" / "dots"
-    before = contents(folder)
+    before, file = contents(folder), str(folder / "dots_unet_lora.safetensors")
     with claim(folder / "training", training):
-        assert main(["load", str(folder / "dots_unet_lora.safetensors"), "--name", "dots", "--overwrite", "--config", str(trained)]) == code
+        assert main(["load", file, "--name", "dots", "--overwrite", "--config", str(trained)]) == code
     said = capsys.readouterr().err.strip()
     assert "fine.lock" in said if code else contents(folder) != before
     assert code == 0 or contents(folder) == before
 
 
-@pytest.mark.parametrize("part, folder, name", [("fine", "adapters/dots/training", "fine"), ("coarse", "adapters/dots/training", "coarse"),
-                                                ("coarse", "look/dots", "look-alikes")])
+@pytest.mark.parametrize("part, folder, name", [
+    ("fine", "adapters/dots/training", "fine"), ("coarse", "adapters/dots/training", "coarse"),
+    ("coarse", "look/dots", "look-alikes")])
 def test_a_second_training_stops_or_takes_the_next_style(world, tmp_path, capsys, part, folder, name):
     with claim(tmp_path / folder, name):
         assert main(["train", part, "--config", str(world)]) == 2
@@ -276,8 +320,9 @@ def test_a_second_training_stops_or_takes_the_next_style(world, tmp_path, capsys
 def test_parts_of_one_board_are_drawn_side_by_side(trained, tmp_path):
     """Three thirds at once: all pictures whole, and the page and the sheet show all of them."""
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(8)]))
-    processes = [subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", f"{i}/3"], cwd=ROOT,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i in (1, 2, 3)]
+    command = [sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard"]
+    processes = [subprocess.Popen([*command, f"{i}/3"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  text=True) for i in (1, 2, 3)]
     for process in processes:
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
@@ -289,23 +334,29 @@ def test_parts_of_one_board_are_drawn_side_by_side(trained, tmp_path):
 
 
 def test_a_second_process_on_the_same_pictures_stops(trained, tmp_path, capsys):
-    """The first third, held in the middle of its work: what has a picture in common with it stops and changes nothing, the rest is drawn meanwhile."""
+    """The first third, held in the middle of its work.
+
+    What has a picture in common with it stops and changes nothing, the rest is drawn meanwhile.
+    """
     settings = yaml.safe_load(trained.read_text())
     settings["sampling"]["batch"] = 1
     trained.write_text(yaml.safe_dump(settings))
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(48)]))
     result = tmp_path / "result"
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", "1/3"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", "1/3"],
+                               cwd=ROOT, stderr=subprocess.DEVNULL)
     while not list((result / "dots").glob("*.png")):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGSTOP)
     try:
         before = contents(result)
-        for same in (["--shard", "1/3"], ["--shard", "1/3", "--overwrite"], [], ["--overwrite"], ["--shard", "1/2"], ["--prompts", "1"]):
+        for same in (["--shard", "1/3"], ["--shard", "1/3", "--overwrite"], [], ["--overwrite"], ["--shard", "1/2"],
+                     ["--prompts", "1"]):
             assert main(["test", "--config", str(trained), *same]) == 2
             said = capsys.readouterr().err.strip()
-            assert f"{result / 'dots' / 'Cat'} " in said and "in use by another process: wait for it, or stop it, or give each process other --styles" in said
+            assert f"{result / 'dots' / 'Cat'} " in said
+            assert "in use by another process: wait for it, or stop it, or give each process other --styles" in said
             assert len(said.splitlines()) == 1 and contents(result) == before
         assert main(["test", "--config", str(trained), "--shard", "2/3"]) == 0
         assert len(list((result / "dots").glob("*.png"))) in range(17, 32)

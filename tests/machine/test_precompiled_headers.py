@@ -1,4 +1,4 @@
-"""Precompiled headers: g++ really takes them, operators come out the same, and what fails leaves everything as it was."""
+"""Precompiled headers: g++ takes them, operators come out the same, processes share them, a failure changes nothing."""
 from __future__ import annotations
 
 import re
@@ -35,7 +35,14 @@ def compilation(flags) -> list:
 def instructions(flags: str, source, tmp_path) -> list:
     """What the processor is told to do: no directives, no numbers of labels."""
     subprocess.run([*compilation(flags), str(source), "-o", str(tmp_path / "op.s")], check=True)
-    return [re.sub(r"\.L\w+", ".L", line) for line in (tmp_path / "op.s").read_text().splitlines() if re.match(r"\t[a-z]", line)]
+    lines = (tmp_path / "op.s").read_text().splitlines()
+    return [re.sub(r"\.L\w+", ".L", line) for line in lines if re.match(r"\t[a-z]", line)]
+
+
+def read_headers(flags: str, source) -> str:
+    """The headers that g++ reads for a source, one a line. "!": parsed already, "x": parsed with other flags."""
+    command = [*compilation(flags), "-H", str(source), "-o", str(source.with_suffix(".s"))]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
 
 
 @pytest.fixture
@@ -50,17 +57,18 @@ def test_the_compiler_takes_the_parsed_headers_of_jittors_operators(tmp_path):
     if jt.compiler.cc_type != "g++":
         pytest.skip("the compiler is not g++")
     (tmp_path / "op.cc").write_text(OPERATOR)
-    used = subprocess.run([*compilation(jt.flags.cc_flags), "-H", str(tmp_path / "op.cc"), "-o", str(tmp_path / "op.s")],
-                          stderr=subprocess.PIPE, text=True, check=True).stderr
-    assert any(line.startswith("! ") and "jit.h.gch" in line for line in used.splitlines()), used[:2000]  # "!": taken, "x": not valid
+    used = read_headers(jt.flags.cc_flags, tmp_path / "op.cc")
+    assert any(line.startswith("! ") and "jit.h.gch" in line for line in used.splitlines()), used[:2000]
     assert "/var.h" not in used  # it is in the parsed one
 
 
 def test_the_code_of_an_operator_is_the_same(tmp_path):
     from styleblend.machine.runtime import jt
-    (tmp_path / "op.cc").write_text(OPERATOR.replace("{}", '{ for (auto* op : ops) loop_options_merged["n"] += (int)op->inputs().size(); }'))
+    body = '{ for (auto* op : ops) loop_options_merged["n"] += (int)op->inputs().size(); }'
+    (tmp_path / "op.cc").write_text(OPERATOR.replace("{}", body))
     ours = jt.flags.cc_flags
-    plain, mine = (instructions(flags, tmp_path / "op.cc", tmp_path) for flags in (ours[:ours.rindex("-include")], ours))
+    plain, mine = (instructions(flags, tmp_path / "op.cc", tmp_path)
+                   for flags in (ours[:ours.rindex("-include")], ours))
     assert len(plain) > 5 and plain == mine
 
 
@@ -103,8 +111,7 @@ class Process(subprocess.Popen):
 def takes_parsed(flags: str, tmp_path) -> bool:
     """Whether g++ takes a parsed header with these flags."""
     (tmp_path / "a.cc").write_text("double f(double x) { return std::sqrt(x); }")
-    used = subprocess.run([*compilation(flags), "-H", str(tmp_path / "a.cc"), "-o", str(tmp_path / "a.s")], stderr=subprocess.PIPE, text=True, check=True)
-    return used.stderr.startswith("! ")
+    return read_headers(flags, tmp_path / "a.cc").startswith("! ")
 
 
 ONE, OTHER, THIRD = "-std=c++14 -O2 -lm", "-std=c++17 -O2 -lm", "-std=c++14 -O1 -lm"
