@@ -51,7 +51,7 @@ def exif_data(image: Image.Image) -> bytes:
 
 
 def in_exif(data: bytes) -> Tuple[Optional[int], bool]:
-    """The orientation, and whether something lies outside of the data. KeyError, struct.error: these are no Exif data."""
+    """The orientation, and whether something lies outside of the data. KeyError, struct.error: it is no Exif data."""
     number, damaged = None, False
     if not data:
         return number, damaged
