@@ -290,5 +290,5 @@ def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
 def test_a_second_tuning_of_a_style_stops(known, tmp_path, capsys):
     with claim(tmp_path / "adapters" / "fxemoji" / "tuning", "tune"):
         assert main(["tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "1"]) == 2
-    assert "in use by another process, which holds tune.lock" in capsys.readouterr().err
+    assert "in use by another job of this program, which holds tune.lock" in capsys.readouterr().err
     assert not (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").exists()
