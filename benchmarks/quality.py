@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from styleblend.base.base import find_base, load_base
+from styleblend.base.base import load_base
+from styleblend.files.base_folder import find_base
 from styleblend.jobs.board import chosen_styles
 from styleblend.cli import run
 from styleblend.errors import StyleBlendError

@@ -9,7 +9,7 @@ class StyleBlendError(Exception):
 
 
 class Busy(StyleBlendError):
-    """Another process works on the same folder."""
+    """Another process, or another thread of this one, works on the same files."""
 
 
 class Stopped(StyleBlendError):

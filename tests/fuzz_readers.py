@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of everything that reads an adapter file: only StyleBlendError may come out.
 
-    python -m venv fuzz && fuzz/bin/pip install atheris 'numpy<2' safetensors filelock
+    python -m venv fuzz && fuzz/bin/pip install atheris 'numpy<2' safetensors
     STYLEBLEND_FUZZ_PYTHON=fuzz/bin/python python -m pytest -m full tests/test_fuzz.py -s
 
 The first byte of an input chooses the kind of file:

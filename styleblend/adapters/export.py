@@ -17,7 +17,7 @@ from styleblend.files import tensor_files
 from styleblend.adapters.foreign_files import refuse_damaged
 from styleblend.models.configs import ScheduleConfig, UNetConfig, VaeConfig, read_config
 from styleblend.errors import StyleBlendError
-from styleblend.files.whole_files import in_turn
+from styleblend.files.claims import in_turn
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.parts import STYLEBLEND

@@ -14,7 +14,8 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
 from styleblend.adapters.foreign_files import read_tensors
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError
-from styleblend.files.whole_files import claim, in_turn, write_bytes
+from styleblend.files.claims import claim, in_turn
+from styleblend.files.whole_files import write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
 from styleblend.settings import StyleSettings
 from styleblend.adapters.parts import STYLEBLEND

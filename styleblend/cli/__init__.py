@@ -150,7 +150,7 @@ def run_doctor(args) -> int:
 
 
 def run_memory(args) -> int:
-    from styleblend.base.base import find_base
+    from styleblend.files.base_folder import find_base
     from styleblend.jobs.memory import MIB, Sizes, table
     from styleblend.settings import read_settings
     settings = with_dtype(read_settings(args.config), args.dtype)
@@ -173,7 +173,8 @@ def run_load(args) -> int:
     from styleblend.settings import read_settings
     settings, name = read_settings(args.config), check_name(args.name)
     found = gather([Path(file) for file in args.files], args.attention_only)  # before the base, which takes longer to read
-    from styleblend.base.base import find_base, load_base
+    from styleblend.base.base import load_base
+    from styleblend.files.base_folder import find_base
     base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
     for line in load_files(found, name, base, output, args.overwrite):
         print(line)
@@ -185,7 +186,7 @@ def run_export(args) -> int:
     from styleblend.adapters.export import LOSS, export, own_blend, own_settings
     base = None
     if args.config:
-        from styleblend.base.base import find_base
+        from styleblend.files.base_folder import find_base
         from styleblend.settings import read_settings
         settings = read_settings(args.config)
         base = find_base(settings.base, settings.base_id)
@@ -204,7 +205,7 @@ def run_export(args) -> int:
 
 
 def run_test(args) -> int:
-    from styleblend.base.base import find_base
+    from styleblend.files.base_folder import find_base
     from styleblend.jobs.board import draw_board
     from styleblend.settings import read_settings, validated
     settings = with_dtype(with_pictures(read_settings(args.config), max_pixels=args.max_pixels), args.dtype)
@@ -223,7 +224,7 @@ def run_test(args) -> int:
 
 
 def run_train(args) -> int:
-    from styleblend.base.base import find_base
+    from styleblend.files.base_folder import find_base
     from styleblend.files.captions import style_names, style_pictures
     from styleblend.files.names import check_name, entry
     from styleblend.files.pictures import check_picture
@@ -235,7 +236,7 @@ def run_train(args) -> int:
     began, failed = time.time(), {}
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
-            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
+            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit, settings.pictures.max_pixels)
     base = find_base(settings.base, settings.base_id)
     settings = within_memory(settings, base, "training", args.max_memory)
     for name in names:
@@ -264,7 +265,8 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool, bega
     `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the same.
     """
     from styleblend.base.base import load_base
-    from styleblend.files.whole_files import claim, remove_unfinished
+    from styleblend.files.claims import claim
+    from styleblend.files.whole_files import remove_unfinished
     from styleblend.pipeline import StyleBlendPipeline
     from styleblend.adapters.style import part_file, remove_part
     from styleblend.training.coarse import train_coarse
@@ -298,7 +300,8 @@ def train_part(name: str, part: str, settings, base: Path, overwrite: bool, bega
 
 
 def run_generate(args) -> int:
-    from styleblend.base.base import find_base, load_base
+    from styleblend.base.base import load_base
+    from styleblend.files.base_folder import find_base
     from styleblend.jobs.board import saved_size, style_settings
     from styleblend.files.names import check_name
     from styleblend.files.pictures import save_png

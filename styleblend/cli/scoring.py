@@ -60,7 +60,7 @@ def metrics_beside_the_judge(args, settings):
 
 
 def run_eval(args) -> int:
-    from styleblend.files.whole_files import in_turn
+    from styleblend.files.claims import in_turn
     from styleblend.metrics.judge import Judge
     from styleblend.jobs.report import differences, print_tables, write_report
     from styleblend.jobs.scoring import score_run

@@ -1,4 +1,7 @@
-"""The pictures of a style and what they show: from `NAME.txt` beside a picture, from `metadata.jsonl`, or from the picture's name."""
+"""The pictures of a style and what they show.
+
+That is said by `NAME.txt` beside a picture, by `metadata.jsonl`, or by the picture's name.
+"""
 from __future__ import annotations
 
 import warnings
@@ -14,6 +17,8 @@ from styleblend.files.text import parse_json, read_text
 
 METADATA = "metadata.jsonl"
 LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini")
+ONE_FOLDER_EACH = "put one folder a style there, with images/*.png and prompt.json"
+LINE = 'like {"file_name": "cat.png", "text": "a cat"}'
 
 
 @dataclass(frozen=True)
@@ -28,36 +33,34 @@ class StylePicture:
 def style_names(data: Path) -> List[str]:
     """All style folders of a data folder, in order."""
     if not Path(data).is_dir():
-        raise StyleBlendError(f"the data folder {data} does not exist: put one folder a style there, with images/*.png and prompt.json")
+        raise StyleBlendError(f"the data folder {data} does not exist: {ONE_FOLDER_EACH}")
     names = sorted(composed(p.name) for p in Path(data).iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise StyleBlendError(f"{data} holds no style folders: put one folder a style there, with images/*.png and prompt.json")
+        raise StyleBlendError(f"{data} holds no style folders: {ONE_FOLDER_EACH}")
     return names
 
 
 def style_pictures(folder: Path) -> List[StylePicture]:
-    """The pictures of one style, in order of their names; only names and captions are read. StyleBlendError names the file that is wrong.
+    """The pictures of one style, in order of their names; only names and captions are read.
 
-    A caption is taken from `NAME.txt`, else from `images/metadata.jsonl`, else it is the file name with spaces for underscores.
-    The first two stand in the prompts as they are; a file name gets an article, as published ("A red apple").
+    A caption is taken from `NAME.txt`, else from `images/metadata.jsonl`, else it is the file name with spaces for
+    underscores. The first two stand in the prompts as they are; a file name gets an article, as published ("A red
+    apple"). StyleBlendError names the file that is wrong.
     """
     images = Path(folder) / "images"
-    files = [p for p in images.iterdir() if not p.name.startswith(".") and p.name.lower() not in LEFT_BY_SYSTEMS and p.is_file()] if images.is_dir() else []
+    files = files_of_people(images)
     in_order = sorted(p for p in files if p.suffix.lower() in ENDINGS)
     for path in files:
         if path.suffix.lower() not in ENDINGS + (".txt",) and path.name != METADATA:
             leave_out(path)
     if not in_order:
-        raise StyleBlendError(f"style {Path(folder).name} has no pictures: put 3 to 10 into {images}, named after what they show")
-    for before, path in zip([None] + in_order, in_order):
-        if before and before.stem == path.stem:
-            raise StyleBlendError(f"{before} and {path.name} differ only in their endings, and what is made of a picture has its name: rename one")
-        if control_character(path.name):
-            raise StyleBlendError(f"the name of {str(path)!r} holds the control character {control_character(path.name)}: rename it")
-    check_distinct([p.stem for p in in_order], str(images))
+        raise StyleBlendError(f"style {Path(folder).name} has no pictures: "
+                              f"put 3 to 10 into {images}, named after what they show")
+    check_names(in_order, images)
     pictures = {composed(p.name): p for p in in_order}
     written = metadata_captions(images / METADATA, list(pictures)) if (images / METADATA).is_file() else {}
-    written.update(text_captions([p for p in files if p.suffix.lower() == ".txt"], {composed(p.stem): name for name, p in pictures.items()}))
+    texts = [p for p in files if p.suffix.lower() == ".txt"]
+    written.update(text_captions(texts, {composed(p.stem): name for name, p in pictures.items()}))
     found = []
     for name, path in pictures.items():
         caption = written.get(name) or checked(composed(path.stem).replace("_", " "), f"the name of {path}")
@@ -67,15 +70,37 @@ def style_pictures(folder: Path) -> List[StylePicture]:
     return found
 
 
+def files_of_people(folder: Path) -> List[Path]:
+    """The files in a folder, without hidden ones and those that systems leave behind."""
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir()
+            if not p.name.startswith(".") and p.name.lower() not in LEFT_BY_SYSTEMS and p.is_file()]
+
+
+def check_names(in_order: List[Path], folder: Path) -> None:
+    """Refuse pictures whose names cannot be those of what is made of them. They come sorted."""
+    for before, path in zip([None] + in_order, in_order):
+        if before and before.stem == path.stem:
+            raise StyleBlendError(f"{before} and {path.name} differ only in their endings, "
+                                  "and what is made of a picture has its name: rename one")
+        steering = control_character(path.name)
+        if steering:
+            raise StyleBlendError(f"the name of {str(path)!r} holds the control character {steering}: rename it")
+    check_distinct([p.stem for p in in_order], str(folder))
+
+
 def leave_out(path: Path) -> None:
     """Say that a file of the pictures' folder is not used; StyleBlendError if it seems to be meant as a picture."""
     kind = kind_of(path)
     if path.suffix.lower() in UNREADABLE:
         raise StyleBlendError(f"the picture {path} cannot be read here: save it as PNG or JPEG, or remove it")
     if kind in FORMATS:
-        raise StyleBlendError(f"{path} is a {kind} picture by its content: give it an ending that says so, or remove it")
+        raise StyleBlendError(f"{path} is a {kind} picture by its content: "
+                              "give it an ending that says so, or remove it")
     if kind in UNREADABLE.values():
-        raise StyleBlendError(f"{path} is a {kind} file, which cannot be read here: save it as PNG or JPEG, or remove it")
+        raise StyleBlendError(f"{path} is a {kind} file, which cannot be read here: "
+                              "save it as PNG or JPEG, or remove it")
     warnings.warn(f"{path} is neither a picture nor a caption and is left out")
 
 
@@ -102,7 +127,7 @@ def text_captions(files: List[Path], pictures: Dict[str, str]) -> Dict[str, str]
 
 
 def metadata_captions(path: Path, pictures: List[str]) -> Dict[str, str]:
-    """{picture: caption} from a file of lines such as {"file_name": "cat.png", "text": "a cat"}, as Hugging Face's imagefolder has them."""
+    """{picture: caption} from a file of lines as Hugging Face's imagefolder has them (LINE)."""
     found = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         where = f"{path}, line {number}"
@@ -111,12 +136,13 @@ def metadata_captions(path: Path, pictures: List[str]) -> Dict[str, str]:
         try:
             data = parse_json(line)
         except ValueError as error:
-            raise StyleBlendError(f"{where} is no JSON ({error}): " 'it should be like {"file_name": "cat.png", "text": "a cat"}') from None
+            raise StyleBlendError(f"{where} is no JSON ({error}): it should be {LINE}") from None
         if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("file_name", "text")):
-            raise StyleBlendError(f"{where} should be like " '{"file_name": "cat.png", "text": "a cat"}')
+            raise StyleBlendError(f"{where} should be {LINE}")
         name = composed(data["file_name"])
         if name not in pictures:
-            raise StyleBlendError(f"{where} names {name[:80]!r}, which is no picture in {path.parent}: mend or remove the line")
+            raise StyleBlendError(f"{where} names {name[:80]!r}, which is no picture in {path.parent}: "
+                                  "mend or remove the line")
         if name in found:
             raise StyleBlendError(f"{where} names {name!r} a second time: remove one of the lines")
         found[name] = checked(data["text"], f"{where}: text")

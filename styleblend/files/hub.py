@@ -14,7 +14,10 @@ def is_id(text: str) -> bool:
 
 
 def fetch(hub_id: str, patterns: Sequence[str]) -> Path:
-    """A local folder with those files of a model that fit the patterns; what the cache has is not fetched again. StyleBlendError: it cannot be had, and why."""
+    """A local folder with those files of a model that fit the patterns; what the cache has is not fetched again.
+
+    StyleBlendError: it cannot be had, and why.
+    """
     from huggingface_hub import snapshot_download
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))

@@ -13,12 +13,15 @@ TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they 
 
 
 def composed(text: str) -> str:
-    """Unicode's composed form (NFC). macOS hands out file names in the other form, which looks the same and is not equal."""
+    """Unicode's composed form (NFC). macOS hands out file names in the other, which looks the same and is not equal."""
     return unicodedata.normalize("NFC", text)
 
 
 def control_character(text: str) -> Optional[str]:
-    """The first character that steers and does not print, as "U+0007". Joiners, which emoji and some scripts need, are none."""
+    """The first character that steers and does not print, as "U+0007".
+
+    Joiners, which emoji and some scripts need, are none.
+    """
     for c in text:
         if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in TURNING:
             return f"U+{ord(c):04X}"
@@ -44,22 +47,28 @@ def fault(name: str) -> Optional[str]:
 
 
 def check_name(name: str, hint: str = "choose another") -> str:
-    """The name of a style or prompt, which becomes a file's or folder's, in composed form. StyleBlendError with `hint` if it cannot."""
+    """The name of a style or prompt, which becomes a file's or folder's, in composed form.
+
+    StyleBlendError with `hint` if it cannot.
+    """
     name = composed(name)
     if fault(name):
-        raise StyleBlendError(f"{name[:80]!r} cannot be a style or prompt name: it becomes a file name, and it {fault(name)}: {hint}")
+        raise StyleBlendError(f"{name[:80]!r} cannot be a style or prompt name: "
+                              f"it becomes a file name, and it {fault(name)}: {hint}")
     return name
 
 
 def check_distinct(names: Sequence[str], source: str) -> None:
-    """Refuse two names, as they were written, that differ only in case or in Unicode's forms: elsewhere they are one file."""
+    """Refuse two names as written that differ only in case or in Unicode's forms: elsewhere they are one file."""
     seen = {}
     for name in names:
         other = seen.setdefault(composed(name).lower(), name)
         if other != name:
-            difference = f"{other!a} and {name!a} differ only in their Unicode form" if composed(other) == composed(name) \
-                else f"{other!r} and {name!r} differ only in upper and lower case"
-            raise StyleBlendError(f"{source}: {difference}: they would overwrite each other on macOS or Windows, so rename one")
+            difference = f"{other!r} and {name!r} differ only in upper and lower case"
+            if composed(other) == composed(name):
+                difference = f"{other!a} and {name!a} differ only in their Unicode form"
+            raise StyleBlendError(f"{source}: {difference}: "
+                                  "they would overwrite each other on macOS or Windows, so rename one")
 
 
 def entry(folder: Path, name: str) -> Path:

@@ -3,30 +3,38 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Sequence
+from typing import BinaryIO, Dict, Iterator, Optional, Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
+# each enters its readers into Image.OPEN
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401
+from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.limits import MAX_PIXELS
+from styleblend.files.orientation import TURNS, orientation, turned
 from styleblend.files.whole_files import write_bytes
-from styleblend.settings import PictureSettings
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # All that Pillow may take a file for, by its content: one of its other readers starts another program (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # Pictures that cannot be read here; the camera formats have a TIFF inside that is only a preview.
-UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".svg": "SVG", ".jxl": "JPEG XL", ".psd": "Photoshop", ".pdf": "PDF", ".eps": "PostScript",
+UNREADABLE = {".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".svg": "SVG", ".jxl": "JPEG XL", ".psd": "Photoshop",
+              ".pdf": "PDF", ".eps": "PostScript",
               **{ending: "camera" for ending in (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")}}
 BEGINNINGS = {  # of a file, and what it is then
-    rb"\x89PNG": "PNG", rb"\xff\xd8\xff": "JPEG", rb"RIFF....WEBP": "WEBP", rb"BM....\0\0\0\0": "BMP", rb"GIF8": "GIF", rb"II\*\0|MM\0\*": "TIFF",
-    rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)": "HEIC", rb"....ftypavi[fs]": "AVIF", rb"....ftyp": "video", rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL",
-    rb"8BPS": "Photoshop", rb"%PDF": "PDF", rb"%!PS": "PostScript", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<![^>]*>\s*)*<svg": "SVG",
-    rb"(?i)\s*(<!doctype html|<html)": "web page (HTML)", rb"PK\x03\x04": "ZIP", rb"version https://git-lfs": "Git LFS pointer",
+    rb"\x89PNG": "PNG", rb"\xff\xd8\xff": "JPEG", rb"RIFF....WEBP": "WEBP", rb"BM....\0\0\0\0": "BMP", rb"GIF8": "GIF",
+    rb"II\*\0|MM\0\*": "TIFF", rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)": "HEIC", rb"....ftypavi[fs]": "AVIF",
+    rb"....ftyp": "video", rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL", rb"8BPS": "Photoshop", rb"%PDF": "PDF",
+    rb"%!PS": "PostScript", rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<![^>]*>\s*)*<svg": "SVG",
+    rb"(?i)\s*(<!doctype html|<html)": "web page (HTML)", rb"PK\x03\x04": "ZIP",
+    rb"version https://git-lfs": "Git LFS pointer",
 }
 
 
@@ -37,17 +45,39 @@ def kind_of(path: Path) -> Optional[str]:
             head = file.read(1024)
     except OSError:
         return None
-    return next((kind for beginning, kind in BEGINNINGS.items() if re.match(beginning, head, re.S)), None) if head else "empty"
+    if not head:
+        return "empty"
+    return next((kind for beginning, kind in BEGINNINGS.items() if re.match(beginning, head, re.S)), None)
+
+
+def identified(file: BinaryIO) -> Image.Image:
+    """A picture by its content, of which only the header has been read.
+
+    Not by `Image.open`, which warns and refuses by a limit that is set for the whole process: ours is an argument.
+    """
+    beginning = file.read(16)
+    for name in FORMATS:
+        read, fits = Image.OPEN[name]
+        file.seek(0)
+        try:
+            if fits(beginning) is True:  # a text: what Pillow was built without
+                return read(file, file.name)
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # as in `Image.open`: it begins as if it were of this format, and is not
+    raise UnidentifiedImageError(file.name)
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int = PictureSettings().max_pixels) -> Iterator[Image.Image]:
-    """A picture of which only the header has been read. What is wrong with it, also if found while it is decoded, is a StyleBlendError."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit cannot be passed as an argument
+def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A picture of which only the header has been read.
+
+    What is wrong with it, also if found while it is decoded, is a StyleBlendError.
+    """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file, identified(file) as image:
             if image.width * image.height > max_pixels:
-                raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, more than {max_pixels:,}: make it smaller, "
+                raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, "
+                                      f"more than {max_pixels:,}: make it smaller, "
                                       "or raise pictures.max_pixels in the config (--max-pixels)")
             yield image
     except StyleBlendError:
@@ -55,37 +85,43 @@ def opened(path: Path, max_pixels: int = PictureSettings().max_pixels) -> Iterat
     except FileNotFoundError:
         raise StyleBlendError(f"the picture {path} does not exist") from None
     except UnidentifiedImageError:
-        kind = kind_of(path)
-        known = f"a damaged {kind} file" if kind in FORMATS else "empty" if kind == "empty" else f"a {kind} file" if kind else "of an unknown kind"
-        raise StyleBlendError(f"the picture {path} cannot be read, it is {known}: save it again as PNG or JPEG, or remove it") from None
+        raise StyleBlendError(f"the picture {path} cannot be read, it is {what_it_is(path)}: "
+                              "save it again as PNG or JPEG, or remove it") from None
+    except Image.DecompressionBombError:  # Pillow's readers of some formats look at its own limit, too
+        raise StyleBlendError(f"the picture {path} has more pixels than are read from {kind_of(path)} files: "
+                              "make it smaller, or save it as PNG") from None
     except Exception as error:  # Pillow's decoders let out whatever a damaged file makes them run into
-        raise StyleBlendError(f"the picture {path} cannot be read ({str(error)[:120] or type(error).__name__}): save it again as PNG, or remove it") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+        raise StyleBlendError(f"the picture {path} cannot be read ({str(error)[:120] or type(error).__name__}): "
+                              "save it again as PNG, or remove it") from None
 
 
-def load_picture(path: Path, max_pixels: int = PictureSettings().max_pixels) -> Image.Image:
+def what_it_is(path: Path) -> str:
+    """In words, of a file that is no picture that can be read."""
+    kind = kind_of(path)
+    if kind is None or kind == "empty":
+        return kind or "of an unknown kind"
+    return f"a damaged {kind} file" if kind in FORMATS else f"a {kind} file"
+
+
+def load_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A picture as upright RGB, 8 bits, in sRGB; transparency on white; the first of several frames."""
     with opened(path, max_pixels) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # MPO: a JPEG with a preview
             warnings.warn(f"{path} has {frames} frames: the first is used")
         if image.mode == "F" or image.mode == "I" and image.format == "TIFF":
-            raise StyleBlendError(f"the picture {path} has 32 bits a channel, of which nobody says what is white: save it with 8 or 16")
+            raise StyleBlendError(f"the picture {path} has 32 bits a channel, of which nobody says what is white: "
+                                  "save it with 8 or 16")
         image.load()
         return on_white(in_srgb(eight_bits(upright(image, path)), path))
 
 
 def upright(image: Image.Image, path: Path) -> Image.Image:
     """Turned as its Exif data say."""
-    try:
-        with warnings.catch_warnings(record=True) as damage:  # Pillow remarks on it without naming the file
-            warnings.simplefilter("always")
-            if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
-                return ImageOps.exif_transpose(image)
-    except Exception:  # as above
-        damage = [True]
-    if damage:
+    number, damaged = orientation(image)
+    if number in TURNS:
+        return turned(image, number)
+    if damaged:
         warnings.warn(f"the Exif data of {path} are damaged: if it lies on its side, turn it and save it again")
     return image
 
@@ -104,14 +140,17 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def in_srgb(image: Image.Image, path: Path) -> Image.Image:
-    """Colours of another space (Adobe RGB, Display P3, a press) by the profile in the file. Grey pictures are taken as they are."""
-    data = image.info.get("icc_profile")
+    """Colours of another space (Adobe RGB, Display P3, a press) by the profile in the file.
+
+    Grey pictures are taken as they are.
+    """
+    data, mode = image.info.get("icc_profile"), "RGBA" if image.mode == "RGBA" else "RGB"
     if data:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
             space = profile.profile.xcolor_space.strip()
             if image.mode[:len(space)] == space and "sRGB" not in ImageCms.getProfileDescription(profile):
-                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGBA" if image.mode == "RGBA" else "RGB")
+                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             warnings.warn(f"the colour profile of {path} is damaged: its colours are taken as sRGB")
     return image
@@ -132,7 +171,7 @@ def contained(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_array(image: Image.Image, width: int, height: int, fit: str = "crop") -> np.ndarray:
-    """(3, height, width) float32 in -1..1. Other proportions: "crop" takes the middle, "pad" puts white around the whole."""
+    """(3, height, width) float32 in -1..1. Other proportions: "crop" takes the middle, "pad" puts white around."""
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.LANCZOS) if fit == "crop" else padded(image, width, height)
     return (np.asarray(image, np.float32) / 127.5 - 1).transpose(2, 0, 1)
@@ -145,12 +184,16 @@ def padded(image: Image.Image, width: int, height: int) -> Image.Image:
     return outer
 
 
-def check_picture(path: Path, width: int, height: int, settings: PictureSettings) -> None:
-    """Read a style picture to its end before a training begins; warn if next to nothing is left of it."""
-    image = load_picture(path, settings.max_pixels)
-    ratio = (max if settings.fit == "crop" else min)(width / image.width, height / image.height)
+def check_picture(path: Path, width: int, height: int, fit: str = "crop", max_pixels: int = MAX_PIXELS) -> None:
+    """Read a style picture to its end before a training begins; warn if next to nothing is left of it.
+
+    `fit` as in `to_array`.
+    """
+    image = load_picture(path, max_pixels)
+    ratio = (max if fit == "crop" else min)(width / image.width, height / image.height)
     if ratio > 4:
-        warnings.warn(f"{path} is only {image.width} x {image.height} pixels: it is enlarged {ratio:.0f} times for {width} x {height} and will be a blur")
+        warnings.warn(f"{path} is only {image.width} x {image.height} pixels: "
+                      f"it is enlarged {ratio:.0f} times for {width} x {height} and will be a blur")
 
 
 def save_png(path: Path, pixels, metadata: Dict[str, str] = {}) -> None:

@@ -10,7 +10,8 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_distinct, check_name, composed, control_character
 from styleblend.files.text import read_json
 
-SHAPES = 'it should be like {"0": "Cat"}, {"my-cat": "A cat on a boat"}, ["Cat", "House"] or [{"prompt": "Cat"}, {"text": "A cat on a boat", "name": "my-cat"}]'
+SHAPES = ('it should be like {"0": "Cat"}, {"my-cat": "A cat on a boat"}, ["Cat", "House"] '
+          'or [{"prompt": "Cat"}, {"text": "A cat on a boat", "name": "my-cat"}]')
 HINT = 'shorten or change it, or give it a name of its own in prompt.json: {"my-name": "the prompt"}'
 
 
@@ -33,14 +34,18 @@ class Prompt:
 
 
 def check_phrase(text: str) -> str:
-    """A phrase that is drawn as it stands. StyleBlendError when it cannot be printed: neither tokens nor a picture's record could be made of it."""
+    """A phrase that is drawn as it stands.
+
+    StyleBlendError when it cannot be printed: neither tokens nor a picture's record could be made of it.
+    """
     if control_character(text):
-        raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: take it out")
+        raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: "
+                              "take it out")
     return text
 
 
 def make_prompt(text: str, name: Optional[str] = None) -> Prompt:
-    """A prompt that is named after itself, or has a name of its own. StyleBlendError when the name cannot be a file's."""
+    """A prompt that is named after itself, or has a name of its own. StyleBlendError: the name cannot be a file's."""
     text = re.sub(r"(?<=[^.])\.$", "", composed(text.strip()))  # the full stop is put in behind the style
     if name is not None:
         return Prompt(check_name(name.strip()), check_phrase(text), whole=True)
@@ -66,17 +71,20 @@ def entries(data: Any) -> List[Tuple[Optional[str], Any]]:
 
 
 def style_prompts(folder: Path) -> List[Prompt]:
-    """The prompts in `prompt.json` of one style, each once, in their order. StyleBlendError names the entry that is wrong."""
+    """The prompts in `prompt.json` of one style, each once, in their order. StyleBlendError names the wrong entry."""
     path = Path(folder) / "prompt.json"
     if not path.exists():
-        raise StyleBlendError(f"{path} does not exist: write {{\"0\": \"Cat\", \"1\": \"House\"}} into it, or name prompts with --prompts")
+        raise StyleBlendError(f"{path} does not exist: "
+                              'write {"0": "Cat", "1": "House"} into it, or name prompts with --prompts')
     try:
         found = entries(read_json(path, SHAPES))
     except ValueError:
         found = []
     wrong = [text for _, text in found if not isinstance(text, str) or not text.strip()]
-    if not found or wrong:
-        raise StyleBlendError(f"{path} {f'has {str(wrong[0])[:60]!r} in the place of a prompt' if wrong else 'holds no prompts'}: {SHAPES}")
+    if wrong:
+        raise StyleBlendError(f"{path} has {str(wrong[0])[:60]!r} in the place of a prompt: {SHAPES}")
+    if not found:
+        raise StyleBlendError(f"{path} holds no prompts: {SHAPES}")
     check_distinct([(text if name is None else name).strip() for name, text in found], str(path))
     prompts = {}
     for name, text in found:

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.limits import MAX_HEADER
 from styleblend.files.whole_files import write_bytes
 
-MAX_HEADER = 16 << 20  # bytes; a whole Stable Diffusion checkpoint has some 300,000, and its names take far more memory than the header
 TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 WIDE = ("F64", "I64", "U64")  # eight bytes a number
 
@@ -34,7 +34,8 @@ def opened(path: Path):
     except StyleBlendError:
         raise
     except Exception as error:  # the library's own error, and those of NumPy for shapes that are too large
-        raise StyleBlendError(f"{path} is no whole safetensors file ({printable(str(error), 150)}): download or train it again") from None
+        raise StyleBlendError(f"{path} is no whole safetensors file ({printable(str(error), 150)}): "
+                              "download or train it again") from None
 
 
 def read_names(path: Path) -> List[str]:
@@ -44,10 +45,14 @@ def read_names(path: Path) -> List[str]:
 
 
 def read_sizes(path: Path, names: Sequence[str]) -> Dict[str, int]:
-    """How many bytes each of these tensors takes when it is read, from the header: at least four a number, since half precision becomes float32."""
+    """How many bytes each of these tensors takes when it is read, from the header.
+
+    At least four a number, since half precision becomes float32.
+    """
     with opened(path) as file:
         found = {name: file.get_slice(name) for name in names}
-        return {name: math.prod(part.get_shape()) * (8 if part.get_dtype() in WIDE else 4) for name, part in found.items()}
+        return {name: math.prod(part.get_shape()) * (8 if part.get_dtype() in WIDE else 4)
+                for name, part in found.items()}
 
 
 def read_safetensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
@@ -58,7 +63,8 @@ def read_safetensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
         other = [name for name in names if kinds[name] not in TYPES]
         if other:
-            raise StyleBlendError(f"{path}: {printable(other[0])} has numbers of the type {printable(kinds[other[0]])}, which is not read: save it as F16 or F32")
+            raise StyleBlendError(f"{path}: {printable(other[0])} has numbers of the type "
+                                  f"{printable(kinds[other[0]])}, which is not read: save it as F16 or F32")
         tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
         if len(tensors) < len(names):
             tensors.update(read_bfloat16(path, [n for n in names if kinds[n] == "BF16"]))

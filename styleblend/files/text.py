@@ -9,7 +9,9 @@ from typing import Any
 
 from styleblend.errors import StyleBlendError
 
-DEEPEST = 50  # Python's own limit is no help: Jittor raises it to where the stack overflows; and YAML's time grows with the square
+# Brackets in brackets. Python's own limit is no help, since Jittor raises it to where the stack overflows; and the time
+# that YAML takes grows with the square.
+DEEPEST = 50
 LONGEST = 400  # digits: Python before 3.11 works on a million of them for minutes
 LARGEST = 1 << 20  # bytes: prompts and captions of a few pictures are far smaller
 
@@ -28,7 +30,8 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StyleBlendError(f"{path} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}): save it as UTF-8") from None
+        raise StyleBlendError(f"{path} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}): "
+                              "save it as UTF-8") from None
 
 
 def refuse_deep(text: str) -> None:

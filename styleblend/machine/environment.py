@@ -28,8 +28,9 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Read by Jittor at import. use_mpi, use_cutlass: not needed here, and both reach for things that are often missing
 # (mpicc, a download). FIX_TORCH_ERROR: Jittor would import PyTorch when it is installed, and both crash in one process.
 # gdb_path: looking for gdb costs 0.2 s each start. cache_name: Jittor would name its cache after the git branch that
-# the virtual environment lies in, and compile everything again on the next branch; and other programs would compile operators with
-# other flags (`styleblend.machine.precompiled_headers`), so that each of two programs in turns would do it again.
+# the virtual environment lies in, and compile everything again on the next branch; and other programs would compile
+# operators with other flags (`styleblend.machine.precompiled_headers`), so that each of two programs in turns would do
+# it again.
 DEFAULTS = {"use_mpi": "0", "use_cutlass": "0", "FIX_TORCH_ERROR": "0", "gdb_path": "", "cache_name": "styleblend"}
 
 
@@ -79,14 +80,16 @@ def numpy_problem() -> str | None:
     """With NumPy 2 Jittor 1.3.11 gives wrong numbers and says nothing."""
     version = installed_version("numpy")
     if version is None or int(version.split(".")[0]) >= 2:
-        return f"NumPy 1 is needed, found {version or 'none'} (Jittor computes garbage with NumPy 2): type `pip install 'numpy<2'`."
+        return (f"NumPy 1 is needed, found {version or 'none'} (Jittor computes garbage with NumPy 2): "
+                "type `pip install 'numpy<2'`.")
     return None
 
 
 def jittor_problem() -> str | None:
     """The Jittor releases that this project was tested with."""
     version = installed_version("jittor")
-    if version is None or tuple(map(int, re.findall(r"\d+", version)[:3])) < (1, 3, 11) or not version.startswith("1.3."):
+    numbers = tuple(map(int, re.findall(r"\d+", version or "")[:3]))
+    if numbers < (1, 3, 11) or numbers[:2] != (1, 3):
         return f"Jittor 1.3.11 is needed, found {version or 'none'}: type `pip install 'jittor>=1.3.11,<1.4'`."
     return None
 
@@ -125,11 +128,15 @@ CHECKS = (python_problem, launcher_problem, compiler_problem, headers_problem, n
 
 
 def missing_package(error: ModuleNotFoundError) -> int:
-    """Say in one sentence that a package is not installed; the exit code. A part of this project that is missing is no such case."""
+    """Say in one sentence that a package is not installed; the exit code.
+
+    A part of this project that is missing is no such case.
+    """
     name = (error.name or "").partition(".")[0]
     if name in ("", "styleblend"):
         raise error
-    print(f"styleblend: the Python package {name} is not installed: type `pip install -r requirements.txt`", file=sys.stderr)
+    print(f"styleblend: the Python package {name} is not installed: type `pip install -r requirements.txt`",
+          file=sys.stderr)
     return 2
 
 
@@ -204,7 +211,10 @@ DRIVER_CURES = {34: "libcuda.so.1 is the stub of the CUDA toolkit: take its fold
 
 
 def gpus_found() -> tuple[int, str | None]:
-    """How many GPUs the driver offers to this process, and what is wrong with the driver. (0, None) without one, or with CUDA_VISIBLE_DEVICES=''."""
+    """How many GPUs the driver offers to this process, and what is wrong with the driver.
+
+    (0, None) without one, or with CUDA_VISIBLE_DEVICES=''.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -257,7 +267,8 @@ def choose_nvcc() -> tuple[str | None, str | None]:
     if "nvcc_path" in os.environ:
         given = os.environ["nvcc_path"]
         if given and not os.path.isfile(given):
-            raise StyleBlendError(f"nvcc_path names {given}, which is not a file: correct it, or type `unset nvcc_path`.")
+            raise StyleBlendError(f"nvcc_path names {given}, which is not a file: "
+                                  "correct it, or type `unset nvcc_path`.")
         return None, None
     count, problem = gpus_found()
     if count == 0:

@@ -1,18 +1,20 @@
 """Half precision: what is kept in it, and in which type sums are made.
 
-In a network that is loaded as float16 or bfloat16 the frozen matrices, the convolution kernels and the activations between
-layers have that type. Float32 stay: gains and biases, the time embedding, the first and last convolutions, norms, softmax,
-LoRAs, placeholder embeddings, the optimiser, and all that a sampler computes. The VAE has its activations beyond float16's range
-and is float32 beside a float16 UNet.
+In a network that is loaded as float16 or bfloat16 the frozen matrices, the convolution kernels and the activations
+between layers have that type. Float32 stay: gains and biases, the time embedding, the first and last convolutions,
+norms, softmax, LoRAs, placeholder embeddings, the optimiser, and all that a sampler computes. The VAE has its
+activations beyond float16's range and is float32 beside a float16 UNet.
 
 Why products are made as `product_type` says (Jittor 1.3.11):
-- On the CPU it adds up a product in the type of its factors, by a generic loop: the relative error of a matrix product over 96
-  terms was 0.0024 in float16 and 0.15 in bfloat16, and a 3x3 convolution took 2.0 s and 0.27 s where float32 takes 2.6 ms. With factors
-  cast to float32 it is oneDNN's product, bit for bit that of float32 factors of the same values.
-- Its bfloat16 is cut off on the CPU, not rounded: 1.0059 becomes 1, and a 12-step picture of the mini base was 2.4/255 away from float32 on
-  average. Rounded at every cast and sum (`Rounding`, `added`, `rounded`) it is 0.6/255.
-- On the GPU its source has cuBLAS add up in float32; but cuDNN gets the type of the result as the type to add up in: float16's
-  range for sums of 11,520 products, and for bfloat16 a pair that cuDNN does not document. So convolutions are float32 everywhere. (Read, not measured.)
+- On the CPU it adds up a product in the type of its factors, by a generic loop: the relative error of a matrix product
+  over 96 terms was 0.0024 in float16 and 0.15 in bfloat16, and a 3x3 convolution took 2.0 s and 0.27 s where float32
+  takes 2.6 ms. With factors cast to float32 it is oneDNN's product, bit for bit that of float32 factors of the same
+  values.
+- Its bfloat16 is cut off on the CPU, not rounded: 1.0059 becomes 1, and a 12-step picture of the mini base was 2.4/255
+  away from float32 on average. Rounded at every cast and sum (`Rounding`, `added`, `rounded`) it is 0.6/255.
+- On the GPU its source has cuBLAS add up in float32; but cuDNN gets the type of the result as the type to add up in:
+  float16's range for sums of 11,520 products, and for bfloat16 a pair that cuDNN does not document. So convolutions are
+  float32 everywhere. (Read, not measured.)
 - float16 or bfloat16 with float32 gives float32, with a Python number its own type; `exp` of either gives float32.
 - A cast to the type that is there already makes a copy.
 """
@@ -66,13 +68,15 @@ def vae_type(dtype: str) -> str:
 
 
 def loss_scale(dtype: str) -> float:
-    """What to multiply a loss by so that the gradients of activations stay numbers: of float16, whose least is 6e-8, a mean over the
-    36,864 numbers of a 768 px latent would lose many."""
+    """What to multiply a loss by so that the gradients of activations stay numbers.
+
+    Of float16, whose least is 6e-8, a mean over the 36,864 numbers of a 768 px latent would lose many.
+    """
     return 2.0 ** 14 if dtype == "float16" else 1.0
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 or float16 numbers rounded to the nearest that `dtype` has, ties to even; bfloat16 numbers come as float32."""
+    """float32 or float16 numbers rounded to the nearest that `dtype` has, ties to even; bfloat16 comes as float32."""
     if dtype == "float16":
         with np.errstate(over="ignore"):  # who calls looks for infinity
             return np.ascontiguousarray(array, np.float16)

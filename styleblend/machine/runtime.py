@@ -1,12 +1,12 @@
 """Imports Jittor, and nothing else does: everywhere else it is ``from styleblend.machine.runtime import jt``.
 
-The environment is prepared first (`styleblend.machine.environment`); Jittor's own log is quiet unless STYLEBLEND_VERBOSE=1.
+The environment is prepared first (`styleblend.machine.environment`); Jittor's own log is quiet unless
+STYLEBLEND_VERBOSE=1.
 """
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import glob
 import os
 import platform
@@ -20,6 +20,7 @@ from pathlib import Path
 import styleblend
 from styleblend.machine.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.claims import claim
 from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
 
@@ -29,40 +30,51 @@ def import_jittor():
     unused_gpu = prepare_environment()
     if unused_gpu:
         say(f"no GPU is used: {unused_gpu}. `python -m styleblend doctor` says more.")
-    verbose = os.environ.get("STYLEBLEND_VERBOSE") == "1"
-    verify_https, on_interrupt, on_end = ssl._create_default_https_context, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     others = "jittor" in sys.modules  # who has imported Jittor before has the say over its flags
     chosen = "use_cuda" in os.environ or others
-    in_main_thread = threading.current_thread() is threading.main_thread()
     try:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Jittor ends the processes that it forks here with it: they must not have a handler
-        jittor_utils = import_jittor_utils(verbose)
-        with contextlib.ExitStack() as stack:
-            if not is_built(jittor_utils.cache_path):
-                say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
-                    f"The result stays in {jittor_utils.cache_path}")
-                stack.enter_context(one_at_a_time())
-                stack.enter_context(stdout_to_stderr())
-            import jittor
-            close_compilers(jittor_utils)
-            if not others:
-                precompile_headers(jittor)
+        with process_kept():
+            jittor_utils = import_jittor_utils(os.environ.get("STYLEBLEND_VERBOSE") == "1")
+            with contextlib.ExitStack() as stack:
+                if not is_built(jittor_utils.cache_path):
+                    say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
+                        f"The result stays in {jittor_utils.cache_path}")
+                    # Jittor locks per Python version, but all versions unpack oneDNN into one folder
+                    stack.enter_context(claim(jittor_cache(), "styleblend", wait=True))
+                    stack.enter_context(stdout_to_stderr())
+                import jittor
+                close_compilers(jittor_utils)
+                if not others:
+                    precompile_headers(jittor)
     except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
         raise StyleBlendError("Jittor has rebuilt a part of itself: type the same command again.") from stop
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.") from error
-    finally:
-        # jittor_utils switches the verification of HTTPS certificates off for the whole process.
-        ssl._create_default_https_context = verify_https
-        if in_main_thread:  # Jittor's own handler of Ctrl-C ends the process with no clean-up
-            for number, handler in ((signal.SIGINT, on_interrupt), (signal.SIGTERM, on_end)):
-                if handler is not None:
-                    handle(number, handler)
     if jittor.has_cuda and not chosen:
         jittor.flags.use_cuda = 1
     return jittor
+
+
+@contextlib.contextmanager
+def process_kept():
+    """Put back what the import changes in the whole process.
+
+    jittor_utils switches the verification of HTTPS certificates off; Jittor's own handler of Ctrl-C ends the process
+    with no clean-up. It ends the processes that it forks with SIGTERM, so they must not have a handler of that.
+    """
+    verify_https = ssl._create_default_https_context
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    try:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        yield
+    finally:
+        ssl._create_default_https_context = verify_https
+        for number, handler in before.items():
+            if in_main_thread and handler is not None:
+                handle(number, handler)
 
 
 def import_jittor_utils(verbose: bool):
@@ -99,25 +111,14 @@ def precompile_headers(jittor) -> None:
     try:
         precompile(jittor, Path(jittor.compiler.cache_path))
     except (OSError, StyleBlendError, subprocess.SubprocessError) as error:
-        say(f"headers could not be precompiled ({printable(str(error).strip().splitlines()[0])}): every new operator takes about a second longer.")
+        say(f"headers could not be precompiled ({printable(str(error).strip().splitlines()[0])}): "
+            "every new operator takes about a second longer.")
 
 
 def is_built(cache_path: str) -> bool:
     """Whether oneDNN is unpacked and Jittor's core compiled, for the CPU or for the CUDA that will be used."""
     kind = "cu*" if os.environ.get("nvcc_path", "cu") else ""
     return onednn_ready() and bool(glob.glob(os.path.join(glob.escape(cache_path), kind, "jittor_core*.so")))
-
-
-@contextlib.contextmanager
-def one_at_a_time():
-    """Hold a lock while Jittor is built.
-
-    Jittor locks per Python version, but all versions unpack oneDNN into one folder.
-    """
-    jittor_cache().mkdir(parents=True, exist_ok=True)
-    with open(jittor_cache() / "styleblend.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when the process dies
-        yield
 
 
 @contextlib.contextmanager
@@ -135,7 +136,7 @@ def stdout_to_stderr():
 
 
 def say(sentence: str) -> None:
-    """Tell the user something that is not part of a command's output, on a line of its own also beside a progress bar."""
+    """Tell the user something that is not part of a command's output, on a line of its own also beside a bar."""
     from tqdm import tqdm
     tqdm.write(f"styleblend: {sentence}", file=sys.stderr)
     sys.stderr.flush()
@@ -159,5 +160,6 @@ def use_cuda(flag: bool) -> None:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     compiler = subprocess.run([os.environ["cc_path"], "-dumpfullversion"], stdout=subprocess.PIPE, text=True)
-    return {"styleblend": getattr(styleblend, "__version__", "unknown"), "jittor": installed_version("jittor") or "unknown",
+    return {"styleblend": getattr(styleblend, "__version__", "unknown"),
+            "jittor": installed_version("jittor") or "unknown",
             "python": platform.python_version(), "g++": compiler.stdout.strip()}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from styleblend.errors import StyleBlendError, printable
 from styleblend.machine.precision import DType
+from styleblend.files.limits import MAX_PIXELS
 from styleblend.files.text import parse_json, read_text, refuse_deep
 
 
@@ -79,7 +80,7 @@ class PictureSettings(Settings):
     """How style pictures are read."""
 
     fit: str = Field("crop", pattern="^(crop|pad)$", description="other proportions than the training size: crop to the middle, or pad with white")
-    max_pixels: int = Field(64_000_000, ge=1, description="a picture with more is refused: while it is decoded a pixel takes up to twelve bytes")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="a picture with more is refused: while it is decoded a pixel takes up to twelve bytes")
 
 
 class LookAlikeSettings(Settings):

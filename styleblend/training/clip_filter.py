@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import numpy as np
 
-from styleblend.base.base import weight_file
+from styleblend.files.base_folder import weight_file
 from styleblend.files.captions import StylePicture
 from styleblend.models.configs import ClipVisionConfig, read_config
 from styleblend.errors import StyleBlendError

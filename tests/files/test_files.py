@@ -1,4 +1,4 @@
-"""Files whole or not at all, one process a folder, full disks and read-only folders."""
+"""Files whole or not at all, full disks and read-only folders."""
 import json
 import os
 import signal
@@ -13,38 +13,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from processes import ROOT, children_may_be_killed, kill, start  # noqa: F401 (a fixture works by being here)
 from styleblend.cli import main
-from styleblend.errors import Busy
-from styleblend.files.whole_files import claim, claim_files, in_turn, remove_unfinished, write_bytes
+from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.pictures import is_whole
 
-ROOT = Path(__file__).parents[2]
-HOLD = "import sys, time\nfrom styleblend.files.whole_files import claim\nwith claim(sys.argv[1], 'work'):\n    print('held', flush=True); time.sleep(60)"
-HOLD_FILES = ("import sys, time\nfrom styleblend.files.whole_files import claim_files\n"
-              "with claim_files(sys.argv[1], 'work', sys.argv[2:], ''):\n    print('held', flush=True); time.sleep(60)")
 # writes until it is killed: two letters in turn, so that a torn file would be neither
 WRITE = ("import sys\nfrom styleblend.files.whole_files import write_bytes\nfor i in range(10 ** 9):\n"
          "    write_bytes(sys.argv[1], b'ab'[i % 2:][:1] * 3_000_000)\n    print(i, flush=True)")
-
-
-@pytest.fixture(autouse=True)
-def children_may_be_killed():
-    """Jittor's handler of SIGCHLD ends this process as well when a child is killed."""
-    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL if previous is None else previous)
-
-
-def start(code: str, *arguments) -> subprocess.Popen:
-    """A child process with Python code, after its first line of output."""
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline()
-    return process
-
-
-def kill(process: subprocess.Popen) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 def test_a_killed_writer_leaves_the_whole_file_and_its_rest_is_removed(tmp_path):
@@ -63,7 +39,7 @@ def test_a_killed_writer_leaves_the_whole_file_and_its_rest_is_removed(tmp_path)
 
 
 def test_what_a_live_process_writes_is_left_to_it(tmp_path):
-    """Two processes write one file without end, a third cleans up all the time: no write fails, no reader sees a torn file."""
+    """Two processes write one file without end, a third cleans up all the time: no write fails, no file is torn."""
     writers = [start(WRITE, tmp_path / "file") for _ in range(2)]
     try:
         for _ in range(60):
@@ -74,6 +50,23 @@ def test_what_a_live_process_writes_is_left_to_it(tmp_path):
     finally:
         for process in writers:
             kill(process)
+
+
+def test_what_another_thread_writes_is_left_to_it(tmp_path):
+    """As above within one process: a lock that is the process's own would be no obstacle to its clean-up."""
+    data, written = bytes(3_000_000), []
+
+    def write():
+        for _ in range(20):
+            write_bytes(tmp_path / "file", data)
+            written.append(1)
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        remove_unfinished(tmp_path)
+    assert len(written) == 40 and os.listdir(tmp_path) == ["file"]
 
 
 def test_other_hidden_files_are_not_touched(tmp_path):
@@ -103,101 +96,6 @@ def test_files_have_the_mode_that_the_user_wants(tmp_path):
     finally:
         os.umask(previous)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
-
-
-def test_a_folder_is_claimed_until_its_process_ends_however_it_ends(tmp_path):
-    process = start(HOLD, tmp_path)
-    with pytest.raises(Busy, match=str(tmp_path)):
-        with claim(tmp_path, "work"):
-            pass
-    with claim(tmp_path, "other work"):
-        pass
-    kill(process)
-    assert (tmp_path / "work.lock").exists()  # stale: nobody holds it
-    with claim(tmp_path, "work"):
-        pass
-
-
-def test_files_are_claimed_until_their_process_ends_however_it_ends(tmp_path):
-    def claimed(*files):
-        with claim_files(tmp_path, "work", files, "or take others"):
-            return True
-
-    process = start(HOLD_FILES, tmp_path, "a", "b")
-    assert claimed("c", "d")
-    with pytest.raises(Busy, match=f"{tmp_path / 'b'} is in use by another process: wait for it, or stop it, or take others"):
-        claimed("b", "c")
-    kill(process)
-    assert claimed("a", "b", "c")
-
-
-def test_one_process_waits_for_another(tmp_path):
-    order = []
-
-    def second():
-        with claim(tmp_path, "work", wait=True):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    with claim(tmp_path, "work"):
-        thread.start()
-        time.sleep(0.2)
-        order.append("first")
-    thread.join(10)
-    assert order == ["first", "second"]
-
-
-@pytest.mark.parametrize("command", ["export", "load", "eval"])
-def test_files_that_belong_together_are_written_in_turn(trained, tmp_path, command):
-    """While another process writes into the folder nothing appears there; then all of it, and no lock file."""
-    out, style = tmp_path / "out", tmp_path / "adapters" / "dots"
-    picture = tmp_path / "result" / "fxemoji" / "Anchor.png"
-    picture.parent.mkdir(parents=True)
-    Image.new("RGB", (128, 128), "red").save(picture)
-    arguments = {"export": [str(style), "--format", "diffusers"], "load": [str(style / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)],
-                 "eval": [str(tmp_path / "result")]}
-    expected = {"export": ["coarse_learned_embeds.safetensors", "fine_learned_embeds.safetensors", "pytorch_lora_weights.safetensors"], "load": ["ink"],
-                "eval": ["report.html", "scores.json"]}
-    codes = []
-    thread = threading.Thread(target=lambda: codes.append(main([command, *arguments[command], "--output", str(out)])))
-    with in_turn(out):
-        thread.start()
-        thread.join(4)
-        assert thread.is_alive() and os.listdir(out) == []
-    thread.join(60)
-    assert codes == [0] and sorted(os.listdir(out)) == expected[command]
-
-
-def test_of_two_processes_that_load_one_style_the_second_stops(trained, tmp_path):
-    """Both see no style at first; without an order one would fail at the end, or each would have written a part."""
-    command = [sys.executable, "-m", "styleblend", "load", str(tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors"), "--name", "ink", "--config", str(trained)]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1].strip() for process in processes]
-    assert sorted(process.returncode for process in processes) == [0, 2], said
-    assert "holds a style already (UNet LoRA)" in "".join(said)
-
-
-@pytest.mark.parametrize("training, code", [("fine", 2), ("coarse", 0)])
-def test_what_is_trained_now_is_not_loaded(trained, tmp_path, capsys, training, code):
-    folder = tmp_path / "adapters" / "dots"
-    before = contents(folder)
-    with claim(folder / "training", training):
-        assert main(["load", str(folder / "dots_unet_lora.safetensors"), "--name", "dots", "--overwrite", "--config", str(trained)]) == code
-    said = capsys.readouterr().err.strip()
-    assert "fine.lock" in said if code else contents(folder) != before
-    assert code == 0 or contents(folder) == before
-
-
-@pytest.mark.parametrize("part, folder, name", [("fine", "adapters/dots/training", "fine"), ("coarse", "adapters/dots/training", "coarse"),
-                                                ("coarse", "look/dots", "look-alikes")])
-def test_a_second_training_stops_or_takes_the_next_style(world, tmp_path, capsys, part, folder, name):
-    with claim(tmp_path / folder, name):
-        assert main(["train", part, "--config", str(world)]) == 2
-        said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert str(tmp_path / folder) in said and "another process" in said
-        assert main(["train", part, "--config", str(world), "--share"]) == 0
-        assert "next" in capsys.readouterr().err
-    assert not list((tmp_path / "adapters").rglob("*.safetensors"))
 
 
 # ---------------------------------------------------------------- disks
@@ -255,7 +153,7 @@ def moved(world: Path, folder: Path) -> Path:
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(world, tmp_path, disk, capsys):
-    """The disk has a little more room each time, so that it gets full at look-alikes, checkpoints, adapters, pictures and pages."""
+    """The disk has a little more room each time: it gets full at look-alikes, checkpoints, adapters, pictures, page."""
     folder, _ = disk
     whole, full = moved(world, tmp_path / "whole"), moved(world, folder)
     parts = [folder / "adapters", folder / "look", folder / "result"]
@@ -272,7 +170,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(world, tmp_p
             code = main([*command, "--config", str(full)])
             said = capsys.readouterr().err.strip().splitlines()
             if code:
-                assert code == 2 and "could not be written (No space left on device)" in said[-1] and len(said[-1]) < 600
+                assert code == 2 and len(said[-1]) < 600
+                assert "could not be written (No space left on device)" in said[-1]
                 stops.append(Path(said[-1].split(": ")[1].split(" could")[0]).name)
                 assert nothing_torn(*parts)
                 step = 8192 if stops[-1] in looks else 200_000  # a look-alike has some 12 kB, what comes later far more
@@ -285,8 +184,10 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(world, tmp_p
     assert contents(*parts) == contents(*((tmp_path / "whole") / p.name for p in parts))
 
 
-@pytest.mark.parametrize("command, holds", [(["train", "coarse"], "adapters"), (["train", "coarse"], "look"), (["train", "fine"], "adapters"), (["test"], "result")])
-def test_a_read_only_folder_is_said_and_the_run_goes_on_when_it_is_writable(world, tmp_path, disk, capsys, command, holds):
+@pytest.mark.parametrize("command, holds", [
+    (["train", "coarse"], "adapters"), (["train", "coarse"], "look"), (["train", "fine"], "adapters"),
+    (["test"], "result")])
+def test_a_read_only_folder_is_said_and_the_run_goes_on_when_it_is_not(world, tmp_path, disk, capsys, command, holds):
     folder, remount = disk
     settings = yaml.safe_load(world.read_text())
     settings[{"adapters": "adapters", "look": "look_alikes", "result": "output"}[holds]] = str(folder / holds)
@@ -302,17 +203,34 @@ def test_a_read_only_folder_is_said_and_the_run_goes_on_when_it_is_writable(worl
     assert main([*command, "--config", str(world)]) == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="permission bits are tested by a process that gives root away; the test above needs no root to be refused")
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from styleblend.errors import StyleBlendError
+from styleblend.files.claims import claim
+from styleblend.files.whole_files import write_bytes
+folder = Path(sys.argv[1])
+os.setgid(65534)
+os.setuid(65534)
+
+def refused(what):
+    try:
+        what()
+    except StyleBlendError as error:
+        print(error)
+
+refused(lambda: write_bytes(folder / "file", b"x"))
+refused(lambda: claim(folder, "work").__enter__())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a process gives root away; the test above needs no root to be refused")
 def test_a_folder_of_somebody_else_is_said(tmp_path):
-    code = ("import os, sys\nfrom styleblend.errors import StyleBlendError\nfrom styleblend.files.whole_files import claim, write_bytes\n"
-            "from pathlib import Path\nfolder = Path(sys.argv[1])\nos.setgid(65534); os.setuid(65534)\n"
-            "def refused(what):\n    try:\n        what()\n    except StyleBlendError as error:\n        print(error)\n"
-            "refused(lambda: write_bytes(folder / 'file', b'x')); refused(lambda: claim(folder, 'work').__enter__())")
     for parent in tmp_path.parents:
         if parent.stat().st_uid == 0 and parent != Path("/tmp") and parent != Path("/"):
             parent.chmod(0o755)
     tmp_path.chmod(0o555)
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", AS_NOBODY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert [line.split(" (")[1][:17] for line in run.stdout.splitlines()] == ["Permission denied"] * 2
     assert os.listdir(tmp_path) == []
@@ -322,7 +240,7 @@ def test_a_folder_of_somebody_else_is_said(tmp_path):
 
 @pytest.mark.parametrize("command, number", [("train", signal.SIGTERM), ("test", signal.SIGINT)])
 def test_stopped_while_drawing(world, tmp_path, command, number):
-    """Look-alikes and boards: exit code 130, what is there is whole, and the rest is drawn as if nothing had happened."""
+    """Look-alikes and boards: exit code 130, what is there is whole, the rest is drawn as if nothing had happened."""
     settings = yaml.safe_load(world.read_text())
     settings["sampling"]["batch"] = 1
     settings["training"]["look_alikes"].update(candidates=30, keep=30, batch=1)
@@ -332,14 +250,15 @@ def test_stopped_while_drawing(world, tmp_path, command, number):
         assert main(["train", "all", "--config", str(world)]) == 0
     arguments = ["train", "coarse"] if command == "train" else ["test"]
     folder = tmp_path / ("look" if command == "train" else "result") / "dots"
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", *arguments, "--config", str(world)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", *arguments, "--config", str(world)], cwd=ROOT,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(folder.glob("*.png")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     os.killpg(process.pid, number)  # as a terminal does: all processes of the command get it
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.strip().splitlines()[-1].endswith("start the same command again to go on"), said
+    assert process.returncode == 130, said
+    assert said.strip().splitlines()[-1].endswith("start the same command again to go on"), said
     there = {p: p.read_bytes() for p in folder.glob("*.png")}
     assert 1 <= len(there) < 60 and nothing_torn(tmp_path)
     assert main([*arguments, "--config", str(world)]) == 0
@@ -352,7 +271,7 @@ def test_torn_pictures_are_drawn_again_byte_for_byte(world, tmp_path):
     assert main(["test", "--config", str(world)]) == 0
     folders = (tmp_path / "look", tmp_path / "result", tmp_path / "adapters")
     before = contents(*folders)
-    for path, part in ((tmp_path / "look" / "dots" / "boat-001.png", 0.5), (tmp_path / "result" / "dots" / "Owl.png", 0.9)):
+    for path, part in ((folders[0] / "dots" / "boat-001.png", 0.5), (folders[1] / "dots" / "Owl.png", 0.9)):
         data = path.read_bytes()
         path.write_bytes(data[:int(len(data) * part)])
         assert not is_whole(path)
@@ -360,45 +279,3 @@ def test_torn_pictures_are_drawn_again_byte_for_byte(world, tmp_path):
     assert main(["train", "coarse", "--config", str(world)]) == 0
     assert main(["test", "--config", str(world)]) == 0
     assert contents(*folders) == before
-
-
-def test_parts_of_one_board_are_drawn_side_by_side(trained, tmp_path):
-    """Three thirds at once: all pictures whole, and the page and the sheet show all of them."""
-    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(8)]))
-    processes = [subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", f"{i}/3"], cwd=ROOT,
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i in (1, 2, 3)]
-    for process in processes:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
-    result = tmp_path / "result"
-    assert len(list((result / "dots").glob("*.png"))) == 8 and nothing_torn(result)
-    page = (result / "index.html").read_text()
-    assert all(f"Cat%20{i}.png" in page for i in range(8))
-    assert Image.open(result / "dots.png").height > 300
-
-
-def test_a_second_process_on_the_same_pictures_stops(trained, tmp_path, capsys):
-    """The first third, held in the middle of its work: what has a picture in common with it stops and changes nothing, the rest is drawn meanwhile."""
-    settings = yaml.safe_load(trained.read_text())
-    settings["sampling"]["batch"] = 1
-    trained.write_text(yaml.safe_dump(settings))
-    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(48)]))
-    result = tmp_path / "result"
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", "test", "--config", str(trained), "--shard", "1/3"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not list((result / "dots").glob("*.png")):
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGSTOP)
-    try:
-        before = contents(result)
-        for same in (["--shard", "1/3"], ["--shard", "1/3", "--overwrite"], [], ["--overwrite"], ["--shard", "1/2"], ["--prompts", "1"]):
-            assert main(["test", "--config", str(trained), *same]) == 2
-            said = capsys.readouterr().err.strip()
-            assert f"{result / 'dots' / 'Cat'} " in said and "in use by another process: wait for it, or stop it, or give each process other --styles" in said
-            assert len(said.splitlines()) == 1 and contents(result) == before
-        assert main(["test", "--config", str(trained), "--shard", "2/3"]) == 0
-        assert len(list((result / "dots").glob("*.png"))) in range(17, 32)
-    finally:
-        kill(process)
-    assert main(["test", "--config", str(trained)]) == 0
-    assert len(list((result / "dots").glob("*.png"))) == 48 and nothing_torn(result)

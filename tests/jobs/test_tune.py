@@ -14,7 +14,7 @@ from PIL import Image
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.files.whole_files import claim
+from styleblend.files.claims import claim
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_mix
 from styleblend.files.pictures import is_whole
@@ -290,5 +290,5 @@ def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
 def test_a_second_tuning_of_a_style_stops(known, tmp_path, capsys):
     with claim(tmp_path / "adapters" / "fxemoji" / "tuning", "tune"):
         assert main(["tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "1"]) == 2
-    assert "in use by another process, which holds tune.lock" in capsys.readouterr().err
+    assert "in use by another job of this program, which holds tune.lock" in capsys.readouterr().err
     assert not (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").exists()

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from styleblend.cli import main
-from test_files import children_may_be_killed, contents, nothing_torn  # noqa: F401 (the first is a fixture that works by being here)
+from processes import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
+from test_files import contents, nothing_torn
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {"coarse": ["train", "coarse"], "fine": ["train", "fine"], "test": ["test"]}

@@ -84,6 +84,13 @@ def test_gpus_that_jittor_cannot_use_are_cpu_workers(start, tmp_path):
     assert len(out.splitlines()) == 2 and out.count(f"omp={threads} gpu= ") == 2
 
 
+def test_the_reason_for_cpu_workers_is_the_programs_own(start, tmp_path):
+    program(tmp_path / "bin" / "nvidia-smi", "echo 0; echo 1")
+    process = start("test.sh", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n' + ECHO, nvcc_path="",
+                    CUDA_VISIBLE_DEVICES=None, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert "Jittor cannot use the GPUs (the environment says so: use_cuda=0 or nvcc_path=''): CPU" in process.communicate()[1]
+
+
 @pytest.mark.parametrize("option", [("--shard", "2/4"), ("--shard=2/4",)])
 def test_the_part_of_one_machine_is_shared_by_its_workers(start, option):
     out, _ = start("test.sh", ECHO, "--styles", "00", *option, "--overwrite", WORKERS="3").communicate()
