@@ -61,11 +61,11 @@ def test_a_fingerprint_brings_no_network_in(tiny_folder, monkeypatch):
     assert (base.fingerprint(), base.decoder_fingerprint()) == prints
 
 
-def test_without_a_gpu_it_says_that_it_is_of_no_use(trained, capsys, monkeypatch):
+def test_without_a_gpu_it_says_that_it_is_of_no_use(trained, caplog, monkeypatch):
     settings = read_settings(trained).model_copy(update={"offload": True})
     monkeypatch.setattr("styleblend.base.base.device", lambda: "cpu")
     base = base_for_drawing(settings)
-    assert "offload is of no use without a GPU" in capsys.readouterr().err and present(base) == set(NETWORKS)
+    assert "offload is of no use without a GPU" in caplog.text and present(base) == set(NETWORKS)
 
 
 def test_a_board_is_drawn_with_it(trained, tmp_path, monkeypatch):
