@@ -62,14 +62,14 @@ class Lines:
     said = 0.0  # when any of them last said something
 
     def __init__(self, event, inside: bool):
-        self.first, self.began, self.inside = event.done, time.monotonic(), inside
+        self.first, self.began, self.inside, self.new = event.done, time.monotonic(), inside, True
         self.seconds = float(os.environ.get("TQDM_MININTERVAL") or QUIET_SECONDS)
 
     def show(self, event) -> None:
         now = time.monotonic()
-        at_an_end = event.done in (self.first, event.total) and not self.inside
+        at_an_end = (self.new or event.done >= event.total) and not self.inside
         if at_an_end or now - Lines.said >= self.seconds and event.done > self.first:
-            Lines.said = now
+            Lines.said, self.new = now, False
             print(self.line(event, now - self.began), file=sys.stderr, flush=True)
 
     def line(self, event, seconds: float) -> str:

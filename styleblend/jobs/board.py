@@ -185,10 +185,7 @@ def save_drawn(path: Path, picture: Image.Image, record: Record) -> Image.Image:
 def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Image]]:
     """Every picture of a style in the output folder that is whole, with its name: those of prompt.json first, in their order."""
     folder, data = Path(settings.output) / name, entry(settings.data, name)
-    try:
-        order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
-    except StyleBlendError:  # the prompts were named on the command line: the file need not be in order
-        order = []
+    order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
     place = {prompt: number for number, prompt in enumerate(order)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (place.get(composed(path.stem), len(place)), path.name))
     return [(composed(path.stem), picture) for path in paths for picture in [whole_picture(path)] if picture]
