@@ -7,8 +7,12 @@ from styleblend.machine.environment import missing_package
 
 def main() -> int:
     try:
-        from styleblend.cli import parser_for_test, run
-        return run(parser_for_test(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)))
+        from styleblend.cli.drawing import add_board_options
+        from styleblend.cli.options import HelpFormatter
+        from styleblend.cli.running import run
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+        add_board_options(parser)
+        return run(parser)
     except ModuleNotFoundError as error:
         return missing_package(error)
 

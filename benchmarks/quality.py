@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
-from styleblend.jobs.board import chosen_styles
-from styleblend.cli import run
+from styleblend.cli.running import run
+from styleblend.jobs.choices import chosen_styles
 from styleblend.errors import StyleBlendError
 from styleblend.metrics.judge import Judge
 from styleblend.files.names import entry

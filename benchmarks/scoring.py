@@ -20,6 +20,7 @@ from styleblend.models.clip_text import CLIPTextModelWithProjection
 from styleblend.models.clip_vision import CLIPVisionModelWithProjection
 from styleblend.models.dino import DinoModel
 from styleblend.models.squeezenet import LPIPSHeads, SqueezeNet
+from styleblend.jobs.events import result_of
 from styleblend.jobs.scoring import score_run
 from styleblend.files.tensor_files import write_safetensors
 
@@ -77,7 +78,7 @@ def main() -> int:
             for i in range(4):
                 draw(world / "data" / name / "images" / f"Model {i}.png", args.size, 100 * number + 50 + i)
             begin = time.perf_counter()
-            run = score_run(world / "result", world / "data", [name], Judge.load(), metrics)
+            run = result_of(score_run(world / "result", world / "data", [name], Judge.load(), metrics))
             seconds.append(time.perf_counter() - begin)
             memory.append(megabytes("VmRSS"))
             assert len(run.pictures[name]) == 25

@@ -93,6 +93,8 @@ class Pipeline:
         own = self.own_settings(style)
         method = self.methods[own.method]
         drawn_with = sampling_for(self.settings.sampling, own)
+        if style is None:  # the config's negative prompts are those of the style's branches
+            drawn_with = drawn_with.model_copy(update={"fine_negative": "", "coarse_negative": ""})
         drawn_with = (validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request")
                       if sampling else drawn_with)
         seeds = drawn_with.seed if seeds is None else seeds

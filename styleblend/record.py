@@ -30,7 +30,7 @@ def libraries() -> Dict[str, str]:
 
 @dataclass(frozen=True)
 class Record:
-    """One drawn picture. `prompt` is the phrase that both branches' prompts are made of."""
+    """One drawn picture. `prompt` is the phrase that both branches' prompts are made of. A plain picture has no `style` and no `style_hash`."""
 
     prompt: str
     seed: int
@@ -49,16 +49,16 @@ class Record:
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
         s, b = self.sampling, self.blend
-        facts = {"Steps": s.steps, "Sampler": SAMPLER_NAMES[s.sampler], "CFG scale": s.guidance, "Seed": self.seed, "Size": f"{s.width}x{s.height}", "RNG": "CPU",
-                 "Model hash": self.base[:10], "StyleBlend style": self.style, "StyleBlend style hash": self.style_hash, "StyleBlend coarse scale": b.scale,
+        of_style = {} if not self.style else {"StyleBlend style": self.style, "StyleBlend style hash": self.style_hash, "StyleBlend coarse scale": b.scale,
                  "StyleBlend fine scale": b.fine_scale, "StyleBlend negative scale": b.negative_scale,
-                 "StyleBlend c2f": f"{b.c2f_ratio} at {' '.join(map(str, b.c2f_sites))}", "StyleBlend f2c": f"{b.f2c_ratio} at {' '.join(map(str, b.f2c_sites))}",
-                 "Version": f"StyleBlend {self.version}"}
+                 "StyleBlend c2f": f"{b.c2f_ratio} at {' '.join(map(str, b.c2f_sites))}", "StyleBlend f2c": f"{b.f2c_ratio} at {' '.join(map(str, b.f2c_sites))}"}
+        facts = {"Steps": s.steps, "Sampler": SAMPLER_NAMES[s.sampler], "CFG scale": s.guidance, "Seed": self.seed, "Size": f"{s.width}x{s.height}", "RNG": "CPU",
+                 "Model hash": self.base[:10], **of_style, "Version": f"StyleBlend {self.version}"}
         # A1111 splits at commas: a value that holds one, or a colon or quote, is written as JSON
         line = ", ".join(f"{k}: {json.dumps(str(v)) if any(c in str(v) for c in ',:' + chr(34)) else v}" for k, v in facts.items())
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         everything = {**asdict(self), "sampling": s.model_dump(), "blend": b.model_dump()}
-        return {"parameters": f"{self.prompt} in the style of <F>.{negative}\n{line}", CHUNK: json.dumps(everything, ensure_ascii=False)}
+        return {"parameters": f"{self.prompt}{' in the style of <F>' if self.style else ''}.{negative}\n{line}", CHUNK: json.dumps(everything, ensure_ascii=False)}
 
 
 def changes(then: Record, now: Record) -> List[str]:

@@ -4,30 +4,30 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from styleblend import __version__
 from styleblend.base.base import base_for_drawing
-from styleblend.jobs.board import chosen_prompts, style_settings
+from styleblend.jobs.choices import chosen_prompts
+from styleblend.jobs.drawing import draw_pictures, refuse_reserved
+from styleblend.jobs.events import Drawn, Job, Log, Progress, Written, result_of
+from styleblend.jobs.grid_axes import AXES, OF_BLEND, OF_SAMPLING
+from styleblend.jobs.plans import Plan, plan_of_style, with_sampling
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import entry
+from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import contact_sheet, save_png, shortened
-from styleblend.pipeline import StyleBlendPipeline
 from styleblend.files.prompts import Prompt
-from styleblend.record import style_hash
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for, validated
+from styleblend.adapters.style import style_hash
+from styleblend.pipeline import Pipeline
+from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, blend_for, validated
 from styleblend.adapters.style import Style, load_style
 from styleblend.training.checkpoints import read, step_of
 
-OF_BLEND, OF_SAMPLING = ("scale", "fine_scale", "negative_scale", "c2f_ratio", "f2c_ratio"), ("seed", "steps", "guidance")
-AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "checkpoint", "prompt")
 CHUNK = "styleblend_grid"
 LARGEST = 512  # pixels of a picture in the sheet
 MARGIN = 8
@@ -42,6 +42,9 @@ class Axis:
 
     def label(self, value: str) -> str:
         return value if self.name in ("preset", "prompt") else f"{self.name} {value}"
+
+
+NO_AXIS = Axis("", ("",))
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,20 @@ def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str], folder: Path)
     return found + ([Axis("prompt", tuple(chosen))] if len(chosen) > 1 and "prompt" not in names else []), chosen
 
 
-def make_cell(values: Dict[str, str], settings: RunSettings, own: StyleSettings, prompts: Dict[str, Prompt], source: str) -> Cell:
-    """The picture at these values of the axes. What no axis says is as test.py draws it; a preset replaces all that the style itself says of the blend."""
+def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) -> Cell:
+    """The picture at these values of the axes.
+
+    What no axis says is as a board draws it; a preset replaces all that the style itself says of the blend.
+    """
+    own, blend = plan.own, plan.blend
     if "preset" in values:
         own = own.model_copy(update={"preset": values["preset"], "blend": {}})
-    blend = blend_for(settings.blend, own, source)
+        blend = blend_for(plan.settings.blend, own, f"style {plan.name}")
     blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}}, "the grid")
-    sampling = validated(SamplingSettings, {**sampling_for(settings.sampling, own).model_dump(), **{k: values[k] for k in OF_SAMPLING if k in values}}, "the grid")
+    sampling = with_sampling(plan.sampling, {k: values[k] for k in OF_SAMPLING if k in values}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
-    return Cell(prompt, sampling, blend, sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed)), values.get("checkpoint", ""))
+    seed = sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed))
+    return Cell(prompt, sampling, blend, seed, values.get("checkpoint", ""))
 
 
 def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
@@ -105,31 +113,34 @@ def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
         raise StyleBlendError(f"there is no checkpoint of step {step} in {folder}, but {', '.join(known) or 'none at all'}: train with another "
                               "save_every, and with as many as you want to see for `keep`")
     tensors = read(known[step])[1]
-    return replace(style, unet_lora={name[2:]: value for name, value in tensors.items() if name.startswith("p.")})
+    unet_lora = {name[2:]: value for name, value in tensors.items() if name.startswith("p.")}
+    return replace(style, parts={**style.parts, "unet_lora": unet_lora})
 
 
-def seconds_per_step(pipeline: StyleBlendPipeline, settings: RunSettings) -> float:
-    """How long a step of one picture takes here: the second, since Jittor may have to compile for the first."""
-    ends = []
-    pipeline.generate(["A cat"], [0], settings.sampling.model_copy(update={"steps": 2}), settings.blend, callback=lambda *_: ends.append(time.perf_counter()))
-    return ends[1] - ends[0]
+def seconds_per_step(pipeline, style: Style, settings: RunSettings) -> float:
+    """How long a step of one picture takes here: that of a second picture, since Jittor may have to compile for the first."""
+    sampling, times = settings.sampling.model_copy(update={"steps": 1}), []
+    for _ in range(2):
+        result_of(draw_pictures(pipeline, style, ["A cat"], [0], sampling, settings.blend), lambda event: times.append(time.perf_counter()))
+    return times[-1] - times[-2]
 
 
-def draw_cells(pipeline: StyleBlendPipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain: bool) -> List[Image.Image]:
+def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain: bool) -> Job[List[Image.Image]]:
     """The pictures, in order; those that differ only in prompt and seed are drawn together, as many as the settings' batch. `styles`: by checkpoint."""
     pictures: Dict[int, Image.Image] = {}
     groups: Dict[str, List[int]] = {}
     for i, cell in enumerate(cells):
         groups.setdefault(cell.drawn_with(), []).append(i)
-    with tqdm(total=len(cells), desc="grid", unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
-        for group in groups.values():
-            first = cells[group[0]]
-            if pipeline.style is not styles[first.checkpoint]:
-                pipeline.set_style(styles[first.checkpoint])
-            for part in [group[i:i + first.sampling.batch] for i in range(0, len(group), first.sampling.batch)]:
-                drawn = pipeline.generate([cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part], first.sampling, first.blend)
-                pictures.update((i, Image.fromarray(pixels)) for i, pixels in zip(part, drawn))
-                bar.update(len(part))
+    for group in groups.values():
+        first = cells[group[0]]
+        for part in [group[i:i + first.sampling.batch] for i in range(0, len(group), first.sampling.batch)]:
+            yield Progress("grid", len(pictures), len(cells), "picture")
+            phrases, seeds = [cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part]
+            drawn = yield from draw_pictures(pipeline, styles[first.checkpoint], phrases, seeds, first.sampling, first.blend)
+            for i, picture in zip(part, drawn):
+                pictures[i] = picture
+                yield Drawn(None, picture, None)
+    yield Progress("grid", len(cells), len(cells), "picture")
     return [pictures[i] for i in range(len(cells))]
 
 
@@ -156,36 +167,65 @@ def sheet(blocks: Sequence[Tuple[str, Sequence[Sequence[Image.Image]]]], columns
     return whole
 
 
-def draw_grid(settings: RunSettings, style: str, axes: Sequence[Axis], prompts: Optional[str], output: Path, limit: int) -> int:
-    """Draw the sheet: the first axis to the right, the second downwards, a block for each combination of the others; returns how many pictures.
+@dataclass(frozen=True)
+class GridRequest:
+    """The sheet: the first of `axes` to the right, the second downwards, a block for each combination of the others.
 
-    More pictures than `limit` are refused, with the time that they would take, before the first one is drawn.
+    `prompts` as in `BoardRequest`. More pictures than `limit` are refused. The sheet is written to `output`.
     """
-    axes, chosen = axes_and_prompts(axes, prompts, entry(settings.data, style))
-    x, y, others = axes[0], axes[1] if len(axes) > 1 else Axis("", ("",)), axes[2:]
-    combinations = [dict(zip((a.name for a in others), rest), **{y.name: row, x.name: column})
-                    for rest in itertools.product(*(a.values for a in others)) for row in y.values for column in x.values]
+
+    settings: RunSettings
+    style: str
+    axes: Sequence[Axis]
+    prompts: Optional[str] = None
+    output: Path = Path("grid.png")
+    limit: int = 100
+
+
+def draw_grid(request: GridRequest) -> Job[int]:
+    """Draw the sheet; returns how many pictures are in it.
+
+    Too many are refused, with the time that they would take, before the first one is drawn.
+    """
+    settings, name = request.settings, check_name(request.style)
+    axes, chosen = axes_and_prompts(request.axes, request.prompts, entry(settings.data, name))
+    plan, folder = plan_of_style(settings, name), Path(settings.adapters) / name
+    cells = [make_cell(values, plan, chosen) for values in combinations(axes)]
     base = base_for_drawing(settings)
-    pipeline = StyleBlendPipeline(base, load_style(Path(settings.adapters) / style, style, base))
-    pipeline.tokenizer.refuse_reserved([p.text for p in chosen.values()])
-    whole = pipeline.style
-    own = style_settings(settings, whole)
-    cells = [make_cell(values, settings, own, chosen, f"style {style}") for values in combinations]
-    training = Path(settings.adapters) / style / "training" / "lora"
-    styles = {step: at_checkpoint(whole, training, step) for step in dict.fromkeys(cell.checkpoint for cell in cells)}
-    minutes = seconds_per_step(pipeline, settings) * sum(cell.sampling.steps for cell in cells) / 60
-    duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max(1, minutes * 60):.0f} seconds"
-    size = f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {duration}"
-    if len(cells) > limit:
+    whole, pipeline = load_style(folder, name, base), Pipeline(base)
+    refuse_reserved(pipeline, whole, [prompt.text for prompt in chosen.values()])
+    styles = {step: at_checkpoint(whole, folder / "training" / "lora", step) for step in dict.fromkeys(cell.checkpoint for cell in cells)}
+    size = size_of(axes, cells, seconds_per_step(pipeline, whole, settings))
+    if len(cells) > request.limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
-    print(f"styleblend: {size}", file=sys.stderr)
-    pictures = draw_cells(pipeline, cells, styles, settings.plain_prompt)
+    yield Log(size)
+    pictures = yield from draw_cells(pipeline, cells, styles, settings.plain_prompt)
+    record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(), axes={a.name: a.values for a in axes},
+                  prompts=list(chosen), sampling=plan.sampling.model_dump(), blend=plan.blend.model_dump(),
+                  seeds=plan.own.seeds, version=__version__)
+    save_png(request.output, laid_out(axes, pictures), {CHUNK: json.dumps(record, ensure_ascii=False)})
+    yield Written(request.output)
+    return len(cells)
+
+
+def combinations(axes: Sequence[Axis]) -> List[Dict[str, str]]:
+    """The values of each picture, in the order in which they lie on the sheet: row by row, block by block."""
+    x, y, *others = *axes, *[NO_AXIS][:2 - len(axes)]
+    return [dict(zip((a.name for a in others), rest), **{y.name: row, x.name: column})
+            for rest in itertools.product(*(a.values for a in others)) for row in y.values for column in x.values]
+
+
+def size_of(axes: Sequence[Axis], cells: Sequence[Cell], seconds: float) -> str:
+    """How many pictures the sheet has, and how long they take at so many seconds a step, in words."""
+    minutes = seconds * sum(cell.sampling.steps for cell in cells) / 60
+    duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max(1, minutes * 60):.0f} seconds"
+    return f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {duration}"
+
+
+def laid_out(axes: Sequence[Axis], pictures: Sequence[Image.Image]) -> Image.Image:
+    """The sheet of the pictures of `combinations(axes)`."""
+    x, y, *others = *axes, *[NO_AXIS][:2 - len(axes)]
     rows = [pictures[i:i + len(x.values)] for i in range(0, len(pictures), len(x.values))]
     titles = [", ".join(a.label(value) for a, value in zip(others, rest)) for rest in itertools.product(*(a.values for a in others))]
     blocks = [(title, rows[i * len(y.values):(i + 1) * len(y.values)]) for i, title in enumerate(titles)]
-    record = dict(style=style, style_hash=style_hash(whole), base=base.fingerprint(), axes={a.name: a.values for a in axes},
-                  prompts=list(chosen), sampling=sampling_for(settings.sampling, own).model_dump(), blend=blend_for(settings.blend, own, f"style {style}").model_dump(),
-                  seeds=own.seeds, version=__version__)
-    image = sheet(blocks, [x.label(value) for value in x.values], [y.label(value) if y.name else "" for value in y.values])
-    save_png(output, image, {CHUNK: json.dumps(record, ensure_ascii=False)})
-    return len(cells)
+    return sheet(blocks, [x.label(value) for value in x.values], [y.label(value) if y.name else "" for value in y.values])

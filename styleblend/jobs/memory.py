@@ -10,11 +10,13 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from styleblend.base.base import NETWORKS, read_configs
+from styleblend.files.base_folder import find_base
 from styleblend.models.configs import UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.events import Job, Log
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device
 from styleblend.settings import RunSettings
@@ -212,20 +214,30 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
 
 
-def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, say: Callable[[str], None]) -> RunSettings:
-    """The settings, made leaner until `kind` (one of PHASES) fits into `limit`; `say` gets the estimate and every change.
+def fitted(settings: RunSettings, folder: Path, kind: str, limit: str) -> Job[RunSettings]:
+    """The settings, made leaner until `kind` (one of PHASES) of the base in `folder` fits into `limit`; the estimate and every change are said.
 
     StyleBlendError when even the leanest do not fit.
     """
     allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
     now = needed(sizes, settings, kind)
-    say(f"{kind} takes about {now / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
+    yield Log(f"{kind} takes about {now / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
     for what, settings_then in leaner(settings, kind):
         if now <= allowed:
             break
         settings, now = settings_then, needed(sizes, settings_then, kind)
-        say(f"{what}: about {now / MIB:,.0f} MiB")
+        yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
         cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
         raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
     return settings
+
+
+def within(settings: RunSettings, kind: str, limit: Optional[str]) -> Job[RunSettings]:
+    """`fitted` to the base that the settings name; the settings as they are without a limit."""
+    return (yield from fitted(settings, find_base(settings.base, settings.base_id), kind, limit)) if limit else settings
+
+
+def estimate(settings: RunSettings) -> List[Tuple[str, int]]:
+    """`table` of the base that the settings name."""
+    return table(Sizes(find_base(settings.base, settings.base_id), settings.dtype), settings)

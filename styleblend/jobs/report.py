@@ -1,4 +1,4 @@
-"""What the scores of one or more folders say: a table on the terminal, `scores.json`, and `report.html`, one file that needs nothing else."""
+"""What the scores of one or more folders say: `scores.json`, and `report.html`, one file that needs nothing else."""
 from __future__ import annotations
 
 import json
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from jinja2 import Environment, PackageLoader
-from rich.console import Console
-from rich.table import Table
 
 from styleblend import __version__
 from styleblend.metrics.comparison import Difference, paired_difference
@@ -18,7 +16,6 @@ from styleblend.metrics import Metric
 from styleblend.jobs.scoring import Run
 
 FEW = "Paired over the same prompts, by bootstrap; with fewer than ten pairs the interval is too narrow to lean on."
-AT_ONCE = 5  # scores in a table on the terminal
 
 
 def shown(value: float) -> str:
@@ -60,36 +57,9 @@ def labels(runs: Sequence[Run]) -> List[str]:
     return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
 
 
-def print_tables(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], metrics: Sequence[Metric] = ()) -> None:
-    """Means of every style and run (an arrow down: less is better); then the `differences`, for single styles those of the first score only."""
-    console, names, short = Console(), runs[0].names(), labels(runs)
-    for begin in range(0, len(names), AT_ONCE):
-        some = names[begin:begin + AT_ONCE]
-        table = Table(title="means", caption=said_by(judge, metrics) if begin + AT_ONCE >= len(names) else None, caption_justify="left")
-        for title in ["style", *(["folder"] if len(runs) > 1 else []), "n"]:
-            table.add_column(title, overflow="fold")
-        for name in some:
-            table.add_column(name if runs[0].higher_is_better[name] else name + " ↓", justify="right", overflow="fold", min_width=6)
-        for style in [*runs[0].pictures, None]:
-            for run, label in zip(runs, short):
-                count = sum(len(pictures) for own, pictures in run.pictures.items() if style in (None, own))
-                table.add_row(style or "all", *([label] if len(runs) > 1 else []), str(count), *(shown(run.mean(name, style)) for name in some))
-        console.print(table)
-    for run, label in zip(runs, short):
-        for style, scores in run.of_style.items():
-            console.print(f"{label} {style}: " + ", ".join(f"{name} {shown(value)}" for name, value in scores.items()))
-        if run.of_board:
-            console.print(f"{label}, all styles together: " + ", ".join(f"{name} {shown(value)}" for name, value in run.of_board.items()))
-    if len(runs) > 1:
-        table = Table("style", "other", "score", "mean", "95 % interval", "pairs", title=f"{short[0]} minus the other", caption=FEW, caption_justify="left")
-        for d in compared:
-            if d["pairs"] and (d["style"] == "all" or d["name"] in names[:1]):
-                table.add_row(d["style"], d["other"], d["name"], f"{d['mean']:+.3f}", f"{d['low']:+.3f} to {d['high']:+.3f}", str(d["pairs"]))
-        console.print(table)
-
-
-def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], output: Path, metrics: Sequence[Metric] = ()) -> None:
-    """`scores.json` and `report.html` in the folder `output`."""
+def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[Judge], output: Path,
+                 metrics: Sequence[Metric] = ()) -> List[Path]:
+    """`scores.json` and `report.html` in the folder `output`; returns both paths."""
     names, sets = runs[0].names(), scores_of_sets(runs)
     lower = [name for run in runs for name, higher in run.higher_is_better.items() if not higher]
     spoken = judge and {"hash": judge.hash, "recipe": judge.recipe, "heldout": {name: judge.heldout[name] for name in ("subject_top1", "subject_top5", "style")}}
@@ -102,6 +72,7 @@ def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[
         said_by=said_by(judge, metrics), few=FEW,
         differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, nan=math.nan, version=__version__)
     write_bytes(Path(output) / "report.html", page.encode("utf-8"))
+    return [Path(output) / "scores.json", Path(output) / "report.html"]
 
 
 def scores_of_sets(runs: Sequence[Run]) -> List[tuple]:

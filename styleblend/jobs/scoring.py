@@ -3,17 +3,16 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from styleblend.files.captions import style_names, style_pictures
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.events import Job, Progress
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import BoardMetric, Metric
 from styleblend.files.names import composed, entry
@@ -93,17 +92,19 @@ class Opened(Sequence):
 
 
 def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Optional[Judge], others: Sequence[Metric] = (),
-              settings: PictureSettings = PictureSettings()) -> Run:
+              settings: PictureSettings = PictureSettings()) -> Job[Run]:
     """Score every picture of a folder. `others` are metrics beside the judge, of the same kind (`styleblend.metrics`)."""
     run = Run(Path(folder))
     styles = styles_to_score(folder, data, names, run.notes)
     files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
     boards = {metric.name: (metric, []) for metric in others if isinstance(metric, BoardMetric)}  # and what each has seen of the styles
-    with tqdm(total=sum(map(len, files.values())), desc=str(folder), unit="picture", dynamic_ncols=True, file=sys.stderr) as bar:
-        for name in styles:
-            bar.set_postfix_str(name, refresh=False)
-            score_style(run, name, files[name], entry(data, name), [*([JudgeMetric(judge, name)] if judge else []), *others], boards, settings)
-            bar.update(len(files[name]))
+    done, total = 0, sum(map(len, files.values()))
+    for name in styles:
+        yield Progress(str(folder), done, total, "picture", name)
+        metrics = [*([JudgeMetric(judge, name)] if judge else []), *others]
+        score_style(run, name, files[name], entry(data, name), metrics, boards, settings)
+        done += len(files[name])
+        yield Progress(str(folder), done, total, "picture", name)
     for metric, parts in boards.values():
         if parts:
             run.of_board.update(metric.combined(parts))

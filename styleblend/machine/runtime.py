@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import glob
+import logging
 import os
 import platform
 import signal
@@ -136,10 +137,8 @@ def stdout_to_stderr():
 
 
 def say(sentence: str) -> None:
-    """Tell the user something that is not part of a command's output, on a line of its own also beside a bar."""
-    from tqdm import tqdm
-    tqdm.write(f"styleblend: {sentence}", file=sys.stderr)
-    sys.stderr.flush()
+    """Tell the user something: a warning of the logger "styleblend". The command line shows it in its own voice, beside its progress bars."""
+    logging.getLogger("styleblend").warning("%s", sentence)
 
 
 jt = import_jittor()

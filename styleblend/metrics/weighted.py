@@ -1,4 +1,4 @@
-"""One number for a picture out of several scores: a metric mix such as "both" or "subject=2,style"."""
+"""One number for a picture out of several scores: their weighted mean, asked for as "both" or "subject=2,style"."""
 from __future__ import annotations
 
 from typing import Dict, Sequence
@@ -9,28 +9,28 @@ from PIL import Image
 from styleblend.errors import StyleBlendError
 
 
-def parse_mix(text: str, source: str) -> Dict[str, float]:
+def parse_weights(text: str, source: str) -> Dict[str, float]:
     """"subject=2,style" -> {"subject": 2, "style": 1}. `source` begins the sentence of the error."""
-    mix = {}
+    weights = {}
     for item in text.split(","):
         name, _, weight = item.partition("=")
         try:
-            mix[name.strip()] = float(weight or 1)
+            weights[name.strip()] = float(weight or 1)
         except ValueError:
-            mix[name.strip()] = 0.0
-        if not np.isfinite(mix[name.strip()]) or not mix[name.strip()]:
+            weights[name.strip()] = 0.0
+        if not np.isfinite(weights[name.strip()]) or not weights[name.strip()]:
             raise StyleBlendError(f"{source} {item}: the weight must be a number other than 0")
-    return mix
+    return weights
 
 
-def described(mix: Dict[str, float]) -> str:
+def described(weights: Dict[str, float]) -> str:
     """{"subject": 2, "style": 1} -> "2 subject + style"."""
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in mix.items())
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
-def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str],
-          originals: Sequence[Image.Image], source: str) -> np.ndarray:
-    """(N,) weighted mean of the scores in `mix`, which `metrics` (`styleblend.metrics.Metric`) give.
+def weighted_mean(weights: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                  originals: Sequence[Image.Image], source: str) -> np.ndarray:
+    """(N,) weighted mean of the scores in `weights`, which `metrics` (`styleblend.metrics.Metric`) give.
 
     Those of which less is better count against it. NaN: no score.
     """
@@ -39,9 +39,9 @@ def mixed(mix: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Ima
         signs.update({name: 1 if higher else -1 for name, higher in metric.higher_is_better.items()})
         found.update({name: value
                       for name, value in metric.score(pictures, prompts, originals).items() if np.ndim(value)})
-    unknown = next((name for name in mix if name not in found), None)
+    unknown = next((name for name in weights if name not in found), None)
     if unknown:
         raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; "
                               f"there are {', '.join(found)}")
     return (sum(weight * signs[name] * np.asarray(found[name], float)
-                for name, weight in mix.items()) / sum(map(abs, mix.values())))
+                for name, weight in weights.items()) / sum(map(abs, weights.values())))

@@ -1,7 +1,6 @@
 """Keep the look-alikes that are nearest to their style picture in CLIP's eyes."""
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import List, Optional
 
@@ -15,7 +14,7 @@ from styleblend.files.hub import fetch
 from styleblend.metrics.preprocessing import Preprocessing
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModel
 from styleblend.files.pictures import load_picture, padded
-from styleblend.machine.runtime import jt
+from styleblend.machine.runtime import jt, say
 from styleblend.settings import LookAlikeSettings, PictureSettings
 from styleblend.base.weights import load
 from styleblend.files.tensor_files import read_safetensors
@@ -34,8 +33,7 @@ def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
     if settings.keep >= settings.candidates:
         return None
     if not settings.clip and not settings.clip_id:
-        print(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad",
-              file=sys.stderr)
+        say(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad")
         return None
     folder, tried = Path(settings.clip or ""), [settings.clip] if settings.clip else []
     if settings.clip_id and not (settings.clip and folder.is_dir()):

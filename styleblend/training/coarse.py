@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from styleblend.training.scores import scorer_for
 from styleblend.training.look_alikes import make_look_alikes
 
 
-def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
+def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator:
     """Learn the coarse part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     As in the published Jittor release: the loss is on the look-alikes with the prompt that holds <C>; <C> keeps the
@@ -33,8 +34,8 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_coarse)
     pictures = style_pictures(entry(settings.data, name))
     clip = find_clip(config.look_alikes)  # before the look-alikes are drawn, which takes long
-    files = make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes, settings.sampling, config.seed,
-                             settings.pictures)
+    files = yield from make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes,
+                                        settings.sampling, config.seed, settings.pictures)
     if clip:
         files = nearest_look_alikes(pictures, files, config.look_alikes.keep, clip, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
@@ -56,8 +57,9 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
     scorer = scorer_for(settings, name, config.coarse_score)
     grids, curve = grid_writer(pipeline, settings, "coarse", lambda: style, scorer=scorer), folder / "training" / "coarse-loss.png"
-    train("coarse", config, lora.parameters(base.text_encoder, loras), loss_of, folder / "training", identity, grids, base.dtype, scorer.scored_by if scorer else "",
-          lambda log: loss_curve(curve, {"coarse": log}))
+    yield from train("coarse", config, lora.parameters(base.text_encoder, loras), loss_of, folder / "training",
+                     identity, grids, base.dtype, scorer.scored_by if scorer else "",
+                     lambda log: loss_curve(curve, {"coarse": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
     save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
     # last, since a style with this file counts as trained

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from styleblend.training.scores import scorer_for
 from styleblend.training.starting_words import starting_words
 
 
-def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
+def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator:
     """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
     Latents are encoded once. Only the rows of <F> learn in the first stage, one for each token of the words that it starts from:
@@ -53,8 +54,10 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     def inversion_text(index):
         return base.text_encoder(ids[index], jt.concat([above, rows]))
 
-    inversion = train("inversion", config, {"rows": rows}, lambda rng: loss_of(rng, config.inversion, inversion_text),
-                      folder / "training", identity, grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": log}))
+    inversion = yield from train("inversion", config, {"rows": rows},
+                                 lambda rng: loss_of(rng, config.inversion, inversion_text), folder / "training",
+                                 identity, grids, base.dtype, scored_by,
+                                 lambda log: loss_curve(curve, {"inversion": log}))
 
     with jt.no_grad():
         texts = base.text_encoder(ids, jt.concat([above, rows]).detach()).numpy()
@@ -62,8 +65,10 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> None:
     style = Applied({"<F>": rows.detach()}, {"unet": loras})
     fine_grids = grid_writer(pipeline, settings, "fine", lambda: style, frozen_text=True, scorer=scorer)
     base.text_encoder = None  # every text of the second stage is encoded
-    train("lora", config, lora.parameters(base.unet, loras), lambda rng: loss_of(rng, config.lora, lambda index: jt.array(texts[index]), loras),
-          folder / "training", identity, fine_grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
+    yield from train("lora", config, lora.parameters(base.unet, loras),
+                     lambda rng: loss_of(rng, config.lora, lambda index: jt.array(texts[index]), loras),
+                     folder / "training", identity, fine_grids, base.dtype, scored_by,
+                     lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
     save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained

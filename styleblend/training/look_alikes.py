@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import Dict, Generator, Iterator, List, Set, Tuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from styleblend.files.captions import StylePicture
 from styleblend.errors import StyleBlendError
@@ -29,6 +29,14 @@ from styleblend.files.text import read_json
 from styleblend.training.loop import step_rng
 
 DRAWN_WITH = "drawn_with.json"  # beside the look-alikes
+
+
+@dataclass(frozen=True)
+class LookAlikesDrawn:
+    """`done` of `total` look-alikes of a style are there."""
+
+    done: int
+    total: int
 
 
 def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
@@ -110,28 +118,28 @@ def draw_candidates(pipeline: Pipeline, pixels: np.ndarray, phrase: str, rngs: L
 
 
 def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
-                     sampling: SamplingSettings, seed: int,
-                     reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
-    """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; the files of each picture.
+                     sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()
+                     ) -> Generator[LookAlikesDrawn, None, List[List[Path]]]:
+    """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; returns the files of each picture.
 
-    Whole files that are there are kept, so a killed run goes on where it was. The pipeline must hold no style.
+    Whole files that are there are kept, so a killed run goes on where it was.
     """
     refuse_other_settings(folder, facts_of(pipeline, pictures, settings, sampling, seed, reading))
-    found = []
-    total = len(pictures) * settings.candidates
-    with tqdm(total=total, desc="look-alikes", unit="picture", dynamic_ncols=True) as bar:
-        for number, picture in enumerate(pictures):
-            files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
-            missing = {i for i, path in enumerate(files) if not is_whole(path)}
-            bar.update(settings.candidates - len(missing))
-            if missing:
-                # strength and noise of a candidate depend on its number alone, not on what is there already
-                rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
-                pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height,
-                                  reading.fit)
-                for i, drawn in draw_candidates(pipeline, pixels, picture.phrase, rngs, settings, sampling.vae_strip,
-                                                missing):
-                    save_png(files[i], Image.fromarray(drawn))
-                    bar.update()
-            found.append(files)
+    found, done, total = [], 0, len(pictures) * settings.candidates
+    for number, picture in enumerate(pictures):
+        files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
+        missing = {i for i, path in enumerate(files) if not is_whole(path)}
+        done += settings.candidates - len(missing)
+        yield LookAlikesDrawn(done, total)
+        if missing:
+            # strength and noise of a candidate depend on its number alone, not on what is there already
+            rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
+            pixels = to_array(load_picture(picture.path, reading.max_pixels), sampling.width, sampling.height,
+                              reading.fit)
+            for i, drawn in draw_candidates(pipeline, pixels, picture.phrase, rngs, settings, sampling.vae_strip,
+                                            missing):
+                save_png(files[i], Image.fromarray(drawn))
+                done += 1
+                yield LookAlikesDrawn(done, total)
+        found.append(files)
     return found

@@ -5,21 +5,17 @@ import hashlib
 import io
 import json
 import math
-import signal
-import sys
-import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Generator, Optional, Union
 
 import numpy as np
-from tqdm import tqdm
 
-from styleblend.errors import Stopped, StyleBlendError
+from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt, say
 from styleblend.settings import TrainingSettings
-from styleblend.machine.signals import handle
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 
@@ -29,97 +25,115 @@ def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(stage.encode()).digest()[:4], "little"), step])
 
 
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in two; a second one stops at once."""
+@dataclass(frozen=True)
+class TrainingStep:
+    """`step` of the `steps` of a stage are made. `loss`: mean of the last 50; `score`: of the last picture grid that has one. None before the first."""
 
-    def __init__(self):
-        self.requested, self.previous = False, {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self.previous = {number: handle(number, self.request) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def request(self, number, frame) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __exit__(self, *error) -> None:
-        for number, handler in self.previous.items():
-            handle(number, handler)
+    stage: str
+    step: int
+    steps: int
+    lr: float
+    loss: Optional[float] = None
+    score: Optional[float] = None
 
 
-def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path, identity: str = "",
-          sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "", plot: Optional[Callable] = None) -> Log:
-    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`; the losses of all steps and the scores of the grids.
+def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path,
+          identity: str = "", sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "",
+          plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, Path], None, Log]:
+    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`.
+
+    Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses of all steps
+    and the scores of the grids. Closing the generator saves the step that was made last.
 
     The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
     that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
-    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with `config.keep_adapters` "best" the
-    parameters end as they were at the best one. `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
-    `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
+    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with
+    `config.keep_adapters` "best" the parameters end as they were at the best one. `scored_by` names what gives the scores: those
+    of something else, before the run was stopped, are let go. `plot(log)` is called after each grid and at the end. `dtype` is
+    that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
-    optimiser, log = AdamW(parameters, settings, loss_scale(dtype)), Log([], {}, scored_by)
+    optimiser = AdamW(parameters, settings, loss_scale(dtype))
     depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
-    state = checkpoints.restore()
-    if state:
-        step, tensors, log = state
-        if scored_by and log.scored_by not in ("", scored_by):
-            say(f"{stage}: the pictures were scored by {log.scored_by} until now, and are by {scored_by} from here: the scores so far cannot be compared, and are let go")
-            log.scores.clear()
-        log = log._replace(scored_by=scored_by or log.scored_by)
-        try:
-            optimiser.restore(tensors, step)
-        except (KeyError, ValueError):
-            raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
+    log, plot = resumed(stage, checkpoints, optimiser, scored_by), plot or (lambda log: None)
+    saved = optimiser.step
 
-    def save():
-        checkpoints.save(optimiser.step, optimiser.state(), log)
+    def present() -> TrainingStep:
+        loss, scores = float(np.mean(log.losses[-50:])) if log.losses else None, list(log.scores.values())
+        return TrainingStep(stage, optimiser.step, settings.steps, optimiser.lr(), loss, scores[-1] if scores else None)
 
-    bar = tqdm(total=settings.steps, initial=optimiser.step, desc=stage, unit="step", file=sys.stderr, dynamic_ncols=True)
-    with bar, StopRequest() as stop:
+    try:
+        yield present()
         while optimiser.step < settings.steps:
-            loss = loss_of(step_rng(config.seed, stage, optimiser.step))
-            optimiser.update(loss)
-            value = float(loss.item())  # also cuts the graph: without it every step would grow one endless graph
-            if not math.isfinite(value):
-                raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
-                                      f"the last good state is in {checkpoints.folder}")
-            log.losses.append(value)
-            # the grid first: a run that is killed while it draws goes on from before it
-            if sample and config.sample_every and (optimiser.step % config.sample_every == 0 or optimiser.step == settings.steps):
-                score = sample(folder / f"{stage}-{optimiser.step:05d}.png")
-                if score is not None:
-                    log.scores[optimiser.step] = score
-                    if optimiser.step == log.best():  # also where the last step is to be kept: the run may go on with another choice
-                        checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in parameters.items()})
-                if plot:
-                    plot(log)
-            stopping = stop.requested
-            if stopping or optimiser.step % config.save_every == 0 or optimiser.step == settings.steps:
-                save()
-            # the bar last: where the terminal or the pipe behind it is gone it fails, and what was to be saved is
-            score = {"score": f"{list(log.scores.values())[-1]:.3f}"} if log.scores else {}
-            bar.set_postfix(loss=f"{np.mean(log.losses[-50:]):.4f}", lr=f"{optimiser.lr():.1e}", **score, refresh=False)
-            bar.update()
-            if stopping:
-                break
+            log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)), checkpoints))
+            last, path = optimiser.step == settings.steps, folder / f"{stage}-{optimiser.step:05d}.png"
+            grid = sample and config.sample_every and (optimiser.step % config.sample_every == 0 or last)
+            if grid:  # before the step is saved: a run that is killed while it draws goes on from before it
+                keep_score(sample(path), log, checkpoints, optimiser)
+                plot(log)
+            if optimiser.step % config.save_every == 0 or last:
+                checkpoints.save(optimiser.step, optimiser.state(), log)
+                saved = optimiser.step
+            if grid:
+                yield path
+            yield present()
             if optimiser.step % 50 == 0:
                 jt.gc()
-    if plot:
+    except GeneratorExit:  # between two steps, since only there it waits
+        if optimiser.step > saved:
+            checkpoints.save(optimiser.step, optimiser.state(), log)
         plot(log)
-    if stop.requested:
-        raise Stopped(f"stopped at step {optimiser.step} of {stage}, which is saved")
+        raise
+    plot(log)
     if config.keep_adapters == "best" and log.scores:
-        step = log.best()
-        for name, array in checkpoints.best(step).items():
-            parameters[name].update(jt.array(array))
-        say(f"{stage}: the parameters of step {step} are kept, whose pictures have the best score ({log.scores[step]:.3f})")
+        take_best(stage, checkpoints, parameters, log)
     return log
+
+
+def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: str) -> Log:
+    """The log of an earlier run, whose state the optimiser gets; an empty one where there is none."""
+    state = checkpoints.restore()
+    if not state:
+        return Log([], {}, scored_by)
+    step, tensors, log = state
+    if scored_by and log.scored_by not in ("", scored_by):
+        say(f"{stage}: the pictures were scored by {log.scored_by} until now, and are by {scored_by} from here: "
+            "the scores so far cannot be compared, and are let go")
+        log.scores.clear()
+    try:
+        optimiser.restore(tensors, step)
+    except (KeyError, ValueError):
+        raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
+    return log._replace(scored_by=scored_by or log.scored_by)
+
+
+def make_step(stage: str, optimiser: AdamW, loss, checkpoints: Checkpoints) -> float:
+    """One step down the gradient; the loss as a number. StyleBlendError when it is none."""
+    optimiser.update(loss)
+    value = float(loss.item())  # also cuts the graph: without it every step would grow one endless graph
+    if not math.isfinite(value):
+        raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
+                              f"the last good state is in {checkpoints.folder}")
+    return value
+
+
+def keep_score(score: Optional[float], log: Log, checkpoints: Checkpoints, optimiser: AdamW) -> None:
+    """Note the score of a picture grid, and keep the parameters if it is the best so far."""
+    if score is None:
+        return
+    log.scores[optimiser.step] = score
+    if optimiser.step == log.best():  # also where the last step is to be kept: the run may go on with another choice
+        checkpoints.save_best(optimiser.step, {name: p.numpy() for name, p in optimiser.parameters.items()})
+
+
+def take_best(stage: str, checkpoints: Checkpoints, parameters: Dict[str, "jt.Var"], log: Log) -> None:
+    """Set the parameters to those of the step with the best score."""
+    step = log.best()
+    for name, array in checkpoints.best(step).items():
+        parameters[name].update(jt.array(array))
+    say(f"{stage}: the parameters of step {step} are kept, whose pictures have the best score ({log.scores[step]:.3f})")
 
 
 def loss_curve(path: Path, logs: Dict[str, Log]) -> None:

@@ -13,7 +13,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
 from styleblend.metrics.networks import Networks
-from styleblend.metrics.weighted import described, mixed, parse_mix
+from styleblend.metrics.weighted import described, parse_weights, weighted_mean
 from styleblend.files.names import entry
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.machine.runtime import say
@@ -24,23 +24,23 @@ SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
 
 
 class Scorer:
-    """Scores pictures of the style `name` by a metric mix (`styleblend.metrics.weighted`) of `metrics`.
+    """Scores pictures of the style `name` by a weighted mean (`styleblend.metrics.weighted`) of `metrics`.
 
-    An empty mix scores nothing. `scored_by` is the mix in words.
+    Without `weights` nothing is scored. `scored_by` is the weights in words.
     """
 
-    def __init__(self, name: str, mix: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
-        self.name, self.mix, self.metrics, self.originals, self.scored_by = (name, mix, metrics, originals,
-                                                                             described(mix))
+    def __init__(self, name: str, weights: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
+        self.name, self.weights, self.metrics, self.originals = name, weights, metrics, originals
+        self.scored_by = described(weights)
         seen = [(metric, contents) for metric in metrics
                 for contents in [metric.features(originals)] if contents is not None]
         self.watch, self.contents = seen[0] if seen else (None, None)
         self.limit = likeness_limit(self.contents, self.watch.held_out) if seen else np.inf
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Optional[float]:
-        """The mean score of pictures of these prompts; None without a mix."""
-        return (float(mixed(self.mix, self.metrics, pictures, prompts, self.originals, SOURCE).mean())
-                if self.mix else None)
+        """The mean score of pictures of these prompts; None without weights."""
+        return (float(weighted_mean(self.weights, self.metrics, pictures, prompts, self.originals, SOURCE).mean())
+                if self.weights else None)
 
     def leaked(self, pictures: Sequence[Image.Image]) -> float:
         """The share of pictures that show nearly what a style picture shows."""
@@ -74,8 +74,8 @@ def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
 def scoring_files(settings: RunSettings) -> List[Path]:
     """The weights in the config's folder that the scores of both trainings need; nothing is fetched for the answer."""
     training, networks = settings.training, Networks(Path(settings.metrics.weights))
-    scores = {score for mix in (training.coarse_score, training.fine_score) if mix and training.sample_every
-              for score in parse_mix(mix, SOURCE)}
+    scores = {score for text in (training.coarse_score, training.fine_score) if text and training.sample_every
+              for score in parse_weights(text, SOURCE)}
     needs = {need for kind in metric_kinds().values() if scores & set(kind.higher_is_better) for need in kind.needs}
     found = []
     for need in sorted(needs):
@@ -84,57 +84,57 @@ def scoring_files(settings: RunSettings) -> List[Path]:
     return found
 
 
-def metrics_for(settings: RunSettings, name: str, mix: Dict[str, float]) -> Tuple[List[Metric], List[str]]:
-    """The metrics that give the scores of a mix, and sentences on those that cannot be had."""
+def metrics_for(settings: RunSettings, name: str, weights: Dict[str, float]) -> Tuple[List[Metric], List[str]]:
+    """The metrics that give the scores in `weights`, and sentences on those that cannot be had."""
     sampling, found, gaps = settings.sampling, [], []
     of_metric = {score: metric for metric, kind in metric_kinds().items() for score in kind.higher_is_better}
-    unknown = [score for score in mix if score not in of_metric and score not in JudgeMetric.higher_is_better]
+    unknown = [score for score in weights if score not in of_metric and score not in JudgeMetric.higher_is_better]
     if unknown:
         raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; "
                               f"there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
-    if any(score in JudgeMetric.higher_is_better for score in mix):
+    if any(score in JudgeMetric.higher_is_better for score in weights):
         judge = Judge.load()
         if judge.reads(sampling.width, sampling.height):
             found.append(JudgeMetric(judge, name))
         else:
             gaps.append(f"the judge reads square pictures whose side is a multiple of {judge.size} pixels, "
                         f"not {sampling.width} x {sampling.height}")
-    others = list(dict.fromkeys(of_metric[score] for score in mix if score in of_metric))
+    others = list(dict.fromkeys(of_metric[score] for score in weights if score in of_metric))
     if others:
         loaded, missing = load_metrics(Path(settings.metrics.weights), others, settings.metrics.ids)
         found, gaps = found + loaded, gaps + missing
     return found, gaps
 
 
-def scores_at_hand(metrics: Sequence[Metric], mix: Dict[str, float], originals: Sequence[Image.Image],
+def scores_at_hand(metrics: Sequence[Metric], weights: Dict[str, float], originals: Sequence[Image.Image],
                    prompts: Sequence[str]) -> Tuple[Dict[str, float], List[str]]:
-    """The scores of a mix that `metrics` can say of pictures of these prompts, and sentences on the others.
+    """The scores in `weights` that `metrics` can say of pictures of these prompts, and sentences on the others.
 
     Tried on a style picture.
     """
     known, gaps, pictures = [], [], originals[:1] * len(prompts)
     for metric in metrics:
-        own = [score for score in metric.higher_is_better if score in mix]
+        own = [score for score in metric.higher_is_better if score in weights]
         finite = [score for score in own
-                  if np.isfinite(mixed({score: 1.0}, [metric], pictures, prompts, originals, SOURCE)).all()]
+                  if np.isfinite(weighted_mean({score: 1.0}, [metric], pictures, prompts, originals, SOURCE)).all()]
         if finite != own:
             gaps += metric.gaps(pictures, prompts) or [f"{metric.name} gives no numbers for pictures of these prompts"]
         known += finite
-    return {score: weight for score, weight in mix.items() if score in known}, gaps
+    return {score: weight for score, weight in weights.items() if score in known}, gaps
 
 
-def scorer_for(settings: RunSettings, name: str, mix: Optional[str]) -> Optional[Scorer]:
+def scorer_for(settings: RunSettings, name: str, score: Optional[str]) -> Optional[Scorer]:
     """None when the config asks for no score, draws no grids, or nothing of what it asks for can be had.
 
-    What cannot be scored is said, and the rest of the mix is the score; StyleBlendError where the best step is to be
+    What cannot be scored is said, and the rest is the score; StyleBlendError where the best step is to be
     kept by it.
     """
     sampling, training, reading = settings.sampling, settings.training, settings.pictures
-    if not mix or not training.sample_every:
+    if not score or not training.sample_every:
         if training.keep_adapters == "best":
             raise StyleBlendError(f"--keep best needs a score: set {SOURCE} and sample_every in the config")
         return None
-    wanted = parse_mix(mix, SOURCE)
+    wanted = parse_weights(score, SOURCE)
     metrics, gaps = metrics_for(settings, name, wanted)
     arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
               for p in style_pictures(entry(settings.data, name))]

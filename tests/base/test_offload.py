@@ -5,7 +5,8 @@ import pytest
 from drawing import present, request
 from styleblend.jobs import memory
 from styleblend.base.base import NETWORKS, base_for_drawing, load_base
-from styleblend.jobs.board import draw_board
+from styleblend.jobs.board import BoardRequest, draw_board
+from styleblend.jobs.events import result_of
 from styleblend.base.offload import Offloaded
 from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import SamplingSettings, read_settings
@@ -60,11 +61,11 @@ def test_a_fingerprint_brings_no_network_in(tiny_folder, monkeypatch):
     assert (base.fingerprint(), base.decoder_fingerprint()) == prints
 
 
-def test_without_a_gpu_it_says_that_it_is_of_no_use(trained, capsys, monkeypatch):
+def test_without_a_gpu_it_says_that_it_is_of_no_use(trained, caplog, monkeypatch):
     settings = read_settings(trained).model_copy(update={"offload": True})
     monkeypatch.setattr("styleblend.base.base.device", lambda: "cpu")
     base = base_for_drawing(settings)
-    assert "offload is of no use without a GPU" in capsys.readouterr().err and present(base) == set(NETWORKS)
+    assert "offload is of no use without a GPU" in caplog.text and present(base) == set(NETWORKS)
 
 
 def test_a_board_is_drawn_with_it(trained, tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ def test_a_board_is_drawn_with_it(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("styleblend.base.base.device", lambda: "cuda")
     for offload in (False, True):
         changed = settings.model_copy(update={"offload": offload, "output": str(tmp_path / f"result-{offload}")})
-        results.append([path.read_bytes() for path in draw_board(changed)])
+        results.append([path.read_bytes() for path in result_of(draw_board(BoardRequest(changed)))])
     assert results[0] == results[1] and len(results[0]) == 2
 
 
@@ -86,6 +87,6 @@ def test_what_it_takes(sd21, monkeypatch):  # noqa: F811
     assert memory.drawing(sizes, settings)["UNet step"] - memory.drawing(sizes, offloaded)["UNet step"] == sizes.weights["text_encoder"] + sizes.weights["vae"]
     said = []
     limit = memory.needed(sizes, offloaded.model_copy(update={"sampling": settings.sampling.model_copy(update={"vae_strip": 64})}), "drawing") / memory.MIB + 1
-    assert memory.fitted(settings, sd21, "drawing", f"{limit:.0f}MiB", said.append).offload and "offload" in said[-1]
+    assert result_of(memory.fitted(settings, sd21, "drawing", f"{limit:.0f}MiB"), said.append).offload and "offload" in said[-1].sentence
     monkeypatch.setattr(memory, "device", lambda: "cpu")
     assert memory.drawing(sizes, settings) == memory.drawing(sizes, offloaded)

@@ -18,10 +18,17 @@ from styleblend.cli import main
 from styleblend.metrics.comparison import paired_difference
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import BoardMetric
-from styleblend.jobs.report import print_tables, write_report
-from styleblend.jobs.scoring import SHOWN, score_run
+from styleblend.cli.tables import print_tables
+from styleblend.jobs.events import result_of
+from styleblend.jobs.report import write_report
+from styleblend.jobs.scoring import SHOWN
+from styleblend.jobs.scoring import score_run as scoring
 
 REFERENCE = Path(__file__).parents[1] / "data" / "judge_reference.npz"
+
+
+def score_run(*given):
+    return result_of(scoring(*given))
 
 
 @pytest.fixture(scope="module")

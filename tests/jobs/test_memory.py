@@ -14,6 +14,7 @@ from styleblend.base import weights
 from styleblend.base.base import load_base
 from styleblend.models.configs import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.events import result_of
 from styleblend.jobs.memory import MIB, PHASES, PROCESS, Sizes, fitted, needed, parse_size
 from styleblend.settings import read_settings
 
@@ -48,14 +49,14 @@ def test_estimates_are_near_measured_peaks(sd21, dtype, part, of, measured):
     assert estimate == pytest.approx(measured, rel=0.25)
 
 
-def test_a_picture_takes_what_is_estimated():
+def test_a_picture_takes_what_is_estimated(tmp_path):
     """The mini base, here and now: the peak of a process that draws one."""
     if not (ROOT / "checkpoints" / "mini" / "styles" / "fxemoji").is_dir():
         pytest.skip("checkpoints/mini is not there")
     code = ("import re, sys; from styleblend.cli import main; "
             "code = main(['generate', '--style', 'fxemoji', '--prompt', 'A cat', '--output', sys.argv[1]]); "
             "print(code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])")
-    run = subprocess.run([sys.executable, "-c", code, "/dev/null"], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cat.png")], cwd=ROOT, capture_output=True, text=True)
     settings = read_settings(ROOT / "configs" / "mini.yaml")
     settings = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 1})})
     sizes = Sizes(ROOT / "checkpoints" / "mini" / "base", "float32")
@@ -76,21 +77,26 @@ def test_what_is_leaner_takes_less(sd21, kind):
     assert by_type["bfloat16"] < by_type["float16"] < by_type["float32"]  # the VAE beside float16 is float32
 
 
+def said_of(job, sentences):
+    """The result of a job; its sentences are added to the list."""
+    return result_of(job, lambda event: sentences.append(event.sentence))
+
+
 def test_max_memory_changes_as_little_as_it_must(sd21):
     settings, said = read_settings(ROOT / "configs" / "sd21.yaml"), []
-    assert fitted(settings, sd21, "drawing", "64GB", said.append) == settings and len(said) == 1
-    strips = fitted(settings, sd21, "drawing", "8GB", said.append)
+    assert said_of(fitted(settings, sd21, "drawing", "64GB"), said) == settings and len(said) == 1
+    strips = said_of(fitted(settings, sd21, "drawing", "8GB"), said)
     assert strips.sampling == settings.sampling.model_copy(update={"vae_strip": 64}) and "strips" in said[-1]
     two = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 2})})
-    assert fitted(two, sd21, "drawing", "8GB", said.append) == strips and "one picture at a time" in said[-1]
+    assert said_of(fitted(two, sd21, "drawing", "8GB"), said) == strips and "one picture at a time" in said[-1]
     with pytest.raises(StyleBlendError, match="at the least, and --max-memory allows 3,815: try --dtype bfloat16, or a smaller"):
-        fitted(settings, sd21, "drawing", "4GB", said.append)
+        said_of(fitted(settings, sd21, "drawing", "4GB"), said)
 
 
 def test_training_is_checkpointed_first(sd21):
     settings = read_settings(ROOT / "configs" / "sd21.yaml")
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"gradient_checkpointing": False})})
-    lean = fitted(settings, sd21, "training", "10GB", lambda line: None)
+    lean = said_of(fitted(settings, sd21, "training", "10GB"), [])
     assert lean.training.gradient_checkpointing and needed(Sizes(sd21, "float32"), lean, "training") <= 10e9
 
 

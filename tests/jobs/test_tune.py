@@ -16,18 +16,25 @@ from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim
 from styleblend.metrics.judge import Judge, JudgeMetric
-from styleblend.metrics.weighted import parse_mix
+from styleblend.metrics.weighted import parse_weights
 from styleblend.files.pictures import is_whole
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.files.prompts import make_prompt
 from styleblend.settings import PRESETS, StyleSettings, read_settings
-from styleblend.jobs.scored_pictures import Sitting
+from styleblend.jobs.events import result_of
+from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.adapters.style import load_style
-from styleblend.jobs.tuning import Question, Trial, choose_prompts, proposal, space, starts, tune, with_trial
+from styleblend.jobs import tuning
+from styleblend.jobs.trials import Trial, proposal, space, starts, with_trial
+from styleblend.jobs.tuning import Question, TuneRequest, choose_prompts
 from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
 ROOT = Path(__file__).parents[2]
 ONE = Question("fxemoji", "1", 3, 1, "both")
+
+
+def tune(*request, **more):
+    return result_of(tuning.tune(TuneRequest(*request, **more)))
 
 
 @pytest.fixture
@@ -198,11 +205,16 @@ def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
     judge, drawn, settings = Judge.load(), [], read_settings(known)
     pipeline = StyleBlendPipeline(tiny_base, tiny_style)
     try:
-        sitting = Sitting(pipeline, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)])
-        first = sitting.scores(StyleSettings(), "first", lambda: drawn.append(1))
-        assert sitting.scores(StyleSettings(guidance=settings.sampling.guidance), "again", lambda: drawn.append(2)) is first and set(drawn) == {1}
+        wanted = [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)]
+        scored = ScoredPictures(pipeline, tiny_style, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], wanted)
+        first = result_of(scored.scores(StyleSettings(), "first"), drawn.append)
+        count = len(drawn)
+        assert result_of(scored.scores(StyleSettings(guidance=settings.sampling.guidance), "again"), drawn.append) is first
+        assert count == len(drawn) and count
         pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
         assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
+        with pytest.raises(OutOfTime):
+            result_of(scored.scores(StyleSettings(guidance=2), "too late", end=time.monotonic() - 1))
     finally:
         pipeline.set_style(None)
 
@@ -255,10 +267,10 @@ def test_time(known, tmp_path):
 
 
 def test_metrics():
-    assert parse_mix("subject=2, style", "--metric") == {"subject": 2, "style": 1}
+    assert parse_weights("subject=2, style", "--metric") == {"subject": 2, "style": 1}
     for wrong in ("style=much", "style=0", "both,style=nan"):
         with pytest.raises(StyleBlendError, match="a number other than 0"):
-            parse_mix(wrong, "--metric")
+            parse_weights(wrong, "--metric")
 
 
 @pytest.mark.parametrize("arguments, words", [

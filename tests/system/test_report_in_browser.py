@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from styleblend.metrics.judge import Judge
 from styleblend.files.prompts import style_prompts
 from styleblend.jobs.report import differences, write_report
+from styleblend.jobs.events import result_of
 from styleblend.jobs.scoring import score_run
 
 pytestmark = pytest.mark.browser
@@ -52,7 +53,7 @@ def report(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"report{request.param}")
     draw(folder, request.param)
     judge, metrics = Judge.load(), [Darkness()]
-    runs = [score_run(folder / run, DATA, None, judge, metrics) for run in ("first", "second")]
+    runs = [result_of(score_run(folder / run, DATA, None, judge, metrics)) for run in ("first", "second")]
     write_report(runs, differences(runs), judge, folder, metrics)
     return folder
 

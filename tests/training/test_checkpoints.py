@@ -8,6 +8,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.machine.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings
 from styleblend.training.checkpoints import Checkpoints, Log, digest
+from styleblend.jobs.events import result_of
 from styleblend.training.loop import train
 from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 
@@ -62,22 +63,22 @@ def other_losses(path):
 
 
 @pytest.mark.parametrize("damage", [torn, flipped, other_losses, lambda p: p.write_bytes(b""), lambda p: p.unlink()])
-def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(tmp_path, capsys, damage):
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, damage):
     found = saved(tmp_path, 3, 6)
     damage(tmp_path / "step-000006.safetensors")
     assert found.restore()[0] == 3
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "step-000006.safetensors is damaged" in said and "the checkpoint before it" in said
     found.save(4, {"a": np.zeros((2, 3), np.float32)}, Log([0.1] * 4, {}))  # saved at other steps than before: the damaged one does not count as newest
     assert names(tmp_path) == ["latest", "step-000003.safetensors", "step-000004.safetensors"]
 
 
-def test_all_are_damaged(tmp_path, capsys):
+def test_all_are_damaged(tmp_path, caplog):
     found = saved(tmp_path, 3, 6)
     for path in tmp_path.glob("step-*"):
         torn(path)
     assert found.restore() is None
-    assert capsys.readouterr().err.count("is damaged") == 2
+    assert caplog.text.count("is damaged") == 2
 
 
 @pytest.mark.parametrize("text", [None, b"", b"\xff\xfe", b"../../step-000003.safetensors", b"step-000003.safetensors\n"])
@@ -113,7 +114,8 @@ def a_run(folder, cut=None, **changes):
         rows = data[rng.integers(0, 20, 5)] + rng.standard_normal((5, 4)).astype(np.float32)
         return ((x - jt.array(rows)) ** 2).mean()
 
-    return train("coarse", config, {"x": x}, loss_of, folder, sample=lambda path: -abs(float(x.mean().item()) - 0.9)), x.numpy()
+    run = train("coarse", config, {"x": x}, loss_of, folder, sample=lambda path: -abs(float(x.mean().item()) - 0.9))
+    return result_of(run), x.numpy()
 
 
 def test_a_run_that_is_cut_at_every_step_goes_on_bit_for_bit(tmp_path):

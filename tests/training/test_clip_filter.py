@@ -95,10 +95,10 @@ def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
 
 
 @pytest.mark.parametrize("keep, remark", [(4, ""), (3, "no CLIP weights")])
-def test_without_weights_all_are_kept(keep, remark, capsys):
+def test_without_weights_all_are_kept(keep, remark, caplog):
     """In silence only when nothing was to be left out."""
     assert find_clip(LookAlikeSettings(candidates=4, keep=keep)) is None
-    error = capsys.readouterr().err
+    error = caplog.text
     assert remark in error and bool(remark) == bool(error)
 
 

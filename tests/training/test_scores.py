@@ -18,6 +18,7 @@ from styleblend.jobs.memory import Sizes, needed
 from styleblend.machine.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings, read_settings
 from styleblend.training.checkpoints import Log
+from styleblend.jobs.events import result_of
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.scores import Scorer, likeness_limit, scorer_for
 from styleblend.files.tensor_files import read_metadata, read_safetensors
@@ -59,7 +60,7 @@ def test_the_words_of_the_score_are_checked(settings):
 
 
 @pytest.mark.parametrize("name", ["emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black"])
-def test_copies_of_the_style_pictures_are_a_leak_and_other_art_of_the_style_is_none(settings, name, capsys):
+def test_copies_of_the_style_pictures_are_a_leak_and_other_art_of_the_style_is_none(settings, name, caplog):
     """The other art: the styles' pictures to each other, and real drawings that neither the judge nor a style has seen."""
     scorer, pictures = scorer_for(settings, name, "both"), style_pictures(name)
     for copies in (with_noise(pictures), [p.rotate(10, Image.BICUBIC, fillcolor="white") for p in pictures], [ImageOps.mirror(p) for p in pictures]):
@@ -71,7 +72,7 @@ def test_copies_of_the_style_pictures_are_a_leak_and_other_art_of_the_style_is_n
     with np.load(Path(__file__).parents[1] / "data" / "judge_reference.npz") as data:
         assert scorer.leaked(list(map(Image.fromarray, data["pictures"]))) == 0
     scorer(with_noise(pictures), ["snake"] * len(pictures), Path("grid.png"))
-    assert "by the features of judge" in (error := capsys.readouterr().err) and "the content leaks" in error
+    assert "by the features of judge" in (error := caplog.text) and "the content leaks" in error
 
 
 def test_the_limit_is_what_held_out_art_reaches():
@@ -84,24 +85,25 @@ def test_the_limit_is_what_held_out_art_reaches():
     assert likeness_limit(of(1.2), None) == pytest.approx((1 + np.cos(1.2)) / 2) and likeness_limit(of(1.2)[:1], None) == np.inf
 
 
-def test_a_style_that_the_judge_does_not_know_is_trained_without_a_score(settings, tmp_path, capsys):
+def test_a_style_that_the_judge_does_not_know_is_trained_without_a_score(settings, tmp_path, caplog):
     shutil.copytree(ROOT / "data" / "mini" / STYLE, tmp_path / "mine")
     own = settings.model_copy(update={"data": str(tmp_path)})
     scorer = scorer_for(own, "mine", "both")
-    assert "does not know the style mine" in capsys.readouterr().err
+    assert "does not know the style mine" in caplog.text
+    caplog.clear()
     assert scorer(style_pictures(), ["snake"] * 6, Path("grid.png")) is None and scorer.leaked(style_pictures()) == 1
     with pytest.raises(StyleBlendError, match="--keep best needs a score.*mine"):
         scorer_for(with_training(own, keep_adapters="best"), "mine", "both")
     assert 0 <= scorer_for(with_training(own, keep_adapters="best"), "mine", "subject").score(style_pictures(), ["snake"] * 6) <= 1
-    assert "style mine" not in capsys.readouterr().err  # the subject needs no style that the judge knows
+    assert "style mine" not in caplog.text  # the subject needs no style that the judge knows
 
 
-def test_no_grids_no_score(settings, capsys):
+def test_no_grids_no_score(settings, caplog):
     assert scorer_for(with_training(settings, sample_every=0), STYLE, "both") is None and scorer_for(settings, STYLE, None) is None
     with pytest.raises(StyleBlendError, match="sample_every"):
         scorer_for(with_training(settings, sample_every=0, keep_adapters="best"), STYLE, "both")
     wide = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"width": 256})})
-    assert scorer_for(wide, STYLE, "both") is None and "256 x 128" in capsys.readouterr().err  # a config in another size trains, without a score
+    assert scorer_for(wide, STYLE, "both") is None and "256 x 128" in caplog.text  # a config in another size trains, without a score
     with pytest.raises(StyleBlendError, match="256 x 128"):
         scorer_for(with_training(wide, keep_adapters="best"), STYLE, "both")
 
@@ -127,7 +129,7 @@ def test_of_equal_scores_the_first_is_kept_and_a_run_may_change_its_mind(tmp_pat
     for keep in ("last", "best"):
         x, config = jt.array(np.zeros(1, np.float32)), TrainingSettings(lora=StageSettings(steps=4, lr=1.0), sample_every=1, save_every=2, keep_adapters=keep)
         scores = iter((0.1, 0.2, 0.2, 0.1))
-        train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), tmp_path, sample=lambda path: next(scores))
+        result_of(train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), tmp_path, sample=lambda path: next(scores)))
         found[keep] = float(x.numpy()[0])
     states = [float(read_safetensors(tmp_path / "lora" / f"step-00000{n}.safetensors")["p.x"][0]) for n in (2, 4)]
     assert [found["best"], found["last"]] == states and states[0] != states[1]
@@ -161,12 +163,12 @@ def test_a_training_is_scored_by_the_networks_that_are_at_hand(clip_world, tmp_p
     assert sorted(scores) == ["2", "4", "5"] and all(-1 <= score <= 1 for score in scores.values()) and about["scored_by"] == "clip_text + clip_image"
 
 
-@pytest.mark.parametrize("mix, said, scored_by", [
+@pytest.mark.parametrize("score, said, scored_by", [
     ("clip_text,dinov2=2", "scored by clip_text alone: dinov2 is left out: ", "clip_text"), ("both,clip_text", "scored by clip_text alone: the judge reads square pictures", "clip_text"),
     ("dinov2", "get no score: dinov2 is left out: ", None), ("clip_text,clip_image=-0.5", "", "clip_text + -0.5 clip_image")])
-def test_what_cannot_be_scored_is_left_out_by_name(clip_world, capsys, mix, said, scored_by):
-    scorer = scorer_for(changed(clip_world), "dots", mix)
-    error = capsys.readouterr().err
+def test_what_cannot_be_scored_is_left_out_by_name(clip_world, caplog, score, said, scored_by):
+    scorer = scorer_for(changed(clip_world), "dots", score)
+    error = caplog.text
     assert said in error and bool(said) == bool(error) and (scorer.scored_by if scorer else None) == scored_by
 
 
@@ -194,7 +196,7 @@ def test_a_score_of_sets_is_none_of_a_picture(clip_world, tmp_path):
         scorer_for(changed(clip_world), "dots", "dino_set")
 
 
-def test_leaks_are_seen_by_the_network_that_scores(clip_world, capsys):
+def test_leaks_are_seen_by_the_network_that_scores(clip_world):
     scorer = scorer_for(changed(clip_world), "dots", "clip_text")
     assert scorer.watch.name == "clip" and scorer.leaked(with_noise(scorer.originals, 1)) == 1
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("red", "white", "black")]
@@ -218,7 +220,8 @@ def trained_line(folder, steps, scores, keep_going=True, **options):
     with contextlib.ExitStack() as stack:
         if not keep_going:
             stack.enter_context(pytest.raises(KeyboardInterrupt))
-        train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), folder, sample=sample, plot=lambda log: plots.append((len(log.losses), dict(log.scores), log.scored_by)), **options)
+        result_of(train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), folder, sample=sample,
+                        plot=lambda log: plots.append((len(log.losses), dict(log.scores), log.scored_by)), **options))
     return plots
 
 
@@ -230,11 +233,11 @@ def test_the_loss_and_the_scores_are_plotted_at_each_grid_and_on_from_there_by_a
     assert before + after == whole
 
 
-def test_scores_of_another_kind_are_no_part_of_the_plot(tmp_path, capsys):
+def test_scores_of_another_kind_are_no_part_of_the_plot(tmp_path, caplog):
     """A run that goes on with other weights at hand: the loss goes on, the scores begin anew."""
     trained_line(tmp_path, 2, [0.9, 0.8], keep_going=False, scored_by="both")
     plots = trained_line(tmp_path, 99, [0.1, 0.2, 0.3], scored_by="clip_text")
-    assert plots[-1] == (10, {6: 0.1, 8: 0.2, 10: 0.3}, "clip_text") and "scored by both until now" in capsys.readouterr().err
+    assert plots[-1] == (10, {6: 0.1, 8: 0.2, 10: 0.3}, "clip_text") and "scored by both until now" in caplog.text
 
 
 def test_the_plot_of_a_resumed_training_is_that_of_an_unbroken_one(clip_world, tmp_path):

@@ -18,6 +18,8 @@ from PIL import Image
 from styleblend.adapters import lora
 from styleblend.base.base import load_base
 from styleblend.cli import main
+from styleblend.cli.running import follow
+from styleblend.jobs.train import as_event
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.machine.runtime import jt
 from styleblend.settings import StageSettings, TrainingSettings
@@ -135,17 +137,41 @@ def test_a_stop_is_saved_before_a_terminal_that_is_gone_is_written_to(tmp_path, 
         if len(losses := seen.setdefault("losses", [])) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             terminal.gone = True
-            time.sleep(0.2)  # the bar is drawn again ten times a second
         losses.append(0)
         return (x * x).sum()
 
     seen, terminal, x = {}, Terminal(), jt.array(np.ones(3, np.float32))
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
     settings = TrainingSettings(coarse=StageSettings(steps=50, lr=0.1), save_every=1000)
+    steps = train("coarse", settings, {"x": x}, loss_of, tmp_path)
     with pytest.raises(BrokenPipeError):
-        train("coarse", settings, {"x": x}, loss_of, tmp_path)
+        follow((as_event(step) for step in steps), step_ends=True)
+    steps.close()
     terminal.gone = False
     assert int(read_metadata(tmp_path / "coarse" / (tmp_path / "coarse" / "latest").read_text().strip())["step"]) == 3
+
+
+def test_a_training_that_is_closed_saves_its_step_and_goes_on_as_an_unbroken_one(tmp_path):
+    """Before the first step there is nothing to save; a step that is saved already is not saved again."""
+    def run(folder, stop=None):
+        x = jt.array(np.ones(3, np.float32))
+        steps = train("coarse", settings, {"x": x}, lambda rng: (x * jt.array(rng.standard_normal(3).astype(np.float32)) + x * x).sum(), folder)
+        for step in steps:
+            if step.step == stop:
+                steps.close()
+        return x.numpy()
+
+    settings = TrainingSettings(coarse=StageSettings(steps=6, lr=0.1), save_every=4)
+    saved = tmp_path / "cut" / "coarse"
+    run(tmp_path / "cut", stop=0)
+    assert not list(saved.glob("step-*"))
+    run(tmp_path / "cut", stop=3)
+    assert [p.name for p in saved.glob("step-*")] == ["step-000003.safetensors"]
+    when = (saved / "step-000003.safetensors").stat().st_mtime_ns
+    run(tmp_path / "cut", stop=3)
+    assert (saved / "step-000003.safetensors").stat().st_mtime_ns == when
+    np.testing.assert_array_equal(run(tmp_path / "cut"), run(tmp_path / "whole"))
 
 
 def test_checkpoint_of_other_settings_is_refused(world, tmp_path, capsys):

@@ -1,0 +1,26 @@
+"""`doctor`, which checks this machine, and `memory`, which says what a config takes of it."""
+from __future__ import annotations
+
+from styleblend.cli.options import add_command, add_config, add_dtype, settings_of
+
+
+def add_commands(commands) -> None:
+    memory = add_command(commands, "memory", "estimate the memory that drawing and training with a config take",
+                         example="memory --config configs/sd21.yaml --dtype bfloat16")
+    add_config(memory)
+    add_dtype(memory)
+    memory.set_defaults(run=run_memory)
+    doctor = add_command(commands, "doctor", "check this machine and say what to type", example="doctor")
+    doctor.set_defaults(run=run_doctor)
+
+
+def run_doctor(args) -> int:
+    from styleblend.machine.doctor import run_doctor as check
+    return check()
+
+
+def run_memory(args) -> int:
+    from styleblend.jobs.memory import MIB, estimate
+    for name, size in estimate(settings_of(args)):
+        print(f"{name:28} {size / MIB:8,.0f} MiB")
+    return 0

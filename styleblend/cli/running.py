@@ -1,0 +1,52 @@
+"""Runs a command: events on stderr, errors as one sentence, signals, exit codes."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import List, Optional
+
+from styleblend.cli.progress import Display, messages_on_stderr
+from styleblend.cli.stopping import StopRequest, sigterm_as_ctrl_c
+from styleblend.errors import Stopped, StyleBlendError
+
+
+def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
+    """Parse and run; 2 and one sentence on stderr for what the user can mend, 130 for what they stopped."""
+    args = parser.parse_args(argv)
+    try:
+        with messages_on_stderr(), sigterm_as_ctrl_c():
+            return args.run(args)
+    except (KeyboardInterrupt, Stopped) as stop:
+        overwrites = getattr(args, "overwrite", False) and getattr(args, "command", None) != "load"
+        anew = " (without --overwrite, which begins anew)" if overwrites else ""
+        print(f"styleblend: {str(stop) or 'stopped; whole files are kept'}: start the same command again to go on{anew}", file=sys.stderr)
+        return 130
+    except StyleBlendError as error:
+        print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)  # one line, also where a file's name has a line break
+        return 2
+    except OSError as error:
+        print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def follow(job, step_ends: bool = False):
+    """Run a job to its end and show its events; what it returns.
+
+    `step_ends`: while it makes steps that it can save, such as those of a training, the first Ctrl-C or SIGTERM lets the step end and
+    raises Stopped.
+    """
+    from styleblend.jobs.events import Log, Progress
+    stop = StopRequest()
+    with contextlib.closing(job), Display() as display, stop.heard() if step_ends else contextlib.nullcontext():
+        while True:
+            try:
+                event = next(job)
+            except StopIteration as end:
+                return end.value
+            display.show(event)
+            if stop.requested and isinstance(event, Progress):
+                job.close()
+                raise Stopped(f"stopped at step {event.done} of {event.title}, which is saved")
+            if isinstance(event, (Progress, Log)):
+                stop.step_ends = isinstance(event, Progress) and event.unit == "step" and event.done < event.total

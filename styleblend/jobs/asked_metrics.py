@@ -1,0 +1,19 @@
+"""The metrics that a request names beside the judge."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+from styleblend.metrics import Metric, load_metrics
+from styleblend.settings import RunSettings
+
+
+def asked_metrics(settings: RunSettings, names: Optional[str], weights: Optional[Path] = None) -> Tuple[List[Metric], List[str]]:
+    """The metrics of "clip,dino" or "all" (None: none) whose networks are in `weights`, and a sentence on each that cannot be had.
+
+    `weights`: by default the config's folder. StyleBlendError for a name that no metric has.
+    """
+    if not names:
+        return [], []
+    wanted = None if names == "all" else [name.strip() for name in names.split(",")]
+    return load_metrics(Path(weights or settings.metrics.weights), wanted, settings.metrics.ids)

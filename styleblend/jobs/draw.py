@@ -1,0 +1,164 @@
+"""Draw one phrase: in a style or plain, with one seed or several, anew or as a picture that was drawn here says of itself."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import List, Mapping, Optional, Tuple
+
+from PIL import Image
+
+from styleblend.adapters.style import load_style
+from styleblend.base.base import base_for_drawing
+from styleblend.errors import StyleBlendError
+from styleblend.files.names import check_name
+from styleblend.files.pictures import contact_sheet, save_png
+from styleblend.files.prompts import make_prompt
+from styleblend.jobs.board import save_drawn
+from styleblend.jobs.drawing import draw_pictures, refuse_reserved
+from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
+from styleblend.jobs.memory import within
+from styleblend.jobs.plans import Plan, plan_for, with_sampling
+from styleblend.pipeline import Pipeline
+from styleblend.record import Record, read_record
+from styleblend.adapters.style import style_hash
+from styleblend.settings import LARGEST_SEED, BlendSettings, RunSettings, validated
+
+COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """What is to be drawn: a `prompt`, in `style` or plain (None); or `again`, a picture of this program, from which all comes that is not given.
+
+    `count` pictures have the seeds from `seed` on (None: the picture's, else the config's). `strength` is a factor of the style. `sampling` are fields
+    of the sampling settings that differ, and `negative` the negative prompt. `output` is the file of a single picture; the pictures of several are
+    <output>-<seed>.png, and `output` is their contact sheet. `max_memory` as in `BoardRequest`.
+    """
+
+    settings: RunSettings
+    prompt: Optional[str] = None
+    style: Optional[str] = None
+    again: Optional[Path] = None
+    seed: Optional[int] = None
+    count: int = 1
+    strength: Optional[float] = None
+    negative: Optional[str] = None
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    dtype: Optional[str] = None
+    output: Optional[Path] = None
+    max_memory: Optional[str] = None
+
+    def file(self) -> Path:
+        """Where the picture, or the contact sheet, is written."""
+        output = Path(self.output or (f"{Path(self.again).stem}-again.png" if self.again else "picture.png"))
+        if self.again and output.exists() and output.samefile(self.again):
+            raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another --output")
+        return output
+
+
+def checked_prompt(text: str) -> str:
+    """A phrase as a prompt.json would have it: without the full stop, which is put in behind the style."""
+    return make_prompt(text, "picture").text
+
+
+def seeds_of(request: DrawRequest, first: int) -> List[int]:
+    """The seeds of the pictures. StyleBlendError when there are none."""
+    if request.count < 1:
+        raise StyleBlendError(f"--count {request.count} draws nothing: give at least 1")
+    if not 0 <= first <= LARGEST_SEED - request.count + 1:
+        raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - request.count + 1}")
+    return list(range(first, first + request.count))
+
+
+def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
+    """How the pictures are drawn: by the record or the config and the style, then by what the request says. What would have no effect is refused."""
+    settings = request.settings
+    dtype = request.dtype or (record and record.dtype)
+    settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
+    plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
+    if record:
+        own = plan.own.model_copy(update={"preset": record.preset})
+        plan = replace(plan, own=own, sampling=record.sampling, blend=record.blend)
+    return with_strength(with_changes(plan, request), request.strength)
+
+
+def with_changes(plan: Plan, request: DrawRequest) -> Plan:
+    """The plan with the sampling settings of the request. A size that was asked for is the saved picture's, too."""
+    changes = dict(request.sampling)
+    if {"width", "height"} & set(changes):
+        changes.setdefault("output", None)
+    if request.negative is not None:
+        coarse_only = plan.adapters and not {"fine_embeds", "unet_lora"} & set(plan.adapters)
+        changes["coarse_negative" if coarse_only else "fine_negative"] = request.negative
+    sampling = with_sampling(plan.sampling, changes, "the options")
+    if request.negative is not None and sampling.guidance == 1:
+        raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance above 1")
+    return replace(plan, sampling=sampling)
+
+
+def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
+    """The plan with another factor of the style."""
+    if strength is None:
+        return plan
+    if not plan.name:
+        raise StyleBlendError("--strength has no effect without a style: leave it out, or name a --style")
+    if plan.adapters and "unet_lora" not in plan.adapters:
+        raise StyleBlendError(f"--strength has no effect on {plan.name}, which has no UNet LoRA: leave it out")
+    return replace(plan, blend=validated(BlendSettings, {**plan.blend.model_dump(), "fine_scale": strength}, "--strength"))
+
+
+def refuse_other(again: Path, then: Record, now: Record) -> None:
+    """Refuse to draw a picture again with another base, autoencoder or style."""
+    pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder), ("style", then.style_hash, now.style_hash))
+    for what, before, after in pairs:
+        if before != after:
+            raise StyleBlendError(f"{again} was drawn with another {what} ({before or 'none'}; this one is {after or 'none'}): "
+                                  "name a config and adapters with that one")
+
+
+def draw(request: DrawRequest) -> Job[List[Path]]:
+    """Draw the pictures and write them; returns their files, and that of the contact sheet where there are several."""
+    record = read_record(request.again) if request.again else None
+    if not (request.prompt or "").strip() and (request.prompt or record is None):
+        raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain picture, "
+                              "or --from a picture that was drawn here")
+    output = request.file()
+    phrase = checked_prompt(request.prompt) if request.prompt else record.prompt
+    plan = planned(request, record)
+    seeds = seeds_of(request, request.seed if request.seed is not None else record.seed if record else plan.sampling.seed)
+    batch = min(len(seeds), plan.settings.sampling.batch)
+    single = len(seeds) == batch  # then each network can go when its work is done
+    # what makes a run leaner changes no picture, so the record says the settings as they were asked for
+    lean = plan.settings.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
+    lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory)
+    base = base_for_drawing(lean)
+    style = load_style(Path(lean.adapters) / plan.name, plan.name, base) if plan.name else None
+    hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
+    records = [plan.record(phrase, seed, *hashes) for seed in seeds]
+    if record:
+        refuse_other(request.again, record, records[0])
+        if not record.decoder:
+            yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than {base.folder / 'vae'} "
+                      "it looked a little different")
+    pipeline = Pipeline(base)
+    refuse_reserved(pipeline, style, [phrase])
+    drawn: List[Tuple[Path, Image.Image]] = []
+    size = lean.sampling.batch
+    for part in [records[i:i + size] for i in range(0, len(records), size)]:
+        if len(records) > 1:
+            yield Progress("pictures", len(drawn), len(records), "picture", f"seed {part[0].seed}")
+        pictures = yield from draw_pictures(pipeline, style, [phrase] * len(part), [r.seed for r in part], lean.sampling, plan.blend,
+                                            once=single and size >= len(records) and not base.offloaded)
+        for one, picture in zip(part, pictures):
+            path = output if len(records) == 1 else output.with_name(f"{output.stem}-{one.seed}.png")
+            drawn.append((path, save_drawn(path, picture, one)))
+            yield Drawn(path, drawn[-1][1], one)
+    files = [path for path, _ in drawn]
+    if len(drawn) == 1:
+        return files
+    yield Progress("pictures", len(drawn), len(records), "picture")
+    cells = [(f"seed {one.seed}", picture) for one, (_, picture) in zip(records, drawn)]
+    cell = min(CELL, max(max(picture.size) for _, picture in cells))
+    save_png(output, contact_sheet([cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)], cell))
+    yield Written(output)
+    return files + [output]

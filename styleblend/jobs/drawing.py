@@ -1,0 +1,49 @@
+"""The one place where jobs draw: phrases, seeds and settings become pictures, with progress on the way."""
+from __future__ import annotations
+
+from typing import List, Optional, Sequence
+
+from PIL import Image
+
+from styleblend.adapters.style import Style
+from styleblend.jobs.events import Job, Progress
+from styleblend.methods.method import Request
+from styleblend.pipeline import Picture, Pipeline
+from styleblend.settings import SamplingSettings, Settings
+
+STEPS = "drawing"  # title of the progress of a batch
+
+
+def request_for(style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
+                settings: Optional[Settings] = None) -> Request:
+    """A request for one picture of each phrase. `settings` are the method's own. Without a style the pictures are plain."""
+    method = style.settings.method if style else Request.method
+    return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings)
+
+
+def refuse_reserved(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str]) -> None:
+    """StyleBlendError for phrases with tokens that only the program may use: asked before the first picture is drawn."""
+    pipeline.tokenizer(style.settings.method if style else Request.method).refuse_reserved(phrases)
+
+
+def encode_texts(pipeline: Pipeline, style: Style, phrases: Sequence[str], sampling: SamplingSettings) -> List:
+    """The text states of these phrases, for `draw_pictures` with the same style, guidance (on or off) and negative prompts."""
+    request = request_for(style, phrases, [0] * len(phrases), sampling)
+    return pipeline.encode(pipeline.recipe(request), request.method, pipeline.applied(style))
+
+
+def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
+                  settings: Settings, texts=None, once: bool = False) -> Job[List[Image.Image]]:
+    """Yields the progress of the steps; returns one picture for each phrase, `sampling.width` x `sampling.height`.
+
+    `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each network is freed
+    when its work is done.
+    """
+    pictures = []
+    yield Progress(STEPS, 0, sampling.steps, "step")
+    for event in pipeline.draw(request_for(style, phrases, seeds, sampling, settings), texts=texts, once=once):
+        if isinstance(event, Picture):
+            pictures.append(Image.fromarray(event.pixels))
+        else:
+            yield Progress(STEPS, event.done, event.total, "step")
+    return pictures

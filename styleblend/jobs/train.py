@@ -1,0 +1,136 @@
+"""Learn styles: each part of each style in turn, with its folders claimed; one that cannot be trained does not stop the others."""
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+
+from styleblend.adapters.style import part_file, remove_part
+from styleblend.base.base import load_base
+from styleblend.files.base_folder import find_base
+from styleblend.errors import Busy, StyleBlendError
+from styleblend.files.captions import style_names, style_pictures
+from styleblend.files.names import entry
+from styleblend.files.pictures import check_picture
+from styleblend.files.whole_files import remove_unfinished
+from styleblend.files.claims import claim
+from styleblend.jobs.choices import named_styles
+
+from styleblend.jobs.events import Event, Job, Log, Progress, Written
+from styleblend.jobs.memory import within
+from styleblend.pipeline import Pipeline
+from styleblend.settings import RunSettings
+from styleblend.training.coarse import train_coarse
+from styleblend.training.fine import train_fine
+from styleblend.training.look_alikes import DRAWN_WITH, LookAlikesDrawn
+from styleblend.training.loop import TrainingStep
+
+
+class Part(NamedTuple):
+    """One part of a style: what trains it, the file by which it counts as trained, the stages that have checkpoints."""
+
+    train: Callable[..., Iterator]
+    product: str
+    stages: Tuple[str, ...]
+
+
+PARTS = {"coarse": Part(train_coarse, "text_lora", ("coarse",)), "fine": Part(train_fine, "unet_lora", ("inversion", "lora"))}
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What is to be learned: `parts` (keys of PARTS) of `styles` ("00,01"; None: all of the data folder).
+
+    `overwrite` trains again what is trained, from the start. `share` leaves styles that another process trains now to it.
+    `max_memory` as in `BoardRequest`.
+    """
+
+    settings: RunSettings
+    parts: Sequence[str] = tuple(PARTS)
+    styles: Optional[str] = None
+    overwrite: bool = False
+    share: bool = False
+    max_memory: Optional[str] = None
+
+
+def train_styles(request: TrainRequest) -> Job[None]:
+    """Train every part of every style. Closing it saves the step of the stage that is trained then.
+
+    StyleBlendError at the end names what could not be trained, where there were others to go on with. Busy, unless `share`, when
+    another process trains a style now.
+    """
+    settings, began, failed = request.settings, time.time(), {}
+    names = named_styles(request.styles) if request.styles else style_names(Path(settings.data))
+    for name in names:
+        for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
+            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
+    base = find_base(settings.base, settings.base_id)
+    settings = yield from within(settings, "training", request.max_memory)
+    for name in names:
+        for part in request.parts:
+            try:
+                yield from train_part(name, part, settings, base, request.overwrite, began if request.share else None)
+            except Busy as busy:
+                if not request.share:
+                    raise
+                yield Log(f"{busy}; going on with the next one")
+            except StyleBlendError as error:  # of one style: the others need not wait for it
+                if len(names) == 1:
+                    raise
+                failed[f"{name} ({part})"] = str(error)
+                yield Log(f"{name}: {error}; going on with the next one")
+    if failed:
+        raise StyleBlendError(f"{len(failed)} trainings failed: " + "; ".join(f"{what}: {why}" for what, why in failed.items()))
+
+
+def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrite: bool, began: Optional[float] = None) -> Job[None]:
+    """Train one part of a style, unless it is there, with its folders claimed: Busy when another process has them.
+
+    `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the same.
+    """
+    train, product, _ = PARTS[part]
+    folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
+    with contextlib.ExitStack() as claims:
+        claims.enter_context(claim(folder / "training", part))
+        done = part_file(folder, name, product)
+        if done and overwrite and began is not None and done.stat().st_mtime >= began:
+            yield Log(f"{name}: {part} has just been trained by another worker")
+            return
+        if done and not overwrite:
+            yield Log(f"{name}: {part} is trained already ({folder}); --overwrite trains it again")
+            return
+        if part == "coarse":
+            claims.enter_context(claim(look_alikes, "look-alikes"))
+        remove_unfinished(folder, folder / "training", look_alikes)
+        if overwrite:
+            forget(name, part, folder, look_alikes)
+        yield Log(f"{name}: learning the {part} style")
+        # a training frees networks when their work is done, so each begins with the base anew
+        with contextlib.closing(train(Pipeline(load_base(base, settings.dtype)), name, settings)) as steps:
+            for step in steps:
+                yield as_event(step)
+        yield Log(f"{name}: {part} style is in {folder}")
+
+
+def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:
+    """Remove what an earlier training of this part left, so that it begins anew."""
+    for stage in PARTS[part].stages:
+        shutil.rmtree(folder / "training" / stage, ignore_errors=True)
+    # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was
+    remove_part(folder, name, PARTS[part].product)
+    for file in [look_alikes / DRAWN_WITH, *look_alikes.glob("*.png")] if part == "coarse" else []:
+        file.unlink(missing_ok=True)
+
+
+def as_event(step: Union[TrainingStep, LookAlikesDrawn, Path]) -> Event:
+    """What a training yields, as the event of a job."""
+    if isinstance(step, Path):
+        return Written(step)
+    if isinstance(step, LookAlikesDrawn):
+        return Progress("look-alikes", step.done, step.total, "picture")
+    numbers = [("loss", step.loss, ".4f"), ("lr", step.lr, ".1e"), ("score", step.score, ".3f")]
+    note = ", ".join(f"{name}={value:{form}}" for name, value, form in numbers if value is not None)
+    return Progress(step.stage, step.step, step.steps, "step", note if step.loss is not None else "")

@@ -1,0 +1,72 @@
+"""`styleblend --help` is quick, and each command says its defaults and one example, which parses."""
+import io
+import re
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from styleblend.cli.parser import build_parser
+from styleblend.jobs.grid_axes import AXES
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("draw", "board", "train", "styles", "inspect", "load", "export", "eval", "grid", "tune", "memory", "doctor")
+
+
+def help_of(*command):
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(SystemExit) as end:
+        build_parser().parse_args([*command, "--help"])
+    assert end.value.code == 0
+    return out.getvalue()
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = ("import sys; sys.argv = ['styleblend', '--help']\nfrom styleblend.cli import main\n"
+            "try:\n    main()\nexcept SystemExit:\n    pass\n"
+            "print(sorted({name.split('.')[0] for name in sys.modules} & {'jittor', 'numpy', 'PIL', 'pydantic', 'yaml', 'tqdm', 'transformers'}))")
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        times.append(time.perf_counter() - begin)
+    print(f"styleblend --help: {min(times):.2f} s")
+    assert run.stdout.splitlines()[-1] == "[]" and min(times) < 0.5
+
+
+def test_all_commands_are_listed():
+    listed = help_of()
+    assert all(re.search(rf"^    {command}\b", listed, re.M) for command in COMMANDS)
+    assert "draw (generate)" in listed and "board (test)" in listed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_shows_its_defaults_and_an_example_that_parses(command):
+    text = help_of(command)
+    words = " ".join(text.split())
+    example = re.search(r"example: python -m styleblend (.*)$", words)[1]
+    args = build_parser().parse_args(shlex.split(example))
+    assert args.command == command and "(default: None)" not in words and "(default: False)" not in words
+    if "--config FILE" in words and command != "export":
+        assert "(default: configs/mini.yaml)" in words
+
+
+@pytest.mark.parametrize("alias, command", [("generate", "draw"), ("test", "board")])
+def test_former_names_do_the_same(alias, command):
+    parser = build_parser()
+    assert parser.parse_args([alias]).run is parser.parse_args([command]).run
+
+
+def test_the_axes_of_a_grid_are_those_that_there_are():
+    words = " ".join(help_of("grid").split())
+    assert f"{', '.join(AXES[:-1])} or {AXES[-1]}" in words and "negative_scale" in AXES
+
+
+def test_the_board_script_has_the_same_options():
+    out = subprocess.run([sys.executable, "test.py", "--help"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for option in re.findall(r"^  (--[a-z-]+)", help_of("board"), re.M):
+        assert option in out

@@ -1,0 +1,89 @@
+"""`styleblend board`: what it says while it draws, the contact sheets, and styles that are named twice."""
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleblend.cli import main
+from styleblend.files.names import entry
+from styleblend.jobs.board import BoardRequest, draw_board, pictures_there
+from styleblend.jobs.events import Drawn, Progress, Written, result_of
+from styleblend.record import read_record
+from styleblend.settings import read_settings
+
+
+def board(config, *more):
+    assert main(["board", "--config", str(config), *more]) == 0
+
+
+def test_the_events_of_a_board(trained, tmp_path):
+    events, settings = [], read_settings(trained)
+    files = result_of(draw_board(BoardRequest(settings)), events.append)
+    drawn = [event for event in events if isinstance(event, Drawn)]
+    assert [event.path for event in drawn] == files == [tmp_path / "result" / "dots" / f"{name}.png" for name in ("Cat", "Owl")]
+    assert all(event.record == read_record(event.path) for event in drawn)
+    assert [event.path.name for event in events if isinstance(event, Written)] == ["dots.png", "index.html"]
+    done = [event.done for event in events if isinstance(event, Progress) and event.title == "pictures"]
+    assert done[0] == 0 and done[-1] == 2 and done == sorted(done)
+    events.clear()
+    assert result_of(draw_board(BoardRequest(settings)), events.append) == [] and not [e for e in events if isinstance(e, (Drawn, Progress))]
+
+
+def test_a_board_that_is_closed_keeps_whole_files_and_lets_others_go_on(trained, tmp_path):
+    settings, path = read_settings(trained), tmp_path / "result" / "dots" / "Cat.png"
+    settings = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 1})})
+    job = draw_board(BoardRequest(settings))
+    for event in job:
+        if isinstance(event, Drawn):
+            break
+    job.close()
+    before = path.read_bytes()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["Cat.png"] and np.asarray(Image.open(path)).shape == (64, 64, 3)
+    assert [p.name for p in result_of(draw_board(BoardRequest(settings)))] == ["Owl.png"] and path.read_bytes() == before
+
+
+def test_the_contact_sheet_shows_all_pictures_of_the_style_that_are_there(trained, tmp_path):
+    """Also after a run that drew one of them: those of prompt.json in their order, then the others."""
+    sheet, settings = tmp_path / "result" / "dots.png", read_settings(trained)
+    board(trained)
+    before = Image.open(sheet)
+    board(trained, "--prompts", "Cat")
+    assert np.array_equal(np.asarray(Image.open(sheet)), np.asarray(before))
+    board(trained, "--prompts", "Apple,Owl")
+    assert [name for name, _ in pictures_there(settings, "dots")] == ["Cat", "Owl", "Apple"]
+    assert Image.open(sheet).size == (max(before.width, 8 + 3 * 168), before.height)
+    (tmp_path / "result" / "dots" / "Owl.png").write_bytes(b"torn")
+    assert [name for name, _ in pictures_there(settings, "dots")] == ["Cat", "Apple"]
+    (tmp_path / "data" / "dots" / "prompt.json").unlink()
+    board(trained, "--prompts", "Boat")
+    assert [name for name, _ in pictures_there(settings, "dots")] == ["Apple", "Boat", "Cat"]
+
+
+def test_a_style_that_is_named_twice_is_drawn_once(trained, tmp_path, capsys):
+    board(trained, "--styles", "dots, dots", "--prompts", "Cat")
+    assert capsys.readouterr().out.startswith("1 new pictures")
+
+
+@pytest.mark.parametrize("part", ["coarse", "styleblend"])
+def test_a_style_that_is_named_twice_is_trained_once(world, tmp_path, capsys, part):
+    assert main(["train", part, "--config", str(world), "--styles", "dots,dots"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("learning the coarse style") == 1 and "trained already" not in said
+    assert said.count("learning the fine style") == (part == "styleblend")
+
+
+def test_a_choice_of_nothing_is_refused_by_training_too(world, capsys):
+    assert main(["train", "coarse", "--config", str(world), "--styles", " , "]) == 2
+    assert "names nothing" in capsys.readouterr().err
+
+
+def test_a_style_of_another_unicode_form_is_the_same(trained, tmp_path):
+    """"é" in two ways: one style, drawn once."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for folder in ("data", "adapters"):
+        shutil.move(tmp_path / folder / "dots", tmp_path / folder / composed)
+    for path in (tmp_path / "adapters" / composed).glob("dots*"):
+        path.rename(path.with_name(path.name.replace("dots", composed)))
+    board(trained, "--styles", f"{composed},{apart}", "--prompts", "Cat")
+    assert entry(tmp_path / "result", composed).is_dir() and len(list((tmp_path / "result").glob("caf*"))) == 2
