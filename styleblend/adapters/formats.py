@@ -191,41 +191,6 @@ def pairs(tensors: Dict[str, Any], kind: str, source: str, rename: Callable[[str
     return ours
 
 
-def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str,
-               source: str) -> Dict[str, np.ndarray]:
-    """The part of a LoRA file that is for one network, in our names and checked against the network's layers."""
-    from styleblend.adapters import lora  # here, so that looking at a file starts no Jittor
-    refuse_foreign(flat(tensors), source)
-    layers = dict(lora.targets(network, pattern or {"unet": lora.UNET_TARGETS, "text": lora.TEXT_TARGETS}[kind]))
-    table = layer_table(layers, kind)
-
-    def ours(layer: str, key: str) -> str:
-        if layer not in table:
-            raise StyleBlendError(f"{source}: {printable(key)} names no layer of this base that a style changes: "
-                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
-        return table[layer]
-
-    found = pairs(tensors, kind, source, ours)
-    # the width says most
-    for path in sorted({key.rsplit(".lora.", 1)[0] for key in found},
-                       key=lambda path: (not lora.reads_text(path), path)):
-        lora.check_fit(path, layers[path], found[f"{path}.lora.down.weight"], found[f"{path}.lora.up.weight"], source)
-    return found
-
-
-def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
-    """The UNet's part of a LoRA file in our names, empty when it has none.
-
-    `pattern`: the layers that are allowed; None: those of a style.
-    """
-    return normalised(tensors, network, pattern, "unet", source)
-
-
-def text_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
-    """The text encoder's part of a LoRA file in our names, empty when it has none."""
-    return normalised(tensors, network, pattern, "text", source)
-
-
 def to_diffusers_unet(ours: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     """Our UNet LoRA under the names that diffusers saves."""
     return {f"unet.{key}": value for key, value in ours.items()}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
-from styleblend.errors import StyleBlendError
-from styleblend.adapters.formats import with_model
+from styleblend.errors import StyleBlendError, printable
+from styleblend.adapters.formats import flat, layer_table, pairs, refuse_foreign, with_model
 from styleblend.models.layers import Linear
 from styleblend.machine.runtime import jt
 
@@ -110,3 +110,37 @@ def load(network, pattern: str, tensors: Dict[str, np.ndarray], source: str) -> 
         check_fit(path, layers[path], down, up, source)
         made[layers[path]] = LoRA(down, up)
     return made
+
+
+def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: str,
+               source: str) -> Dict[str, np.ndarray]:
+    """The part of a LoRA file that is for one network, in our names and checked against the network's layers."""
+    refuse_foreign(flat(tensors), source)
+    layers = dict(targets(network, pattern or {"unet": UNET_TARGETS, "text": TEXT_TARGETS}[kind]))
+    table = layer_table(layers, kind)
+
+    def ours(layer: str, key: str) -> str:
+        if layer not in table:
+            raise StyleBlendError(f"{source}: {printable(key)} names no layer of this base that a style changes: "
+                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
+        return table[layer]
+
+    found = pairs(tensors, kind, source, ours)
+    # the width says most
+    for path in sorted({key.rsplit(".lora.", 1)[0] for key in found},
+                       key=lambda path: (not reads_text(path), path)):
+        check_fit(path, layers[path], found[f"{path}.lora.down.weight"], found[f"{path}.lora.up.weight"], source)
+    return found
+
+
+def unet_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
+    """The UNet's part of a LoRA file in our names, empty when it has none.
+
+    `pattern`: the layers that are allowed; None: those of a style.
+    """
+    return normalised(tensors, network, pattern, "unet", source)
+
+
+def text_lora(tensors: Dict[str, Any], network, source: str, pattern: Optional[str] = None) -> Dict[str, np.ndarray]:
+    """The text encoder's part of a LoRA file in our names, empty when it has none."""
+    return normalised(tensors, network, pattern, "text", source)

@@ -113,7 +113,7 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
                                   f"{formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
-    read = {"text_encoder": formats.text_lora, "unet": formats.unet_lora}[kind]
+    read = {"text_encoder": lora.text_lora, "unet": lora.unet_lora}[kind]
     found = read(tensors, getattr(base, kind), source)
     refuse_damaged(found, source)
     return found

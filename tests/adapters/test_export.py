@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save
 
 from drawing import save_style
 from styleblend.adapters import formats
+from styleblend.adapters.lora import text_lora, unet_lora
 from styleblend.files import tensor_files
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
@@ -44,8 +45,8 @@ def test_what_is_exported_is_read_again(kind, lora, fine, folder, tmp_path, tiny
     tensors = load_file(tmp_path / "out" / f"{lora}.safetensors")
     half = {key: value * (0.5 if key.endswith("up.weight") else 1)
             for key, value in tiny_style.parts["unet_lora"].items()}
-    same_product(formats.unet_lora(tensors, tiny_base.unet, "file"), half)
-    same_product(formats.text_lora(tensors, tiny_base.text_encoder, "file"), tiny_style.parts["text_lora"])
+    same_product(unet_lora(tensors, tiny_base.unet, "file"), half)
+    same_product(text_lora(tensors, tiny_base.text_encoder, "file"), tiny_style.parts["text_lora"])
     _, vector = formats.embedding(load_file(tmp_path / "out" / f"{fine}.safetensors"),
                                   len(tiny_style.parts["fine_embeds"]), "file")
     np.testing.assert_array_equal(vector[0], tiny_style.parts["fine_embeds"])
@@ -122,7 +123,7 @@ def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, ti
     assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
     factor = 0.5 if kind == "single" else 0.75
     tensors = {key: value for key, value in load_file(tmp_path / "out" / f"{lora}.safetensors").items() if not key.startswith("emb.")}
-    same_product(formats.unet_lora(tensors, tiny_base.unet, "file"),
+    same_product(unet_lora(tensors, tiny_base.unet, "file"),
                  {key: value * (factor if key.endswith("up.weight") else 1)
                   for key, value in tiny_style.parts["unet_lora"].items()})
     assert ("fine_scale, 1.5" in capsys.readouterr().err) == (kind != "single")

@@ -12,7 +12,8 @@ from styleblend.adapters import lora
 from styleblend.adapters.foreign_files import read_tensors
 from styleblend.models.configs import ClipTextConfig, UNetConfig
 from styleblend.errors import StyleBlendError
-from styleblend.adapters.formats import embedding, text_lora, to_diffusers_text, to_diffusers_unet, unet_lora
+from styleblend.adapters.formats import embedding, to_diffusers_text, to_diffusers_unet
+from styleblend.adapters.lora import text_lora, unet_lora
 from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.adapters.pickles import read_arrays

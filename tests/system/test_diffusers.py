@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from drawing import last_latents, pictures, request, with_part
-from styleblend.adapters import formats
+from styleblend.adapters import lora
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.diffusion.schedule import seeded_noise
@@ -153,8 +153,8 @@ def test_kohyas_names_are_understood_to_the_last(exported, peer, base, tmp_path)
     found, style = load_file(tmp_path / "out.safetensors"), load_style(exported / NAME, NAME, base)
     alphas = {key: float(found.pop(key)) for key in list(found) if key.endswith(".alpha")}
     unet_lora, text_lora = style.parts["unet_lora"], style.parts["text_lora"]
-    for network, read, expected, strength in (("unet", formats.unet_lora, unet_lora, FINE * OWN),
-                                              ("text_encoder", formats.text_lora, text_lora, COARSE)):
+    for network, read, expected, strength in (("unet", lora.unet_lora, unet_lora, FINE * OWN),
+                                              ("text_encoder", lora.text_lora, text_lora, COARSE)):
         converted = read(found, getattr(base, network), "converted")
         assert set(converted) == set(expected) and all(np.array_equal(converted[key], expected[key]) for key in expected)
         of_network = [value for key, value in alphas.items() if key.startswith(f"{network}.")]
