@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from styleblend.adapters.style import PARTS, missing_parts, part_file, settings_in
+from styleblend.adapters.parts import PARTS
+from styleblend.adapters.style import missing_parts, part_file, settings_in
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import composed, fault
 from styleblend.files.tensor_files import read_metadata
@@ -31,7 +32,7 @@ class StyleFound:
 def find_style(folder: Path, name: str) -> Optional[StyleFound]:
     """The style in `folder`; None where there is no adapter. What is damaged is said, and the others are listed."""
     try:
-        files = {part: path for part in PARTS for path in [part_file(folder, name, part)] if path}
+        files = {part: path for parts in PARTS.values() for part in parts for path in [part_file(folder, name, part)] if path}
         if not files:
             return None
         settings, missing = settings_in(folder, name), tuple(missing_parts(folder, name))
