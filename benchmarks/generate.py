@@ -9,7 +9,7 @@ def build(args):
     from styleblend.settings import SamplingSettings
     pipeline = StyleBlendPipeline(load_base(args.base, args.dtype))
     side = args.latent * pipeline.base.vae.config.downscale
-    sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, output=None)
+    sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, saved_size=None)
     return lambda: pipeline.generate(["A dog"] * args.batch, list(range(args.batch)), sampling, branches=(COARSE, FINE))
 
 

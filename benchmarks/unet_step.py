@@ -44,13 +44,14 @@ def operations(args, rows: int) -> tuple:
 def build(args):
     from styleblend.models.attention import AttentionContext, RowLayout
     from styleblend.machine.runtime import jt
+    from styleblend.methods.exchange import exchange
     from styleblend.settings import PRESETS, BlendSettings
     unet, rows = network(args), 4 * args.batch
     x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
     context = None
     if args.preset != "none":
         layout = RowLayout(("coarse", "fine"), True, args.batch)
-        context = AttentionContext(layout, 0, 30, BlendSettings(**PRESETS[args.preset]).controls())
+        context = AttentionContext(layout, 0, 30, exchange(BlendSettings(**PRESETS[args.preset]), unet.sites))
 
     def run():
         with jt.no_grad():

@@ -16,6 +16,7 @@ from styleblend.diffusion.schedule import seeded_noise
 from styleblend.errors import StyleBlendError
 from styleblend.models.attention import AttentionContext, RowLayout
 from styleblend.machine.runtime import jt
+from styleblend.methods.exchange import exchange
 from styleblend.diffusion.samplers import SAMPLERS, TIMESTEPS
 from styleblend.settings import BlendSettings, SamplingSettings
 from styleblend.adapters.style import Style, apply_loras
@@ -105,7 +106,7 @@ class StyleBlendPipeline:
                   of_rows([blend.fine_scale if b.name == "fine" else 1 for b in branches]))  # the others feel to_out in full, as published
         apart = layout.guidance and not all(np.array_equal(*np.split(rows, 2)) for rows in scales)  # from the first layer on, not only behind the text
         lora_scale, out_scale = (None if (rows == 1).all() else jt.array(rows) for rows in scales)
-        controls = blend.controls() if {"coarse", "fine"} <= set(layout.branches) else ()
+        controls = exchange(blend, self.base.unet.sites) if {"coarse", "fine"} <= set(layout.branches) else ()
 
         def model(x, t, step):
             context = AttentionContext(layout, step, sampling.steps, controls, lora_scale, out_scale, projected, times)

@@ -13,7 +13,7 @@ from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import claim, in_turn, write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
-from styleblend.settings import StyleSettings
+from styleblend.settings import StyleBlendStyle
 from styleblend.adapters.style import PARTS, check_base, checked_part, part_file, part_of_single, save_part, settings_in, settings_in_header
 
 TITLES = {"coarse_embeds": "coarse embedding", "fine_embeds": "fine embedding", "text_lora": "text encoder LoRA", "unet_lora": "UNet LoRA"}
@@ -81,7 +81,8 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         if there and not overwrite:
             raise StyleBlendError(f"{folder} holds a style already ({', '.join(TITLES[p] for p in there)}): choose another --name, or --overwrite to replace those parts that are loaded")
         whole = [part for part in PARTS if part in arrays or part in there]
-        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()), settings_in(folder, name))
+        headers = [settings_in_header(own.path) for own in found.values()]
+        settings = next((s for s in headers if s != StyleBlendStyle()), settings_in(folder, name))
         settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS) else whole})
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
@@ -89,7 +90,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
                 written.mkdir()
                 for part, own in found.items():
                     save_part(written, name, part, {TOKENS[part]: arrays[part]} if part in TOKENS else arrays[part], {**known_base, "loaded_from": own.path.name})
-                if settings != StyleSettings() or (folder / "style.json").is_file():
+                if settings != StyleBlendStyle() or (folder / "style.json").is_file():
                     write_bytes(written / "style.json", settings.model_dump_json(exclude_defaults=True, indent=2).encode())
                 if not folder.is_dir() or not os.listdir(folder):
                     os.replace(written, folder)

@@ -14,7 +14,7 @@ from styleblend.files import tensor_files
 from styleblend.adapters.foreign_files import read_tensors, refuse_damaged
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
-from styleblend.settings import StyleSettings, read_style_settings, style_settings_from
+from styleblend.settings import StyleBlendStyle, StyleSettings, read_style_settings, style_settings_from
 
 # our name of each part -> stems of its file: ours and the competition release's first, then the PyTorch release's
 PARTS = {
@@ -34,7 +34,7 @@ class Style:
     fine: Optional[np.ndarray] = None
     text_lora: Dict[str, np.ndarray] = field(default_factory=dict)
     unet_lora: Dict[str, np.ndarray] = field(default_factory=dict)
-    settings: StyleSettings = StyleSettings()
+    settings: StyleSettings = StyleBlendStyle()
 
 
 def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
@@ -116,13 +116,24 @@ def read_part(folder: Path, name: str, part: str, base: Base):
 def settings_in(folder: Path, name: str) -> StyleSettings:
     """What `style.json`, or else the header of a style in one file, says."""
     path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
-    return read_style_settings(path) if path.is_file() or not single.is_file() else settings_in_header(single)
+    if single.is_file() and not path.is_file():
+        return settings_in_header(single)
+    return with_known_parts(read_style_settings(path), str(path))
 
 
 def settings_in_header(path: Path) -> StyleSettings:
     """The settings that a style in one file carries; the defaults for any other file."""
     known = tensor_files.read_metadata(path) if path.suffix == ".safetensors" else {}
-    return style_settings_from(known.get("settings", "{}") if "styleblend" in known else "{}", f"the header of {path}")
+    source, text = f"the header of {path}", known.get("settings", "{}") if "styleblend" in known else "{}"
+    return with_known_parts(style_settings_from(text, source), source)
+
+
+def with_known_parts(settings: StyleSettings, source: str) -> StyleSettings:
+    """The same settings. StyleBlendError for a part that no style has."""
+    wrong = [part for part in settings.parts or () if part not in PARTS]
+    if wrong:
+        raise StyleBlendError(f"{source}: parts: a style has no {printable(wrong[0])!r}; there are {', '.join(PARTS)}")
+    return settings
 
 
 def load_style(folder: Path, name: str, base: Base) -> Style:

@@ -333,7 +333,8 @@ def run_generate(args) -> int:
                         decoder=base.decoder_fingerprint())
     record = replace(record, prompt=phrase, seed=seed, dtype=base.dtype, version=__version__, adapters=adapter_hashes(Path(settings.adapters) / name, name), libraries=libraries())
     if args.strength is not None:
-        record = replace(record, blend=validated(BlendSettings, {**record.blend.model_dump(), "fine_scale": args.strength}, "--strength"))
+        stronger = {**record.settings.model_dump(), "fine_scale": args.strength}
+        record = replace(record, settings=validated(BlendSettings, stronger, "--strength"))
     if not record.decoder:
         print(f"styleblend: {args.again} does not say with which autoencoder it was drawn: with another one than {base.folder / 'vae'} it looked a little different", file=sys.stderr)
         record = replace(record, decoder=base.decoder_fingerprint())
@@ -341,8 +342,8 @@ def run_generate(args) -> int:
                             ("style", record.style_hash, style_hash(pipeline.style))):
         if then != now:
             raise StyleBlendError(f"{args.again} was drawn with another {what} ({then}; this one is {now}): name a config and adapters with that one")
-    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.blend, once=True)[0]
-    save_png(output, saved_size(Image.fromarray(pixels), record.sampling.output), record.chunks())
+    pixels = pipeline.generate([record.prompt], [record.seed], sampling, record.settings, once=True)[0]
+    save_png(output, saved_size(Image.fromarray(pixels), record.sampling.saved_size), record.chunks())
     print(output)
     return 0
 

@@ -21,7 +21,8 @@ from styleblend.files.pictures import contact_sheet, is_whole, load_picture, sav
 from styleblend.pipeline import StyleBlendPipeline
 from styleblend.files.prompts import Prompt, make_prompt, style_prompts
 from styleblend.record import Record, changes, read_record, style_hash
-from styleblend.settings import BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for
+from styleblend.settings import (
+    BlendSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings, blend_for, sampling_for)
 from styleblend.adapters.style import Style, adapter_hashes, load_style, missing_parts, read_part, settings_in
 
 SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
@@ -89,7 +90,9 @@ def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
 def style_settings(settings: RunSettings, pipeline_style) -> StyleSettings:
     """`style.json` where there is one, else what the config says of this style."""
     own = pipeline_style.settings
-    return own if own != StyleSettings(parts=own.parts) else settings.styles.get(pipeline_style.name, StyleSettings())
+    if own != StyleBlendStyle(parts=own.parts):
+        return own
+    return settings.styles.get(pipeline_style.name, StyleBlendStyle())
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ def draw_missing(settings: RunSettings, mine: Sequence[Job], overwrite: bool, ba
                     for job, record, pixels in zip(part, records, pictures):
                         if job not in missing:
                             continue
-                        save_png(job.path, saved_size(Image.fromarray(pixels), settings.sampling.output), record.chunks())
+                        picture = saved_size(Image.fromarray(pixels), settings.sampling.saved_size)
+                        save_png(job.path, picture, record.chunks())
                         drawn.append(job.path)
                         bar.update()
     return drawn

@@ -164,7 +164,10 @@ def read_trials(path: Path, question: dict) -> List[Trial]:
     except ValueError as error:
         raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error))}): {hint}") from None
     history = validated(History, data, f"{path} ({hint})")
-    other = [key for key in question if history.question.get(key) != question[key]]
+    sampling = history.question.get("sampling")  # an older search has older names in it
+    sampling = sampling and validated(SamplingSettings, sampling, str(path)).model_dump()
+    before = {**history.question, "sampling": sampling}
+    other = [key for key in question if before.get(key) != question[key]]
     if other:
         raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the options of that one to go on, or {hint}")
     return history.trials

@@ -27,7 +27,6 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
-    tokenizer = base.tokenizer((config.placeholder_coarse, config.placeholder_fine))  # refuses what can be no placeholder
     pictures = style_pictures(entry(settings.data, name))
     pipeline.set_style(None)
     mirror = config.inversion.flip or config.lora.flip
@@ -35,7 +34,8 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    start = tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
+    words = starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch)
+    start = pipeline.tokenizer.ids_of(words)
     pipeline.tokenizer.spread((1, len(start)))
     ids = pipeline.tokenizer.encode(pipeline.texts([p.phrase for p in pictures], FINE))
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
@@ -74,7 +74,7 @@ def train_fine(pipeline: StyleBlendPipeline, name: str, settings: RunSettings) -
     train("lora", config, lora.parameters(base.unet), lambda rng: diffusion_loss(rng, config.lora, lambda index: jt.array(texts[index])),
           folder / "training", identity, fine_grids, base.dtype, scored_by, lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
-    save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
+    save_part(folder, name, "fine_embeds", {"<F>": rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained
     save_part(folder, name, "unet_lora", lora.extract(base.unet), {**metadata, "rank": str(config.lora.rank)})
     lora.remove(base.unet)

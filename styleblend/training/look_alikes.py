@@ -67,7 +67,8 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
     Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an unbroken run,
     since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
-    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})  # these say which pictures there are, not what is in them
+    # these say which pictures there are, not what is in them
+    kept = settings.model_dump(exclude={"candidates", "chosen", "batch", "clip", "clip_id"})
     refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype, "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
                                    **{key: str(value) for key, value in kept.items()},
                                    **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}})

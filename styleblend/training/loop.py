@@ -64,7 +64,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     optimiser, log = AdamW(parameters, settings, loss_scale(dtype)), Log([], {}, scored_by)
     depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
+    checkpoints = Checkpoints(folder / stage, fingerprint, config.checkpoints)
     state = checkpoints.restore()
     if state:
         step, tensors, log = state

@@ -13,6 +13,7 @@ from styleblend.base.base import load_base
 from styleblend.diffusion.controls import SwapKV, SwapQ
 from styleblend.kernels import attention
 from styleblend.models.attention import Attention, AttentionContext, Projection, RowLayout
+from styleblend.methods.exchange import exchange
 from styleblend.models.layers import Linear
 from styleblend.pipeline import COARSE, FINE, PLAIN, StyleBlendPipeline
 from styleblend.machine.runtime import jt
@@ -186,7 +187,7 @@ def test_controls_off_is_bit_equal_to_no_controls(tiny_base):
     with jt.no_grad():
         plain = tiny_base.unet(*inputs).numpy()
     assert np.array_equal(run(tiny_base.unet, inputs=inputs), plain)
-    late = BlendSettings(c2f_ratio=0.5, f2c_ratio=0.5, cross_c2f_sites=[1]).controls()
+    late = exchange(BlendSettings(c2f_ratio=0.5, f2c_ratio=0.5, cross_c2f_sites=[1]), tiny_base.unet.sites)
     assert np.array_equal(run(tiny_base.unet, late, step=9, inputs=inputs), plain)
 
 
@@ -251,7 +252,8 @@ def test_what_nobody_reads_is_not_projected():
 def test_guidance_needs_the_latents_once(preset, samples, tiny_base, tiny_style):
     """Half the rows give what all of them give: the halves differ from the first text on, and no earlier. Rows of one branch feel one scale."""
     layout = RowLayout(("coarse", "fine"), True, samples)
-    (x, t, text), controls = unet_inputs(layout.count), BlendSettings(**PRESETS[preset]).controls() if preset else ()
+    x, t, text = unet_inputs(layout.count)
+    controls = exchange(BlendSettings(**PRESETS[preset]), tiny_base.unet.sites) if preset else ()
     scale = jt.array(np.repeat(np.array([0.3, 1, 0.3, 1], np.float32), samples))
     half = x[:layout.count // 2]
     try:
@@ -274,7 +276,7 @@ def active(blend: BlendSettings, unet, step: int, steps: int = 30) -> set:
     """Which swap acts where in a step: {(kind of site, index, class of the swap, source)}."""
     context = AttentionContext(LAYOUT, step, steps)
     return {(site.kind, site.index, type(control).__name__, control.source)
-            for control in blend.controls() for site in unet.sites if control.applies(site, context)}
+            for control in exchange(blend, unet.sites) for site in unet.sites if control.applies(site, context)}
 
 
 def test_windows_of_the_balanced_preset(tiny_base):

