@@ -154,6 +154,7 @@ class StyleBlendPipeline:
         is freed when its work is done.
         """
         branches = branches_of(self.style) if branches is None else branches
+        self.base.schedule.config.refuse_more_steps(sampling.steps, "sampling.steps")
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
             raise StyleBlendError(f"width and height must be multiples of {down}, not {sampling.width} x {sampling.height}")

@@ -67,6 +67,7 @@ def make_look_alikes(pipeline: StyleBlendPipeline, pictures: List[StylePicture],
     Whole files that are there are kept, so a killed run goes on where it was. It draws the rest in the batches of an unbroken run,
     since the last bits of a picture depend on its batch. The pipeline must hold no style.
     """
+    pipeline.base.schedule.config.refuse_more_steps(settings.steps, "training.look_alikes.steps")
     # these say which pictures there are, not what is in them
     kept = settings.model_dump(exclude={"candidates", "chosen", "batch", "clip", "clip_id"})
     refuse_other_settings(folder, {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype, "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,

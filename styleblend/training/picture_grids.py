@@ -23,7 +23,10 @@ def grid_writer(pipeline: StyleBlendPipeline, settings: RunSettings, branches: S
     jobs = [(prompt, seed) for prompt in settings.training.sample_prompts for seed in seeds]
     batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
 
-    pipeline.tokenizer.refuse_reserved(settings.training.sample_prompts)  # before the training, not at its first grid
+    # before the training, not at its first grid
+    if settings.training.sample_every:
+        pipeline.base.schedule.config.refuse_more_steps(sampling.steps, "sampling.steps")
+    pipeline.tokenizer.refuse_reserved(settings.training.sample_prompts)
 
     def encode(batch):
         return pipeline.encode_for([article(prompt) for prompt, _ in batch], sampling, branches)
