@@ -303,7 +303,7 @@ def run_generate(args) -> int:
     from styleblend.files.names import check_name
     from styleblend.files.pictures import save_png
     from styleblend.pipeline import StyleBlendPipeline
-    from styleblend.files.prompts import check_phrase
+    from styleblend.files.prompts import phrase_of
     from styleblend.record import Record, libraries, read_record, style_hash
     from styleblend.settings import LARGEST_SEED, BlendSettings, blend_for, read_settings, sampling_for, validated
     from styleblend.adapters.style import adapter_hashes, load_style
@@ -314,7 +314,7 @@ def run_generate(args) -> int:
     output = Path(args.output or (f"{Path(args.again).stem}-again.png" if record else "picture.png"))
     if record and output.exists() and output.samefile(args.again):
         raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another --output")
-    phrase = check_phrase((args.prompt or record.prompt).rstrip("."))
+    phrase = phrase_of(args.prompt) if args.prompt else record.prompt  # a record's has become one already
     seed = args.seed if args.seed is not None else record.seed if record else settings.sampling.seed
     if not 0 <= seed <= LARGEST_SEED:
         raise StyleBlendError(f"--seed {seed} is no seed: give a number from 0 to {LARGEST_SEED}")

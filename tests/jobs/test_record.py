@@ -147,6 +147,20 @@ def test_a_site_that_the_base_does_not_have_is_refused(trained, tmp_path, capsys
     assert not (tmp_path / "no.png").exists() and not list((tmp_path / "result").glob("dots/*.png"))
 
 
+@pytest.mark.parametrize("typed, drawn", [
+    ("Wait...", "Wait..."), ("Wait.", "Wait"), (" A cat on a boat. ", "A cat on a boat")])
+def test_generate_and_test_draw_the_same_of_a_prompt(trained, tmp_path, typed, drawn):
+    """A full stop is put in behind the style; an ellipsis is text. Drawing again takes the phrase as it is."""
+    one, again, generate = tmp_path / "one.png", tmp_path / "again.png", ["generate", "--config", str(trained)]
+    (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps({"it": typed}))
+    assert main(["test", "--config", str(trained)]) == 0
+    assert main([*generate, "--style", "dots", "--prompt", typed, "--output", str(one)]) == 0
+    assert main([*generate, "--from", str(tmp_path / "result" / "dots" / "it.png"), "--output", str(again)]) == 0
+    records = [read_record(path) for path in (tmp_path / "result" / "dots" / "it.png", one, again)]
+    assert [record.prompt for record in records] == [drawn] * 3 and records[0] == records[1] == records[2]
+    assert np.array_equal(*(np.asarray(Image.open(path)) for path in (one, again)))
+
+
 def test_a_picture_names_what_it_was_drawn_with(trained, tmp_path):
     """The files as sha256sum prints them, the preset, and the libraries that its numbers come from."""
     folder = tmp_path / "adapters" / "dots"
