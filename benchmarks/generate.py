@@ -10,7 +10,7 @@ def build(args):
     from styleblend.settings import SamplingSettings
     pipeline = Pipeline(load_base(args.base, args.dtype))
     side = args.latent * pipeline.base.vae.config.downscale
-    sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, output=None)
+    sampling = SamplingSettings(width=side, height=side, steps=args.steps, guidance=5.0, saved_size=None)
     request = Request(("A dog",) * args.batch, tuple(range(args.batch)), sampling, branches=("coarse", "fine"))
     return lambda: list(pipeline.draw(request))
 

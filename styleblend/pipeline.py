@@ -26,7 +26,8 @@ from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record
-from styleblend.settings import RunSettings, SamplingSettings, StyleSettings, sampling_for, validated
+from styleblend.settings import (RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings, sampling_for,
+                                 validated)
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ class Pipeline:
 
     def own_settings(self, style: Optional[Style]) -> StyleSettings:
         """`style.json` where there is one, else what the config says of this style."""
-        own = style.settings if style else StyleSettings()
-        return (own if own != StyleSettings(parts=own.parts)
-                else self.settings.styles.get(style.name if style else "", own))
+        if style is None:
+            return StyleBlendStyle()
+        says_nothing = style.settings == type(style.settings)(parts=style.settings.parts)
+        return self.settings.styles.get(style.name, style.settings) if says_nothing else style.settings
 
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
                 seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None, **sampling) -> Request:
@@ -117,7 +119,7 @@ class Pipeline:
         in place of the request's. `texts`: what `encode` gave for this request's recipe. `once` uses the base up: each
         network is freed when its work is done.
         """
-        self.check_size(request.sampling)
+        self.check(request.sampling)
         records = self.records(request)
         style = self.applied(request.style) if style is None else style
         recipe = self.recipe(request, style)
@@ -142,12 +144,13 @@ class Pipeline:
         """What the picture of each prompt says of itself."""
         style, base = request.style, self.base
         one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(),
-                     request.sampling, request.settings, dtype=base.dtype, preset=request.own.preset,
-                     adapters=style.files if style else {}, decoder=base.decoder_fingerprint())
+                     request.sampling, request.settings, request.method, dtype=base.dtype,
+                     preset=getattr(request.own, "preset", None), adapters=style.files if style else {}, decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
-    def check_size(self, sampling: SamplingSettings) -> None:
-        """Refuse a size that latents cannot have."""
+    def check(self, sampling: SamplingSettings) -> None:
+        """Refuse a size that latents cannot have, and more steps than the base's noise schedule has."""
+        self.base.schedule.config.refuse_more_steps(sampling.steps, "sampling.steps")
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
             raise StyleBlendError(f"width and height must be multiples of {down}, "
@@ -220,7 +223,7 @@ def settings_of(base: Base) -> RunSettings:
     """Settings for a base without a config: pictures of the size that it was trained for."""
     side = base.unet.config.sample_size * base.vae.config.downscale
     return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles",
-                       look_alikes="data/look_alikes", sampling=SamplingSettings(width=side, height=side, output=None))
+                       look_alikes="data/look_alikes", sampling=SamplingSettings(width=side, height=side, saved_size=None))
 
 
 def shown(latents, recipe: Recipe):

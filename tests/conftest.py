@@ -114,8 +114,8 @@ def world(tmp_path, tiny_base):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(style / "images" / f"{name}.png")
     (style / "prompt.json").write_text(json.dumps({"0": "Cat", "1": "Owl"}))
     settings = dict(base=str(tiny_base.folder), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"), look_alikes=str(tmp_path / "look"),
-                    output=str(tmp_path / "result"), sampling=dict(steps=2, width=64, height=64, guidance=3.0, output=None, batch=2),
-                    training=dict(look_alikes=dict(steps=2, candidates=2, keep=2), coarse=dict(steps=2, lr=1e-3, rank=2),
+                    output=str(tmp_path / "result"), sampling=dict(steps=2, width=64, height=64, guidance=3.0, saved_size=None, batch=2),
+                    training=dict(look_alikes=dict(steps=2, candidates=2, chosen=2), coarse=dict(steps=2, lr=1e-3, rank=2),
                                   inversion=dict(steps=2, lr=1e-2, flip=True), lora=dict(steps=2, lr=1e-3, rank=2, flip=True), sample_every=0))
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))

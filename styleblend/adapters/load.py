@@ -17,7 +17,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
-from styleblend.settings import StyleSettings
+from styleblend.settings import StyleBlendStyle
 from styleblend.adapters.parts import STYLEBLEND
 from styleblend.adapters.style import (check_base, checked_part, part_file, part_of_single, save_part, settings_in,
                                        settings_in_header)
@@ -121,7 +121,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
             raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, there))}): "
                                   "choose another --name, or --overwrite to replace those parts that are loaded")
         whole = [part for part in STYLEBLEND if part in arrays or part in there]
-        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleSettings()),
+        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()),
                         settings_in(folder, name))
         settings = settings.model_copy(update={"parts": None if len(whole) == len(STYLEBLEND) else whole})
         try:
@@ -131,7 +131,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
                 for part, own in found.items():
                     tensors = {STYLEBLEND[part].token: arrays[part]} if is_embedding(part) else arrays[part]
                     save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
-                if settings != StyleSettings() or (folder / "style.json").is_file():
+                if settings != StyleBlendStyle() or (folder / "style.json").is_file():
                     text = settings.model_dump_json(exclude_defaults=True, indent=2)
                     write_bytes(written / "style.json", text.encode())
                 put_in_place(written, folder)

@@ -15,7 +15,7 @@ from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import tensor_files
 from styleblend.machine.runtime import jt
-from styleblend.settings import StyleSettings, read_style_settings, style_settings_from
+from styleblend.settings import StyleBlendStyle, StyleSettings, read_style_settings, style_settings_from
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Style:
 
     name: str
     parts: Dict[str, Any] = field(default_factory=dict)
-    settings: StyleSettings = StyleSettings()
+    settings: StyleSettings = StyleBlendStyle()
     files: Dict[str, str] = field(default_factory=dict)
 
     def has(self, part: str) -> bool:
@@ -143,13 +143,25 @@ def read_part(folder: Path, name: str, part: str, base: Base):
 def settings_in(folder: Path, name: str) -> StyleSettings:
     """What `style.json`, or else the header of a style in one file, says."""
     path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
-    return read_style_settings(path) if path.is_file() or not single.is_file() else settings_in_header(single)
+    if single.is_file() and not path.is_file():
+        return settings_in_header(single)
+    return with_known_parts(read_style_settings(path), str(path))
 
 
 def settings_in_header(path: Path) -> StyleSettings:
     """The settings that a style in one file carries; the defaults for any other file."""
     known = tensor_files.read_metadata(path) if path.suffix == ".safetensors" else {}
-    return style_settings_from(known.get("settings", "{}") if "styleblend" in known else "{}", f"the header of {path}")
+    source, text = f"the header of {path}", known.get("settings", "{}") if "styleblend" in known else "{}"
+    return with_known_parts(style_settings_from(text, source), source)
+
+
+def with_known_parts(settings: StyleSettings, source: str) -> StyleSettings:
+    """The same settings. StyleBlendError for a part that no style has."""
+    known = parts_of(settings)
+    wrong = [part for part in settings.parts or () if part not in known]
+    if wrong:
+        raise StyleBlendError(f"{source}: parts: a style has no {printable(wrong[0])!r}; there are {', '.join(known)}")
+    return settings
 
 
 def load_style(folder: Path, name: str, base: Base) -> Style:

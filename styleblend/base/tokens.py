@@ -9,8 +9,8 @@ from typing import List, Sequence
 
 import numpy as np
 
-from styleblend.models.configs import read_object
 from styleblend.errors import StyleBlendError
+from styleblend.models.configs import read_object
 
 
 def is_cjk(character: str) -> bool:
@@ -22,7 +22,8 @@ def is_cjk(character: str) -> bool:
 def normalise(text: str) -> str:
     """The text as the published pipelines saw it: NFC, no control characters, every CJK ideograph a word of its own.
 
-    Newer tokenizers keep runs of ideographs together and give other ids, so this is done here and not left to their version.
+    Newer tokenizers keep runs of ideographs together and give other ids, so this is done here and not left to their
+    version.
     """
     kept = []
     for c in unicodedata.normalize("NFC", text):
@@ -36,7 +37,10 @@ def normalise(text: str) -> str:
 
 
 class Tokenizer:
-    """The CLIP tokenizer of a base. `placeholders` become the ids from `vocabulary` on, in their order: one each, or as many as `spread` says."""
+    """The CLIP tokenizer of a base.
+
+    `placeholders` become the ids from `vocabulary` on, in their order: one each, or as many as `spread` says.
+    """
 
     length = 77
 
@@ -45,12 +49,14 @@ class Tokenizer:
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise StyleBlendError(f"{folder / name} is missing: copy the base's whole tokenizer folder")
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that PyTorch is missing: it is not needed
+        # it would say that PyTorch is missing: it is not needed
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import CLIPTokenizer
         try:
             self.bpe = CLIPTokenizer.from_pretrained(str(folder))
         except Exception as error:
-            raise StyleBlendError(f"the tokenizer in {folder} cannot be read ({str(error).splitlines()[0][:150]}): copy it again") from None
+            why = (str(error).splitlines() or [type(error).__name__])[0][:150]
+            raise StyleBlendError(f"the tokenizer in {folder} cannot be read ({why}): copy it again") from None
         self.vocabulary = len(self.bpe)
         self.pad = self.read_pad(folder)
         self.placeholders: List[str] = []
@@ -59,7 +65,10 @@ class Tokenizer:
             self.add(token)
 
     def read_pad(self, folder: Path) -> int:
-        """SD 2.x pads with "!" (id 0), which only special_tokens_map.json says: padding with the end token draws other pictures."""
+        """SD 2.x pads with "!" (id 0), which only special_tokens_map.json says.
+
+        Padding with the end token draws other pictures.
+        """
         path = folder / "special_tokens_map.json"
         token = read_object(path).get("pad_token") if path.is_file() else self.bpe.pad_token
         token = token.get("content") if isinstance(token, dict) else token
@@ -68,7 +77,10 @@ class Tokenizer:
         return int(self.bpe.convert_tokens_to_ids(token)) if token is not None else 0
 
     def add(self, token: str) -> int:
-        """A new placeholder token; its id. Refused when the tokenizer knows the word already, or would not find it in a text."""
+        """A new placeholder token; its id.
+
+        Refused when the tokenizer knows the word already, or would not find it in a text.
+        """
         if token in self.bpe.get_vocab():
             raise StyleBlendError(f"the tokenizer already knows the token {token}: choose another placeholder")
         self.bpe.add_tokens(token)
@@ -76,7 +88,8 @@ class Tokenizer:
         self.vectors.append(1)
         for number, own in enumerate(self.placeholders, self.vocabulary):  # <c> is found as <C>, the empty word nowhere
             if len(own.split()) != 1 or self.words(own)[1:-1] != [number]:
-                raise StyleBlendError(f"{token!r} cannot be a placeholder beside {self.placeholders[:-1]}: take one word that no text holds, such as <C>")
+                raise StyleBlendError(f"{token!r} cannot be a placeholder beside {self.placeholders[:-1]}: take one "
+                                      "word that no text holds, such as <C>")
         return self.vocabulary + len(self.placeholders) - 1
 
     def id_of(self, word: str) -> int:
@@ -90,7 +103,8 @@ class Tokenizer:
         """The ids of one or more words, to start a placeholder of as many vectors from."""
         ids = self.words(words)[1:-1]
         if not ids or max(ids) >= self.vocabulary:
-            raise StyleBlendError(f"a placeholder cannot start from {words!r}: take words that the base knows, such as 'flat' or 'black and white'")
+            raise StyleBlendError(f"a placeholder cannot start from {words!r}: take words that the base knows, such as "
+                                  "'flat' or 'black and white'")
         return ids
 
     def spread(self, vectors: Sequence[int]) -> None:
@@ -103,7 +117,9 @@ class Tokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """What these ids of a text say."""
-        return self.bpe.decode([i if i < self.vocabulary else self.vocabulary + int(np.searchsorted(self.first_ids(), i, side="right")) - 1 for i in ids])
+        first = self.first_ids()
+        return self.bpe.decode([i if i < self.vocabulary else
+                                self.vocabulary + int(np.searchsorted(first, i, side="right")) - 1 for i in ids])
 
     def words(self, text: str) -> List[int]:
         """All ids of a text with start and end, one for each placeholder."""
@@ -118,19 +134,27 @@ class Tokenizer:
 
     def refuse_reserved(self, phrases: Sequence[str]) -> None:
         """StyleBlendError for a phrase that holds a placeholder, also as <c>, or a word that begins or ends a text."""
-        reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token, **dict(enumerate(self.placeholders, self.vocabulary))}
+        reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token,
+                    **dict(enumerate(self.placeholders, self.vocabulary))}
         for phrase in phrases:
             found = [reserved[i] for i in self.words(phrase)[1:-1] if i in reserved]
             if found:
-                raise StyleBlendError(f"the prompt {phrase[:80]!r} holds {found[0]}, which is put in where it belongs: leave it out")
+                raise StyleBlendError(f"the prompt {phrase[:80]!r} holds {found[0]}, which is put in where it belongs: "
+                                      "leave it out")
 
     def fitted(self, template: str, phrase: str) -> str:
-        """`template` with `phrase` for {prompt}. Of a phrase that is too long the last words are left out, with a warning, and not the style behind it."""
+        """`template` with `phrase` in the place of its first {prompt}; all other braces are text.
+
+        Of a phrase that is too long the last words are left out, with a warning, and not the style behind it.
+        """
+        def filled(text: str) -> str:
+            return template.replace("{prompt}", text, 1)
+
         def fits(characters: int) -> bool:
-            return len(self.ids(template.format(prompt=phrase[:characters]))) <= self.length
+            return len(self.ids(filled(phrase[:characters]))) <= self.length
 
         if fits(len(phrase)):
-            return template.format(prompt=phrase)
+            return filled(phrase)
         low, high = 0, len(phrase)
         while high - low > 1:
             middle = (low + high) // 2
@@ -140,7 +164,7 @@ class Tokenizer:
             kept = kept.rsplit(" ", 1)[0]
         warnings.warn(f"the prompt has {len(self.ids(phrase)) - 2} tokens, more than the text encoder reads; "
                       f"this is left out: {phrase[len(kept):].strip()[:200]!r}", stacklevel=2)
-        return template.format(prompt=kept.rstrip())
+        return filled(kept.rstrip())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, 77) int32. A longer text is cut, with a warning that names what is lost."""
@@ -149,7 +173,8 @@ class Tokenizer:
             ids = self.ids(text)
             if len(ids) > self.length:
                 lost = self.text(ids[self.length - 1:-1])
-                warnings.warn(f"the prompt has {len(ids)} tokens and the text encoder reads {self.length}; this is left out: {lost!r}", stacklevel=2)
+                warnings.warn(f"the prompt has {len(ids)} tokens and the text encoder reads {self.length}; "
+                              f"this is left out: {lost!r}", stacklevel=2)
                 ids = ids[:self.length - 1] + ids[-1:]
             row[:len(ids)] = ids
         return rows

@@ -10,8 +10,8 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_distinct, check_name, composed, control_character
 from styleblend.files.text import read_json
 
-SHAPES = ('it should be like {"0": "Cat"}, {"my-cat": "A cat on a boat"}, ["Cat", "House"] '
-          'or [{"prompt": "Cat"}, {"text": "A cat on a boat", "name": "my-cat"}]')
+SHAPES = ('it should be like {"0": "Cat"}, {"my-cat": "A cat on a boat"}, ["Cat", "House"] or [{"prompt": "Cat"}, '
+          '{"text": "A cat on a boat", "name": "my-cat"}]')
 HINT = 'shorten or change it, or give it a name of its own in prompt.json: {"my-name": "the prompt"}'
 
 
@@ -33,12 +33,20 @@ class Prompt:
         return self.text if plain or self.whole else article(self.text)
 
 
-def check_phrase(text: str) -> str:
-    """A phrase that is drawn as it stands.
+def without_full_stop(text: str) -> str:
+    """The text without spaces around it and without one full stop at its end: that is put in behind the style.
 
-    StyleBlendError when it cannot be printed: neither tokens nor a picture's record could be made of it.
+    An ellipsis stays. Unicode is composed.
     """
-    if control_character(text):
+    return re.sub(r"(?<=[^.])\.$", "", composed(text.strip())).rstrip()
+
+
+def phrase_of(text: str) -> str:
+    """What is drawn of a whole prompt, wherever it was typed. StyleBlendError when it is empty or cannot be printed."""
+    text = without_full_stop(text)
+    if not text:
+        raise StyleBlendError("the prompt is empty: say what to draw")
+    if control_character(text):  # neither tokens nor a picture's record could be made of it
         raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: "
                               "take it out")
     return text
@@ -46,10 +54,10 @@ def check_phrase(text: str) -> str:
 
 def make_prompt(text: str, name: Optional[str] = None) -> Prompt:
     """A prompt that is named after itself, or has a name of its own. StyleBlendError: the name cannot be a file's."""
-    text = re.sub(r"(?<=[^.])\.$", "", composed(text.strip()))  # the full stop is put in behind the style
     if name is not None:
-        return Prompt(check_name(name.strip()), check_phrase(text), whole=True)
-    return Prompt(check_name(text, HINT), text)
+        return Prompt(check_name(name.strip()), phrase_of(text), whole=True)
+    text = check_name(without_full_stop(text), HINT)
+    return Prompt(text, text)
 
 
 def entries(data: Any) -> List[Tuple[Optional[str], Any]]:
@@ -71,20 +79,19 @@ def entries(data: Any) -> List[Tuple[Optional[str], Any]]:
 
 
 def style_prompts(folder: Path) -> List[Prompt]:
-    """The prompts in `prompt.json` of one style, each once, in their order. StyleBlendError names the wrong entry."""
+    """The prompts in `prompt.json` of one style, each once, in their order. StyleBlendError names a wrong entry."""
     path = Path(folder) / "prompt.json"
     if not path.exists():
-        raise StyleBlendError(f"{path} does not exist: "
-                              'write {"0": "Cat", "1": "House"} into it, or name prompts with --prompts')
+        raise StyleBlendError(f"{path} does not exist: write {{\"0\": \"Cat\", \"1\": \"House\"}} into it, or name "
+                              "prompts with --prompts")
     try:
         found = entries(read_json(path, SHAPES))
     except ValueError:
         found = []
     wrong = [text for _, text in found if not isinstance(text, str) or not text.strip()]
-    if wrong:
-        raise StyleBlendError(f"{path} has {str(wrong[0])[:60]!r} in the place of a prompt: {SHAPES}")
-    if not found:
-        raise StyleBlendError(f"{path} holds no prompts: {SHAPES}")
+    if not found or wrong:
+        what = f"has {str(wrong[0])[:60]!r} in the place of a prompt" if wrong else "holds no prompts"
+        raise StyleBlendError(f"{path} {what}: {SHAPES}")
     check_distinct([(text if name is None else name).strip() for name, text in found], str(path))
     prompts = {}
     for name, text in found:

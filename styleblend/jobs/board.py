@@ -180,7 +180,7 @@ def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
 
 def save_drawn(path: Path, picture: Image.Image, record: Record) -> Image.Image:
     """Write a picture with its record, in the size that the record's settings say; returns it in that size."""
-    saved = saved_size(picture, record.sampling.output)
+    saved = saved_size(picture, record.sampling.saved_size)
     save_png(path, saved, record.chunks())
     return saved
 

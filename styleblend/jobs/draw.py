@@ -12,7 +12,7 @@ from styleblend.base.base import base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
 from styleblend.files.pictures import contact_sheet, save_png
-from styleblend.files.prompts import make_prompt
+from styleblend.files.prompts import phrase_of
 from styleblend.jobs.board import save_drawn
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
@@ -56,11 +56,6 @@ class DrawRequest:
         return output
 
 
-def checked_prompt(text: str) -> str:
-    """A phrase as a prompt.json would have it: without the full stop, which is put in behind the style."""
-    return make_prompt(text, "picture").text
-
-
 def seeds_of(request: DrawRequest, first: int) -> List[int]:
     """The seeds of the pictures. StyleBlendError when there are none."""
     if request.count < 1:
@@ -78,7 +73,7 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
     if record:
         own = plan.own.model_copy(update={"preset": record.preset})
-        plan = replace(plan, own=own, sampling=record.sampling, blend=record.blend)
+        plan = replace(plan, own=own, sampling=record.sampling, blend=record.settings)
     return with_strength(with_changes(plan, request), request.strength)
 
 
@@ -86,7 +81,7 @@ def with_changes(plan: Plan, request: DrawRequest) -> Plan:
     """The plan with the sampling settings of the request. A size that was asked for is the saved picture's, too."""
     changes = dict(request.sampling)
     if {"width", "height"} & set(changes):
-        changes.setdefault("output", None)
+        changes.setdefault("saved_size", None)
     if request.negative is not None:
         coarse_only = plan.adapters and not {"fine_embeds", "unet_lora"} & set(plan.adapters)
         changes["coarse_negative" if coarse_only else "fine_negative"] = request.negative
@@ -123,7 +118,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
         raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain picture, "
                               "or --from a picture that was drawn here")
     output = request.file()
-    phrase = checked_prompt(request.prompt) if request.prompt else record.prompt
+    phrase = phrase_of(request.prompt) if request.prompt else record.prompt
     plan = planned(request, record)
     seeds = seeds_of(request, request.seed if request.seed is not None else record.seed if record else plan.sampling.seed)
     batch = min(len(seeds), plan.settings.sampling.batch)

@@ -111,7 +111,7 @@ def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
     known = {str(step_of(path)): path for path in sorted(folder.glob("step-*.safetensors"))}
     if step not in known:
         raise StyleBlendError(f"there is no checkpoint of step {step} in {folder}, but {', '.join(known) or 'none at all'}: train with another "
-                              "save_every, and with as many as you want to see for `keep`")
+                              "save_every, and with as many as you want to see for `checkpoints`")
     tensors = read(known[step])[1]
     unet_lora = {name[2:]: value for name, value in tensors.items() if name.startswith("p.")}
     return replace(style, parts={**style.parts, "unet_lora": unet_lora})

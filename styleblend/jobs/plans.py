@@ -8,13 +8,14 @@ from typing import Dict, Mapping, Optional
 from styleblend.adapters.style import Style, adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
 from styleblend.record import Record
-from styleblend.settings import BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for, validated
+from styleblend.settings import (BlendSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings, blend_for,
+                                 sampling_for, validated)
 
 
 def style_settings(settings: RunSettings, style: Style) -> StyleSettings:
     """`style.json` where there is one, else what the config says of this style."""
     own = style.settings
-    return own if own != StyleSettings(parts=own.parts) else settings.styles.get(style.name, StyleSettings())
+    return own if own != type(own)(parts=own.parts) else settings.styles.get(style.name, own)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plan_of_style(settings: RunSettings, name: str) -> Plan:
 def plan_without_style(settings: RunSettings) -> Plan:
     """The plan of plain pictures. The negative prompt of the config is one of the style's branches: a plain picture has none, unless it is asked for."""
     sampling = settings.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""})
-    return Plan(settings, "", StyleSettings(), sampling, settings.blend, {})
+    return Plan(settings, "", StyleBlendStyle(), sampling, settings.blend, {})
 
 
 def plan_for(settings: RunSettings, name: Optional[str]) -> Plan:

@@ -20,13 +20,9 @@ Why products are made as `product_type` says (Jittor 1.3.11):
 """
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from styleblend.machine.runtime import jt
-
-DType = Literal["float32", "float16", "bfloat16"]
 
 
 def cast(x, dtype: str):

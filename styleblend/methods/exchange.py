@@ -1,21 +1,48 @@
-from styleblend.settings import SITES
+"""StyleBlend's exchange of attention: what its settings mean at the sites of a UNet."""
+from __future__ import annotations
+
+from typing import Sequence
+
 from styleblend.diffusion.controls import SwapKV, SwapQ
-def exchange(blend, sites):
-        both = set(blend.c2f_sites) & set(blend.f2c_sites)
-        window = dict(window_steps=blend.window_steps)
-        def q(s, a, b, r, **k): return SwapQ(sites=tuple(s), source=a, target=b, ratio=r, **k, **window)
-        def kv(s, a, b, r, **k): return SwapKV(sites=tuple(s), source=a, target=b, ratio=r, **k, **window)
-        swaps = [q(blend.c2f_sites, "coarse", "fine", blend.c2f_ratio),
-                 kv(sorted(both), "fine", "coarse", blend.c2f_ratio),
-                 kv((s for s in blend.f2c_sites if s not in both), "fine", "coarse", blend.f2c_ratio)]
-        ratio, mid = 1.0, 6
-        for site in [s for s in range(SITES) if s != mid] + [mid]:
-            if site in blend.c2f_sites:
-                ratio = blend.c2f_ratio
-            elif site in blend.f2c_sites:
-                ratio = blend.f2c_ratio
-            if site in blend.cross_c2f_sites:
-                swaps.append(q((site,), "coarse", "fine", ratio, kind="cross"))
-            elif site in blend.cross_f2c_sites:
-                swaps.append(q((site,), "fine", "coarse", ratio, kind="cross"))
-        return tuple(s for s in swaps if s.sites)
+from styleblend.errors import StyleBlendError
+from styleblend.models.attention import Site
+from styleblend.settings import BlendSettings
+
+LISTS = {"c2f_sites": "self", "f2c_sites": "self", "cross_c2f_sites": "cross", "cross_f2c_sites": "cross"}
+MID = "mid_block"  # how the name of the middle block's site begins
+
+
+def exchange(blend: BlendSettings, sites: Sequence[Site]) -> tuple:
+    """The swaps as attention controls. `sites`: those of the UNet. StyleBlendError for a site that it does not have.
+
+    As published: a self-attention site in both lists follows the c2f window with both swaps; a cross-attention site
+    exchanges only Q, c2f before f2c, and inherits the window of the last listed self-attention site before it
+    (the published code walks down, up, mid: so the mid block's cross site follows the last site of the up blocks).
+    """
+    refuse_missing_sites(blend, sites)
+    both = set(blend.c2f_sites) & set(blend.f2c_sites)
+    window = dict(window_steps=blend.window_steps)
+    swaps = [SwapQ(tuple(blend.c2f_sites), "coarse", "fine", blend.c2f_ratio, **window),
+             SwapKV(tuple(sorted(both)), "fine", "coarse", blend.c2f_ratio, **window),
+             SwapKV(tuple(s for s in blend.f2c_sites if s not in both), "fine", "coarse", blend.f2c_ratio, **window)]
+    ratio, own = 1.0, [site for site in sites if site.kind == "self"]
+    for index in [site.index for site in sorted(own, key=lambda site: site.name.startswith(MID))]:
+        if index in blend.c2f_sites:
+            ratio = blend.c2f_ratio
+        elif index in blend.f2c_sites:
+            ratio = blend.f2c_ratio
+        if index in blend.cross_c2f_sites:
+            swaps.append(SwapQ((index,), "coarse", "fine", ratio, kind="cross", **window))
+        elif index in blend.cross_f2c_sites:
+            swaps.append(SwapQ((index,), "fine", "coarse", ratio, kind="cross", **window))
+    return tuple(s for s in swaps if s.sites)
+
+
+def refuse_missing_sites(blend: BlendSettings, sites: Sequence[Site]) -> None:
+    """StyleBlendError that names the setting, the site in it that is not there, and those that are."""
+    for name, kind in LISTS.items():
+        there = [site.index for site in sites if site.kind == kind]
+        wrong = [index for index in getattr(blend, name) if index not in there]
+        if wrong:
+            raise StyleBlendError(f"{name} has site {wrong[0]}, and the UNet of this base has {kind}-attention sites "
+                                  f"{there[0]} to {there[-1]}: take it out of the blend settings")

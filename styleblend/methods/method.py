@@ -9,7 +9,7 @@ from styleblend.adapters.style import Style
 from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.recipe import Recipe
-from styleblend.settings import RunSettings, SamplingSettings, StyleSettings
+from styleblend.settings import RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Request:
     # only these of the method's branches; None: those that the style has something for
     branches: Optional[Tuple[str, ...]] = None
     negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
-    own: StyleSettings = StyleSettings()  # what the style itself says: only for the record
+    own: StyleSettings = StyleBlendStyle()  # what the style itself says: only for the record
 
     def __post_init__(self):
         if not self.prompts or len(self.prompts) != len(self.seeds):

@@ -10,8 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import read_json
+from styleblend.settings import MOST_STEPS
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Dinov2Config:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Conditional UNet. `attention_head_dim` means the NUMBER of heads of a level, by a historical slip of the format."""
+    """Conditional UNet. `attention_head_dim` is the NUMBER of heads of a level, by a historical slip of the format."""
 
     in_channels: int = 4
     out_channels: int = 4
@@ -109,8 +112,8 @@ class UNetConfig:
     cross_attention_dim: int = 1024
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    down_block_types: tuple = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
-    up_block_types: tuple = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+    down_block_types: tuple = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     use_linear_projection: bool = True
     act_fn: str = "silu"
     flip_sin_to_cos: bool = True
@@ -155,11 +158,23 @@ class ScheduleConfig:
     clip_sample: bool = False
 
     file_defaults = {"prediction_type": "epsilon"}
-    accepted = {"beta_schedule": ("scaled_linear",), "prediction_type": ("v_prediction", "epsilon"), "clip_sample": (False,),
-                "set_alpha_to_one": (False,)}
+    accepted = {"beta_schedule": ("scaled_linear",), "prediction_type": ("v_prediction", "epsilon"),
+                "clip_sample": (False,), "set_alpha_to_one": (False,)}
+
+    @property
+    def most_steps(self) -> int:
+        """In how many steps a picture can be drawn, by any sampler."""
+        return min(MOST_STEPS, self.num_train_timesteps - 1)
+
+    def refuse_more_steps(self, steps: int, setting: str) -> None:
+        """StyleBlendError when the schedule has no room for so many steps; `setting` asks for them."""
+        if steps > self.most_steps:
+            raise StyleBlendError(f"{setting} is {steps}, and the noise schedule of this base has "
+                                  f"{self.num_train_timesteps} time steps: ask for {self.most_steps} at most")
 
 
 MAX_SIZE, MAX_LEVELS = 65_536, 8  # no width, count or number of levels of a Stable Diffusion model is larger
+MIN_TIMESTEPS = 100  # of a noise schedule: with fewer hardly a number of steps that anyone draws with has room
 COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16}  # of these each one is a layer that is built
 MAY_BE_ZERO = ("steps_offset", "freq_shift")
 
@@ -167,7 +182,8 @@ MAY_BE_ZERO = ("steps_offset", "freq_shift")
 def well_typed(name: str, value: Any, default: Any) -> bool:
     """Whether a value of a file is of the kind of its default, and of a size that a network can have."""
     if isinstance(default, tuple):
-        return isinstance(value, tuple) and 0 < len(value) <= MAX_LEVELS and all(well_typed(name, v, default[0]) for v in value)
+        return (isinstance(value, tuple) and 0 < len(value) <= MAX_LEVELS
+                and all(well_typed(name, v, default[0]) for v in value))
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
     if isinstance(default, int):
@@ -180,22 +196,42 @@ def check_sizes(values: dict, path: Path) -> None:
     channels = values.get("block_out_channels", ())
     for name in ("attention_head_dim", "down_block_types", "up_block_types"):
         if name in values and len(values[name]) != len(channels):
-            raise StyleBlendError(f"{path}: {name} has {len(values[name])} levels and block_out_channels {len(channels)}: download it again")
+            raise StyleBlendError(f"{path}: {name} has {len(values[name])} levels and block_out_channels "
+                                  f"{len(channels)}: download it again")
     parts = [(c, values["norm_num_groups"], "norm_num_groups") for c in channels]
     parts += list(zip(channels, values.get("attention_head_dim", ()), ["attention_head_dim"] * len(channels)))
     if "num_attention_heads" in values:
         parts.append((values["hidden_size"], values["num_attention_heads"], "num_attention_heads"))
     for width, count, name in parts:
         if width % count:
-            raise StyleBlendError(f"{path}: a width of {width} cannot be divided into {count} ({name}): download it again")
-    if values.get("beta_end", 0) >= 1:
-        raise StyleBlendError(f"{path}: beta_end is {values['beta_end']}, but noise grows to less than 1: download it again")
+            raise StyleBlendError(f"{path}: a width of {width} cannot be divided into {count} ({name}): "
+                                  "download it again")
+
+
+def check_schedule(config: ScheduleConfig, path: Path) -> None:
+    """Refuse a noise schedule that no sampler can walk from noise to a picture."""
+    count, offset, first, last = config.num_train_timesteps, config.steps_offset, config.beta_start, config.beta_end
+    if count < MIN_TIMESTEPS:
+        raise StyleBlendError(f"{path}: num_train_timesteps is {count}, too few to draw in steps of them "
+                              "(Stable Diffusion has 1000): download it again")
+    outside = [n for n in range(1, config.most_steps + 1) if (n - 1) * (count // n) + offset >= count]  # DDIM's first
+    if outside:
+        raise StyleBlendError(f"{path}: steps_offset is {offset}, which leads out of the schedule of {count} time "
+                              f"steps (in {outside[0]} steps, for one): download it again")
+    if not first <= last < 1:
+        raise StyleBlendError(f"{path}: beta_start is {first} and beta_end {last}, but noise grows to less than 1: "
+                              "download it again")
+    left = np.log1p(-np.linspace(first ** 0.5, last ** 0.5, count) ** 2).sum()  # of the picture, at the end
+    if first < np.finfo(np.float32).eps or left < np.log(np.finfo(np.float32).tiny):
+        raise StyleBlendError(f"{path}: from beta_start {first} to beta_end {last} there is a time step with no noise, "
+                              "or with nothing else: download it again")
 
 
 def read_object(path: Path) -> dict:
     """The object in a JSON file of a base; StyleBlendError when there is none."""
     if not Path(path).is_file():
-        raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, scheduler)")
+        raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, "
+                              "scheduler)")
     data = read_json(path, "download it again")
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no JSON object: download it again")
@@ -203,9 +239,10 @@ def read_object(path: Path) -> dict:
 
 
 def read_config(kind: type, path: Path, section: str = ""):
-    """An instance of the dataclass `kind` from the JSON file `path`, or from its object `section` where it has one (a CLIP keeps both towers in one file).
+    """An instance of the dataclass `kind` from the JSON file `path`, or from its object `section` where it has one.
 
-    Raises StyleBlendError when the file is missing, is no JSON, says something that no network can be, or asks for something that is not built here.
+    (A CLIP keeps both towers in one file.) Raises StyleBlendError when the file is missing, is no JSON, says something
+    that no network can be, or asks for something that is not built here.
     """
     data = read_object(path)
     data = data.get(section, data)
@@ -221,13 +258,19 @@ def read_config(kind: type, path: Path, section: str = ""):
         values["attention_head_dim"] = (values["attention_head_dim"],) * len(levels)
     for name, allowed in kind.accepted.items():
         if values[name] not in allowed:
-            hint = " (this looks like Stable Diffusion 1.x; StyleBlend needs a 2.x base)" if name == "use_linear_projection" else ""
-            raise StyleBlendError(f"{path}: {name} is {shown(values[name])}, but only {' or '.join(map(repr, allowed))} is supported{hint}")
+            is_old = name == "use_linear_projection"
+            hint = " (this looks like Stable Diffusion 1.x; StyleBlend needs a 2.x base)" if is_old else ""
+            raise StyleBlendError(f"{path}: {name} is {shown(values[name])}, but only "
+                                  f"{' or '.join(map(repr, allowed))} is supported{hint}")
     for name, value in values.items():
         if not well_typed(name, value, defaults[name]):
-            raise StyleBlendError(f"{path}: {name} is {shown(value)}, which no Stable Diffusion 2.x has (there it is like {defaults[name]!r}): download it again")
+            raise StyleBlendError(f"{path}: {name} is {shown(value)}, which no Stable Diffusion 2.x has "
+                                  f"(there it is like {defaults[name]!r}): download it again")
     check_sizes(values, path)
-    return kind(**values)
+    config = kind(**values)
+    if isinstance(config, ScheduleConfig):
+        check_schedule(config, path)
+    return config
 
 
 def shown(value: Any) -> str:

@@ -30,7 +30,7 @@ def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
 
     StyleBlendError when one is set and cannot be had: what is asked for is not skipped.
     """
-    if settings.keep >= settings.candidates:
+    if settings.chosen >= settings.candidates:
         return None
     if not settings.clip and not settings.clip_id:
         say(f"look-alikes: no CLIP weights are set ({SETTING}), so all candidates are kept, good and bad")

@@ -31,13 +31,13 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterat
     """
     base, config, stage = pipeline.base, settings.training, settings.training.coarse
     folder = Path(settings.adapters) / name
-    token = base.tokenizer((config.placeholder_coarse, config.placeholder_fine)).id_of(config.initial_coarse)
+    token = pipeline.tokenizer("styleblend").id_of(config.initial_coarse)
     pictures = style_pictures(entry(settings.data, name))
     clip = find_clip(config.look_alikes)  # before the look-alikes are drawn, which takes long
     files = yield from make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes,
                                         settings.sampling, config.seed, settings.pictures)
     if clip:
-        files = nearest_look_alikes(pictures, files, config.look_alikes.keep, clip, settings.pictures)
+        files = nearest_look_alikes(pictures, files, config.look_alikes.chosen, clip, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
     cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
     if config.gradient_checkpointing:
@@ -61,6 +61,6 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterat
                      identity, grids, base.dtype, scorer.scored_by if scorer else "",
                      lambda log: loss_curve(curve, {"coarse": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "coarse"}
-    save_part(folder, name, "coarse_embeds", {config.placeholder_coarse: vector}, metadata)
+    save_part(folder, name, "coarse_embeds", {"<C>": vector}, metadata)
     # last, since a style with this file counts as trained
     save_part(folder, name, "text_lora", lora.arrays(base.text_encoder, loras), {**metadata, "rank": str(stage.rank)})

@@ -30,14 +30,14 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
-    tokenizer = base.tokenizer((config.placeholder_coarse, config.placeholder_fine))  # refuses what can be no placeholder
     pictures = style_pictures(entry(settings.data, name))
     mirror = config.inversion.flip or config.lora.flip
     cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror, settings.pictures)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    start = tokenizer.ids_of(starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch))
+    words = starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch)
+    start = pipeline.tokenizer("styleblend").ids_of(words)
     identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
 
     # by way of an array, and with no name for the token table: either would keep it when the encoder is freed
@@ -70,6 +70,6 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
                      folder / "training", identity, fine_grids, base.dtype, scored_by,
                      lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
-    save_part(folder, name, "fine_embeds", {config.placeholder_fine: rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
+    save_part(folder, name, "fine_embeds", {"<F>": rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
     # last, since a style with this file counts as trained
     save_part(folder, name, "unet_lora", lora.arrays(base.unet, loras), {**metadata, "rank": str(config.lora.rank)})

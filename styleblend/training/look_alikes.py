@@ -86,7 +86,7 @@ def facts_of(pipeline: Pipeline, pictures: List[StylePicture], settings: LookAli
              sampling: SamplingSettings, seed: int, reading: PictureSettings) -> Dict[str, str]:
     """What the look-alikes depend on, name -> text."""
     # these say which pictures there are, not what is in them
-    kept = settings.model_dump(exclude={"candidates", "keep", "batch", "clip", "clip_id"})
+    kept = settings.model_dump(exclude={"candidates", "chosen", "batch", "clip", "clip_id"})
     return {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype,
             "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
             **{key: str(value) for key, value in kept.items()},
@@ -124,6 +124,7 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
 
     Whole files that are there are kept, so a killed run goes on where it was.
     """
+    pipeline.base.schedule.config.refuse_more_steps(settings.steps, "training.look_alikes.steps")
     refuse_other_settings(folder, facts_of(pipeline, pictures, settings, sampling, seed, reading))
     found, done, total = [], 0, len(pictures) * settings.candidates
     for number, picture in enumerate(pictures):

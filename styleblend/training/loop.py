@@ -56,7 +56,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     optimiser = AdamW(parameters, settings, loss_scale(dtype))
     depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
     fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
+    checkpoints = Checkpoints(folder / stage, fingerprint, config.checkpoints)
     log, plot = resumed(stage, checkpoints, optimiser, scored_by), plot or (lambda log: None)
     saved = optimiser.step
 

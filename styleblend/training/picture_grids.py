@@ -27,7 +27,10 @@ def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: C
     batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
     requests = [Request(tuple(article(prompt) for prompt, _ in batch), tuple(seed for _, seed in batch), sampling,
                         settings=settings.blend, branches=(branch,)) for batch in batches]
-    pipeline.tokenizer("styleblend", style()).refuse_reserved(prompts)  # before the training, not at its first grid
+    # before the training, not at its first grid
+    if settings.training.sample_every:
+        pipeline.check(sampling)
+    pipeline.tokenizer("styleblend", style()).refuse_reserved(prompts)
 
     def encode(request):
         return pipeline.encode(pipeline.recipe(request, style()), request.method, style())

@@ -20,7 +20,7 @@ from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
 from styleblend.adapters.style import Style, load_style, missing_parts, save_part
 
-SMALL = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
+SMALL = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, saved_size=None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from styleblend.settings import SamplingSettings, read_settings
 from styleblend.base.weights import parameters
 from test_memory import ROOT, sd21  # noqa: F401 (a fixture that works by being here)
 
-SAMPLING = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, output=None)
+SAMPLING = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, saved_size=None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))])

@@ -9,13 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from styleblend.base import weights
 from styleblend.files import tensor_files
 from styleblend.base.base import load_base
+from styleblend.files.base_folder import find_base
+from styleblend.cli import main
+from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError
+from styleblend.models.configs import ScheduleConfig, check_schedule
 from styleblend.models.layers import Linear
 from styleblend.machine.runtime import jt
+from styleblend.pipeline import Pipeline
+from styleblend.settings import SamplingSettings
 
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
 GAIN = "conv_norm_out.weight"  # a tensor of the UNet
@@ -103,6 +110,20 @@ BROKEN = {  # what is done to the folder, words that the message must have
     "a text width of 768": (width_768, ["1.x", "768"]),
     "parts of two models": (lambda f: change_config(f, "text_encoder/config.json", hidden_size=64), ["64 wide", "reads 32", "two models"]),
     "another noise schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_schedule="linear"), ["beta_schedule", "'linear'"]),
+    "steps beyond the schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", steps_offset=5000),
+                                  ["steps_offset is 5000", "1000 time steps"]),
+    "steps a little beyond it": (lambda f: change_config(f, "scheduler/scheduler_config.json", steps_offset=2),
+                                 ["steps_offset is 2", "in 500 steps, for one"]),
+    "too few time steps": (lambda f: change_config(f, "scheduler/scheduler_config.json", num_train_timesteps=10),
+                           ["num_train_timesteps is 10", "Stable Diffusion has 1000"]),
+    "noise that shrinks": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_start=0.5),
+                           ["beta_start is 0.5"]),
+    "noise of more than 1": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_end=1.5),
+                             ["beta_end 1.5"]),
+    "a time step of noise alone": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_end=0.9),
+                                   ["beta_end 0.9", "with nothing else"]),
+    "a time step without noise": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_start=1e-9),
+                                  ["beta_start 1e-09", "no noise"]),
     "another prediction": (lambda f: change_config(f, "scheduler/scheduler_config.json", prediction_type="sample"), ["prediction_type", "'sample'"]),
     "another activation": (lambda f: change_config(f, "text_encoder/config.json", hidden_act="relu"), ["hidden_act", "'relu'"]),
     "Stable Diffusion XL": (lambda f: change_config(f, "model_index.json", _class_name="StableDiffusionXLPipeline"), ["StableDiffusionXLPipeline", "2.x"]),
@@ -157,6 +178,54 @@ def test_a_missing_tokenizer_file_is_named(folder):
     (folder / "tokenizer" / "merges.txt").unlink()
     with pytest.raises(StyleBlendError, match="merges.txt is missing"):
         load_base(folder).tokenizer()
+
+
+class Schedule:
+    """As much of a noise schedule as its time steps depend on."""
+
+    def __init__(self, count: int, offset: int):
+        self.config = ScheduleConfig(num_train_timesteps=count, steps_offset=offset)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+
+@pytest.mark.parametrize("count", [100, 101, 250, 1000, 1001, 1500, 4000])
+@pytest.mark.parametrize("offset", range(4))
+def test_a_schedule_is_refused_where_a_sampler_would_leave_it(count, offset):
+    """Every number of steps that settings allow, walked by every sampler: each time step is there, and there once."""
+    schedule = Schedule(count, offset)
+
+    def walks(sampler, steps: int) -> bool:
+        times = sampler.timesteps(schedule, steps)
+        return len(set(times.tolist())) == steps and 0 <= times.min() and times.max() < count
+
+    numbers = range(1, schedule.config.most_steps + 1)
+    if all(walks(sampler, steps) for sampler in SAMPLERS.values() for steps in numbers):
+        check_schedule(schedule.config, Path("scheduler.json"))
+    else:
+        with pytest.raises(StyleBlendError, match=f"scheduler.json: steps_offset is {offset}, which leads out of the"):
+            check_schedule(schedule.config, Path("scheduler.json"))
+    assert numbers[-1] == min(count - 1, 999)
+
+
+def test_more_steps_than_the_schedule_has_are_refused(trained, folder, tmp_path, capsys):
+    """Where base and settings meet: in drawing and, before anything is drawn or learned, in training."""
+    change_config(folder, "scheduler/scheduler_config.json", num_train_timesteps=100)
+    settings = {**yaml.safe_load(trained.read_text()), "base": str(folder), "adapters": str(tmp_path / "new")}
+    settings["training"]["look_alikes"]["steps"] = 100
+    trained.write_text(yaml.safe_dump(settings))
+    assert main(["train", "coarse", "--config", str(trained)]) == 2
+    words = "is 100, and the noise schedule of this base has 100 time steps: ask for 99 at most"
+    assert f"training.look_alikes.steps {words}" in capsys.readouterr().err
+    settings["training"]["look_alikes"]["steps"], settings["sampling"]["steps"] = 2, 100
+    settings["training"]["sample_every"] = 1
+    trained.write_text(yaml.safe_dump(settings))
+    assert main(["train", "fine", "--config", str(trained)]) == 2
+    assert f"sampling.steps {words}" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("new/**/*.safetensors")) and not list(tmp_path.rglob("look/**/*.png"))
+    with pytest.raises(StyleBlendError, match=f"sampling.steps {words}"):
+        Pipeline(load_base(folder)).pictures("A cat", steps=100, width=64, height=64)
 
 
 # ---------------------------------------------------------------- what is accepted

@@ -243,7 +243,7 @@ def test_stopped_while_drawing(world, tmp_path, command, number):
     """Look-alikes and boards: exit code 130, what is there is whole, the rest is drawn as if nothing had happened."""
     settings = yaml.safe_load(world.read_text())
     settings["sampling"]["batch"] = 1
-    settings["training"]["look_alikes"].update(candidates=30, keep=30, batch=1)
+    settings["training"]["look_alikes"].update(candidates=30, chosen=30, batch=1)
     world.write_text(yaml.safe_dump(settings))
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps([f"Cat {i}" for i in range(60)]))
     if command == "test":

@@ -15,7 +15,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.names import LONGEST, check_name, entry
 from styleblend.methods.styleblend import TEMPLATES
 from styleblend.pipeline import Pipeline
-from styleblend.files.prompts import Prompt, make_prompt, style_prompts
+from styleblend.files.prompts import Prompt, make_prompt, phrase_of, style_prompts
 from styleblend.settings import LookAlikeSettings, SamplingSettings
 from styleblend.base.tokens import Tokenizer
 
@@ -38,6 +38,8 @@ CAT, HOUSE = Prompt("Cat", "Cat"), Prompt("Red house", "Red house")
     ({"my-cat": "A cat: what else?"}, [Prompt("my-cat", "A cat: what else?", whole=True)]),
     ([{"prompt": "a/b", "name": "ab"}], [Prompt("ab", "a/b", whole=True)]),
     (["A cat on a boat."], [Prompt("A cat on a boat", "A cat on a boat")]),
+    ({"wait": "Wait...", "stop": " Stop. "},
+     [Prompt("wait", "Wait...", whole=True), Prompt("stop", "Stop", whole=True)]),
     (b'\xef\xbb\xbf["Cat"]', [CAT]),
     (["猫", "🐈‍⬛", "cafe\u0301"], [Prompt("猫", "猫"), Prompt("🐈‍⬛", "🐈‍⬛"), Prompt("caf\u00e9", "caf\u00e9")]),
 ], ids=str)
@@ -145,6 +147,12 @@ def test_other_signs_are_text(pipeline, phrase):
     assert [i for i in tokenizer.ids(text) if i >= tokenizer.vocabulary] == [tokenizer.vocabulary]
 
 
+def test_braces_of_a_template_are_text(pipeline):
+    """But for the first {prompt}: a style may be called anything."""
+    filled = pipeline.tokenizer.fitted("{prompt} in the style of {x} {prompt} }{.", "A {dog}")
+    assert filled == "A {dog} in the style of {x} {prompt} }{."
+
+
 @pytest.mark.parametrize("phrase", ["a dog and " * 60, "猫" * 200, "x1" * 500], ids=["words", "CJK", "one word"])
 def test_a_long_prompt_loses_its_end_and_not_the_style(pipeline, phrase):
     with pytest.warns(UserWarning, match="this is left out: '"):
@@ -169,13 +177,18 @@ def test_placeholders_that_would_not_work(tiny_folder, placeholders, words):
         Tokenizer(tiny_folder / "tokenizer", placeholders)
 
 
-def test_a_placeholder_of_the_config_is_checked_before_training(world, tmp_path, capsys):
-    text = world.read_text().replace("training:\n", "training:\n  placeholder_coarse: dog\n")
-    world.write_text(text)
-    for part in ("coarse", "fine"):
-        assert main(["train", part, "--config", str(world)]) == 2
-        assert "already knows the token dog" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("look/**/*.png")) and not list((tmp_path / "adapters").rglob("*.safetensors"))
+@pytest.mark.parametrize("typed, phrase", [
+    ("A cat", "A cat"), (" A cat. ", "A cat"), ("A cat .", "A cat"), ("Wait...", "Wait..."), ("Wait..", "Wait.."),
+    ("Wait\u2026", "Wait\u2026"), ("cafe\u0301", "caf\u00e9"), ("a/b: {c}?", "a/b: {c}?")], ids=ascii)
+def test_the_phrase_that_is_drawn_of_what_was_typed(typed, phrase):
+    """The same, whoever asks: a prompt with a name of its own, or the command line. A phrase stays what it is."""
+    assert phrase_of(typed) == make_prompt(typed, "name").phrase() == phrase_of(phrase) == phrase
+
+
+@pytest.mark.parametrize("typed", ["", " ", "\n"])
+def test_an_empty_phrase_is_refused(typed):
+    with pytest.raises(StyleBlendError, match="the prompt is empty"):
+        phrase_of(typed)
 
 
 def test_a_tokenizer_with_words_of_its_own_is_refused(tiny_base, tmp_path):

@@ -73,7 +73,7 @@ def test_pictures_are_those_of_test_py(trained, tmp_path):
 def test_checkpoints_of_a_training(world, tmp_path, capsys):
     """The last one draws what the adapters draw; one that is not kept is named before anything is drawn."""
     settings = yaml.safe_load(world.read_text())
-    settings["training"].update(save_every=2, keep=3, lora=dict(settings["training"]["lora"], steps=6, lr=0.05))
+    settings["training"].update(save_every=2, checkpoints=3, lora=dict(settings["training"]["lora"], steps=6, lr=0.05))
     world.write_text(yaml.safe_dump(settings))
     assert main(["train", "all", "--config", str(world)]) == 0
     found = pictures(draw(world, tmp_path, "--x", "checkpoint=2,4,6", "--y", "seed=1,2"), 3, 2)

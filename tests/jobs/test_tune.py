@@ -139,7 +139,7 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
     """Both signs of one measure: what is written is better on unseen prompts by the measure, and what is not better changes nothing."""
     path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(known)
     # so strong a style that one of the signs must find something better
-    before = StyleSettings(seeds={"Cat": 5}, source="a book", blend={"cross_c2f_sites": [3, 4], "fine_scale": 12})
+    before = StyleBlendStyle(seeds={"Cat": 5}, source="a book", blend={"cross_c2f_sites": [3, 4], "fine_scale": 12})
     written = []
     for sign in (1, -1):
         path.write_text(before.model_dump_json(exclude_defaults=True))
@@ -149,7 +149,7 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
         written.append(path.read_text() != text)
         if written[-1]:
             assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 24
-            now = StyleSettings.model_validate_json(path.read_text())
+            now = read_style_settings(path)
             best = max(found["trials"], key=lambda t: t["score"])["settings"]
             assert (now.preset, now.guidance, {key: now.blend[key] for key in best if key not in ("preset", "guidance")}) == (best.pop("preset"), best.pop("guidance"), best)
             assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
@@ -185,9 +185,19 @@ def test_guidance_is_searched_where_there_is_some(guidance):
     assert trials[0].settings.guidance == (None if guidance == 1 else guidance)
     if guidance == 1:
         assert set(tried) == {None} and "guidance" not in space(guidance)
-        assert with_trial(StyleSettings(guidance=4), trials[0].settings).guidance == 4  # for configs that have some, the style keeps its own
+        assert with_trial(StyleBlendStyle(guidance=4), trials[0].settings).guidance == 4  # for configs that have some, the style keeps its own
     else:
         assert len(set(tried)) > 5 and min(tried) >= min(1.5, guidance) and max(tried) <= max(10, guidance)
+
+
+def test_a_search_of_an_older_version_goes_on(tmp_path):
+    """Its file has the names that settings had then; other settings are another search, as ever."""
+    path, now = tmp_path / "tuning.json", SamplingSettings(saved_size=96).model_dump()
+    old = {"output" if key == "saved_size" else key: value for key, value in now.items()}
+    path.write_text(json.dumps({"question": {"seeds": 1, "sampling": old}, "trials": []}))
+    assert read_trials(path, {"seeds": 1, "sampling": now}) == []
+    with pytest.raises(StyleBlendError, match="another search, with another sampling:"):
+        read_trials(path, {"seeds": 1, "sampling": {**now, "saved_size": 97}})
 
 
 def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):

@@ -24,7 +24,7 @@ from styleblend.training.optimiser import AdamW
 
 HALVES = ("float16", "bfloat16")
 EPS = {"float16": 2.0 ** -11, "bfloat16": 2.0 ** -8}  # half a step of the mantissa
-SAMPLING = SamplingSettings(width=64, height=64, steps=4, guidance=3.0, output=None)
+SAMPLING = SamplingSettings(width=64, height=64, steps=4, guidance=3.0, saved_size=None)
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def train(folder: Path) -> dict:
     settings["training"]["coarse"]["steps"], settings["training"]["look_alikes"]["candidates"] = 30, 2
     settings["training"].update({stage: {**yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())["training"][stage], "steps": 30}
                                  for stage in ("coarse", "inversion", "lora")})
-    settings["training"]["look_alikes"]["keep"] = 2
+    settings["training"]["look_alikes"]["chosen"] = 2
     file.write_text(yaml.safe_dump(settings))
     run(f"train all --styles {TRAINED}", folder, file)
     found = {}

@@ -23,7 +23,7 @@ from styleblend.adapters.style import load_style
 pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[2]
 MINI, SHIPPED = ROOT / "checkpoints" / "mini" / "base", ROOT / "checkpoints" / "mini" / "styles" / "fxemoji"
-SAMPLING = SamplingSettings(width=128, height=128, guidance=5.0, output=None)
+SAMPLING = SamplingSettings(width=128, height=128, guidance=5.0, saved_size=None)
 NAME = "Ink Art"  # of a style: diffusers finds only the first vector of a token with capital letters
 COARSE, FINE = 0.7, 0.6  # strengths that the style is exported with
 OWN = 1.25  # how strong the style itself is drawn, which is in what leaves, too

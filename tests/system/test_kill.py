@@ -27,7 +27,7 @@ def config(world: Path, folder: Path) -> Path:
     settings.update(adapters=str(folder / "adapters"), look_alikes=str(folder / "look"), output=str(folder / "result"))
     training = settings["training"]
     training.update(save_every=2, sample_every=4, sample_prompts=["Cat"])
-    training["look_alikes"].update(candidates=3, keep=3, batch=2)
+    training["look_alikes"].update(candidates=3, chosen=3, batch=2)
     for stage in ("coarse", "inversion", "lora"):
         training[stage]["steps"] = 7
     path = folder.parent / "config.yaml"

@@ -141,7 +141,7 @@ def test_a_lora_as_large_as_can_be_stays_below_a_gigabyte(kind, fits, tmp_path):
 def test_settings_that_are_none(tmp_path):
     from styleblend.errors import StyleBlendError
     from styleblend.settings import read_settings, read_style_settings
-    for data in (b"", b"[", b"[]", b"null", b"\xff", b'{"blend": 3}', b'{"parts": ["x"]}', b'{"parts": []}', b'{"preset": {"a": 1}}', b'{"pre\\u001bset": 1}', b"[" * 200_000,
+    for data in (b"", b"[", b"[]", b"null", b"\xff", b'{"blend": 3}', b'{"parts": []}', b'{"method": "x"}', b'{"preset": {"a": 1}}', b'{"pre\\u001bset": 1}', b"[" * 200_000,
                  b'{"seeds": ' * 5000, b'{"source": ' + b"9" * 9999 + b"}", b'{"a": "' + b"x" * (5 << 20) + b'"}'):
         (tmp_path / "style.json").write_bytes(data)
         with pytest.raises(StyleBlendError) as error:

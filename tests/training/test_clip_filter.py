@@ -118,7 +118,7 @@ def test_the_hub_is_asked_where_the_folder_is_not(clip_folder, hub, tmp_path):
     (dict(clip="nowhere", clip_id="owner/gone"), "tried nowhere, owner/gone on the hub (OSError)")])
 def test_a_clip_that_is_set_and_is_not_there_stops_the_training_before_anything_is_drawn(settings, words, hub, world, tmp_path, capsys):
     config = yaml.safe_load(world.read_text())
-    config["training"]["look_alikes"].update(keep=1, **settings)
+    config["training"]["look_alikes"].update(chosen=1, **settings)
     world.write_text(yaml.safe_dump(config))
     assert main(["train", "coarse", "--config", str(world)]) == 2
     error = capsys.readouterr().err
@@ -128,10 +128,10 @@ def test_a_clip_that_is_set_and_is_not_there_stops_the_training_before_anything_
 def test_a_training_learns_from_what_is_kept(clip_folder, world, tmp_path):
     """Look-alikes are drawn and kept as ever; what is learned from the better half is another style than from all."""
     config, learned = yaml.safe_load(world.read_text()), []
-    for keep, clip in ((2, None), (1, str(clip_folder))):
-        config["training"]["look_alikes"].update(keep=keep, clip=clip)
-        config["adapters"] = str(tmp_path / f"keep{keep}")
+    for chosen, clip in ((2, None), (1, str(clip_folder))):
+        config["training"]["look_alikes"].update(chosen=chosen, clip=clip)
+        config["adapters"] = str(tmp_path / f"chosen{chosen}")
         world.write_text(yaml.safe_dump(config))
         assert main(["train", "coarse", "--config", str(world)]) == 0
-        learned.append((tmp_path / f"keep{keep}" / "dots" / "dots_text_encoder_lora.safetensors").read_bytes())
+        learned.append((tmp_path / f"chosen{chosen}" / "dots" / "dots_text_encoder_lora.safetensors").read_bytes())
     assert len(list((tmp_path / "look" / "dots").glob("*.png"))) == 4 and learned[0] != learned[1]

@@ -255,6 +255,20 @@ def test_words_of_several_tokens_become_as_many_vectors(world, tmp_path, capsys)
     assert read_safetensors(tmp_path / "out" / "embeddings" / "dots-fine.safetensors")["emb_params"].shape == start.shape
 
 
+@pytest.mark.parametrize("words", ["a {b}", "{prompt}", "}{"])
+def test_words_with_braces_are_words(world, tmp_path, words):
+    """Alone, and where the one that suits the pictures best is looked for."""
+    settings, learned = yaml.safe_load(world.read_text()), []
+    settings["training"]["inversion"]["steps"] = 0
+    for phrases in ([words], [words, words]):
+        settings["training"]["initial_fine"] = phrases
+        world.write_text(yaml.safe_dump(settings))
+        assert main(["train", "fine", "--config", str(world), "--overwrite"]) == 0
+        learned.append(read_safetensors(tmp_path / "adapters" / "dots" / "dots_fine_style_embeds.safetensors")["<F>"])
+    tokens = load_base(Path(settings["base"])).tokenizer().ids_of(words)
+    assert np.array_equal(*learned) and len(np.atleast_2d(learned[0])) == len(tokens)
+
+
 @pytest.mark.parametrize("words, why", [("<F>", "cannot start from"), ("", "cannot start from"), ([], "at least 1 item")])
 def test_words_that_nothing_can_start_from(world, capsys, words, why):
     settings = yaml.safe_load(world.read_text())
@@ -283,6 +297,7 @@ def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):
     note = tmp_path / "look" / "dots" / "drawn_with.json"
     said = json.loads(note.read_text())
     assert said["strengths"] == "[0.5]" and said["dtype"] == "float32"
+    assert not {"keep", "chosen", "candidates"} & set(said)  # how many there are says nothing about one
     note.unlink()  # one's own pictures: nobody knows how they were drawn, so nobody says it
     shutil.rmtree(tmp_path / "others")
     assert main(["train", "coarse", "--config", str(world)]) == 0 and main(["train", "coarse", "--config", str(other)]) == 0

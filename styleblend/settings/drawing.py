@@ -1,0 +1,53 @@
+"""How a picture is drawn, whatever the method: sampler, steps, guidance, seed, size."""
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Mapping, Optional
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from styleblend.diffusion.samplers import SAMPLERS
+from styleblend.settings.validation import Settings, unknown
+
+LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
+LONGEST_SIDE = 4096  # pixels; a config or the record of a picture that asks for more would only end in a lack of memory
+MOST_STEPS = 999  # one less than the usual noise schedule has
+NOISY = [name for name, sampler in SAMPLERS.items() if sampler.takes_noise]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+class SamplingSettings(Settings):
+    """How a picture is drawn."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"output": "saved_size"}
+
+    sampler: str = Field("ddim", description=", ".join(SAMPLERS))
+    steps: int = Field(30, ge=1, le=MOST_STEPS, description="fewer than the noise schedule of the base has")
+    guidance: float = Field(7.5, ge=0, description="classifier-free guidance; 1 switches it off and halves the work")
+    eta: float = Field(0.0, ge=0, le=1, description=f"noise in each step ({', '.join(NOISY)} only); 0 is deterministic")
+    seed: Seed = 2024
+    width: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
+    height: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE)
+    saved_size: Optional[int] = Field(
+        512, ge=0, le=LONGEST_SIDE, description="pixels of the saved picture's longer side; null: as drawn")
+    coarse_negative: str = ""
+    fine_negative: str = "blur"
+    batch: int = Field(1, ge=1, description="prompts drawn together")
+    vae_strip: int = Field(0, ge=0, multiple_of=2, description="pixel rows that the decoder works on at a time: less "
+                           "memory for the same picture; 0: all")
+
+    @field_validator("sampler")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise unknown("sampler", name, SAMPLERS)
+        return name
+
+    @field_validator("eta")
+    @classmethod
+    def has_an_effect(cls, eta: float, others: ValidationInfo) -> float:
+        sampler = others.data.get("sampler")  # None: that is what is wrong
+        if eta > 0 and sampler in SAMPLERS and not SAMPLERS[sampler].takes_noise:
+            raise PydanticCustomError("no_effect", "{sampler} adds no noise, only {noisy}: set eta to 0",
+                                      {"sampler": sampler, "noisy": " or ".join(NOISY)})
+        return eta

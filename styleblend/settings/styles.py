@@ -1,0 +1,116 @@
+"""What a style says of itself, in `style.json` beside its adapters or in a config: each method has a class for it."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Dict, List, Literal, Mapping, Optional, Tuple, Type
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_serializer
+from pydantic_core import InitErrorDetails
+
+from styleblend.errors import StyleBlendError, printable
+from styleblend.files.text import parse_json, read_text
+from styleblend.settings.drawing import SamplingSettings, Seed
+from styleblend.settings.styleblend import PRESETS, BlendSettings
+from styleblend.settings.validation import MethodSettings, Settings, in_words, unknown, validated
+
+FIRST_METHOD = "styleblend"  # of files that name none: there was no other when they were written
+
+
+class StyleSettings(Settings):
+    """What the settings of all styles have. Every instance is of its method's class, see `KINDS`."""
+
+    section: ClassVar[str]  # the key of the method's own settings in a config, a style and the record of a picture
+    drawing: ClassVar[Type[MethodSettings]]  # what stands there
+    shown_prompt: ClassVar[str] = "{prompt}"  # what other programs are told that a picture's prompt is
+
+    method: str
+    guidance: Optional[float] = Field(None, gt=1, allow_inf_nan=False, description="the style's own in place of the "
+                                      "config's (sampling.guidance), unless that is 1: off")
+    seeds: Dict[str, Seed] = Field({}, description="prompt -> seed, for prompts whose seed is not the config's")
+    source: Optional[str] = Field(None, description="where the pictures come from")
+    parts: Optional[List[str]] = Field(None, min_length=1, description="the parts of a style that is not whole, as "
+                                       "`styleblend load` writes it; default: all that the method has")
+
+    @model_serializer(mode="wrap")
+    def with_method(self, write) -> Dict[str, Any]:
+        """The method is written even where defaults are left out: a file without one is the first method's."""
+        return {**({} if self.method == FIRST_METHOD else {"method": self.method}), **write(self)}
+
+
+class StyleBlendStyle(StyleSettings):
+    """A style of StyleBlend: what differs from the config's blend settings."""
+
+    section: ClassVar[str] = "blend"
+    drawing: ClassVar[Type[MethodSettings]] = BlendSettings
+    shown_prompt: ClassVar[str] = "{prompt} in the style of <F>."
+    within: ClassVar[Tuple[Type[Settings], ...]] = (BlendSettings,)
+
+    method: Literal["styleblend"] = "styleblend"
+    preset: Optional[str] = Field(None, description=f"{' or '.join(PRESETS)}: what it says counts in place of what the "
+                                  "config's blend settings say")
+    blend: Dict[str, Any] = Field({}, description="any of the blend settings: counts in place of the preset's")
+
+    @field_validator("preset")
+    @classmethod
+    def is_known(cls, name: Optional[str]) -> Optional[str]:
+        if name is not None and name not in PRESETS:
+            raise unknown("preset", name, PRESETS)
+        return name
+
+    @field_validator("blend")
+    @classmethod
+    def can_be(cls, blend: Dict[str, Any]) -> Dict[str, Any]:
+        BlendSettings.model_validate(blend)
+        return blend
+
+
+KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle}
+
+
+def of_its_method(data: Any) -> Any:
+    """A dict as the settings of the method that it names, anything else as it is. Raises ValidationError."""
+    if not isinstance(data, dict):
+        return data
+    method = data.get("method", FIRST_METHOD)
+    if not isinstance(method, str) or method not in KINDS:
+        details = InitErrorDetails(type=unknown("method", method, KINDS), loc=("method",), input=method)
+        raise ValidationError.from_exception_data(StyleSettings.__name__, [details])
+    return KINDS[method].model_validate(data)
+
+
+StyleOfAnyMethod = Annotated[SerializeAsAny[StyleSettings], BeforeValidator(of_its_method)]  # a field of settings
+
+
+def read_style_settings(path: Path) -> StyleSettings:
+    """`style.json`, or the defaults when there is none."""
+    return style_settings_from(read_text(path), str(path)) if Path(path).is_file() else StyleBlendStyle()
+
+
+def style_settings_from(text: str, source: str) -> StyleSettings:
+    """A style's settings from JSON."""
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        why = printable(str(error), 150)
+        raise StyleBlendError(f"{source} cannot be read as JSON ({why}): mend or delete it") from None
+    if not isinstance(data, dict):
+        raise StyleBlendError(f"{source} holds no JSON object: mend or delete it")
+    try:
+        return of_its_method(data)
+    except ValidationError as error:
+        raise StyleBlendError(f"{source}: {in_words(error, StyleSettings)}") from None
+
+
+def sampling_for(config: SamplingSettings, style: StyleSettings) -> SamplingSettings:
+    """The config's sampling settings with the style's own guidance.
+
+    Where the config switches guidance off it stays off: half the work and the memory.
+    """
+    off = style.guidance is None or config.guidance == 1
+    return config if off else config.model_copy(update={"guidance": style.guidance})
+
+
+def blend_for(config: BlendSettings, style: StyleBlendStyle, source: str) -> BlendSettings:
+    """The config's blend settings; over them come those that the style's preset has, over these the style's own."""
+    preset = PRESETS[style.preset] if style.preset else {}
+    return validated(BlendSettings, {**config.model_dump(), **preset, **style.blend}, source)

@@ -1,0 +1,89 @@
+"""How a style is trained."""
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, List, Literal, Mapping, Optional
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from styleblend.settings.drawing import MOST_STEPS, Seed
+from styleblend.settings.validation import Settings
+
+
+class LookAlikeSettings(Settings):
+    """SDEdit look-alikes of each style picture: the same subject and layout, without the style."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"keep": "chosen"}
+
+    prompt: str = Field("{prompt}, realistic.", pattern=r"^[^{}]*\{prompt\}[^{}]*$",
+                        description="{prompt} stands for the caption")
+    negative: str = "ugly, low quality, blur, distorted"
+    steps: int = Field(20, ge=1, le=MOST_STEPS, description="fewer than the noise schedule of the base has")
+    guidance: float = Field(7.5, ge=0)
+    strengths: List[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [0.75, 0.8, 0.85], min_length=1,
+        description="shares of the steps that are drawn again; each look-alike takes one")
+    candidates: int = Field(15, ge=1, description="look-alikes that are drawn of each style picture")
+    chosen: int = Field(10, ge=1, description="of these, how many are trained on: the nearest to the style picture "
+                        "by CLIP")
+    batch: int = Field(5, ge=1)
+    clip: Optional[str] = Field(None, description="folder of CLIP ViT-L/14; without it all candidates are trained on")
+    clip_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
+
+
+class StageSettings(Settings):
+    """One training stage: AdamW with a step decay of the learning rate."""
+
+    steps: int = Field(ge=0)
+    lr: float = Field(gt=0)
+    batch: int = Field(1, ge=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    eps: float = Field(1e-8, gt=0)
+    decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate ...")
+    decay_every: int = Field(0, ge=0, description="... every so many steps; 0: never")
+    rank: int = Field(16, ge=1)
+    flip: bool = False
+
+
+class TrainingSettings(Settings):
+    """Both trainings of a style."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"keep": "checkpoints"}
+    removed: ClassVar[Mapping[str, str]] = {"placeholder_coarse": "<C>", "placeholder_fine": "<F>"}  # and what it is
+
+    seed: Seed = 2024
+    initial_coarse: str = "&"
+    initial_fine: List[str] = Field(["artistic"], min_length=1, description="words that <F> starts from, with a vector "
+                                    "for each token; of several the one that suits the style pictures best")
+    look_alikes: LookAlikeSettings = LookAlikeSettings()
+    coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
+    inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
+    lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
+    gradient_checkpointing: bool = Field(False, description="compute activations a second time instead of keeping "
+                                         "them: less memory, about a third more time")
+    save_every: int = Field(100, ge=1, description="steps between checkpoints")
+    checkpoints: int = Field(2, ge=1, description="of each stage, how many stay: the newest, and those to fall back to")
+    sample_every: int = Field(250, ge=0, description="steps between picture grids; 0: none")
+    sample_prompts: List[str] = ["Cat", "House", "Apple"]
+    coarse_score: Optional[str] = Field(None, description="what the grids of coarse training are scored by "
+                                        "(docs/scoring.md); null: not at all")
+    fine_score: Optional[str] = Field(None, description="the same for both stages of fine training")
+    keep_adapters: Literal["last", "best"] = Field("last", description="what becomes the adapters: the last step, or "
+                                                   "the step whose grid has the best score")
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_removed(cls, data: Any) -> Any:
+        """Older files may say what is so anyway; anything else never reached a prompt."""
+        for key, value in cls.removed.items() if isinstance(data, dict) else ():
+            if data.get(key, value) != value:
+                raise PydanticCustomError("removed", "{key} cannot be set, the token is always {value}: take {key} out",
+                                          {"key": key, "value": value})
+        return {key: value for key, value in data.items() if key not in cls.removed} if isinstance(data, dict) else data
+
+    @field_validator("initial_fine", mode="before")
+    @classmethod
+    def listed(cls, words: Any) -> Any:
+        return [words] if isinstance(words, str) else words
