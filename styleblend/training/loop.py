@@ -27,7 +27,10 @@ def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """`step` of the `steps` of a stage are made. `loss`: mean of the last 50; `score`: of the last picture grid that has one. None before the first."""
+    """`step` of the `steps` of a stage are made.
+
+    `loss`: mean of the last 50; `score`: of the last picture grid that has one. None before the first.
+    """
 
     stage: str
     step: int
@@ -42,15 +45,15 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
           plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, Path], None, Log]:
     """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`.
 
-    Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses of all steps
-    and the scores of the grids. Closing the generator saves the step that was made last.
+    Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses
+    of all steps and the scores of the grids. Closing the generator saves the step that was made last.
 
-    The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
-    that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
-    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with
-    `config.keep_adapters` "best" the parameters end as they were at the best one. `scored_by` names what gives the scores: those
-    of something else, before the run was stopped, are let go. `plot(log)` is called after each grid and at the end. `dtype` is
-    that of the networks.
+    The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole
+    state: a run that was killed continues as if nothing had happened. `identity` names what the run depends on besides
+    the settings (base, pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and
+    may return its score; with `config.keep_adapters` "best" the parameters end as they were at the best one.
+    `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
+    `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
     optimiser = AdamW(parameters, settings, loss_scale(dtype))
@@ -67,7 +70,8 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     try:
         yield present()
         while optimiser.step < settings.steps:
-            log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)), checkpoints))
+            log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)),
+                                        checkpoints))
             last, path = optimiser.step == settings.steps, folder / f"{stage}-{optimiser.step:05d}.png"
             grid = sample and config.sample_every and (optimiser.step % config.sample_every == 0 or last)
             if grid:  # before the step is saved: a run that is killed while it draws goes on from before it
@@ -105,7 +109,8 @@ def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: s
     try:
         optimiser.restore(tensors, step)
     except (KeyError, ValueError):
-        raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
+        raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: "
+                              "delete it or pass --overwrite") from None
     return log._replace(scored_by=scored_by or log.scored_by)
 
 
@@ -114,7 +119,8 @@ def make_step(stage: str, optimiser: AdamW, loss, checkpoints: Checkpoints) -> f
     optimiser.update(loss)
     value = float(loss.item())  # also cuts the graph: without it every step would grow one endless graph
     if not math.isfinite(value):
-        raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
+        raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate "
+                              "in the config; "
                               f"the last good state is in {checkpoints.folder}")
     return value
 
@@ -137,7 +143,10 @@ def take_best(stage: str, checkpoints: Checkpoints, parameters: Dict[str, "jt.Va
 
 
 def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
-    """A PNG with the loss of every stage that has steps: each step, a running mean over a twentieth of the run, and the scores of the picture grids."""
+    """A PNG with the loss of every stage that has steps.
+
+    Each step, a running mean over a twentieth of the run, and the scores of the picture grids.
+    """
     from matplotlib.figure import Figure
     logs = {stage: log for stage, log in logs.items() if log.losses}
     if not logs:
@@ -146,7 +155,8 @@ def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
     for axis, (stage, (losses, scores, scored_by)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
         width = max(1, len(losses) // 20)
         axis.plot(losses, color="0.8", linewidth=0.7)
-        axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color="tab:blue")
+        axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"),
+                  color="tab:blue")
         axis.set(title=stage, xlabel="step", ylabel="loss")
         if scores:
             beside = axis.twinx()

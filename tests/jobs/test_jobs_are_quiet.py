@@ -34,7 +34,7 @@ def test_what_is_loud_is_found(code):
 
 def test_only_one_place_draws():
     """All jobs draw by `jobs/drawing.py`."""
-    users = [path.name for path in JOBS if "styleblend.pipeline" in path.read_text(encoding="utf-8")]
+    users = [path.name for path in JOBS if "pipeline.draw(" in path.read_text(encoding="utf-8")]
     assert users == ["drawing.py"]
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.record import CHUNK, Record, read_record
 from styleblend.settings import BlendSettings, SamplingSettings
 from styleblend.adapters.style import save_part
@@ -55,7 +55,7 @@ def test_a_styles_own_guidance_draws_it(trained, tmp_path):
 def test_another_style_or_base_is_refused(trained, tmp_path, tiny_style, capsys):
     picture = tmp_path / "first.png"
     assert main(["generate", "--config", str(trained), "--style", "dots", "--prompt", "A cat", "--output", str(picture)]) == 0
-    save_part(tmp_path / "adapters" / "dots", "dots", "fine_embeds", {"<F>": tiny_style.fine + 1}, {})
+    save_part(tmp_path / "adapters" / "dots", "dots", "fine_embeds", {"<F>": tiny_style.parts["fine_embeds"] + 1}, {})
     assert main(["generate", "--config", str(trained), "--from", str(picture), "--output", str(tmp_path / "no.png")]) == 2
     assert "another style" in capsys.readouterr().err and not (tmp_path / "no.png").exists()
 
@@ -149,15 +149,15 @@ def test_an_overwrite_that_is_stopped_leaves_no_old_pictures(trained, tmp_path, 
     trained.write_text(trained.read_text().replace("batch: 2", "batch: 1"))
     assert main(["test", "--config", str(trained)]) == 0
     (tmp_path / "adapters" / "dots" / "style.json").write_text('{"blend": {"scale": 0.9}}')
-    generate = StyleBlendPipeline.generate
+    draw = Pipeline.draw
 
-    def stopped(self, prompts, *more, **named):
-        if prompts == ["An owl"]:
+    def stopped(self, request, *more, **named):
+        if request.prompts == ("An owl",):
             raise KeyboardInterrupt
-        return generate(self, prompts, *more, **named)
+        return draw(self, request, *more, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StyleBlendPipeline, "generate", stopped)
+        patch.setattr(Pipeline, "draw", stopped)
         assert main(["test", "--config", str(trained), "--overwrite"]) == 130
     assert "without --overwrite" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "result" / "dots").glob("*.png")] == ["Cat.png"]

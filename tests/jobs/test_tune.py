@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from drawing import pictures, request
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
@@ -18,7 +19,7 @@ from styleblend.files.claims import claim
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_weights
 from styleblend.files.pictures import is_whole
-from styleblend.pipeline import StyleBlendPipeline
+from styleblend.pipeline import Pipeline
 from styleblend.files.prompts import make_prompt
 from styleblend.settings import PRESETS, StyleSettings, read_settings
 from styleblend.jobs.events import result_of
@@ -103,9 +104,9 @@ def test_the_second_round(known, tmp_path):
 
 def test_the_search_may_draw_with_fewer_steps(known, tmp_path, monkeypatch):
     """The search does, the comparison draws as the config says."""
-    steps, generate = [], StyleBlendPipeline.generate
-    monkeypatch.setattr(StyleBlendPipeline, "generate", lambda self, prompts, seeds, sampling, *given, **named: steps.append((sampling.steps, seeds[0] >= 1000)) or
-                        generate(self, prompts, seeds, sampling, *given, **named))
+    steps, draw = [], Pipeline.draw
+    monkeypatch.setattr(Pipeline, "draw", lambda self, request, *given, **named: steps.append((request.sampling.steps, request.seeds[0] >= 1000)) or
+                        draw(self, request, *given, **named))
     tune(read_settings(known), Question("fxemoji", "1", 3, 1, "colour", finalists=0, steps=1), 6, others=[Likeness(1)])
     assert set(steps) <= {(1, False), (2, True)} and (1, False) in steps
 
@@ -202,21 +203,17 @@ def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
 
 
 def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
-    judge, drawn, settings = Judge.load(), [], read_settings(known)
-    pipeline = StyleBlendPipeline(tiny_base, tiny_style)
-    try:
-        wanted = [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)]
-        scored = ScoredPictures(pipeline, tiny_style, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], wanted)
-        first = result_of(scored.scores(StyleSettings(), "first"), drawn.append)
-        count = len(drawn)
-        assert result_of(scored.scores(StyleSettings(guidance=settings.sampling.guidance), "again"), drawn.append) is first
-        assert count == len(drawn) and count
-        pictures = [Image.fromarray(p) for p in pipeline.generate(["A cat"] * 2, [1, 2], settings.sampling)]
-        assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(pictures, ["Cat"] * 2)["both"].mean(), rel=0.02)
-        with pytest.raises(OutOfTime):
-            result_of(scored.scores(StyleSettings(guidance=2), "too late", end=time.monotonic() - 1))
-    finally:
-        pipeline.set_style(None)
+    judge, drawn, settings, pipeline = Judge.load(), [], read_settings(known), Pipeline(tiny_base)
+    wanted = [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)]
+    scored = ScoredPictures(pipeline, tiny_style, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], wanted)
+    first = result_of(scored.scores(StyleSettings(), "first"), drawn.append)
+    count = len(drawn)
+    assert result_of(scored.scores(StyleSettings(guidance=settings.sampling.guidance), "again"), drawn.append) is first
+    assert count == len(drawn) and count
+    alone = [Image.fromarray(p) for p in pictures(pipeline, request(["A cat"] * 2, [1, 2], settings.sampling, tiny_style))]
+    assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(alone, ["Cat"] * 2)["both"].mean(), rel=0.02)
+    with pytest.raises(OutOfTime):
+        result_of(scored.scores(StyleSettings(guidance=2), "too late", end=time.monotonic() - 1))
 
 
 def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
@@ -227,10 +224,10 @@ def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
     tune(settings, ONE, 1, seeds_each=3)
     seeds = json.loads(path.read_text())["seeds"]
     base = load_base(settings.base)
-    pipeline = StyleBlendPipeline(base, load_style(path.parent, "fxemoji", base))
+    pipeline, style = Pipeline(base), load_style(path.parent, "fxemoji", base)
     for prompt, phrase in (("Cat", "A cat"), ("Owl", "An owl")):
-        pictures = pipeline.generate([phrase] * 3, [2024, 2025, 2026], settings.sampling, settings.blend)
-        both = JudgeMetric(Judge.load(), "fxemoji").score([Image.fromarray(p) for p in pictures], [prompt] * 3)["both"]
+        drawn = pictures(pipeline, request([phrase] * 3, [2024, 2025, 2026], settings.sampling, style, settings=settings.blend))
+        both = JudgeMetric(Judge.load(), "fxemoji").score([Image.fromarray(p) for p in drawn], [prompt] * 3)["both"]
         assert both[seeds.get(prompt, 2024) - 2024] >= 0.98 * both.max()
     assert seeds["Quark"] == 3
 
@@ -239,7 +236,7 @@ def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
 def test_what_cannot_be_scored_is_said_before_anything_is_drawn(known, tmp_path, monkeypatch, style, metric, words):
     if style != "fxemoji":
         call(tmp_path, "fxemoji", style)
-    monkeypatch.setattr(StyleBlendPipeline, "generate", lambda *given, **named: pytest.fail("a picture was drawn"))
+    monkeypatch.setattr(Pipeline, "draw", lambda *given, **named: pytest.fail("a picture was drawn"))
     with pytest.raises(StyleBlendError, match=words):
         tune(read_settings(known), Question(style, "1", 3, 1, metric), 1)
 
