@@ -15,7 +15,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt, say
-from styleblend.settings import TrainingSettings
+from styleblend.settings import StageSettings, TrainingSettings
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 
@@ -57,18 +57,11 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     """
     folder, settings = Path(folder), getattr(config, stage)
     optimiser = AdamW(parameters, settings, loss_scale(dtype))
-    depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
-    fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    checkpoints = Checkpoints(folder / stage, fingerprint, config.keep)
+    checkpoints = Checkpoints(folder / stage, fingerprint_of(settings, config.seed, identity, dtype), config.keep)
     log, plot = resumed(stage, checkpoints, optimiser, scored_by), plot or (lambda log: None)
     saved = optimiser.step
-
-    def present() -> TrainingStep:
-        loss, scores = float(np.mean(log.losses[-50:])) if log.losses else None, list(log.scores.values())
-        return TrainingStep(stage, optimiser.step, settings.steps, optimiser.lr(), loss, scores[-1] if scores else None)
-
     try:
-        yield present()
+        yield present(stage, optimiser, log)
         while optimiser.step < settings.steps:
             log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)),
                                         checkpoints))
@@ -82,7 +75,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                 saved = optimiser.step
             if grid:
                 yield path
-            yield present()
+            yield present(stage, optimiser, log)
             if optimiser.step % 50 == 0:
                 jt.gc()
     except GeneratorExit:  # between two steps, since only there it waits
@@ -94,6 +87,19 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     if config.keep_adapters == "best" and log.scores:
         take_best(stage, checkpoints, parameters, log)
     return log
+
+
+def fingerprint_of(settings: StageSettings, seed: int, identity: str, dtype: str) -> str:
+    """16 hex digits that change with anything that a run depends on."""
+    depends = [settings.model_dump(), seed, identity] + ([] if dtype == "float32" else [dtype])
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def present(stage: str, optimiser: AdamW, log: Log) -> TrainingStep:
+    """Where the stage is."""
+    loss, scores = float(np.mean(log.losses[-50:])) if log.losses else None, list(log.scores.values())
+    return TrainingStep(stage, optimiser.step, optimiser.settings.steps, optimiser.lr(), loss,
+                        scores[-1] if scores else None)
 
 
 def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: str) -> Log:
