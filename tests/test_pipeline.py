@@ -14,7 +14,7 @@ from styleblend.adapters.style import load_style
 from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.pipeline import Picture, Pipeline, Progress
-from styleblend.settings import PRESETS, BlendSettings, SamplingSettings, StyleSettings, read_settings
+from styleblend.settings import PRESETS, BlendSettings, SamplingSettings, StyleBlendStyle, read_settings
 
 SMALL = SamplingSettings(steps=3, width=64, height=64, guidance=3.0, output=None)
 
@@ -124,7 +124,7 @@ def test_a_request_has_the_styles_own_settings(settings, tiny_base, tmp_path):
 def test_the_config_speaks_for_a_style_that_says_nothing(settings, tiny_base, tmp_path):
     """Its entry in `styles:`; a style.json takes its place as a whole, and a style that is not named in either has the
     config's settings."""
-    config = settings.model_copy(update={"styles": {"dots": StyleSettings(**OWN)}})
+    config = settings.model_copy(update={"styles": {"dots": StyleBlendStyle(**OWN)}})
     asked = asked_of_style(config, tiny_base)
     assert (asked.settings.scale, asked.sampling.guidance) == (0.9, 4.5)
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps({"blend": {"fine_scale": 0.5}}))

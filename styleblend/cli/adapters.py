@@ -15,32 +15,39 @@ def add_commands(commands) -> None:
     inspect.add_argument("file", help=".safetensors, .bin or .pt")
     inspect.set_defaults(run=run_inspect)
     add_load_options(add_command(commands, "load", "take adapter files of other programs as a style",
-                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config configs/sd21.yaml"))
+                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config "
+                                         "configs/sd21.yaml"))
     add_export_options(add_command(commands, "export", "write a trained style for other programs",
                                    example="export checkpoints/mini/styles/fxemoji --format kohya --output out"))
 
 
 def add_load_options(parser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="LoRAs and embeddings of diffusers, PEFT, kohya, A1111 or the published "
-                        "StyleBlend; or a style in one file")
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help="LoRAs and embeddings of diffusers, PEFT, kohya, A1111 or the published StyleBlend; or a "
+                             "style in one file")
     parser.add_argument("--name", required=True, help="name of the style")
     add_config(parser)
     parser.add_argument("--output", metavar="FOLDER", help="folder of adapters; default: the config's (adapters)")
     parser.add_argument("--overwrite", action="store_true", help="replace parts that are there already")
-    parser.add_argument("--attention-only", action="store_true", help="of a LoRA that also changes other layers (as kohya's scripts train it) take "
-                        "those in attention; default: such a file is refused")
+    parser.add_argument("--attention-only", action="store_true",
+                        help="of a LoRA that also changes other layers (as kohya's scripts train it) take those in "
+                             "attention; default: such a file is refused")
     parser.set_defaults(run=run_load)
 
 
 def add_export_options(parser) -> None:
-    parser.add_argument("style", metavar="FOLDER", help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
-    parser.add_argument("--format", choices=FORMATS, default="kohya", help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one "
-                        "file, for this program")
+    parser.add_argument("style", metavar="FOLDER",
+                        help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
+    parser.add_argument("--format", choices=FORMATS, default="kohya",
+                        help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this "
+                             "program")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the files")
-    parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the text encoder's LoRA")
+    parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
+                        help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
-    parser.add_argument("--config", metavar="FILE", help="the config of the base that the style was trained on: kohya's files then name its kind, "
-                        "size and prediction type; default: they do not")
+    parser.add_argument("--config", metavar="FILE",
+                        help="the config of the base that the style was trained on: kohya's files then name its kind, "
+                             "size and prediction type; default: they do not")
     parser.set_defaults(run=run_export)
 
 
@@ -55,7 +62,8 @@ def run_load(args) -> int:
     from styleblend.adapters.load import gather, load_files
     from styleblend.files.names import check_name
     settings, name = settings_of(args), check_name(args.name)
-    found = gather([Path(file) for file in args.files], args.attention_only)  # before the base, which takes longer to read
+    # before the base, which takes longer to read
+    found = gather([Path(file) for file in args.files], args.attention_only)
     from styleblend.base.base import load_base
     from styleblend.files.base_folder import find_base
     base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
@@ -73,7 +81,8 @@ def run_export(args) -> int:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength, base):
+    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength,
+                       base):
         print(path)
     if args.format != "single":
         tell(what_is_lost(Path(args.style)))
@@ -84,9 +93,12 @@ def what_is_lost(folder: Path) -> str:
     """A sentence on what the style in `folder` does not do in other programs."""
     from styleblend.adapters.export import LOSS, own_blend, own_settings
     blend, guidance = own_blend(folder), own_settings(folder).guidance
-    own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}" if blend.fine_scale != 1 else ""
+    own = ""
+    if blend.fine_scale != 1:
+        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}"
     if blend.negative_scale != 1:
-        own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it (negative_scale): "
+        own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
+                "(negative_scale): "
                 "should the style come out weaker there, export with a higher --fine-strength")
     if guidance is not None:
         own += f"; it is drawn with a guidance (CFG scale) of {guidance:g}"

@@ -1,9 +1,10 @@
-"""`draw`, one phrase with one seed or several, and `board`, all prompts of all styles, which is also `python test.py`."""
+"""`draw`: one phrase with one seed or several. `board`: all prompts of all styles, which is also `python test.py`."""
 from __future__ import annotations
 
 from pathlib import Path
 
-from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_offload, add_styles,
+from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_offload,
+                                    add_styles,
                                     settings_of)
 from styleblend.cli.running import follow
 
@@ -11,7 +12,8 @@ OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options tha
 
 
 def add_commands(commands) -> None:
-    add_draw_options(add_command(commands, "draw", "draw a picture of a prompt, in a style or without one", aliases=["generate"],
+    add_draw_options(add_command(commands, "draw", "draw a picture of a prompt, in a style or without one",
+                                 aliases=["generate"],
                                  example='draw --style fxemoji --prompt "An anchor" --count 4 --output anchor.png'))
     add_board_options(add_command(commands, "board", "draw every prompt of every style (as test.py)", aliases=["test"],
                                   example="board --styles fxemoji --prompts Cat,Dog"))
@@ -20,24 +22,36 @@ def add_commands(commands) -> None:
 def add_draw_options(parser) -> None:
     add_config(parser)
     parser.add_argument("--prompt", metavar="TEXT", help='a phrase such as "A cat on a boat"')
-    parser.add_argument("--style", metavar="NAME", help="name of a trained style; default: none, a plain picture of the base")
-    parser.add_argument("--from", dest="again", metavar="PICTURE", help="draw a picture of this program again, with the settings that it carries; "
-                        "other options change these")
-    parser.add_argument("--output", metavar="FILE.png", help="file to write; default: picture.png, or NAME-again.png for --from NAME.png")
+    parser.add_argument("--style", metavar="NAME",
+                        help="name of a trained style; default: none, a plain picture of the base")
+    parser.add_argument("--from", dest="again", metavar="PICTURE",
+                        help="draw a picture of this program again, with the settings that it carries; other options "
+                             "change these")
+    parser.add_argument("--output", metavar="FILE.png",
+                        help="file to write; default: picture.png, or NAME-again.png for --from NAME.png")
     drawing = parser.add_argument_group("how it is drawn")
-    drawing.add_argument("--seed", type=int, metavar="N", help="default: the config's (sampling.seed), or the picture's")
-    drawing.add_argument("--count", type=int, default=1, metavar="N", help="pictures to draw, with the seeds from --seed on: NAME-SEED.png each, "
-                         "and NAME.png is a contact sheet of them")
-    drawing.add_argument("--strength", type=float, metavar="FACTOR", help="how strong the style is drawn: 1 as trained, more or less of it, such as "
-                         "1.4 or 0.7; default: the style's own (blend.fine_scale), else 1")
-    drawing.add_argument("--negative", metavar="TEXT", help="what the picture should not show; default: the config's (sampling.fine_negative), "
-                         "of a plain picture nothing")
-    drawing.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the config's (sampling.steps)")
-    drawing.add_argument("--guidance", type=float, metavar="SCALE", help="how closely the prompt is followed (CFG scale); 1: off; default: the "
-                         "style's own, else the config's (sampling.guidance)")
-    drawing.add_argument("--sampler", metavar="NAME", help="ddim, dpmpp_2m or euler; default: the config's (sampling.sampler)")
-    drawing.add_argument("--width", type=int, metavar="PIXELS", help="a multiple of 8; default: the config's (sampling.width)")
-    drawing.add_argument("--height", type=int, metavar="PIXELS", help="a multiple of 8; default: the config's (sampling.height)")
+    drawing.add_argument("--seed", type=int, metavar="N",
+                         help="default: the config's (sampling.seed), or the picture's")
+    drawing.add_argument("--count", type=int, default=1, metavar="N",
+                         help="pictures to draw, with the seeds from --seed on: NAME-SEED.png each, and NAME.png is a "
+                              "contact sheet of them")
+    drawing.add_argument("--strength", type=float, metavar="FACTOR",
+                         help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
+                              "default: the style's own (blend.fine_scale), else 1")
+    drawing.add_argument("--negative", metavar="TEXT",
+                         help="what the picture should not show; default: the config's (sampling.fine_negative), of a "
+                              "plain picture nothing")
+    drawing.add_argument("--steps", type=int, metavar="N",
+                         help="denoising steps; default: the config's (sampling.steps)")
+    drawing.add_argument("--guidance", type=float, metavar="SCALE",
+                         help="how closely the prompt is followed (CFG scale); 1: off; default: the style's own, else "
+                              "the config's (sampling.guidance)")
+    drawing.add_argument("--sampler", metavar="NAME",
+                         help="ddim, dpmpp_2m or euler; default: the config's (sampling.sampler)")
+    drawing.add_argument("--width", type=int, metavar="PIXELS",
+                         help="a multiple of 8; default: the config's (sampling.width)")
+    drawing.add_argument("--height", type=int, metavar="PIXELS",
+                         help="a multiple of 8; default: the config's (sampling.height)")
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)
     add_max_memory(machine)
@@ -49,7 +63,8 @@ def run_draw(args) -> int:
     from styleblend.jobs.draw import DrawRequest, draw
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     again, output = args.again and Path(args.again), args.output and Path(args.output)
-    request = DrawRequest(settings_of(args), args.prompt, args.style, again, args.seed, args.count, args.strength, args.negative, sampling,
+    request = DrawRequest(settings_of(args), args.prompt, args.style, again, args.seed, args.count, args.strength,
+                          args.negative, sampling,
                           args.dtype, output, args.max_memory)
     for path in follow(draw(request)):
         print(path)
@@ -60,10 +75,12 @@ def add_board_options(parser) -> None:
     """The options of `board`, which are those of `python test.py`."""
     add_config(parser)
     add_styles(parser, "every style that has adapters")
-    parser.add_argument("--prompts", metavar="WHICH", help='how many of prompt.json ("3"), or names ("Cat,Dog"); default: all')
+    parser.add_argument("--prompts", metavar="WHICH",
+                        help='how many of prompt.json ("3"), or names ("Cat,Dog"); default: all')
     parser.add_argument("--output", metavar="FOLDER", help="folder of the pictures; default: the config's (output)")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="draw part I of N: for several GPUs or machines")
-    parser.add_argument("--batch", type=int, metavar="N", help="prompts that are drawn together; default: the config's (sampling.batch)")
+    parser.add_argument("--batch", type=int, metavar="N",
+                        help="prompts that are drawn together; default: the config's (sampling.batch)")
     add_max_pixels(parser)
     add_dtype(parser)
     add_max_memory(parser)
@@ -79,7 +96,9 @@ def run_board(args) -> int:
     if args.output:
         settings = settings.model_copy(update={"output": args.output})
     if args.batch is not None:
-        settings = settings.model_copy(update={"sampling": with_sampling(settings.sampling, {"batch": args.batch}, "--batch")})
-    drawn = follow(draw_board(BoardRequest(settings, args.styles, args.prompts, args.shard, args.overwrite, args.max_memory)))
+        sampling = with_sampling(settings.sampling, {"batch": args.batch}, "--batch")
+        settings = settings.model_copy(update={"sampling": sampling})
+    drawn = follow(draw_board(BoardRequest(settings, args.styles, args.prompts, args.shard, args.overwrite,
+                                           args.max_memory)))
     print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")
     return 0

@@ -10,8 +10,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows defaults, but those that the help of an option tells in words, and those that are nothing."""
 
     def _get_help_string(self, action):
-        told = "default:" in (action.help or "") or action.default in (None, False, []) or action.default is argparse.SUPPRESS
-        return action.help if told else super()._get_help_string(action)
+        nothing = action.default in (None, False, []) or action.default is argparse.SUPPRESS
+        told = "default:" in (action.help or "")
+        return action.help if told or nothing else super()._get_help_string(action)
 
 
 def add_command(commands, name: str, help: str, example: str, aliases=()) -> argparse.ArgumentParser:
@@ -21,7 +22,8 @@ def add_command(commands, name: str, help: str, example: str, aliases=()) -> arg
 
 
 def add_config(parser) -> None:
-    parser.add_argument("--config", metavar="FILE", default=MINI, help="settings: configs/mini.yaml (laptop) or configs/sd21.yaml (Stable Diffusion 2.1)")
+    parser.add_argument("--config", metavar="FILE", default=MINI,
+                        help="settings: configs/mini.yaml (laptop) or configs/sd21.yaml (Stable Diffusion 2.1)")
 
 
 def add_styles(parser, default: str) -> None:
@@ -29,30 +31,36 @@ def add_styles(parser, default: str) -> None:
 
 
 def add_max_pixels(parser) -> None:
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="style pictures with more are refused; default: the config's "
-                        "(pictures.max_pixels), else 64 million")
+    parser.add_argument("--max-pixels", type=int, metavar="N",
+                        help="style pictures with more are refused; default: the config's (pictures.max_pixels), else "
+                             "64 million")
 
 
 def add_dtype(parser) -> None:
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="what frozen weights and activations are kept in: 16 bits take "
-                        "half the memory (the VAE stays float32 beside float16); default: the config's (dtype), else float32")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"],
+                        help="what frozen weights and activations are kept in: 16 bits take half the memory (the VAE "
+                             "stays float32 beside float16); default: the config's (dtype), else float32")
 
 
 def add_max_memory(parser) -> None:
-    parser.add_argument("--max-memory", metavar="SIZE", help="such as 8GB: estimate first what is needed; change what a picture or style hardly "
-                        "depends on until it fits, or refuse; default: no limit")
+    parser.add_argument("--max-memory", metavar="SIZE",
+                        help="such as 8GB: estimate first what is needed; change what a picture or style hardly "
+                             "depends on until it fits, or refuse; default: no limit")
 
 
 def add_offload(parser) -> None:
-    parser.add_argument("--offload", action="store_true", help="on a GPU: keep each network in the host's memory while another one works; slower, "
-                        "and less memory of the card; default: the config's (offload), else no")
+    parser.add_argument("--offload", action="store_true",
+                        help="on a GPU: keep each network in the host's memory while another one works; slower, and "
+                             "less memory of the card; default: the config's (offload), else no")
 
 
 def add_metrics(parser) -> None:
-    parser.add_argument("--metrics", metavar="NAMES", help="what else to measure beside the mini judge: names of docs/metrics.md with commas "
-                        "between them, or all; default: nothing")
-    parser.add_argument("--weights", metavar="FOLDER", help="the networks that these need; default: the config's (metrics.weights), else "
-                        "checkpoints/metrics")
+    parser.add_argument("--metrics", metavar="NAMES",
+                        help="what else to measure beside the mini judge: names of docs/metrics.md with commas "
+                             "between them, or all; default: nothing")
+    parser.add_argument("--weights", metavar="FOLDER",
+                        help="the networks that these need; default: the config's (metrics.weights), else "
+                             "checkpoints/metrics")
 
 
 def settings_of(args):

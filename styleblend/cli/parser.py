@@ -8,8 +8,9 @@ from styleblend.cli import adapters, drawing, machine, scoring, training
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="styleblend", description="Learn a style from a few pictures, then draw any prompt in it.",
-                                     epilog="styleblend COMMAND --help shows the options of a command, with an example.")
+    parser = argparse.ArgumentParser(
+        prog="styleblend", description="Learn a style from a few pictures, then draw any prompt in it.",
+        epilog="styleblend COMMAND --help shows the options of a command, with an example.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in (drawing, training, adapters, scoring, machine):

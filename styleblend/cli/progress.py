@@ -7,13 +7,12 @@ import os
 import sys
 import time
 import warnings
-from typing import Dict
 
 QUIET_SECONDS = 10.0  # between two lines in a log file, unless TQDM_MININTERVAL says otherwise
 
 
 def tell(sentence: str) -> None:
-    """Tell the user something that is not part of a command's output, on a line of its own also beside a progress bar."""
+    """Tell the user something that is not part of a command's output, on a line of its own also beside a bar."""
     from tqdm import tqdm
     tqdm.write(f"styleblend: {sentence}", file=sys.stderr)
     sys.stderr.flush()
@@ -46,7 +45,8 @@ class Bar:
 
     def __init__(self, event, inside: bool):
         from tqdm import tqdm
-        self.bar = tqdm(total=event.total, initial=event.done, desc=event.title, unit=event.unit, leave=not inside, dynamic_ncols=True, file=sys.stderr)
+        self.bar = tqdm(total=event.total, initial=event.done, desc=event.title, unit=event.unit, leave=not inside,
+                        dynamic_ncols=True, file=sys.stderr)
 
     def show(self, event) -> None:
         self.bar.set_postfix_str(event.note, refresh=False)
@@ -57,7 +57,10 @@ class Bar:
 
 
 class Lines:
-    """The same in a log file: a line at the beginning, at the end, and so many seconds after another; of work inside other work only the last kind."""
+    """The same in a log file: a line at the beginning, at the end, and so many seconds after another.
+
+    Work inside other work has lines of the last kind only.
+    """
 
     said = 0.0  # when any of them last said something
 
@@ -79,7 +82,8 @@ class Lines:
         if made and seconds:
             rate = made / seconds
             parts.append(f"{rate:.1f} {event.unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{event.unit}")
-            parts += [f"{tqdm.format_interval((event.total - event.done) / rate)} left"] if event.done < event.total else []
+            left = (event.total - event.done) / rate
+            parts += [f"{tqdm.format_interval(left)} left"] * (left > 0)
         return ", ".join(parts + [event.note] * bool(event.note))
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class Display:
     """Shows the events of one job; a context that closes what is open."""
 
     def __init__(self):
-        self.kind, self.shown = Bar if sys.stderr.isatty() else Lines, {}  # type: type, Dict[str, object]
+        self.kind, self.shown = Bar if sys.stderr.isatty() else Lines, {}  # title -> what shows it
 
     def __enter__(self) -> "Display":
         return self

@@ -20,10 +20,12 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     except (KeyboardInterrupt, Stopped) as stop:
         overwrites = getattr(args, "overwrite", False) and getattr(args, "command", None) != "load"
         anew = " (without --overwrite, which begins anew)" if overwrites else ""
-        print(f"styleblend: {str(stop) or 'stopped; whole files are kept'}: start the same command again to go on{anew}", file=sys.stderr)
+        said = str(stop) or "stopped; whole files are kept"
+        print(f"styleblend: {said}: start the same command again to go on{anew}", file=sys.stderr)
         return 130
     except StyleBlendError as error:
-        print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)  # one line, also where a file's name has a line break
+        # one line, also where a file's name has a line break
+        print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
@@ -33,8 +35,8 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
 def follow(job, step_ends: bool = False):
     """Run a job to its end and show its events; what it returns.
 
-    `step_ends`: while it makes steps that it can save, such as those of a training, the first Ctrl-C or SIGTERM lets the step end and
-    raises Stopped.
+    `step_ends`: while it makes steps that it can save, such as those of a training, the first Ctrl-C or SIGTERM lets
+    the step end and raises Stopped.
     """
     from styleblend.jobs.events import Log, Progress
     stop = StopRequest()

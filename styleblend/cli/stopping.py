@@ -15,8 +15,8 @@ from styleblend.machine.signals import handle
 def handled(numbers, stop: Callable[[int], None]):
     """Call `stop(number)` on these signals of the main thread.
 
-    Jittor forks processes that compile. In these Ctrl-C, which a terminal sends to all of them, does nothing, since the work at hand
-    needs what they make; SIGTERM, by which Jittor ends them, does that.
+    Jittor forks processes that compile. In these Ctrl-C, which a terminal sends to all of them, does nothing, since the
+    work at hand needs what they make; SIGTERM, by which Jittor ends them, does that.
     """
     own = os.getpid()
 
@@ -47,7 +47,10 @@ def sigterm_as_ctrl_c():
 
 
 class StopRequest:
-    """The first Ctrl-C or SIGTERM is a request while `step_ends`: the step that is made now is not cut in two. Else, or asked again, it stops at once."""
+    """The first Ctrl-C or SIGTERM is a request while `step_ends`: the step that is made now is not cut in two.
+
+    Else, or asked again, it stops at once.
+    """
 
     def __init__(self):
         self.requested = self.step_ends = False

@@ -3,35 +3,42 @@ from __future__ import annotations
 
 import time
 
-from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles, settings_of)
+from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
+                                    settings_of)
 from styleblend.cli.running import follow
 
 PARTS = {"coarse": ("coarse",), "fine": ("fine",), "all": ("coarse", "fine"), "styleblend": ("coarse", "fine")}
 
 
 def add_commands(commands) -> None:
-    add_train_options(add_command(commands, "train", "learn styles from their pictures", example="train styleblend --styles mystyle"))
-    styles = add_command(commands, "styles", "say what styles there are: by which method, with which parts, trained on which base and when",
+    add_train_options(add_command(commands, "train", "learn styles from their pictures",
+                                  example="train styleblend --styles mystyle"))
+    styles = add_command(commands, "styles",
+                         "say what styles there are: by which method, with which parts, trained on which base and when",
                          example="styles --config configs/mini.yaml")
     add_config(styles)
     styles.set_defaults(run=run_styles)
 
 
 def add_train_options(parser) -> None:
-    parser.add_argument("part", choices=list(PARTS), help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or "
-                        "fine (texture, in the UNet); all is the same as styleblend")
+    parser.add_argument("part", choices=list(PARTS),
+                        help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or fine "
+                             "(texture, in the UNet); all is the same as styleblend")
     add_config(parser)
     add_styles(parser, "all of the data folder")
-    parser.add_argument("--fit", choices=["crop", "pad"], help="style pictures of other proportions than the training size: crop to the middle, "
-                        "or pad with white; default: the config's (pictures.fit), else crop")
+    parser.add_argument("--fit", choices=["crop", "pad"],
+                        help="style pictures of other proportions than the training size: crop to the middle, or pad "
+                             "with white; default: the config's (pictures.fit), else crop")
     add_max_pixels(parser)
     add_dtype(parser)
     add_max_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
-    parser.add_argument("--keep", choices=["last", "best"], help="which step becomes the adapters: the last, or the one whose picture grid has the "
-                        "best score; default: the config's (training.keep_adapters), else last")
-    parser.add_argument("--share", action="store_true", help="leave styles that another process trains now to it: for several workers with one "
-                        "list of styles")
+    parser.add_argument("--keep", choices=["last", "best"],
+                        help="which step becomes the adapters: the last, or the one whose picture grid has the best "
+                             "score; default: the config's (training.keep_adapters), else last")
+    parser.add_argument("--share", action="store_true",
+                        help="leave styles that another process trains now to it: for several workers with one list "
+                             "of styles")
     parser.set_defaults(run=run_train)
 
 
@@ -39,8 +46,10 @@ def run_train(args) -> int:
     from styleblend.jobs.train import TrainRequest, train_styles
     settings = settings_of(args)
     if args.keep:
-        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"keep_adapters": args.keep})})
-    follow(train_styles(TrainRequest(settings, PARTS[args.part], args.styles, args.overwrite, args.share, args.max_memory)), step_ends=True)
+        training = settings.training.model_copy(update={"keep_adapters": args.keep})
+        settings = settings.model_copy(update={"training": training})
+    follow(train_styles(TrainRequest(settings, PARTS[args.part], args.styles, args.overwrite, args.share,
+                                     args.max_memory)), step_ends=True)
     return 0
 
 
@@ -52,7 +61,9 @@ def run_styles(args) -> int:
     for style in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(style.trained)) if style.trained else "-"
         parts = ", ".join(style.parts) + (f"; missing: {', '.join(style.missing)}" if style.missing else "")
-        print(f"{style.name:{width}}  {style.method or '-':10}  base {style.base or '-':16}  {when}  {style.problem or parts}")
+        print(f"{style.name:{width}}  {style.method or '-':10}  base {style.base or '-':16}  {when}  "
+              f"{style.problem or parts}")
     if not found:
-        print(f"no styles in {settings.adapters}: train one with python -m styleblend train styleblend --config {args.config}")
+        print(f"no styles in {settings.adapters}: train one with python -m styleblend train styleblend --config "
+              f"{args.config}")
     return 0

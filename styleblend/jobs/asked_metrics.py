@@ -8,10 +8,11 @@ from styleblend.metrics import Metric, load_metrics
 from styleblend.settings import RunSettings
 
 
-def asked_metrics(settings: RunSettings, names: Optional[str], weights: Optional[Path] = None) -> Tuple[List[Metric], List[str]]:
-    """The metrics of "clip,dino" or "all" (None: none) whose networks are in `weights`, and a sentence on each that cannot be had.
+def asked_metrics(settings: RunSettings, names: Optional[str],
+                  weights: Optional[Path] = None) -> Tuple[List[Metric], List[str]]:
+    """The metrics of "clip,dino" or "all" (None: none), and a sentence on each that cannot be had.
 
-    `weights`: by default the config's folder. StyleBlendError for a name that no metric has.
+    Their networks are in the folder `weights`, by default the config's. StyleBlendError for a name that no metric has.
     """
     if not names:
         return [], []

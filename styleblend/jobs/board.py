@@ -1,4 +1,4 @@
-"""Draw a whole board: every prompt of every style to `<output>/<style>/<Prompt>.png`, contact sheets and one web page."""
+"""Draw a whole board: every prompt of every style (`<output>/<style>/<Prompt>.png`), contact sheets, one web page."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -33,10 +33,11 @@ COLUMNS = 6  # of a contact sheet
 
 @dataclass(frozen=True)
 class BoardRequest:
-    """What is to be drawn. `styles` and `prompts` as on the command line ("00,01"; "Cat,Dog" or "3"); None: all that there are.
+    """What is to be drawn.
 
-    `shard`: part I of N ("2/3") of the work. `overwrite` draws again what is there. `max_memory`, such as "8GB", makes the settings leaner until
-    the work fits, or refuses it.
+    `styles` and `prompts` as on the command line ("00,01"; "Cat,Dog" or "3"); None: all that there are. `shard`: part I
+    of N ("2/3") of the work. `overwrite` draws again what is there. `max_memory`, such as "8GB", makes the settings
+    leaner until the work fits, or refuses it.
     """
 
     settings: RunSettings
@@ -71,7 +72,10 @@ class Board:
         return Progress("pictures", there, len(self.places), "picture", note)
 
     def batches(self, style: str) -> List[List[Place]]:
-        """The places of a style that are drawn together, as an unbroken run draws them. Those without anything to do are left out."""
+        """The places of a style that are drawn together, as an unbroken run draws them.
+
+        Those without anything to do are left out.
+        """
         own, size = [place for place in self.places if place.style == style], self.settings.sampling.batch
         todo = set(self.todo)
         return [batch for batch in (own[i:i + size] for i in range(0, len(own), size)) if todo & set(batch)]
@@ -97,7 +101,10 @@ def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
 
 
 def old_pictures(kept: Sequence[Place], plans: Dict[str, Plan]) -> Optional[str]:
-    """A sentence on pictures that are kept, although they would come out otherwise now: after another training, or with other settings."""
+    """A sentence on pictures that are kept, although they would come out otherwise now.
+
+    As after another training, or with other settings.
+    """
     old = {}
     for place in kept:
         try:
@@ -114,15 +121,17 @@ def old_pictures(kept: Sequence[Place], plans: Dict[str, Plan]) -> Optional[str]
 
 
 def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[Path]]:
-    """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn. `base`: where it is loaded already.
+    """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn.
 
-    Raises Busy, before it removes or draws anything, when another process draws some of the same pictures now.
+    `base`: where it is loaded already. Raises Busy, before it removes or draws anything, when another process draws
+    some of the same pictures now.
     """
     settings = yield from within(request.settings, "drawing", request.max_memory)
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
     names = chosen_styles(settings, request.styles)
-    places = [Place(n, p, output / n / f"{p.name}.png") for n in names for p in chosen_prompts(entry(settings.data, n), request.prompts)]
+    places = [Place(n, p, output / n / f"{p.name}.png") for n in names
+              for p in chosen_prompts(entry(settings.data, n), request.prompts)]
     mine = part_of(places, request.shard)
     styles = list(dict.fromkeys(place.style for place in mine))
     with claim_files(output, ".board", [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
@@ -135,11 +144,12 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     return drawn
 
 
-def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool, base: Optional[Base]) -> Job[List[Path]]:
+def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
+                 base: Optional[Base]) -> Job[List[Path]]:
     """The pictures of `draw_board`.
 
-    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run that was
-    stopped and started again gives the same files as an unbroken one.
+    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run
+    that was stopped and started again gives the same files as an unbroken one.
     """
     plans = {name: plan_of_style(settings, name) for name in dict.fromkeys(place.style for place in mine)}
     todo = [place for place in mine if overwrite or not is_whole(place.path)]
@@ -154,7 +164,8 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool, 
         for name in plans:
             for part in missing_parts(Path(settings.adapters) / name, name):
                 read_part(Path(settings.adapters) / name, name, part, base)  # says which training is missing
-        for place in mine if overwrite else []:  # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
+        # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
+        for place in mine if overwrite else []:
             place.path.unlink(missing_ok=True)
         yield board.progress()
         for name in dict.fromkeys(place.style for place in todo):
@@ -169,7 +180,8 @@ def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
     for batch in board.batches(name):
         yield board.progress(f"{name} {batch[0].prompt.name}")
         records = [plan.record_of(place.prompt, *hashes) for place in batch]
-        pictures = yield from draw_pictures(pipeline, style, [r.prompt for r in records], [r.seed for r in records], plan.sampling, plan.blend)
+        pictures = yield from draw_pictures(pipeline, style, [r.prompt for r in records], [r.seed for r in records],
+                                            plan.sampling, plan.blend)
         for place, record, picture in zip(batch, records, pictures):
             if place in todo:
                 saved = save_drawn(place.path, picture, record)
@@ -186,7 +198,10 @@ def save_drawn(path: Path, picture: Image.Image, record: Record) -> Image.Image:
 
 
 def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Image]]:
-    """Every picture of a style in the output folder that is whole, with its name: those of prompt.json first, in their order."""
+    """Every picture of a style in the output folder that is whole, with its name.
+
+    Those of prompt.json come first, in their order.
+    """
     folder, data = Path(settings.output) / name, entry(settings.data, name)
     order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
     place = {prompt: number for number, prompt in enumerate(order)}
@@ -196,7 +211,8 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
 
 def write_sheet(settings: RunSettings, name: str) -> Path:
     """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn."""
-    top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels)) for p in style_pictures(entry(settings.data, name))[:COLUMNS]]
+    top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels))
+           for p in style_pictures(entry(settings.data, name))[:COLUMNS]]
     cells, path = pictures_there(settings, name), Path(settings.output) / f"{name}.png"
     save_png(path, contact_sheet([top] + [cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)]))
     return path
@@ -209,6 +225,7 @@ def write_page(output: Path) -> Path:
         pictures = sorted(folder.glob("*.png"))
         if pictures:
             styles[folder.name] = [(p.stem, f"{folder.name}/{p.name}") for p in pictures]
-    page = Environment(loader=PackageLoader("styleblend.jobs", "pages"), autoescape=True).get_template("index.html").render(styles=styles)
+    pages = Environment(loader=PackageLoader("styleblend.jobs", "pages"), autoescape=True)
+    page = pages.get_template("index.html").render(styles=styles)
     write_bytes(Path(output) / "index.html", page.encode("utf-8"))
     return Path(output) / "index.html"

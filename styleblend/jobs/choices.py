@@ -39,12 +39,16 @@ def chosen_styles(settings: RunSettings, names: Optional[str]) -> List[str]:
 
 
 def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
-    """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog"), which need not be in it."""
+    """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog").
+
+    Those that are named need not be in it.
+    """
     if choice and not re.fullmatch("[0-9]{1,9}", choice):
         known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
         named = [make_prompt(text) for text in choice.split(",") if text.strip()]
         if not named:
-            raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how many")
+            raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how "
+                                  "many")
         return [known.get(p.name, p) for p in dict.fromkeys(named)]
     if choice and int(choice) == 0:
         raise StyleBlendError("--prompts 0 draws nothing: give at least 1")

@@ -1,14 +1,14 @@
-"""Draw one phrase: in a style or plain, with one seed or several, anew or as a picture that was drawn here says of itself."""
+"""Draw one phrase: in a style or plain, with one seed or several, anew or as a picture says of itself."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import List, Mapping, Optional, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from PIL import Image
 
-from styleblend.adapters.style import load_style
-from styleblend.base.base import base_for_drawing
+from styleblend.adapters.style import Style, load_style, style_hash
+from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
 from styleblend.files.pictures import contact_sheet, save_png
@@ -20,18 +20,18 @@ from styleblend.jobs.memory import within
 from styleblend.jobs.plans import Plan, plan_for, with_sampling
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, read_record
-from styleblend.adapters.style import style_hash
-from styleblend.settings import LARGEST_SEED, BlendSettings, RunSettings, validated
+from styleblend.settings import LARGEST_SEED, BlendSettings, RunSettings, SamplingSettings, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """What is to be drawn: a `prompt`, in `style` or plain (None); or `again`, a picture of this program, from which all comes that is not given.
+    """What is to be drawn: a `prompt`, in `style` or plain (None); or `again`, a picture of this program.
 
-    `count` pictures have the seeds from `seed` on (None: the picture's, else the config's). `strength` is a factor of the style. `sampling` are fields
-    of the sampling settings that differ, and `negative` the negative prompt. `output` is the file of a single picture; the pictures of several are
+    From that picture comes all that is not given. `count` pictures have the seeds from `seed` on (None: the picture's,
+    else the config's). `strength` is a factor of the style. `sampling` are fields of the sampling settings that differ,
+    and `negative` the negative prompt. `output` is the file of a single picture; the pictures of several are
     <output>-<seed>.png, and `output` is their contact sheet. `max_memory` as in `BoardRequest`.
     """
 
@@ -52,7 +52,8 @@ class DrawRequest:
         """Where the picture, or the contact sheet, is written."""
         output = Path(self.output or (f"{Path(self.again).stem}-again.png" if self.again else "picture.png"))
         if self.again and output.exists() and output.samefile(self.again):
-            raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another --output")
+            raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another "
+                                  "--output")
         return output
 
 
@@ -66,7 +67,10 @@ def seeds_of(request: DrawRequest, first: int) -> List[int]:
 
 
 def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
-    """How the pictures are drawn: by the record or the config and the style, then by what the request says. What would have no effect is refused."""
+    """How the pictures are drawn: by the record or the config and the style, then by what the request says.
+
+    What would have no effect is refused.
+    """
     settings = request.settings
     dtype = request.dtype or (record and record.dtype)
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
@@ -87,7 +91,8 @@ def with_changes(plan: Plan, request: DrawRequest) -> Plan:
         changes["coarse_negative" if coarse_only else "fine_negative"] = request.negative
     sampling = with_sampling(plan.sampling, changes, "the options")
     if request.negative is not None and sampling.guidance == 1:
-        raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance above 1")
+        raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance "
+                              "above 1")
     return replace(plan, sampling=sampling)
 
 
@@ -99,28 +104,36 @@ def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
         raise StyleBlendError("--strength has no effect without a style: leave it out, or name a --style")
     if plan.adapters and "unet_lora" not in plan.adapters:
         raise StyleBlendError(f"--strength has no effect on {plan.name}, which has no UNet LoRA: leave it out")
-    return replace(plan, blend=validated(BlendSettings, {**plan.blend.model_dump(), "fine_scale": strength}, "--strength"))
+    blend = validated(BlendSettings, {**plan.blend.model_dump(), "fine_scale": strength}, "--strength")
+    return replace(plan, blend=blend)
 
 
 def refuse_other(again: Path, then: Record, now: Record) -> None:
     """Refuse to draw a picture again with another base, autoencoder or style."""
-    pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder), ("style", then.style_hash, now.style_hash))
+    pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder),
+             ("style", then.style_hash, now.style_hash))
     for what, before, after in pairs:
         if before != after:
-            raise StyleBlendError(f"{again} was drawn with another {what} ({before or 'none'}; this one is {after or 'none'}): "
-                                  "name a config and adapters with that one")
+            raise StyleBlendError(f"{again} was drawn with another {what} ({before or 'none'}; this one is "
+                                  f"{after or 'none'}): name a config and adapters with that one")
+
+
+def checked(request: DrawRequest) -> Optional[Record]:
+    """The record of the picture that is drawn again. StyleBlendError where nothing is to be drawn."""
+    record = read_record(request.again) if request.again else None
+    if not (request.prompt or "").strip() and (request.prompt or record is None):
+        raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain "
+                              "picture, or --from a picture that was drawn here")
+    return record
 
 
 def draw(request: DrawRequest) -> Job[List[Path]]:
     """Draw the pictures and write them; returns their files, and that of the contact sheet where there are several."""
-    record = read_record(request.again) if request.again else None
-    if not (request.prompt or "").strip() and (request.prompt or record is None):
-        raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain picture, "
-                              "or --from a picture that was drawn here")
-    output = request.file()
+    record, output = checked(request), request.file()
     phrase = phrase_of(request.prompt) if request.prompt else record.prompt
     plan = planned(request, record)
-    seeds = seeds_of(request, request.seed if request.seed is not None else record.seed if record else plan.sampling.seed)
+    default = record.seed if record else plan.sampling.seed
+    seeds = seeds_of(request, default if request.seed is None else request.seed)
     batch = min(len(seeds), plan.settings.sampling.batch)
     single = len(seeds) == batch  # then each network can go when its work is done
     # what makes a run leaner changes no picture, so the record says the settings as they were asked for
@@ -133,27 +146,39 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     if record:
         refuse_other(request.again, record, records[0])
         if not record.decoder:
-            yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than {base.folder / 'vae'} "
-                      "it looked a little different")
-    pipeline = Pipeline(base)
-    refuse_reserved(pipeline, style, [phrase])
-    drawn: List[Tuple[Path, Image.Image]] = []
-    size = lean.sampling.batch
-    for part in [records[i:i + size] for i in range(0, len(records), size)]:
-        if len(records) > 1:
-            yield Progress("pictures", len(drawn), len(records), "picture", f"seed {part[0].seed}")
-        pictures = yield from draw_pictures(pipeline, style, [phrase] * len(part), [r.seed for r in part], lean.sampling, plan.blend,
-                                            once=single and size >= len(records) and not base.offloaded)
-        for one, picture in zip(part, pictures):
-            path = output if len(records) == 1 else output.with_name(f"{output.stem}-{one.seed}.png")
+            yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than "
+                      f"{base.folder / 'vae'} it looked a little different")
+    drawn = yield from draw_records(records, output, style, base, lean.sampling)
+    files = [path for path, _ in drawn]
+    if len(drawn) > 1:
+        cells = [(f"seed {seed}", picture) for seed, (_, picture) in zip(seeds, drawn)]
+        files.append(write_sheet_of_seeds(output, cells))
+        yield Written(output)
+    return files
+
+
+def draw_records(records: Sequence[Record], output: Path, style: Optional[Style], base: Base,
+                 sampling: SamplingSettings) -> Job[List[Tuple[Path, Image.Image]]]:
+    """The pictures of these records, which differ in their seeds alone, with their files."""
+    pipeline, size, drawn, several = Pipeline(base), sampling.batch, [], len(records) > 1
+    refuse_reserved(pipeline, style, [records[0].prompt])
+    for batch in [records[i:i + size] for i in range(0, len(records), size)]:
+        if several:
+            yield Progress("pictures", len(drawn), len(records), "picture", f"seed {batch[0].seed}")
+        phrases, seeds = [one.prompt for one in batch], [one.seed for one in batch]
+        pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].blend,
+                                            once=len(batch) == len(records) and not base.offloaded)
+        for one, picture in zip(batch, pictures):
+            path = output.with_name(f"{output.stem}-{one.seed}.png") if several else output
             drawn.append((path, save_drawn(path, picture, one)))
             yield Drawn(path, drawn[-1][1], one)
-    files = [path for path, _ in drawn]
-    if len(drawn) == 1:
-        return files
-    yield Progress("pictures", len(drawn), len(records), "picture")
-    cells = [(f"seed {one.seed}", picture) for one, (_, picture) in zip(records, drawn)]
+    if several:
+        yield Progress("pictures", len(drawn), len(records), "picture")
+    return drawn
+
+
+def write_sheet_of_seeds(path: Path, cells: Sequence[Tuple[str, Image.Image]]) -> Path:
+    """A contact sheet of labelled pictures of one size."""
     cell = min(CELL, max(max(picture.size) for _, picture in cells))
-    save_png(output, contact_sheet([cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)], cell))
-    yield Written(output)
-    return files + [output]
+    save_png(path, contact_sheet([cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)], cell))
+    return path

@@ -16,28 +16,35 @@ STEPS = "drawing"  # title of the progress of a batch
 
 def request_for(style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
                 settings: Optional[Settings] = None) -> Request:
-    """A request for one picture of each phrase. `settings` are the method's own. Without a style the pictures are plain."""
+    """A request for one picture of each phrase.
+
+    `settings` are the method's own. Without a style the pictures are plain.
+    """
     method = style.settings.method if style else Request.method
     return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings)
 
 
 def refuse_reserved(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str]) -> None:
-    """StyleBlendError for phrases with tokens that only the program may use: asked before the first picture is drawn."""
+    """StyleBlendError for phrases with tokens that only the program may use: asked before a picture is drawn."""
     pipeline.tokenizer(style.settings.method if style else Request.method).refuse_reserved(phrases)
 
 
 def encode_texts(pipeline: Pipeline, style: Style, phrases: Sequence[str], sampling: SamplingSettings) -> List:
-    """The text states of these phrases, for `draw_pictures` with the same style, guidance (on or off) and negative prompts."""
+    """The text states of these phrases, for `draw_pictures`.
+
+    They hold for the same style, the same negative prompts, and guidance that is on or off as here.
+    """
     request = request_for(style, phrases, [0] * len(phrases), sampling)
     return pipeline.encode(pipeline.recipe(request), request.method, pipeline.applied(style))
 
 
-def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
+def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
+                  sampling: SamplingSettings,
                   settings: Settings, texts=None, once: bool = False) -> Job[List[Image.Image]]:
     """Yields the progress of the steps; returns one picture for each phrase, `sampling.width` x `sampling.height`.
 
-    `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each network is freed
-    when its work is done.
+    `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each
+    network is freed when its work is done.
     """
     pictures = []
     yield Progress(STEPS, 0, sampling.steps, "step")
@@ -45,5 +52,5 @@ def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[
         if isinstance(event, Picture):
             pictures.append(Image.fromarray(event.pixels))
         else:
-            yield Progress(STEPS, event.done, event.total, "step")
+            yield Progress(STEPS, event.done, event.total, "step", preview=event.x0)
     return pictures

@@ -19,10 +19,11 @@ from styleblend.settings import RunSettings
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """The pictures in `result`, and in each folder of `against` to compare it with, beside the styles in `data` (None: the config's).
+    """What is to be scored: the pictures in `result`, and in each folder of `against` to compare it with.
 
-    `styles`: names with commas between them, None: all that have pictures. `judge`: whether the mini judge speaks. `metrics` names
-    others (`asked_metrics`), whose networks are in the folder `weights`. The report is written into `output`.
+    `data`: folder of the styles, None: the config's. `styles`: names with commas between them, None: all that have
+    pictures. `judge`: whether the mini judge speaks. `metrics` names others (`asked_metrics`), whose networks are in
+    the folder `weights`. The report is written into `output`.
     """
 
     settings: RunSettings
@@ -58,7 +59,8 @@ def evaluate(request: EvaluateRequest) -> Job[Evaluation]:
     for note in dict.fromkeys(note for run in runs for note in run.notes):
         yield Log(note)
     if not runs[0].names() and not runs[0].of_style:
-        raise StyleBlendError(f"nothing in {request.result} could be scored: it should hold <style>/<Prompt>.png of the styles in {data}")
+        raise StyleBlendError(f"nothing in {request.result} could be scored: it should hold <style>/<Prompt>.png of "
+                              f"the styles in {data}")
     compared = differences(runs)
     with in_turn(Path(request.output)):  # the page and the scores of one run
         for path in write_report(runs, compared, judge, Path(request.output), metrics):

@@ -1,16 +1,15 @@
 """What a job says while it works, and how to run one.
 
-A job is a generator: it takes a request, yields events and returns its result. Whoever runs it decides what becomes of the events: bars, a web
-page, nothing. It raises StyleBlendError (also Busy), prints nothing and reads no command line. Closing it stops the work: whole files are kept, and a
-training saves its step first.
+A job is a generator: it takes a request, yields events and returns its result. Whoever runs it decides what becomes of
+the events: bars, a web page, nothing. It raises StyleBlendError (also Busy), prints nothing and reads no command line.
+Closing it stops the work: whole files are kept, and a training saves its step first.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Generator, Optional, TypeVar, Union
+from typing import Any, Callable, Generator, Optional, TypeVar, Union
 
-import numpy as np
 from PIL import Image
 
 from styleblend.record import Record
@@ -18,14 +17,18 @@ from styleblend.record import Record
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` units of the work `title` are done. Work inside other work, such as the steps of a picture, has a title of its own."""
+    """`done` of `total` units of the work `title` are done.
+
+    Work inside other work, such as the steps of a picture, has a title of its own. `preview`: of pictures that are
+    drawn the present guess of their clean latents, (n, 4, h, w); whoever shows it decodes it (`Pipeline.decode`).
+    """
 
     title: str
     done: int
     total: int
     unit: str
     note: str = ""
-    preview: Optional[np.ndarray] = None  # uint8 (N, h, w, 3): what the pictures look like so far
+    preview: Any = None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def parse_axis(text: str, option: str) -> Axis:
     name, found = name.strip(), tuple(dict.fromkeys(v.strip() for v in values.split(",") if v.strip()))
     if name not in AXES:
         near = difflib.get_close_matches(name, AXES, 1, 0.4)
-        raise StyleBlendError(f"{option}: unknown axis {name!r}" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(AXES)}"))
+        raise StyleBlendError(f"{option}: unknown axis {name!r}"
+                              + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(AXES)}"))
     if not found:
         raise StyleBlendError(f"{option} {name} has no values: write {option} {name}=A,B")
     wrong = [v for v in found if name == "preset" and v not in PRESETS]
@@ -77,13 +78,19 @@ def parse_axis(text: str, option: str) -> Axis:
     return Axis(name, found)
 
 
-def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str], folder: Path) -> Tuple[List[Axis], Dict[str, Prompt]]:
-    """The axes, and the prompts by name. Several prompts that no axis has become one more axis; default: the style's first prompt."""
+def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str],
+                     folder: Path) -> Tuple[List[Axis], Dict[str, Prompt]]:
+    """The axes, and the prompts by name.
+
+    Several prompts that no axis has become one more axis; default: the style's first prompt.
+    """
     names = [axis.name for axis in axes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice or prompts and "prompt" in names:
-        raise StyleBlendError(f"two axes are {twice}: one is enough" if twice else "--prompts and an axis of prompts: one is enough")
-    chosen = {p.name: p for p in chosen_prompts(folder, ",".join(axes[names.index("prompt")].values) if "prompt" in names else prompts or "1")}
+        what = f"two axes are {twice}" if twice else "--prompts and an axis of prompts"
+        raise StyleBlendError(f"{what}: one is enough")
+    choice = ",".join(axes[names.index("prompt")].values) if "prompt" in names else prompts or "1"
+    chosen = {p.name: p for p in chosen_prompts(folder, choice)}
     found = [Axis("prompt", tuple(chosen)) if axis.name == "prompt" else axis for axis in axes]
     return found + ([Axis("prompt", tuple(chosen))] if len(chosen) > 1 and "prompt" not in names else []), chosen
 
@@ -97,7 +104,8 @@ def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) ->
     if "preset" in values:
         own = own.model_copy(update={"preset": values["preset"], "blend": {}})
         blend = blend_for(plan.settings.blend, own, f"style {plan.name}")
-    blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}}, "the grid")
+    blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}},
+                      "the grid")
     sampling = with_sampling(plan.sampling, {k: values[k] for k in OF_SAMPLING if k in values}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
     seed = sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed))
@@ -110,23 +118,27 @@ def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
         return style
     known = {str(step_of(path)): path for path in sorted(folder.glob("step-*.safetensors"))}
     if step not in known:
-        raise StyleBlendError(f"there is no checkpoint of step {step} in {folder}, but {', '.join(known) or 'none at all'}: train with another "
+        raise StyleBlendError(f"there is no checkpoint of step {step} in {folder}, but "
+                              f"{', '.join(known) or 'none at all'}: train with another "
                               "save_every, and with as many as you want to see for `checkpoints`")
     tensors = read(known[step])[1]
     unet_lora = {name[2:]: value for name, value in tensors.items() if name.startswith("p.")}
     return replace(style, parts={**style.parts, "unet_lora": unet_lora})
 
 
-def seconds_per_step(pipeline, style: Style, settings: RunSettings) -> float:
-    """How long a step of one picture takes here: that of a second picture, since Jittor may have to compile for the first."""
-    sampling, times = settings.sampling.model_copy(update={"steps": 1}), []
-    for _ in range(2):
-        result_of(draw_pictures(pipeline, style, ["A cat"], [0], sampling, settings.blend), lambda event: times.append(time.perf_counter()))
+def seconds_per_step(pipeline, style: Style, plan: Plan) -> float:
+    """How long a step of one picture takes here: the second, since Jittor may have to compile for the first."""
+    sampling, times = plan.sampling.model_copy(update={"steps": 2}), []
+    result_of(draw_pictures(pipeline, style, ["A cat"], [0], sampling, plan.blend),
+              lambda event: times.append(time.perf_counter()))
     return times[-1] - times[-2]
 
 
 def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain: bool) -> Job[List[Image.Image]]:
-    """The pictures, in order; those that differ only in prompt and seed are drawn together, as many as the settings' batch. `styles`: by checkpoint."""
+    """The pictures, in order. `styles`: by checkpoint.
+
+    Those that differ only in prompt and seed are drawn together, as many as the settings' batch.
+    """
     pictures: Dict[int, Image.Image] = {}
     groups: Dict[str, List[int]] = {}
     for i, cell in enumerate(cells):
@@ -136,7 +148,8 @@ def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain:
         for part in [group[i:i + first.sampling.batch] for i in range(0, len(group), first.sampling.batch)]:
             yield Progress("grid", len(pictures), len(cells), "picture")
             phrases, seeds = [cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part]
-            drawn = yield from draw_pictures(pipeline, styles[first.checkpoint], phrases, seeds, first.sampling, first.blend)
+            drawn = yield from draw_pictures(pipeline, styles[first.checkpoint], phrases, seeds, first.sampling,
+                                             first.blend)
             for i, picture in zip(part, drawn):
                 pictures[i] = picture
                 yield Drawn(None, picture, None)
@@ -144,13 +157,18 @@ def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain:
     return [pictures[i] for i in range(len(cells))]
 
 
-def sheet(blocks: Sequence[Tuple[str, Sequence[Sequence[Image.Image]]]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
-    """Blocks of (title, rows of pictures) one below the other, the columns' labels above each and the rows' labels on its left."""
+def sheet(blocks: Sequence[Tuple[str, Sequence[Sequence[Image.Image]]]], columns: Sequence[str],
+          rows: Sequence[str]) -> Image.Image:
+    """Blocks of (title, rows of pictures) one below the other.
+
+    The columns' labels are above each, the rows' labels on its left.
+    """
     size = min(LARGEST, max(blocks[0][1][0][0].size))
     font = ImageFont.load_default(max(12, size // 14))
     line, draw = round(font.size * 1.5), ImageDraw.Draw(Image.new("RGB", (1, 1)))
     left = round(max(draw.textlength(label, font) for label in rows)) + MARGIN if any(rows) else 0
-    bodies = [(title, contact_sheet([[("", picture) for picture in row] for row in pictures], size, MARGIN, 0)) for title, pictures in blocks]
+    bodies = [(title, contact_sheet([[("", picture) for picture in row] for row in pictures], size, MARGIN, 0))
+              for title, pictures in blocks]
     height = sum(body.height + line * (2 if title else 1) for title, body in bodies)
     whole = Image.new("RGB", (left + bodies[0][1].width, height), "white")
     draw, top = ImageDraw.Draw(whole), 0
@@ -159,9 +177,11 @@ def sheet(blocks: Sequence[Tuple[str, Sequence[Sequence[Image.Image]]]], columns
             draw.text((MARGIN, top + line // 6), shortened(title, whole.width - MARGIN, draw, font), "black", font)
             top += line
         for i, label in enumerate(columns):
-            draw.text((left + MARGIN + i * (size + MARGIN), top + line // 6), shortened(label, size, draw, font), "black", font)
+            draw.text((left + MARGIN + i * (size + MARGIN), top + line // 6), shortened(label, size, draw, font),
+                      "black", font)
         for i, label in enumerate(rows):
-            draw.text((MARGIN, top + line + MARGIN + i * (size + MARGIN) + size // 2), label, "black", font, anchor="lm")
+            draw.text((MARGIN, top + line + MARGIN + i * (size + MARGIN) + size // 2), label, "black", font,
+                      anchor="lm")
         whole.paste(body, (left, top + line))
         top += line + body.height
     return whole
@@ -194,13 +214,15 @@ def draw_grid(request: GridRequest) -> Job[int]:
     base = base_for_drawing(settings)
     whole, pipeline = load_style(folder, name, base), Pipeline(base)
     refuse_reserved(pipeline, whole, [prompt.text for prompt in chosen.values()])
-    styles = {step: at_checkpoint(whole, folder / "training" / "lora", step) for step in dict.fromkeys(cell.checkpoint for cell in cells)}
-    size = size_of(axes, cells, seconds_per_step(pipeline, whole, settings))
+    styles = {step: at_checkpoint(whole, folder / "training" / "lora", step)
+              for step in dict.fromkeys(cell.checkpoint for cell in cells)}
+    size = size_of(axes, cells, seconds_per_step(pipeline, whole, plan))
     if len(cells) > request.limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
     yield Log(size)
     pictures = yield from draw_cells(pipeline, cells, styles, settings.plain_prompt)
-    record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(), axes={a.name: a.values for a in axes},
+    record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(),
+                  axes={a.name: a.values for a in axes},
                   prompts=list(chosen), sampling=plan.sampling.model_dump(), blend=plan.blend.model_dump(),
                   seeds=plan.own.seeds, version=__version__)
     save_png(request.output, laid_out(axes, pictures), {CHUNK: json.dumps(record, ensure_ascii=False)})
@@ -226,6 +248,8 @@ def laid_out(axes: Sequence[Axis], pictures: Sequence[Image.Image]) -> Image.Ima
     """The sheet of the pictures of `combinations(axes)`."""
     x, y, *others = *axes, *[NO_AXIS][:2 - len(axes)]
     rows = [pictures[i:i + len(x.values)] for i in range(0, len(pictures), len(x.values))]
-    titles = [", ".join(a.label(value) for a, value in zip(others, rest)) for rest in itertools.product(*(a.values for a in others))]
+    titles = [", ".join(a.label(value) for a, value in zip(others, rest))
+              for rest in itertools.product(*(a.values for a in others))]
     blocks = [(title, rows[i * len(y.values):(i + 1) * len(y.values)]) for i, title in enumerate(titles)]
-    return sheet(blocks, [x.label(value) for value in x.values], [y.label(value) if y.name else "" for value in y.values])
+    return sheet(blocks, [x.label(value) for value in x.values],
+                 [y.label(value) if y.name else "" for value in y.values])

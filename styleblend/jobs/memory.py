@@ -1,8 +1,8 @@
-"""How much memory a run takes, from the sizes of its networks and before anything is loaded; leaner settings where that is too much.
+"""How much memory a run takes, from the sizes of its networks; leaner settings where that is too much.
 
-The numbers that are alive at a block's widest point are counted from its channels and pixels. What Jittor and oneDNN take beyond those (copies in
-another order, blocks between uses) is in the factors, which were measured on the CPU: docs/benchmarks.md compares both. A GPU's own
-workspace is not in them.
+Nothing is loaded for it. The numbers that are alive at a block's widest point are counted from its channels and pixels.
+What Jittor and oneDNN take beyond those (copies in another order, blocks between uses) is in the factors, which were
+measured on the CPU: docs/benchmarks.md compares both. A GPU's own workspace is not in them.
 """
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ TOKENS = 77
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network, for one batch row, in numbers: alive at its widest, kept for a backward pass, read, and waiting meanwhile."""
+    """A part of a network, for one batch row, in numbers.
+
+    Alive at its widest, kept for a backward pass, read, and waiting meanwhile.
+    """
 
     live: int
     kept: int
@@ -43,17 +46,22 @@ class Block:
 
 def resnet(before: int, after: int, pixels: int) -> Block:
     """Two norms and convolutions; oneDNN has a copy of what a convolution reads and writes in its own order."""
-    return Block(max(3 * before + 2 * after, before + 4 * after) * pixels, (before + 4 * after) * pixels, before * pixels)
+    return Block(max(3 * before + 2 * after, before + 4 * after) * pixels, (before + 4 * after) * pixels,
+                 before * pixels)
 
 
 def transformer(channels: int, pixels: int) -> Block:
-    """Widest in the feed-forward part: eight times the channels, four more behind the gate, the residual, the norm, the block's input."""
+    """Widest in the feed-forward part.
+
+    Eight times the channels, four more behind the gate, the residual, the norm, the block's input.
+    """
     return Block(16 * channels * pixels, 31 * channels * pixels, channels * pixels)
 
 
 def resample(channels: int, pixels: int, after: int) -> Block:
     """A convolution from `pixels` to `after` of them; nearest neighbours are copied to the new size first."""
-    return Block((pixels + 4 * max(pixels, after)) * channels, (max(pixels, after) + after) * channels, pixels * channels)
+    return Block((pixels + 4 * max(pixels, after)) * channels, (max(pixels, after) + after) * channels,
+                 pixels * channels)
 
 
 def unet_blocks(config: UNetConfig, height: int, width: int) -> Iterator[Block]:
@@ -63,7 +71,8 @@ def unet_blocks(config: UNetConfig, height: int, width: int) -> Iterator[Block]:
     for level, kind in enumerate(config.down_block_types):
         pixels, last = sizes[-1][0] * sizes[-1][1], level == len(channels) - 1
         for i in range(config.layers_per_block):
-            yield replace(resnet(channels[max(level - 1, 0)] if i == 0 else channels[level], channels[level], pixels), waiting=sum(skips))
+            yield replace(resnet(channels[max(level - 1, 0)] if i == 0 else channels[level], channels[level], pixels),
+                          waiting=sum(skips))
             if kind.startswith("CrossAttn"):
                 yield replace(transformer(channels[level], pixels), waiting=sum(skips))
             skips.append(channels[level] * pixels)
@@ -72,7 +81,8 @@ def unet_blocks(config: UNetConfig, height: int, width: int) -> Iterator[Block]:
             yield replace(resample(channels[level], pixels, sizes[-1][0] * sizes[-1][1]), waiting=sum(skips))
             skips.append(channels[level] * sizes[-1][0] * sizes[-1][1])
     pixels = sizes[-1][0] * sizes[-1][1]
-    for block in (resnet(channels[-1], channels[-1], pixels), transformer(channels[-1], pixels), resnet(channels[-1], channels[-1], pixels)):
+    for block in (resnet(channels[-1], channels[-1], pixels), transformer(channels[-1], pixels),
+                  resnet(channels[-1], channels[-1], pixels)):
         yield replace(block, waiting=sum(skips))
     before = channels[-1]
     for level, kind in zip(reversed(range(len(channels))), config.up_block_types):
@@ -122,7 +132,10 @@ class Sizes:
         return int(UNET * rows * widest * SIZES[self.dtype]) + self.largest
 
     def unet_step(self, rows: int, height: int, width: int, checkpointing: bool) -> int:
-        """A training step: what is kept for the backward pass; with checkpointing what each block reads, and one block several times."""
+        """A training step: what is kept for the backward pass.
+
+        With checkpointing that is what each block reads, and one block several times.
+        """
         blocks = list(unet_blocks(self.configs["unet"], height, width))
         kept = sum(block.kept for block in blocks)
         if checkpointing:
@@ -133,7 +146,10 @@ class Sizes:
         return int(UNET * rows * kept * (4 if self.dtype == "float32" else SIZES[self.dtype] + 4)) + self.largest
 
     def vae(self, height: int, width: int, strip: int) -> int:
-        """A picture through the encoder or the decoder; in strips nearly half of what is alive at the widest point waits, as float32."""
+        """A picture through the encoder or the decoder.
+
+        In strips nearly half of what is alive at the widest point waits, as float32.
+        """
         widest = max(block.live for block in decoder_blocks(self.configs["vae"], height, width))
         if not strip:
             return int(VAE * widest * SIZES[vae_type(self.dtype)])
@@ -144,17 +160,21 @@ class Sizes:
 def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     """What is there in each phase of drawing pictures with both branches, in bytes."""
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
-    rows, latent = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch, (sampling.height // down, sampling.width // down)
-    working = {"UNet step": ("unet", sizes.unet(rows, *latent)), "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip))}
+    rows = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch
+    latent = (sampling.height // down, sampling.width // down)
+    working = {"UNet step": ("unet", sizes.unet(rows, *latent)),
+               "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip))}
     if settings.offload and device() == "cuda":
-        return {"text": PROCESS + sizes.weights["text_encoder"], **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
+        return {"text": PROCESS + sizes.weights["text_encoder"],
+                **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
     return {name: sizes.always + size for name, (_, size) in working.items()}
 
 
 def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     """The same where each network is freed when its work is done."""
     phases, freed = drawing(sizes, settings.model_copy(update={"offload": False})), sizes.weights["text_encoder"]
-    return {"text": sizes.always, "UNet step": phases["UNet step"] - freed, "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
+    return {"text": sizes.always, "UNet step": phases["UNet step"] - freed,
+            "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
 
 
 def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
@@ -164,7 +184,8 @@ def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
     batch = max(config.coarse.batch, config.inversion.batch, config.lora.batch)
     grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
     looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
-    phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks, "VAE decode": sizes.vae(*latent, sampling.vae_strip),
+    phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks,
+              "VAE decode": sizes.vae(*latent, sampling.vae_strip),
               "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
     always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))
     return {name: always + size for name, size in phases.items()}
@@ -180,8 +201,10 @@ def needed(sizes: Sizes, settings: RunSettings, kind: str) -> int:
 
 def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
     """Rows of a report: the parts, then what is there in all in each phase of each kind of work."""
-    parts = [("program", PROCESS), *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
-    return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name, size in phases(sizes, settings).items()]
+    parts = [("program", PROCESS),
+             *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
+    return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name,
+                    size in phases(sizes, settings).items()]
 
 
 def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]]:
@@ -215,9 +238,9 @@ def parse_size(text: str) -> int:
 
 
 def fitted(settings: RunSettings, folder: Path, kind: str, limit: str) -> Job[RunSettings]:
-    """The settings, made leaner until `kind` (one of PHASES) of the base in `folder` fits into `limit`; the estimate and every change are said.
+    """The settings, made leaner until `kind` (one of PHASES) of the base in `folder` fits into `limit`.
 
-    StyleBlendError when even the leanest do not fit.
+    The estimate and every change are said. StyleBlendError when even the leanest do not fit.
     """
     allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
     now = needed(sizes, settings, kind)
@@ -228,8 +251,10 @@ def fitted(settings: RunSettings, folder: Path, kind: str, limit: str) -> Job[Ru
         settings, now = settings_then, needed(sizes, settings_then, kind)
         yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
-        cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
-        raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows {allowed / MIB:,.0f}: try {cures}")
+        cures = ("--dtype bfloat16, or "
+                 if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
+        raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows "
+                              f"{allowed / MIB:,.0f}: try {cures}")
     return settings
 
 

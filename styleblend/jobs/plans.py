@@ -36,7 +36,8 @@ class Plan:
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""
-        return self.record(prompt.phrase(self.settings.plain_prompt), self.own.seeds.get(prompt.name, self.sampling.seed), *hashes)
+        return self.record(prompt.phrase(self.settings.plain_prompt),
+                           self.own.seeds.get(prompt.name, self.sampling.seed), *hashes)
 
 
 def with_sampling(sampling: SamplingSettings, changes: Mapping[str, object], source: str) -> SamplingSettings:
@@ -48,11 +49,15 @@ def plan_of_style(settings: RunSettings, name: str) -> Plan:
     """The plan of a style, from its small files alone."""
     folder = Path(settings.adapters) / name
     own = style_settings(settings, Style(name, settings=settings_in(folder, name)))
-    return Plan(settings, name, own, sampling_for(settings.sampling, own), blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
+    return Plan(settings, name, own, sampling_for(settings.sampling, own),
+                blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
 
 
 def plan_without_style(settings: RunSettings) -> Plan:
-    """The plan of plain pictures. The negative prompt of the config is one of the style's branches: a plain picture has none, unless it is asked for."""
+    """The plan of plain pictures.
+
+    The negative prompt of the config is one of the style's branches: a plain picture has none, unless it is asked for.
+    """
     sampling = settings.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""})
     return Plan(settings, "", StyleBlendStyle(), sampling, settings.blend, {})
 

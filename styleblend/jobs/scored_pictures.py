@@ -22,14 +22,15 @@ class OutOfTime(Exception):
 
 
 class ScoredPictures:
-    """Pictures of one style and the same prompts and seeds (`wanted`), drawn and scored with one style.json (`own`) after another.
+    """Pictures of the same prompts and seeds (`wanted`), drawn and scored with one style.json (`own`) after another.
 
     Prompts are encoded once, and nothing is drawn twice.
     """
 
     def __init__(self, pipeline, style: Style, settings: RunSettings, metrics: Sequence, weights: Dict[str, float],
                  originals: Sequence[Image.Image], wanted: Sequence[Tuple[Prompt, int]]):
-        self.pipeline, self.style, self.settings, self.metrics, self.weights = pipeline, style, settings, metrics, weights
+        self.pipeline, self.style, self.settings = pipeline, style, settings
+        self.metrics, self.weights = metrics, weights
         self.originals, self.wanted, size = originals, list(wanted), settings.sampling.batch
         self.batches = [self.wanted[i:i + size] for i in range(0, len(self.wanted), size)]
         self.texts = [encode_texts(pipeline, style, self.phrases(batch), settings.sampling) for batch in self.batches]
@@ -40,7 +41,8 @@ class ScoredPictures:
 
     def drawn_with(self, own: StyleSettings) -> Tuple[SamplingSettings, BlendSettings]:
         """What a style's own settings make of the config's."""
-        return sampling_for(self.settings.sampling, own), blend_for(self.settings.blend, own, f"style {self.style.name}")
+        blend = blend_for(self.settings.blend, own, f"style {self.style.name}")
+        return sampling_for(self.settings.sampling, own), blend
 
     def _key(self, own: StyleSettings) -> Tuple[str, str]:
         return tuple(part.model_dump_json() for part in self.drawn_with(own))
@@ -56,11 +58,13 @@ class ScoredPictures:
         """
         key = self._key(own)
         if key not in self.known:
-            if not self.known and self.originals:  # what cannot be scored is said before anything is drawn, by a picture of the style in place of each
+            # what cannot be scored is said before anything is drawn, by a picture of the style in place of each
+            if not self.known and self.originals:
                 size = self.settings.sampling.width, self.settings.sampling.height
                 self.refuse_gaps([self.originals[0].convert("RGB").resize(size)] * len(self.wanted))
             values = self.refuse_gaps((yield from self.pictures(own, title, end)))
-            self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.wanted) if q == p])) for p, _ in self.wanted}
+            self.known[key] = {p.name: float(np.mean([v for v, (q, _) in zip(values, self.wanted) if q == p]))
+                               for p, _ in self.wanted}
         return self.known[key]
 
     def pictures(self, own: StyleSettings, title: str, end: Optional[float] = None) -> Job[List[Image.Image]]:
@@ -71,7 +75,8 @@ class ScoredPictures:
                 raise OutOfTime
             yield Progress(title, len(found), len(self.wanted), "picture")
             seeds = [seed for _, seed in batch]
-            found += yield from draw_pictures(self.pipeline, self.style, self.phrases(batch), seeds, sampling, blend, texts)
+            found += yield from draw_pictures(self.pipeline, self.style, self.phrases(batch), seeds, sampling, blend,
+                                              texts)
         yield Progress(title, len(found), len(self.wanted), "picture")
         return found
 
@@ -79,10 +84,16 @@ class ScoredPictures:
         """`values`; StyleBlendError when a picture has none."""
         values = self.values(pictures)
         if not np.isfinite(values).all():
-            gaps = [g for m in self.metrics if isinstance(m, JudgeMetric) for g in m.gaps(pictures, [p.text for p, _ in self.wanted])]
-            raise StyleBlendError(f"--metric {','.join(self.weights)} cannot be had: {'; '.join(gaps)}: name other prompts or another metric")
+            gaps = [g for m in self.metrics if isinstance(m, JudgeMetric)
+                    for g in m.gaps(pictures, [p.text for p, _ in self.wanted])]
+            raise StyleBlendError(f"--metric {','.join(self.weights)} cannot be had: {'; '.join(gaps)}: name other "
+                                  "prompts or another metric")
         return values
 
     def values(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it. NaN: no score."""
-        return weighted_mean(self.weights, self.metrics, pictures, [p.text for p, _ in self.wanted], self.originals, "--metric")
+        """(N,) weighted mean of the scores that were asked for; those of which less is better count against it.
+
+        NaN: no score.
+        """
+        return weighted_mean(self.weights, self.metrics, pictures, [p.text for p, _ in self.wanted], self.originals,
+                             "--metric")

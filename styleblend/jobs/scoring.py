@@ -34,7 +34,10 @@ class Scored:
 
 @dataclass
 class Run:
-    """The scored pictures of one folder, and the scores that only a whole style or all styles together have; `notes` say what was left out and why."""
+    """The scored pictures of one folder, and the scores that only a whole style or all styles together have;
+
+    `notes` say what was left out and why.
+    """
 
     folder: Path
     pictures: Dict[str, List[Scored]] = field(default_factory=dict)
@@ -46,11 +49,13 @@ class Run:
 
     def names(self) -> List[str]:
         """The scores that at least one picture has, in order."""
-        return list(dict.fromkeys(name for pictures in self.pictures.values() for p in pictures for name, v in p.scores.items() if np.isfinite(v)))
+        return list(dict.fromkeys(name for pictures in self.pictures.values() for p in pictures for name,
+                                  v in p.scores.items() if np.isfinite(v)))
 
     def mean(self, name: str, style: Optional[str] = None) -> float:
         """The mean of a score over the pictures of a style (None: of all) that have it; NaN when none has."""
-        values = [p.scores.get(name, np.nan) for own, pictures in self.pictures.items() if style in (None, own) for p in pictures]
+        values = [p.scores.get(name, np.nan) for own,
+                  pictures in self.pictures.items() if style in (None, own) for p in pictures]
         values = [v for v in values if np.isfinite(v)]
         return float(np.mean(values)) if values else np.nan
 
@@ -68,7 +73,8 @@ def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], no
     if not Path(folder).is_dir():
         raise StyleBlendError(f"the folder {folder} does not exist: python test.py draws one")
     known = style_names(data)
-    drawn = sorted(composed(p.name) for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith(".") and any(p.glob("*.png")))
+    drawn = sorted(composed(p.name) for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith(".")
+                   and any(p.glob("*.png")))
     without = [n for n in names or known if n in known and n not in drawn]
     if without:
         notes.append(f"no pictures of {', '.join(without)} in {folder}")
@@ -91,13 +97,18 @@ class Opened(Sequence):
         return load_picture(self.paths[number], self.settings.max_pixels)
 
 
-def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Optional[Judge], others: Sequence[Metric] = (),
+def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: Optional[Judge],
+              others: Sequence[Metric] = (),
               settings: PictureSettings = PictureSettings()) -> Job[Run]:
-    """Score every picture of a folder. `others` are metrics beside the judge, of the same kind (`styleblend.metrics`)."""
+    """Score every picture of a folder.
+
+    `others` are metrics beside the judge, of the same kind (`styleblend.metrics`).
+    """
     run = Run(Path(folder))
     styles = styles_to_score(folder, data, names, run.notes)
     files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
-    boards = {metric.name: (metric, []) for metric in others if isinstance(metric, BoardMetric)}  # and what each has seen of the styles
+    # and what each has seen of the styles
+    boards = {metric.name: (metric, []) for metric in others if isinstance(metric, BoardMetric)}
     done, total = 0, sum(map(len, files.values()))
     for name in styles:
         yield Progress(str(folder), done, total, "picture", name)
@@ -143,8 +154,12 @@ def captions_of(name: str, folder: Path, notes: List[str]) -> Dict[Path, str]:
         return {}
 
 
-def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence[Metric], boards: Dict[str, tuple], settings: PictureSettings) -> None:
-    """Score the pictures of one style and put them into the run. What a metric cannot do is noted, and the others go on."""
+def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence[Metric],
+                boards: Dict[str, tuple], settings: PictureSettings) -> None:
+    """Score the pictures of one style and put them into the run.
+
+    What a metric cannot do is noted, and the others go on.
+    """
     texts, captions = texts_of(name, folder, run.notes), captions_of(name, folder, run.notes)
     missing = [prompt for prompt in texts if prompt not in {composed(path.stem) for path in files}]
     if missing:

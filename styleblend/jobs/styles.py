@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from styleblend.adapters.parts import PARTS
-from styleblend.adapters.style import missing_parts, part_file, settings_in
+from styleblend.adapters.style import missing_parts, part_file, parts_of, settings_in
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import composed, fault
 from styleblend.files.tensor_files import read_metadata
@@ -32,16 +31,17 @@ class StyleFound:
 def find_style(folder: Path, name: str) -> Optional[StyleFound]:
     """The style in `folder`; None where there is no adapter. What is damaged is said, and the others are listed."""
     try:
-        files = {part: path for parts in PARTS.values() for part in parts for path in [part_file(folder, name, part)] if path}
+        settings = settings_in(folder, name)
+        files = {part: path for part in parts_of(settings) for path in [part_file(folder, name, part)] if path}
         if not files:
             return None
-        settings, missing = settings_in(folder, name), tuple(missing_parts(folder, name))
+        missing = tuple(missing_parts(folder, name))
         bases = {read_metadata(path).get("base") for path in files.values() if path.suffix == ".safetensors"} - {None}
     except StyleBlendError as error:
         return StyleFound(name, "", (), (), None, None, str(error))
     problem = f"its parts were trained on {len(bases)} bases" if len(bases) > 1 else None
     trained = max(path.stat().st_mtime for path in files.values())
-    return StyleFound(name, getattr(settings, "method", "styleblend"), tuple(files), missing,
+    return StyleFound(name, settings.method, tuple(files), missing,
                       min(bases) if bases else None, trained, problem)
 
 
@@ -49,6 +49,8 @@ def list_styles(settings: RunSettings) -> List[StyleFound]:
     """The styles in the config's folder of adapters, by name. StyleBlendError where there is no such folder."""
     adapters = Path(settings.adapters)
     if not adapters.is_dir():
-        raise StyleBlendError(f"the folder of adapters {adapters} does not exist: train a style first, or name another --config")
-    names = sorted(composed(path.name) for path in adapters.iterdir() if path.is_dir() and not fault(composed(path.name)))
+        raise StyleBlendError(f"the folder of adapters {adapters} does not exist: train a style first, or name another "
+                              "--config")
+    names = sorted(composed(path.name) for path in adapters.iterdir() if path.is_dir()
+                   and not fault(composed(path.name)))
     return [style for style in (find_style(adapters / name, name) for name in names) if style]

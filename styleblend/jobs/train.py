@@ -1,4 +1,7 @@
-"""Learn styles: each part of each style in turn, with its folders claimed; one that cannot be trained does not stop the others."""
+"""Learn styles: each part of each style in turn, with its folders claimed.
+
+One that cannot be trained does not stop the others.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +21,6 @@ from styleblend.files.pictures import check_picture
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
 from styleblend.jobs.choices import named_styles
-
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.pipeline import Pipeline
@@ -37,15 +39,16 @@ class Part(NamedTuple):
     stages: Tuple[str, ...]
 
 
-PARTS = {"coarse": Part(train_coarse, "text_lora", ("coarse",)), "fine": Part(train_fine, "unet_lora", ("inversion", "lora"))}
+PARTS = {"coarse": Part(train_coarse, "text_lora", ("coarse",)),
+         "fine": Part(train_fine, "unet_lora", ("inversion", "lora"))}
 
 
 @dataclass(frozen=True)
 class TrainRequest:
     """What is to be learned: `parts` (keys of PARTS) of `styles` ("00,01"; None: all of the data folder).
 
-    `overwrite` trains again what is trained, from the start. `share` leaves styles that another process trains now to it.
-    `max_memory` as in `BoardRequest`.
+    `overwrite` trains again what is trained, from the start. `share` leaves styles that another process trains now to
+    it. `max_memory` as in `BoardRequest`.
     """
 
     settings: RunSettings
@@ -59,14 +62,15 @@ class TrainRequest:
 def train_styles(request: TrainRequest) -> Job[None]:
     """Train every part of every style. Closing it saves the step of the stage that is trained then.
 
-    StyleBlendError at the end names what could not be trained, where there were others to go on with. Busy, unless `share`, when
-    another process trains a style now.
+    StyleBlendError at the end names what could not be trained, where there were others to go on with. Busy, unless
+    `share`, when another process trains a style now.
     """
     settings, began, failed = request.settings, time.time(), {}
     names = named_styles(request.styles) if request.styles else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
-            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures)
+            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
+                          settings.pictures.max_pixels)
     base = find_base(settings.base, settings.base_id)
     settings = yield from within(settings, "training", request.max_memory)
     for name in names:
@@ -83,13 +87,16 @@ def train_styles(request: TrainRequest) -> Job[None]:
                 failed[f"{name} ({part})"] = str(error)
                 yield Log(f"{name}: {error}; going on with the next one")
     if failed:
-        raise StyleBlendError(f"{len(failed)} trainings failed: " + "; ".join(f"{what}: {why}" for what, why in failed.items()))
+        raise StyleBlendError(f"{len(failed)} trainings failed: "
+                              + "; ".join(f"{what}: {why}" for what, why in failed.items()))
 
 
-def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrite: bool, began: Optional[float] = None) -> Job[None]:
+def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrite: bool,
+               began: Optional[float] = None) -> Job[None]:
     """Train one part of a style, unless it is there, with its folders claimed: Busy when another process has them.
 
-    `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the same.
+    `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the
+    same.
     """
     train, product, _ = PARTS[part]
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name

@@ -1,4 +1,4 @@
-"""The trials of a search for a style's settings: what is tried, what is tried next, and the file that keeps what came out."""
+"""The trials of a search for a style's settings: what is tried, what is tried next, and the file that keeps them."""
 from __future__ import annotations
 
 import io
@@ -29,7 +29,10 @@ class Tried(Settings):
 
 
 class Trial(Settings):
-    """What came out: the mean over the prompts, and each prompt's score. `second`: scores of the other prompts, if it came into the second round."""
+    """What came out: the mean over the prompts, and each prompt's score.
+
+    `second`: scores of the other prompts, if it came into the second round.
+    """
 
     settings: Tried
     score: float
@@ -50,25 +53,35 @@ class History(Settings):
     comparison: Optional[dict] = None
 
 
-OF_BLEND = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05), "fine_scale": FloatDistribution(0.2, 2, step=0.1),
-         "negative_scale": FloatDistribution(-3, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05), "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
+OF_BLEND = {"preset": CategoricalDistribution(tuple(PRESETS)), "scale": FloatDistribution(0, 1, step=0.05),
+            "fine_scale": FloatDistribution(0.2, 2, step=0.1),
+         "negative_scale": FloatDistribution(-3, 1, step=0.25), "c2f_ratio": FloatDistribution(0, 1, step=0.05),
+            "f2c_ratio": FloatDistribution(0, 1, step=0.05)}
 LEAST_GUIDANCE, MOST_GUIDANCE = 1.5, 10.0
 LESS_GUIDANCE = 0.5  # of the config's: where guidance leads towards the style, too, less of it does as much
-# What is tried first, with each preset: itself, guidance that leads towards the style, too, less and less of the LoRA, and less guidance.
-VARIANTS = (({}, 1.0), ({"negative_scale": 0.0, "fine_scale": 0.7}, 1.0), ({"negative_scale": 0.0, "fine_scale": 0.7}, LESS_GUIDANCE),
-            ({"negative_scale": -1.5, "fine_scale": 0.4}, 1.0), ({"negative_scale": -2.5, "fine_scale": 0.7}, LESS_GUIDANCE))
+# What is tried first, with each preset: itself, guidance that leads towards the style, too, less and less of the LoRA,
+# and less guidance.
+VARIANTS = (({}, 1.0), ({"negative_scale": 0.0, "fine_scale": 0.7}, 1.0),
+            ({"negative_scale": 0.0, "fine_scale": 0.7}, LESS_GUIDANCE),
+            ({"negative_scale": -1.5, "fine_scale": 0.4}, 1.0),
+            ({"negative_scale": -2.5, "fine_scale": 0.7}, LESS_GUIDANCE))
 
 
 def starts(guidance: float) -> List[Tried]:
     """What is tried first, where the config's guidance is this."""
-    of_preset = {name: {key: getattr(BlendSettings(**preset), key) for key in OF_BLEND if key != "preset"} for name, preset in PRESETS.items()}
-    return [Tried(preset=name, **{**blend, **more}, guidance=None if guidance <= 1 else max(guidance * share, min(guidance, LEAST_GUIDANCE)))
+    of_preset = {name: {key: getattr(BlendSettings(**preset), key) for key in OF_BLEND if key != "preset"} for name,
+                 preset in PRESETS.items()}
+    return [Tried(preset=name, **{**blend, **more},
+                  guidance=None if guidance <= 1 else max(guidance * share, min(guidance, LEAST_GUIDANCE)))
             for more, share in VARIANTS for name, blend in of_preset.items()]
 
 
 def space(guidance: float) -> dict:
     """What is searched: where the config switches guidance off (1), it stays off."""
-    return OF_BLEND if guidance <= 1 else {**OF_BLEND, "guidance": FloatDistribution(min(LEAST_GUIDANCE, guidance), max(MOST_GUIDANCE, guidance), log=True)}
+    if guidance <= 1:
+        return OF_BLEND
+    least, most = min(LEAST_GUIDANCE, guidance), max(MOST_GUIDANCE, guidance)
+    return {**OF_BLEND, "guidance": FloatDistribution(least, most, log=True)}
 
 
 def proposal(trials: Sequence[Trial], guidance: float) -> Tried:
@@ -76,15 +89,24 @@ def proposal(trials: Sequence[Trial], guidance: float) -> Tried:
     first, distributions = starts(guidance), space(guidance)
     if len(trials) < len(first):
         return first[len(trials)]
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=len(first)))
-    study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(exclude_none=True), distributions=distributions, value=t.score) for t in trials])
+    study = optuna.create_study(direction="maximize",
+                                sampler=optuna.samplers.TPESampler(seed=len(trials), n_startup_trials=len(first)))
+    study.add_trials([optuna.trial.create_trial(params=t.settings.model_dump(exclude_none=True),
+                                                distributions=distributions, value=t.score) for t in trials])
     asked = study.ask(distributions).params
-    return Tried(**{key: value if isinstance(value, str) else float(np.clip(round(value, 2), distributions[key].low, distributions[key].high)) for key, value in asked.items()})
+    return Tried(**{key: value
+                    if isinstance(value, str)
+                    else float(np.clip(round(value, 2), distributions[key].low, distributions[key].high)) for key,
+                    value in asked.items()})
 
 
 def with_trial(own: StyleSettings, tried: Tried) -> StyleSettings:
-    """The style's settings with those of a trial in place of its own; all else, such as sites of its own and seeds, stays."""
-    return own.model_copy(update={"preset": tried.preset, "guidance": tried.guidance or own.guidance, "blend": {**own.blend, **tried.model_dump(exclude={"preset", "guidance"})}})
+    """The style's settings with those of a trial in place of its own.
+
+    All else, such as sites of its own and seeds, stays.
+    """
+    return own.model_copy(update={"preset": tried.preset, "guidance": tried.guidance or own.guidance,
+                                  "blend": {**own.blend, **tried.model_dump(exclude={"preset", "guidance"})}})
 
 
 def read_trials(path: Path, question: dict) -> List[Trial]:
@@ -93,13 +115,15 @@ def read_trials(path: Path, question: dict) -> List[Trial]:
         return []
     hint = "--overwrite begins anew"
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))  # not read_json: many trials may be larger than what it takes from people
+        # not read_json: many trials may be larger than what it takes from people
+        data = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error))}): {hint}") from None
     history = validated(History, data, f"{path} ({hint})")
     other = [key for key in question if history.question.get(key) != question[key]]
     if other:
-        raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the options of that one to go on, or {hint}")
+        raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the "
+                              f"options of that one to go on, or {hint}")
     return history.trials
 
 

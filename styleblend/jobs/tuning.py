@@ -1,10 +1,12 @@
 """Search for the blend settings and the guidance of a style.
 
-A few prompts are drawn with many settings, the best few of these again with other prompts, and what a metric likes best is tested
-on prompts that it never saw. The second round is there because the best of many scores is partly luck: the more trials, the more of it.
+A few prompts are drawn with many settings, the best few of these again with other prompts, and what a metric likes best
+is tested on prompts that it never saw. The second round is there because the best of many scores is partly luck: the
+more trials, the more of it.
 
-The search forgets nothing: `<adapters>/<style>/tuning/tuning.json` is written after each trial, and a run that was stopped goes on
-from it as if it had not been, since what is tried next depends on the trials before and on nothing else.
+The search forgets nothing: `<adapters>/<style>/tuning/tuning.json` is written after each trial, and a run that was
+stopped goes on from it as if it had not been, since what is tried next depends on the trials before and on nothing
+else.
 """
 from __future__ import annotations
 
@@ -27,7 +29,6 @@ from styleblend.files.text import read_json
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim
 from styleblend.jobs.asked_metrics import asked_metrics
-
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.plans import style_settings, with_sampling
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
@@ -48,8 +49,9 @@ class Question:
     """What the search is about. `prompts`: how many subjects of the base, or their names; `seeds`: pictures of each.
 
     `finalists`: so many settings draw as many other prompts, with twice as many seeds; below 2: no second round.
-    `unseen` and `unseen_seeds` are prompts and pictures of each of the comparison.
-    `steps`: denoising steps of a picture of both rounds; None: half of the config's, all of which the comparison makes. Both rank settings nearly alike (docs/scoring.md).
+    `unseen` and `unseen_seeds` are prompts and pictures of each of the comparison. `steps`: denoising steps of a
+    picture of both rounds; None: half of the config's, all of which the comparison makes. Both rank settings nearly
+    alike (docs/scoring.md).
     """
 
     style: str
@@ -62,10 +64,12 @@ class Question:
     steps: Optional[int] = None
 
 
-def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -> Tuple[List[Prompt], List[Prompt], List[Prompt]]:
-    """Prompts for the search, others for its second round and others for the comparison, from what the base was taught (`subjects.json`), else from what the judge knows.
+def choose_prompts(base: Base, judge: Judge, folder: Path,
+                   question: Question) -> Tuple[List[Prompt], List[Prompt], List[Prompt]]:
+    """Prompts for the search, others for its second round and others for the comparison.
 
-    None of them is a prompt of the style or shown in its pictures: the settings are to be good for those, so they must not be chosen by them.
+    They are of what the base was taught (`subjects.json`), else of what the judge knows. None of them is a prompt of
+    the style or shown in its pictures: the settings are to be good for those, so they must not be chosen by them.
     """
     path = base.folder / "subjects.json"
     known = read_json(path, "it should be a list of subjects") if path.is_file() else judge.subjects
@@ -78,12 +82,15 @@ def choose_prompts(base: Base, judge: Judge, folder: Path, question: Question) -
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
     more = len(chosen) if question.finalists > 1 else 0
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
-        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for --prompts {question.prompts}"
-                              f"{', as many for the second round' if more else ''} and --unseen {question.unseen}: ask for fewer")
-    return chosen, rest[len(rest) - more:], rest[:question.unseen]  # from both ends: neither changes with the number of the other
+        second = ", as many for the second round" if more else ""
+        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for "
+                              f"--prompts {question.prompts}{second} and --unseen {question.unseen}: ask for fewer")
+    # from both ends: neither changes with the number of the other
+    return chosen, rest[len(rest) - more:], rest[:question.unseen]
 
 
-def search(drawn: ScoredPictures, own: StyleSettings, trials: List[Trial], count: int, minutes: Optional[float], save: Callable) -> Job[None]:
+def search(drawn: ScoredPictures, own: StyleSettings, trials: List[Trial], count: int, minutes: Optional[float],
+           save: Callable) -> Job[None]:
     """Add trials to the list until there are `count` or the time is over; `save` is called after each."""
     end = time.monotonic() + 60 * minutes if minutes is not None else None
     for trial in trials:
@@ -105,8 +112,12 @@ def search(drawn: ScoredPictures, own: StyleSettings, trials: List[Trial], count
         yield progress()
 
 
-def second_round(drawn: ScoredPictures, own: StyleSettings, trials: List[Trial], finalists: int, save: Callable) -> Job[Trial]:
-    """The best trial by all prompts of both rounds, of those with the best scores in the first one; `save` is called after each."""
+def second_round(drawn: ScoredPictures, own: StyleSettings, trials: List[Trial], finalists: int,
+                 save: Callable) -> Job[Trial]:
+    """The best trial by all prompts of both rounds, of those with the best scores in the first one.
+
+    `save` is called after each.
+    """
     for i in sorted(range(len(trials)), key=lambda i: trials[i].score, reverse=True)[:finalists]:
         if not trials[i].second:
             scores = yield from drawn.scores(with_trial(own, trials[i].settings), "second round")
@@ -121,7 +132,8 @@ def compare(drawn: ScoredPictures, best: StyleSettings, present: StyleSettings) 
     now = list((yield from drawn.scores(present, "unseen prompts, present")).values())
     difference = paired_difference(then, now)
     verdict = "better" if difference.better else "not better beyond what chance explains"
-    return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings {np.mean(now):.3f}; "
+    return difference, (f"On {difference.pairs} other prompts with other seeds: {np.mean(then):.3f}, present settings "
+                        f"{np.mean(now):.3f}; "
                         f"difference {difference} (95 % interval): {verdict}")
 
 
@@ -145,9 +157,9 @@ def best_seeds(drawn: ScoredPictures, own: StyleSettings) -> Job[Tuple[Dict[str,
 class TuneRequest:
     """`trials` settings are tried, those of an earlier run included, or as many as `minutes` allow.
 
-    `overwrite` forgets the trials of an earlier run. `others` are metrics beside the judge (`styleblend.metrics`); `metrics` names
-    more of them, whose networks are in the folder `weights`. `seeds_each`: then draw each prompt of prompt.json with so many
-    seeds and write down the best of each.
+    `overwrite` forgets the trials of an earlier run. `others` are metrics beside the judge (`styleblend.metrics`);
+    `metrics` names more of them, whose networks are in the folder `weights`. `seeds_each`: then draw each prompt of
+    prompt.json with so many seeds and write down the best of each.
     """
 
     settings: RunSettings
@@ -169,7 +181,8 @@ class TuneRequest:
     def quick(self) -> RunSettings:
         """The settings with the steps of the search."""
         steps = max(self.settings.sampling.steps // 2, 1) if self.question.steps is None else self.question.steps
-        return self.settings.model_copy(update={"sampling": with_sampling(self.settings.sampling, {"steps": steps}, "--search-steps")})
+        sampling = with_sampling(self.settings.sampling, {"steps": steps}, "--search-steps")
+        return self.settings.model_copy(update={"sampling": sampling})
 
 
 class Bench:
@@ -183,10 +196,12 @@ class Bench:
         self.style: Style = load_style(self.folder, name, self.base)
         self.pipeline = Pipeline(self.base)
         self.own = style_settings(settings, self.style).model_copy(update={"parts": self.style.settings.parts})
-        self.originals = [load_picture(p.path, settings.pictures.max_pixels) for p in style_pictures(self.data)] if self.data.is_dir() else []
+        self.originals = [load_picture(p.path, settings.pictures.max_pixels)
+                          for p in style_pictures(self.data)] if self.data.is_dir() else []
         self.metrics = [JudgeMetric(self.judge, name), *others]
 
-    def pictures(self, prompts: Sequence[Prompt], seeds: Callable[[Prompt], Sequence[int]], settings: RunSettings) -> ScoredPictures:
+    def pictures(self, prompts: Sequence[Prompt], seeds: Callable[[Prompt], Sequence[int]],
+                 settings: RunSettings) -> ScoredPictures:
         """Pictures of these prompts, each with its seeds."""
         wanted = [(prompt, seed) for prompt in prompts for seed in seeds(prompt)]
         return ScoredPictures(self.pipeline, self.style, settings, self.metrics, self.weights, self.originals, wanted)
@@ -194,8 +209,10 @@ class Bench:
     def asked(self, question: Question, first: ScoredPictures, rounds: Sequence[Sequence[Prompt]]) -> dict:
         """All that the scores of the trials depend on: another search does not go on with them."""
         guidance, (chosen, more) = first.settings.sampling.guidance, rounds
-        return {"style": style_hash(self.style), "base": self.base.fingerprint(), "decoder": self.base.decoder_fingerprint(), "judge": self.judge.hash,
-                "metric": self.weights, "seeds": question.seeds, "prompts": [p.name for p in chosen], "second round": [p.name for p in more],
+        return {"style": style_hash(self.style), "base": self.base.fingerprint(),
+                "decoder": self.base.decoder_fingerprint(), "judge": self.judge.hash,
+                "metric": self.weights, "seeds": question.seeds, "prompts": [p.name for p in chosen],
+                "second round": [p.name for p in more],
                 "sampling": first.settings.sampling.model_dump(), "presets": PRESETS, "searched": list(space(guidance)),
                 "blend": first.drawn_with(with_trial(self.own, starts(guidance)[0]))[1].model_dump()}
 
@@ -205,9 +222,9 @@ def seeds_from(first: int, count: int) -> Callable[[Prompt], Sequence[int]]:
 
 
 def tune(request: TuneRequest) -> Job[List[str]]:
-    """Search, compare the best with the present settings on unseen prompts and seeds, and write `style.json` only if it is better.
+    """Search, compare the best with the present settings, and write `style.json` only if it is better.
 
-    Returns sentences on what came out.
+    It is compared on unseen prompts and seeds. Returns sentences on what came out.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     question, settings, quick = request.question, request.settings, request.quick()
@@ -230,7 +247,8 @@ def tune(request: TuneRequest) -> Job[List[str]]:
 
         yield from search(first, bench.own, trials, request.trials, request.minutes, save)
         if not trials:
-            raise StyleBlendError(f"--minutes {request.minutes:g} was too short for one trial of {len(first.wanted)} pictures: "
+            raise StyleBlendError(f"--minutes {request.minutes:g} was too short for one trial of {len(first.wanted)} "
+                                  "pictures: "
                                   "give more, or fewer --prompts or --seeds")
         best = max(trials, key=lambda t: t.score)
         if more:
@@ -247,13 +265,14 @@ def tune(request: TuneRequest) -> Job[List[str]]:
             lines.append(sentence)
         if final == bench.own:
             return lines + ["Nothing is written"]
-        write_bytes(bench.folder / "style.json", (final.model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
+        write_bytes(bench.folder / "style.json",
+                    (final.model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
         return lines + [f"Written to {bench.folder / 'style.json'}; python test.py --overwrite draws with it"]
 
 
 def confirmed(bench: Bench, request: TuneRequest, first: ScoredPictures, best: Trial, unseen: Sequence[Prompt],
               save: Callable) -> Job[Tuple[StyleSettings, str]]:
-    """The settings of the best trial if they are better on unseen prompts, else the present ones; and a sentence on it."""
+    """The settings of the best trial if they are better on unseen prompts, else the present ones; and a sentence."""
     better, question = with_trial(bench.own, best.settings), request.question
     if first.drawn_with(better) == first.drawn_with(bench.own):
         return bench.own, "The present settings are the best that were found"
@@ -263,15 +282,18 @@ def confirmed(bench: Bench, request: TuneRequest, first: ScoredPictures, best: T
     return (better if difference.better else bench.own), sentence
 
 
-def found(trials: Sequence[Trial], best: Trial, present: float, question: Question, chosen: Sequence[Prompt], folder: Path) -> List[str]:
+def found(trials: Sequence[Trial], best: Trial, present: float, question: Question, chosen: Sequence[Prompt],
+          folder: Path) -> List[str]:
     """Two sentences on a search."""
     second = f", {np.mean(list(best.second.values())):.3f} in the second round" if best.second else ""
     return [f"{len(trials)} trials with {', '.join(p.name for p in chosen)}, pictures of each: {question.seeds}; "
             f"{present:.3f} with the present settings. All are in {folder}",
-            f"Best {question.metric} {best.score:.3f}{second}, with {', '.join(f'{key} {value}' for key, value in best.settings)}"]
+            f"Best {question.metric} {best.score:.3f}{second}, with "
+            f"{', '.join(f'{key} {value}' for key, value in best.settings)}"]
 
 
-def with_best_seeds(bench: Bench, request: TuneRequest, own: StyleSettings, prompts: Sequence[Prompt]) -> Job[Tuple[StyleSettings, str]]:
+def with_best_seeds(bench: Bench, request: TuneRequest, own: StyleSettings,
+                    prompts: Sequence[Prompt]) -> Job[Tuple[StyleSettings, str]]:
     """The settings with the best seed of each prompt of the style, and a sentence on it."""
     settings, count = request.settings, request.seeds_each
     first = {p.name: int(bench.own.seeds.get(p.name, settings.sampling.seed)) for p in prompts}

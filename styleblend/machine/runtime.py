@@ -137,7 +137,10 @@ def stdout_to_stderr():
 
 
 def say(sentence: str) -> None:
-    """Tell the user something: a warning of the logger "styleblend". The command line shows it in its own voice, beside its progress bars."""
+    """Tell the user something: a warning of the logger "styleblend".
+
+    The command line shows it in its own voice, beside its progress bars.
+    """
     logging.getLogger("styleblend").warning("%s", sentence)
 
 

@@ -1,4 +1,4 @@
-"""Coarse style: a LoRA on the text encoder and the token <C> learn the layout that look-alikes of the style pictures share."""
+"""Coarse style: a LoRA on the text encoder and the token <C> learn the layout that look-alikes share."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -39,24 +39,29 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterat
     if clip:
         files = nearest_look_alikes(pictures, files, config.look_alikes.chosen, clip, settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
-    cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width, settings.sampling.height, stage.flip)
+    cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width,
+                        settings.sampling.height, stage.flip)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
 
     vector = base.text_encoder.text_model.embeddings.token_embedding.weight[token].float32().numpy().reshape(-1)
     placeholders = jt.array(np.stack([vector, vector]))
-    loras = lora.new(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0), init="kaiming")
+    loras = lora.new(base.text_encoder, lora.TEXT_TARGETS, stage.rank, step_rng(config.seed, "coarse init", 0),
+                     init="kaiming")
     style = Applied({"<C>": placeholders[:1], "<F>": placeholders[1:]}, {"text_encoder": loras})
     ids = prompt_ids(pipeline.tokenizer("styleblend", style), "coarse", pictures)
 
     def loss_of(rng):
         index = rng.integers(0, len(cache), stage.batch)
-        return noise_loss(base, cache, rng, index, lambda index: base.text_encoder(ids[owner[index]], placeholders, loras))
+        return noise_loss(base, cache, rng, index,
+                          lambda index: base.text_encoder(ids[owner[index]], placeholders, loras))
 
-    identity = f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_coarse}"
+    identity = (f"{base.fingerprint()} {cache.fingerprint} {owner.tolist()} {[p.phrase for p in pictures]} "
+                f"{settings.pictures.fit} {config.initial_coarse}")
     scorer = scorer_for(settings, name, config.coarse_score)
-    grids, curve = grid_writer(pipeline, settings, "coarse", lambda: style, scorer=scorer), folder / "training" / "coarse-loss.png"
+    grids, curve = grid_writer(pipeline, settings, "coarse", lambda: style,
+                               scorer=scorer), folder / "training" / "coarse-loss.png"
     yield from train("coarse", config, lora.parameters(base.text_encoder, loras), loss_of, folder / "training",
                      identity, grids, base.dtype, scorer.scored_by if scorer else "",
                      lambda log: loss_curve(curve, {"coarse": log}))

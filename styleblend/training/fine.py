@@ -1,4 +1,7 @@
-"""Fine style: Textual Inversion learns the token <F> (Gal et al. 2022), then a LoRA on the UNet learns texture and colour."""
+"""Fine style:
+
+Textual Inversion learns the token <F> (Gal et al. 2022), then a LoRA on the UNet learns texture and colour.
+"""
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,23 +28,27 @@ from styleblend.training.starting_words import starting_words
 def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator:
     """Learn the fine part of style `name` from its folder in `settings.data`; writes its embedding and its LoRA.
 
-    Latents are encoded once. Only the rows of <F> learn in the first stage, one for each token of the words that it starts from:
-    the token table is no parameter. In the second the texts are encoded once too. Uses the pipeline up: its encoders are freed when their work is done.
+    Latents are encoded once. Only the rows of <F> learn in the first stage, one for each token of the words that it
+    starts from: the token table is no parameter. In the second the texts are encoded once too. Uses the pipeline up:
+    its encoders are freed when their work is done.
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
     pictures = style_pictures(entry(settings.data, name))
     mirror = config.inversion.flip or config.lora.flip
-    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror, settings.pictures)
+    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror,
+                        settings.pictures)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
     words = starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch)
     start = pipeline.tokenizer("styleblend").ids_of(words)
-    identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit} {config.initial_fine}"
+    identity = (f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} "
+                f"{settings.pictures.fit} {config.initial_fine}")
 
     # by way of an array, and with no name for the token table: either would keep it when the encoder is freed
-    rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[jt.array(np.array(start, np.int32))].float32().numpy())
+    ids_of_words = jt.array(np.array(start, np.int32))
+    rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[ids_of_words].float32().numpy())
     above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
     ids = prompt_ids(pipeline.tokenizer("styleblend", Applied({"<F>": rows})), "fine", pictures)
     scorer = scorer_for(settings, name, config.fine_score)
@@ -70,6 +77,7 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
                      folder / "training", identity, fine_grids, base.dtype, scored_by,
                      lambda log: loss_curve(curve, {"inversion": inversion, "lora": log}))
     metadata = {"base": base.fingerprint(), "style": name, "stage": "fine"}
-    save_part(folder, name, "fine_embeds", {"<F>": rows.numpy() if len(start) > 1 else rows.numpy()[0]}, metadata)
+    vectors = rows.numpy()
+    save_part(folder, name, "fine_embeds", {"<F>": vectors if len(start) > 1 else vectors[0]}, metadata)
     # last, since a style with this file counts as trained
     save_part(folder, name, "unet_lora", lora.arrays(base.unet, loras), {**metadata, "rank": str(config.lora.rank)})

@@ -15,7 +15,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt, say
-from styleblend.settings import TrainingSettings
+from styleblend.settings import StageSettings, TrainingSettings
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 
@@ -27,7 +27,10 @@ def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """`step` of the `steps` of a stage are made. `loss`: mean of the last 50; `score`: of the last picture grid that has one. None before the first."""
+    """`step` of the `steps` of a stage are made.
+
+    `loss`: mean of the last 50; `score`: of the last picture grid that has one. None before the first.
+    """
 
     stage: str
     step: int
@@ -42,32 +45,27 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
           plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, Path], None, Log]:
     """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`.
 
-    Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses of all steps
-    and the scores of the grids. Closing the generator saves the step that was made last.
+    Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses
+    of all steps and the scores of the grids. Closing the generator saves the step that was made last.
 
-    The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole state: a run
-    that was killed continues as if nothing had happened. `identity` names what the run depends on besides the settings (base,
-    pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and may return its score; with
-    `config.keep_adapters` "best" the parameters end as they were at the best one. `scored_by` names what gives the scores: those
-    of something else, before the run was stopped, are let go. `plot(log)` is called after each grid and at the end. `dtype` is
-    that of the networks.
+    The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole
+    state: a run that was killed continues as if nothing had happened. `identity` names what the run depends on besides
+    the settings (base, pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and
+    may return its score; with `config.keep_adapters` "best" the parameters end as they were at the best one.
+    `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
+    `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
     """
     folder, settings = Path(folder), getattr(config, stage)
     optimiser = AdamW(parameters, settings, loss_scale(dtype))
-    depends = [settings.model_dump(), config.seed, identity] + ([] if dtype == "float32" else [dtype])
-    fingerprint = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    checkpoints = Checkpoints(folder / stage, fingerprint, config.checkpoints)
+    checkpoints = Checkpoints(folder / stage, fingerprint_of(settings, config.seed, identity, dtype),
+                              config.checkpoints)
     log, plot = resumed(stage, checkpoints, optimiser, scored_by), plot or (lambda log: None)
     saved = optimiser.step
-
-    def present() -> TrainingStep:
-        loss, scores = float(np.mean(log.losses[-50:])) if log.losses else None, list(log.scores.values())
-        return TrainingStep(stage, optimiser.step, settings.steps, optimiser.lr(), loss, scores[-1] if scores else None)
-
     try:
-        yield present()
+        yield present(stage, optimiser, log)
         while optimiser.step < settings.steps:
-            log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)), checkpoints))
+            log.losses.append(make_step(stage, optimiser, loss_of(step_rng(config.seed, stage, optimiser.step)),
+                                        checkpoints))
             last, path = optimiser.step == settings.steps, folder / f"{stage}-{optimiser.step:05d}.png"
             grid = sample and config.sample_every and (optimiser.step % config.sample_every == 0 or last)
             if grid:  # before the step is saved: a run that is killed while it draws goes on from before it
@@ -78,7 +76,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
                 saved = optimiser.step
             if grid:
                 yield path
-            yield present()
+            yield present(stage, optimiser, log)
             if optimiser.step % 50 == 0:
                 jt.gc()
     except GeneratorExit:  # between two steps, since only there it waits
@@ -90,6 +88,19 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     if config.keep_adapters == "best" and log.scores:
         take_best(stage, checkpoints, parameters, log)
     return log
+
+
+def fingerprint_of(settings: StageSettings, seed: int, identity: str, dtype: str) -> str:
+    """16 hex digits that change with anything that a run depends on."""
+    depends = [settings.model_dump(), seed, identity] + ([] if dtype == "float32" else [dtype])
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def present(stage: str, optimiser: AdamW, log: Log) -> TrainingStep:
+    """Where the stage is."""
+    loss, scores = float(np.mean(log.losses[-50:])) if log.losses else None, list(log.scores.values())
+    return TrainingStep(stage, optimiser.step, optimiser.settings.steps, optimiser.lr(), loss,
+                        scores[-1] if scores else None)
 
 
 def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: str) -> Log:
@@ -105,7 +116,8 @@ def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: s
     try:
         optimiser.restore(tensors, step)
     except (KeyError, ValueError):
-        raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: delete it or pass --overwrite") from None
+        raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: "
+                              "delete it or pass --overwrite") from None
     return log._replace(scored_by=scored_by or log.scored_by)
 
 
@@ -114,7 +126,8 @@ def make_step(stage: str, optimiser: AdamW, loss, checkpoints: Checkpoints) -> f
     optimiser.update(loss)
     value = float(loss.item())  # also cuts the graph: without it every step would grow one endless graph
     if not math.isfinite(value):
-        raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate in the config; "
+        raise StyleBlendError(f"the loss of {stage} became {value} at step {optimiser.step}: lower its learning rate "
+                              "in the config; "
                               f"the last good state is in {checkpoints.folder}")
     return value
 
@@ -137,7 +150,10 @@ def take_best(stage: str, checkpoints: Checkpoints, parameters: Dict[str, "jt.Va
 
 
 def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
-    """A PNG with the loss of every stage that has steps: each step, a running mean over a twentieth of the run, and the scores of the picture grids."""
+    """A PNG with the loss of every stage that has steps.
+
+    Each step, a running mean over a twentieth of the run, and the scores of the picture grids.
+    """
     from matplotlib.figure import Figure
     logs = {stage: log for stage, log in logs.items() if log.losses}
     if not logs:
@@ -146,7 +162,8 @@ def loss_curve(path: Path, logs: Dict[str, Log]) -> None:
     for axis, (stage, (losses, scores, scored_by)) in zip(np.atleast_1d(figure.subplots(len(logs), 1)), logs.items()):
         width = max(1, len(losses) // 20)
         axis.plot(losses, color="0.8", linewidth=0.7)
-        axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color="tab:blue")
+        axis.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"),
+                  color="tab:blue")
         axis.set(title=stage, xlabel="step", ylabel="loss")
         if scores:
             beside = axis.twinx()

@@ -29,7 +29,8 @@ class Scorer:
     Without `weights` nothing is scored. `scored_by` is the weights in words.
     """
 
-    def __init__(self, name: str, weights: Dict[str, float], metrics: Sequence[Metric], originals: Sequence[Image.Image]):
+    def __init__(self, name: str, weights: Dict[str, float], metrics: Sequence[Metric],
+                 originals: Sequence[Image.Image]):
         self.name, self.weights, self.metrics, self.originals = name, weights, metrics, originals
         self.scored_by = described(weights)
         seen = [(metric, contents) for metric in metrics

@@ -21,7 +21,7 @@ from styleblend.metrics.weighted import parse_weights
 from styleblend.files.pictures import is_whole
 from styleblend.pipeline import Pipeline
 from styleblend.files.prompts import make_prompt
-from styleblend.settings import PRESETS, StyleSettings, read_settings
+from styleblend.settings import PRESETS, StyleBlendStyle, read_settings
 from styleblend.jobs.events import result_of
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.adapters.style import load_style
@@ -221,14 +221,14 @@ def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
     pipeline = Pipeline(tiny_base)
     wanted = [(make_prompt(name), seed) for name in ("Cat", "Dog") for seed in (1, 2)]
     scored = ScoredPictures(pipeline, tiny_style, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], wanted)
-    first = result_of(scored.scores(StyleSettings(), "first"), drawn.append)
+    first = result_of(scored.scores(StyleBlendStyle(), "first"), drawn.append)
     count = len(drawn)
-    assert result_of(scored.scores(StyleSettings(guidance=settings.sampling.guidance), "again"), drawn.append) is first
+    assert result_of(scored.scores(StyleBlendStyle(guidance=settings.sampling.guidance), "again"), drawn.append) is first
     assert count == len(drawn) and count
     shown = [Image.fromarray(p) for p in pictures(pipeline, request(["A cat"] * 2, [1, 2], settings.sampling, tiny_style))]
     assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(shown, ["Cat"] * 2)["both"].mean(), rel=0.02)
     with pytest.raises(OutOfTime):
-        result_of(scored.scores(StyleSettings(guidance=2), "too late", end=time.monotonic() - 1))
+        result_of(scored.scores(StyleBlendStyle(guidance=2), "too late", end=time.monotonic() - 1))
 
 
 def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
