@@ -54,7 +54,7 @@ LICENCES = [("Noto Emoji, and its first version (Google)", "Apache-2.0"), ("Twem
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--out", type=pathlib.Path, required=True, help="the folder that train.py wrote")
+    ap.add_argument("--out", type=pathlib.Path, required=True, help="the folder that the trainings wrote")
     ap.add_argument("--state", default="", help="a sentence on how good this version is")
     args = ap.parse_args()
     out, base = args.out, args.out / "base"
