@@ -2,8 +2,8 @@
 
     python tools/mini_base/encode.py --art ART --out OUT [--subjects tools/mini_base/subjects.json]
 
-Reads OUT/base/vae, writes OUT/latents.pt and OUT/base/subjects.json. The pictures of art.npz are encoded as they are
-and mirrored; those of looks.npz were mirrored and moved when they were drawn.
+Reads OUT/base/vae; writes OUT/latents.pt, and what the base is taught: OUT/base/subjects.json, OUT/base/looks.json.
+The pictures of art.npz are encoded as they are and mirrored; those of looks.npz were mirrored and moved as they were drawn.
 """
 import argparse, json, pathlib
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from art import load_art
+from art import STYLE_WORDS, load_art
 from training import amp, device, note, to_tensor
 
 BATCH = 64
@@ -52,7 +52,9 @@ def encode(args):
     torch.save(dict(mean=mean, std=std, row=rows, mirrored=mirrored, subject=art.subject[rows], style=art.style[rows],
                     look=art.look[rows], scale=args.scale or scale, info=art.info), args.out / "latents.pt")
     taught = sorted(art.info["subjects"][i] for i in np.unique(art.subject))
-    (args.out / "base" / "subjects.json").write_text(json.dumps(taught, indent=0) + "\n")
+    looks = [*STYLE_WORDS.values(), *sorted(art.info["looks"][i] for i in np.unique(art.look) if i)]
+    for name, words in (("subjects", taught), ("looks", looks)):
+        (args.out / "base" / f"{name}.json").write_text(json.dumps(words, indent=0) + "\n")
     psnr = f"{(-10 * torch.log10(torch.cat(errors) / 4)).mean():.1f} dB PSNR"
     print(f"{len(art.picture)} pictures of {len(taught)} subjects, {len(rows)} latents, scaling factor {scale:.4f}, "
           f"{psnr}")
