@@ -1,4 +1,4 @@
-"""Write the model card of the mini base: base/README.md from what the training noted down (base/subjects.json, training.json).
+"""Write the model card of the mini base: base/README.md from the notes of the training (subjects.json, looks.json, training.json).
 
     python tools/mini_base/card.py --out run
 """
@@ -54,7 +54,7 @@ LICENCES = [("Noto Emoji, and its first version (Google)", "Apache-2.0"), ("Twem
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--out", type=pathlib.Path, required=True, help="the folder that train.py wrote")
+    ap.add_argument("--out", type=pathlib.Path, required=True, help="the folder that the trainings wrote")
     ap.add_argument("--state", default="", help="a sentence on how good this version is")
     args = ap.parse_args()
     out, base = args.out, args.out / "base"
@@ -63,7 +63,7 @@ def main():
     training = ["| stage | steps | batch | minutes | device | result |", "|---|---|---|---|---|---|"]
     training += [f"| {n['stage']} | {n['steps']} | {n['batch']} | {n['minutes']} | {n['device']} | {n['result']} |" for n in notes]
     psnr = next((n["result"] for n in reversed(notes) if n["stage"] in ("encode", "decoder")), "little sharpness")
-    words = "noto, old noto, twemoji, smooth gradient, flat fluent, black and white, outlined openmoji, emojione, vintage emojione, pastel streamline"
+    words = ", ".join(json.loads((base / "looks.json").read_text()))
     (base / "README.md").write_text(CARD.format(
         size=f"{size:.0f} MB in fp16", count=len(subjects), styles=words, subjects=", ".join(subjects) + ".", psnr=psnr, state=args.state, training="\n".join(training),
         licences="\n".join(["| set | licence |", "|---|---|"] + [f"| {a} | {b} |" for a, b in LICENCES])), encoding="utf-8")

@@ -2,8 +2,8 @@
 
     python tools/mini_base/render_art.py --packs packs --out art [--size 128]
 
---packs is the folder that fetch_art.sh fills: the unpacked npm packages named in PACKAGES, one folder each, named after the
-tarball. Needs: resvg-py, pillow, numpy. One process renders about 9,700 pictures in two minutes.
+--packs is the folder that fetch_art.sh fills: the unpacked npm packages named in PACKAGES, one folder each, named after
+the tarball. Needs: resvg-py, pillow, numpy. One process renders about 9,700 pictures in two minutes.
 """
 import argparse, io, json, pathlib, re, unicodedata
 
@@ -20,6 +20,7 @@ ICONIFY = ["noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "f
            "emojione-v1", "emojione-monotone", "fxemoji", "streamline-emojis"]
 STYLES = ["noto", "noto-v1", "twemoji", "fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast",
           "openmoji", "openmoji-black", "emojione", "emojione-v1", "emojione-monotone", "fxemoji", "streamline-emojis"]
+INNER = 0.88  # of the side: a margin of 6 % all round
 GROUPS = ["animals-nature", "food-drink", "travel-places", "objects", "activities"]
 
 
@@ -95,39 +96,56 @@ def on_white(image, size, inner):
     return np.asarray(out)
 
 
+class Art:
+    """All sets of the unpacked packages: what each draws of a subject."""
+
+    def __init__(self, packs):
+        openmoji = folder(packs, r"openmoji-[\d.]+")
+        files = {"openmoji": openmoji / "color/svg", "openmoji-black": openmoji / "black/svg",
+                 "fluent-3d": folder(packs, r"lobehub-fluent-emoji-3d-[\d.]+") / "assets"}
+        self.files = {s: {plain(f.stem): f for f in d.iterdir()} for s, d in files.items()}
+        self.sets = {s: IconSet(folder(packs, rf"iconify-json-{s}-[\d.]+")) for s in ICONIFY}
+        self.subjects, self.code_names = list(subjects(packs)), {}
+        for s in ("noto", "twemoji", "fluent-emoji-flat"):
+            for key, name in self.sets[s].by_code.items():
+                self.code_names.setdefault(key, name)
+
+    def svg(self, subject, style):
+        """The drawing as SVG text; None if the set has none, or only a finished picture."""
+        if style in self.files:
+            path = self.files[style].get(subject["key"])
+            return path.read_text() if path and path.suffix == ".svg" else None
+        name = self.sets[style].find(subject, self.code_names)
+        return name and self.sets[style].svg(name)
+
+    def image(self, subject, style, size):
+        """The drawing as a PIL picture, an SVG `size` wide; None if the set has none."""
+        svg = self.svg(subject, style)
+        path = self.files.get(style, {}).get(subject["key"])
+        return rasterise(svg, size) if svg else path and Image.open(path)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--packs", type=pathlib.Path, required=True)
     ap.add_argument("--out", type=pathlib.Path, required=True)
     ap.add_argument("--size", type=int, default=128)
     args = ap.parse_args()
-    inner = round(args.size * 0.88)  # a margin of 6 % all round
-    sets = {s: IconSet(folder(args.packs, rf"iconify-json-{s}-[\d.]+")) for s in ICONIFY}
-    openmoji = folder(args.packs, r"openmoji-[\d.]+")
-    files = {"openmoji": openmoji / "color/svg", "openmoji-black": openmoji / "black/svg",
-             "fluent-3d": folder(args.packs, r"lobehub-fluent-emoji-3d-[\d.]+") / "assets"}
-    files = {s: {plain(f.stem): f for f in d.iterdir()} for s, d in files.items()}
-    code_names = {}
-    for s in ("noto", "twemoji", "fluent-emoji-flat"):
-        for key, name in sets[s].by_code.items():
-            code_names.setdefault(key, name)
-    everything, pictures, subject_of, style_of = list(subjects(args.packs)), [], [], []
-    for i, subject in enumerate(everything):
+    inner = round(args.size * INNER)
+    art, pictures, subject_of, style_of = Art(args.packs), [], [], []
+    for i, subject in enumerate(art.subjects):
         for j, style in enumerate(STYLES):
-            if style in files:
-                path = files[style].get(subject["key"])
-                image = path and (rasterise(path.read_text(), inner) if path.suffix == ".svg" else Image.open(path))
-            else:
-                name = sets[style].find(subject, code_names)
-                image = name and rasterise(sets[style].svg(name), inner)
+            image = art.image(subject, style, inner)
             if image:
-                pictures.append(on_white(image, args.size, inner)); subject_of.append(i); style_of.append(j)
+                pictures.append(on_white(image, args.size, inner))
+                subject_of.append(i)
+                style_of.append(j)
     args.out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(args.out / "art.npz", picture=np.stack(pictures), subject=np.array(subject_of, np.int16),
                         style=np.array(style_of, np.int8))
     (args.out / "art.json").write_text(json.dumps(dict(
-        styles=STYLES, subjects=[s["label"] for s in everything], keywords=[s["tags"] for s in everything])))
-    print(f"{len(pictures)} pictures, {len(everything)} subjects, {len(STYLES)} styles")
+        styles=STYLES, subjects=[s["label"] for s in art.subjects], keywords=[s["tags"] for s in art.subjects])))
+    print(f"{len(pictures)} pictures, {len(art.subjects)} subjects, {len(STYLES)} styles")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Train the decoder of the mini base's autoencoder further, on latents as the UNet draws them: they are never quite those of a picture.
+"""Train the decoder of the mini base's autoencoder further, on latents as the UNet draws them: never quite those of a
+picture.
 
     python train_decoder.py --art ART --out OUT --tokenizer TOK --minutes 60
 
-A decoder that learned from exact latents alone makes grey specks and lost edges of an error of a fifth of their spread. The encoder
-stays as it is, so all that was trained on its latents stays valid: the UNet, and every style. Resumes from OUT, as train.py does.
+A decoder that learned from exact latents alone makes grey specks and lost edges of an error of a fifth of their
+spread. The encoder stays as it is, so all that was trained on its latents stays valid: the UNet, and every style.
+Resumes from OUT/decoder.pt.
 """
-import argparse, collections, copy, pathlib
+import argparse, collections, copy, json, pathlib
 
 import numpy as np
 import torch
@@ -13,31 +15,37 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from train import Clock, amp, caption, checkpoint, colour_axes, device, load_art, note, scheduler, to_tensor, tokens
+from art import caption, load_art
+from base_folder import scheduler, tokens
+from encode import seen
+from train_vae import colour_axes
+from training import Clock, amp, checkpoint, device, note, to_tensor
 
 
 class Guesses:
-    """Latents as the UNet draws them: what it takes for the clean picture at a random noise level, given the caption."""
+    """Latents as the UNet draws them: its guess of the clean picture at a random noise level, given the caption."""
 
-    def __init__(self, args, info, latents):
+    def __init__(self, args, latents):
         self.tok, base = CLIPTokenizer.from_pretrained(args.tokenizer), args.out / "base"
         self.text = CLIPTextModel.from_pretrained(base / "text_encoder", torch_dtype=torch.float32).to(device).eval()
         self.unet = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=torch.float32).to(device).eval()
-        self.abar, self.info, self.latents = scheduler().alphas_cumprod.to(device), info, latents
+        self.abar, self.info = scheduler().alphas_cumprod.to(device), latents["info"]
+        self.labels = np.stack([latents["subject"], latents["style"], latents["look"]], 1)
 
     @torch.no_grad()
     def __call__(self, rng, z, rows, last):
         t = torch.from_numpy(rng.integers(0, last, len(rows))).to(device)
         a, noise = self.abar[t].view(-1, 1, 1, 1), torch.randn_like(z)
         noisy = a.sqrt() * z + (1 - a).sqrt() * noise
-        texts = [caption(rng, self.info, self.latents["subject"][r], self.latents["style"][r]) for r in rows]
+        texts = [caption(rng, self.info, *self.labels[r]) for r in rows]
         with amp():
             v = self.unet(noisy, t, self.text(tokens(self.tok, texts).to(device))[0]).sample
         return a.sqrt() * noisy - (1 - a).sqrt() * v.float()
 
 
 class PatchCritic(torch.nn.Module):
-    """Real or decoded? A score for every patch (PatchGAN, Isola et al. 2017): without it a decoder that is in doubt draws blurred edges."""
+    """Real or decoded? A score for every patch (PatchGAN, Isola et al. 2017): without it a decoder in doubt draws
+    blurred edges."""
 
     def __init__(self, channels=(32, 64, 128)):
         super().__init__()
@@ -51,7 +59,7 @@ class PatchCritic(torch.nn.Module):
 
 
 def balance(loss, adversarial, weight):
-    """What the adversarial loss counts, so that both pull alike at the last layer (VQGAN, Esser et al. 2021, section 3.1)."""
+    """What the adversarial loss counts, so that both pull alike at the last layer (VQGAN, Esser et al. 2021)."""
     of_loss, = torch.autograd.grad(loss, weight, retain_graph=True)
     of_adversarial, = torch.autograd.grad(adversarial, weight, retain_graph=True)
     return (of_loss.norm() / (of_adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()
@@ -61,16 +69,18 @@ def balance(loss, adversarial, weight):
 def psnr(vae, pictures):
     """How well whole pictures come back, in dB."""
     images = (to_tensor(pictures[i:i + 32]).to(device) for i in range(0, len(pictures), 32))
-    errors = [(vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1) - x).pow(2).mean((1, 2, 3)) for x in images]
+    again = lambda x: vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+    errors = [(again(x) - x).pow(2).mean((1, 2, 3)) for x in images]
     return -10 * torch.log10(torch.cat(errors) / 4).mean().item()
 
 
 def train(args):
-    """A third of every batch has noise, a third is drawn by the UNet, a third is exact. The held-out styles and subjects are not in it."""
-    pictures, _, _, info = load_art(args.art)
+    """A third of every batch has noise, a third is drawn by the UNet, a third is exact. Nothing held out is in it."""
+    art = load_art(args.art, json.loads((args.out / "base" / "subjects.json").read_text()))
     latents = torch.load(args.out / "latents.pt", weights_only=False)
-    vae = AutoencoderKL.from_pretrained(args.out / "base" / "vae", torch_dtype=torch.float32).to(device).to(memory_format=torch.channels_last)
-    guesses, axes = Guesses(args, info, latents), colour_axes(pictures).to(device)
+    vae = AutoencoderKL.from_pretrained(args.out / "base" / "vae", torch_dtype=torch.float32).to(device)
+    vae.to(memory_format=torch.channels_last)
+    guesses, axes = Guesses(args, latents), colour_axes(art.picture).to(device)
     params = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     opt, state, step = torch.optim.AdamW(params, args.lr, weight_decay=1e-4, fused=True), args.out / "decoder.pt", 0
     critic, ema = PatchCritic().to(device), copy.deepcopy(vae).eval().requires_grad_(False)
@@ -82,15 +92,17 @@ def train(args):
         step = s["step"]
 
     def save():
-        checkpoint(state, model=vae.state_dict(), ema=ema.state_dict(), opt=opt.state_dict(), critic=critic.state_dict(), critic_opt=critic_opt.state_dict(), step=step)
+        parts = dict(model=vae, ema=ema, opt=opt, critic=critic, critic_opt=critic_opt)
+        checkpoint(state, **{name: part.state_dict() for name, part in parts.items()}, step=step)
         copy.deepcopy(ema).half().save_pretrained(args.out / "base" / "vae")
 
     rng, clock, first = np.random.default_rng(step), Clock(args.minutes, args.lr, step), step
     run, run_critic = collections.deque(maxlen=200), collections.deque(maxlen=50)
     while not clock.done():
-        rows, view = rng.integers(0, len(pictures), args.batch), rng.integers(0, 2, args.batch)
-        image = to_tensor(np.stack([pictures[r][:, ::-1] if v else pictures[r] for r, v in zip(rows, view)])).to(device).contiguous(memory_format=torch.channels_last)
-        z = (latents["mean"][view, rows].float() + latents["std"][view, rows].float() * torch.randn(args.batch, *latents["mean"].shape[2:])).to(device) * latents["scale"]
+        rows = rng.integers(0, len(latents["row"]), args.batch)
+        image = seen(art, latents["row"][rows], latents["mirrored"][rows]).contiguous(memory_format=torch.channels_last)
+        mean, std = latents["mean"][rows].float(), latents["std"][rows].float()
+        z = (mean + std * torch.randn_like(mean)).to(device) * latents["scale"]
         third = args.batch // 3
         spread = torch.from_numpy(rng.uniform(0, args.noise, (third, 1, 1, 1)).astype(np.float32)).to(device)
         z[:third] += spread * torch.randn_like(z[:third])
@@ -110,7 +122,7 @@ def train(args):
         opt.zero_grad(set_to_none=True); whole.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0); opt.step(); step += 1; run.append(loss.item())
         with torch.no_grad():
-            torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - min(0.998, 1 - 1 / (1 + step / 10)))
+            torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), max(0.002, 1 / (1 + step / 10)))
         if step > args.warm - 100:
             with amp():
                 real, made = critic(image).float(), critic(out.detach()).float()
@@ -118,24 +130,31 @@ def train(args):
             critic_opt.zero_grad(set_to_none=True); critic_loss.backward(); critic_opt.step()
             run_critic.append(critic_loss.item())
         if step % args.log == 0:
-            parts = [diff[i:j].detach().abs().mean().item() for i, j in ((0, third), (third, 2 * third), (2 * third, args.batch))]
-            print(f"decoder step {step} loss {np.mean(run):.4f} noise {parts[0]:.4f} drawn {parts[1]:.4f} exact {parts[2]:.4f} critic {np.mean(run_critic or [0]):.3f} lr {clock.lr(step):.1e}", flush=True)
+            noise, drawn, exact = (diff[i:i + third].detach().abs().mean().item() for i in (0, third, 2 * third))
+            print(f"decoder step {step} loss {np.mean(run):.4f} noise {noise:.4f} drawn {drawn:.4f} exact {exact:.4f} "
+                  f"critic {np.mean(run_critic or [0]):.3f} lr {clock.lr(step):.1e}", flush=True)
         if step % (args.log * 4) == 0:
             save()
     save()
-    note(args, "decoder", f"{psnr(ema, pictures[::10]):.1f} dB PSNR", steps=step - first, batch=args.batch, minutes=args.minutes)
+    result = f"{psnr(ema, art.picture[::10]):.1f} dB PSNR"
+    note(args, "decoder", result, steps=step - first, batch=args.batch, minutes=clock.minutes())
 
 
 if __name__ == "__main__":
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--art", type=pathlib.Path, required=True); ap.add_argument("--out", type=pathlib.Path, required=True)
+    ap.add_argument("--art", type=pathlib.Path, required=True)
+    ap.add_argument("--out", type=pathlib.Path, required=True)
     ap.add_argument("--tokenizer", type=pathlib.Path, required=True)
-    ap.add_argument("--minutes", type=float, default=60); ap.add_argument("--batch", type=int, default=12); ap.add_argument("--lr", type=float, default=5e-4)
+    ap.add_argument("--minutes", type=float, default=60)
+    ap.add_argument("--batch", type=int, default=12)
+    ap.add_argument("--lr", type=float, default=5e-4)
     ap.add_argument("--noise", type=float, default=0.35, help="the most noise in a latent, of its spread")
     ap.add_argument("--last", type=int, default=350, help="the highest noise level at which the UNet draws a latent")
     ap.add_argument("--warm", type=int, default=600, help="steps before the critic joins")
-    ap.add_argument("--adversarial", type=float, default=0.1, help="what the critic counts, beside the distance to the picture; at 0.4 it took over")
-    ap.add_argument("--log", type=int, default=50); ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
+    ap.add_argument("--adversarial", type=float, default=0.1,
+                    help="what the critic counts, beside the distance to the picture; at 0.4 it took over")
+    ap.add_argument("--log", type=int, default=50)
+    ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
     args = ap.parse_args()
     torch.manual_seed(0)
     if args.threads:

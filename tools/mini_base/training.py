@@ -1,0 +1,56 @@
+"""What every training of the mini base shares: device, precision, clock, state on disk, history."""
+import json, math, signal, time
+
+import torch
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def amp():
+    return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def to_tensor(pictures):
+    """uint8 (N, side, side, 3) -> float (N, 3, side, side) in -1..1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def checkpoint(path, **state):
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def note(args, stage, result, **numbers):
+    """One line of the training's history, for the model card (card.py)."""
+    path = args.out / "training.json"
+    history = json.loads(path.read_text()) if path.exists() else []
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    history.append(dict(dict(stage=stage, steps="", batch="", minutes=""), **numbers, device=name, result=result))
+    path.write_text(json.dumps(history, indent=1) + "\n")
+
+
+class Clock:
+    """Learning rate by elapsed share of the time: flat, then cosine to zero in the last 40 %; warm-up over 100 steps.
+
+    Every run warms up, also one that goes on: at once at its peak it can diverge. SIGTERM and Ctrl-C end the run as the
+    end of its time does: after the step in hand, with its state saved.
+    """
+
+    def __init__(self, minutes, peak, first):
+        self.end, self.start, self.peak, self.first, self.stopped = minutes * 60, time.time(), peak, first, False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_):
+        self.stopped = True
+
+    def lr(self, step):
+        share = min(1.0, (time.time() - self.start) / self.end)
+        decay = 1.0 if share < 0.6 else 0.5 * (1 + math.cos(math.pi * (share - 0.6) / 0.4))
+        return self.peak * min(1.0, (step - self.first + 1) / 100) * decay
+
+    def minutes(self):
+        return round((time.time() - self.start) / 60, 1)
+
+    def done(self):
+        return self.stopped or time.time() - self.start > self.end
