@@ -144,7 +144,7 @@ def test_what_a_request_says_counts_first(settings, tiny_base, tmp_path):
     pipeline = Pipeline(tiny_base, settings)
     assert pipeline.recipe(asked).texts[0][:4] == ("", "", "fog", "fog")  # of what is shown, the fine branch
     plain = [pipeline.recipe(pipeline.request("A cat", **more)).texts[0] for more in ({}, {"negative": "fog"})]
-    assert plain == [(settings.sampling.fine_negative, "A cat."), ("fog", "A cat.")]
+    assert plain == [("", "A cat."), ("fog", "A cat.")]  # the config's are those of a style's branches
     off = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"guidance": 1.0})})
     # where the config switches guidance off it stays off
     assert asked_of_style(off, tiny_base).sampling.guidance == 1.0
@@ -167,7 +167,7 @@ def test_a_style_is_a_name_a_folder_or_a_style(settings, tiny_base, tmp_path):
     assert all(np.array_equal(drawn[0][0].pixels, one.pixels) for one in chain(*drawn[1:]))
     [picture] = drawn[0]
     assert picture.record.seed == settings.sampling.seed and picture.record.preset == "strong_layout"
-    assert picture.record.blend.scale == 0.9
+    assert picture.record.settings.scale == 0.9
     [plain] = pipeline.pictures("A cat")
     assert plain.branch == "plain" and plain.record.style == "" and not np.array_equal(plain.pixels, picture.pixels)
     with pytest.raises(StyleBlendError):
@@ -176,4 +176,4 @@ def test_a_style_is_a_name_a_folder_or_a_style(settings, tiny_base, tmp_path):
 
 def test_a_base_without_a_config_draws_the_size_it_was_trained_for(tiny_base):
     sampling = Pipeline(tiny_base).request("A cat").sampling
-    assert (sampling.width, sampling.height, sampling.output) == (128, 128, None)
+    assert (sampling.width, sampling.height, sampling.saved_size) == (128, 128, None)

@@ -166,7 +166,7 @@ def draw_records(records: Sequence[Record], output: Path, style: Optional[Style]
         if several:
             yield Progress("pictures", len(drawn), len(records), "picture", f"seed {batch[0].seed}")
         phrases, seeds = [one.prompt for one in batch], [one.seed for one in batch]
-        pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].blend,
+        pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].settings,
                                             once=len(batch) == len(records) and not base.offloaded)
         for one, picture in zip(batch, pictures):
             path = output.with_name(f"{output.stem}-{one.seed}.png") if several else output

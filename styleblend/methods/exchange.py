@@ -20,11 +20,12 @@ def exchange(blend: BlendSettings, sites: Sequence[Site]) -> tuple:
     (the published code walks down, up, mid: so the mid block's cross site follows the last site of the up blocks).
     """
     refuse_missing_sites(blend, sites)
-    both = set(blend.c2f_sites) & set(blend.f2c_sites)
-    window = dict(window_steps=blend.window_steps)
-    swaps = [SwapQ(tuple(blend.c2f_sites), "coarse", "fine", blend.c2f_ratio, **window),
-             SwapKV(tuple(sorted(both)), "fine", "coarse", blend.c2f_ratio, **window),
-             SwapKV(tuple(s for s in blend.f2c_sites if s not in both), "fine", "coarse", blend.f2c_ratio, **window)]
+    both, window = set(blend.c2f_sites) & set(blend.f2c_sites), blend.window_steps
+    to_fine = dict(source="coarse", target="fine", window_steps=window)
+    to_coarse = dict(source="fine", target="coarse", window_steps=window)
+    swaps = [SwapQ(tuple(blend.c2f_sites), blend.c2f_ratio, **to_fine),
+             SwapKV(tuple(sorted(both)), blend.c2f_ratio, **to_coarse),
+             SwapKV(tuple(s for s in blend.f2c_sites if s not in both), blend.f2c_ratio, **to_coarse)]
     ratio, own = 1.0, [site for site in sites if site.kind == "self"]
     for index in [site.index for site in sorted(own, key=lambda site: site.name.startswith(MID))]:
         if index in blend.c2f_sites:
@@ -32,9 +33,9 @@ def exchange(blend: BlendSettings, sites: Sequence[Site]) -> tuple:
         elif index in blend.f2c_sites:
             ratio = blend.f2c_ratio
         if index in blend.cross_c2f_sites:
-            swaps.append(SwapQ((index,), "coarse", "fine", ratio, kind="cross", **window))
+            swaps.append(SwapQ((index,), ratio, kind="cross", **to_fine))
         elif index in blend.cross_f2c_sites:
-            swaps.append(SwapQ((index,), "fine", "coarse", ratio, kind="cross", **window))
+            swaps.append(SwapQ((index,), ratio, kind="cross", **to_coarse))
     return tuple(s for s in swaps if s.sites)
 
 

@@ -149,7 +149,7 @@ def test_other_signs_are_text(pipeline, phrase):
 
 def test_braces_of_a_template_are_text(pipeline):
     """But for the first {prompt}: a style may be called anything."""
-    filled = pipeline.tokenizer.fitted("{prompt} in the style of {x} {prompt} }{.", "A {dog}")
+    filled = pipeline.tokenizer("styleblend").fitted("{prompt} in the style of {x} {prompt} }{.", "A {dog}")
     assert filled == "A {dog} in the style of {x} {prompt} }{."
 
 

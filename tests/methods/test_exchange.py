@@ -41,4 +41,4 @@ def test_the_middle_block_is_walked_last_wherever_it_is(down, up):
 def test_nothing_to_exchange_is_no_control():
     assert exchange(BlendSettings(c2f_sites=[], f2c_sites=[]), sites_of(6, 9)) == ()
     only = exchange(BlendSettings(c2f_sites=[5], f2c_sites=[], window_steps=20), sites_of(6, 9))
-    assert only == (SwapQ((5,), "coarse", "fine", 0.8, window_steps=20),)
+    assert only == (SwapQ((5,), 0.8, source="coarse", target="fine", window_steps=20),)
