@@ -55,15 +55,18 @@ class Record:
         s, kind = self.sampling, KINDS[self.method]
         facts = {"Steps": s.steps, "Sampler": SAMPLERS[s.sampler].title, "CFG scale": s.guidance, "Seed": self.seed,
                  "Size": f"{s.width}x{s.height}", "RNG": "CPU", "Model hash": self.base[:10],
-                 "StyleBlend style": self.style, "StyleBlend style hash": self.style_hash,
-                 **{f"StyleBlend {name}": value for name, value in self.settings.facts().items()},
-                 "Version": f"StyleBlend {self.version}"}
+                 **(self.facts_of_style() if self.style else {}), "Version": f"StyleBlend {self.version}"}
         line = ", ".join(f"{key}: {quoted(value)}" for key, value in facts.items())
-        prompt = kind.shown_prompt.replace("{prompt}", self.prompt, 1)
+        prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump()}
         own = {kind.section if key == "settings" else key: value for key, value in own.items()}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
+
+    def facts_of_style(self) -> Dict[str, object]:
+        """What other programs are told of the style; of a plain picture there is nothing to tell."""
+        return {"StyleBlend style": self.style, "StyleBlend style hash": self.style_hash,
+                **{f"StyleBlend {name}": value for name, value in self.settings.facts().items()}}
 
 
 def quoted(value: Any) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import parse_json
 from styleblend.files.whole_files import write_bytes
-from styleblend.settings import PRESETS, BlendSettings, Settings, StyleSettings, validated
+from styleblend.settings import PRESETS, BlendSettings, SamplingSettings, Settings, StyleSettings, validated
 
 
 class Tried(Settings):
@@ -120,7 +120,10 @@ def read_trials(path: Path, question: dict) -> List[Trial]:
     except ValueError as error:
         raise StyleBlendError(f"{path} cannot be read as JSON ({printable(str(error))}): {hint}") from None
     history = validated(History, data, f"{path} ({hint})")
-    other = [key for key in question if history.question.get(key) != question[key]]
+    sampling = history.question.get("sampling")  # an older search has older names in it
+    sampling = sampling and validated(SamplingSettings, sampling, str(path)).model_dump()
+    before = {**history.question, "sampling": sampling}
+    other = [key for key in question if before.get(key) != question[key]]
     if other:
         raise StyleBlendError(f"{path} holds trials of another search, with another {' and '.join(other)}: give the "
                               f"options of that one to go on, or {hint}")

@@ -80,7 +80,7 @@ def test_drawn_again_with_more_seeds(trained, tmp_path):
 def test_options_of_the_sampling(trained, tmp_path):
     """They count before the config and the style's own guidance, and the saved picture has the size that was asked for."""
     settings = yaml.safe_load(trained.read_text())
-    settings["sampling"]["output"] = 32
+    settings["sampling"]["saved_size"] = 32
     trained.write_text(yaml.safe_dump(settings))
     (tmp_path / "adapters" / "dots" / "style.json").write_text('{"guidance": 4.0}')
     picture = drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--steps", 3, "--sampler", "euler", "--guidance", 2, "--width", 128,

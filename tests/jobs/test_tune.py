@@ -21,12 +21,12 @@ from styleblend.metrics.weighted import parse_weights
 from styleblend.files.pictures import is_whole
 from styleblend.pipeline import Pipeline
 from styleblend.files.prompts import make_prompt
-from styleblend.settings import PRESETS, StyleBlendStyle, read_settings
+from styleblend.settings import PRESETS, SamplingSettings, StyleBlendStyle, read_settings, read_style_settings
 from styleblend.jobs.events import result_of
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.adapters.style import load_style
 from styleblend.jobs import tuning
-from styleblend.jobs.trials import Trial, proposal, space, starts, with_trial
+from styleblend.jobs.trials import Trial, proposal, read_trials, space, starts, with_trial
 from styleblend.jobs.tuning import Question, TuneRequest, choose_prompts
 from test_files import children_may_be_killed  # noqa: F401 (a fixture that works by being here)
 
