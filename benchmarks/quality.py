@@ -1,6 +1,6 @@
 """How well the base and the shipped styles draw what they should: `python -m benchmarks.quality [--json FILE]`.
 
-A classifier that was trained on the real art (`styleblend/judge.py`) looks at every picture: is the prompt's subject among its
+A classifier that was trained on the real art (`styleblend/metrics/judge.py`) looks at every picture: is the prompt's subject among its
 five best guesses, and is it drawn in the right style? Each style is drawn four ways (untrained base, fine branch only, coarse
 branch only, blended) from the same seeds.
 """
