@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of everything that reads an adapter file: only StyleBlendError may come out.
 
     python -m venv fuzz && fuzz/bin/pip install atheris 'numpy<2' safetensors
-    STYLEBLEND_FUZZ_PYTHON=fuzz/bin/python python -m pytest -m full tests/test_fuzz.py -s
+    STYLEBLEND_FUZZ_PYTHON=fuzz/bin/python python -m pytest -m full tests/system/test_fuzz.py -s
 
 The first byte of an input chooses the kind of file:
 a pickle, a pickle in a zip file with two storages, a whole .bin file, or a safetensors file whose header is the part before the first line break.

@@ -1,6 +1,6 @@
 """`styleblend eval` by CLIP, DINOv2 and the rest, without the judge: what is not as it should be is named, and everything else is scored.
 
-The networks are small, with made-up weights under the published names (`tests/test_metrics.py`); the judge's own cases are in `tests/test_eval.py`.
+The networks are small, with made-up weights under the published names (`tests/metrics/test_metrics.py`); the judge's own cases are in `tests/jobs/test_eval.py`.
 """
 import json
 import os
@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is(folders, weights, capsys
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (65, 64), (512, 512)])
 def test_pictures_of_any_size_are_scored(folders, weights, size):
-    """The networks read what their own processors make of a picture; only the judge wants a size (`tests/test_eval.py`)."""
+    """The networks read what their own processors make of a picture; only the judge wants a size (`tests/jobs/test_eval.py`)."""
     unlike(size)(folders)
     assert evaluate(folders, weights) == 0
     found = scores(folders)

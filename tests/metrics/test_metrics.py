@@ -1,7 +1,7 @@
 """Our metrics against transformers, torchmetrics and OpenCV on the same 64 pictures, and what is said when weights are missing.
 
 `tests/reference/make_metric_references.py` wrote the references. The networks are tiny; their files have the names of the published ones.
-`pytest -rP tests/test_metrics.py` prints the errors.
+`pytest -rP tests/metrics/test_metrics.py` prints the errors.
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Our networks, samplers and gradients against what PyTorch, diffusers, transformers and peft computed for the same numbers.
 
 `tests/reference/make_references.py` wrote the outputs; weights and inputs are drawn from names on both sides (`seeded.py`).
-`pytest -rP tests/test_parity.py` prints the errors.
+`pytest -rP tests/models/test_parity.py` prints the errors.
 """
 from __future__ import annotations
 

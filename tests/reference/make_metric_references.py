@@ -1,4 +1,4 @@
-"""Writes what transformers, torchmetrics and OpenCV say of made-up pictures, for tests/test_metrics.py to compare with.
+"""Writes what transformers, torchmetrics and OpenCV say of made-up pictures, for tests/metrics/test_metrics.py to compare with.
 
     python tests/reference/make_metric_references.py TOKENIZER                 writes tests/data/metrics.npz; TOKENIZER is a folder with CLIP's vocabulary
     python tests/reference/make_metric_references.py TOKENIZER --full OUT NAME writes the features of one network of published size to OUT

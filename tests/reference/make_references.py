@@ -1,4 +1,4 @@
-"""Writes what PyTorch, diffusers, transformers and peft compute, for tests/test_parity.py to compare with.
+"""Writes what PyTorch, diffusers, transformers and peft compute, for tests/models/test_parity.py to compare with.
 
     python tests/reference/make_references.py                writes tests/data/*.npz (small networks)
     python tests/reference/make_references.py --full OUT     writes the output of the UNet of Stable Diffusion 2.1 (4 GB of weights,
