@@ -1,25 +1,32 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own, which compute in float32, and a GPU its own attention. Everything else is plain, attention in chunks of queries.
+The CPU has its own, which compute in float32, and a GPU its own attention. Everything else is plain, attention in
+chunks of queries.
 """
 from functools import lru_cache
 from typing import Optional, Sequence
 
 from styleblend.kernels import chunked, cpu, cuda, reference
+from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt, say
 
-__all__ = ["attention", "geglu", "group_norm", "layer_norm"]
+__all__ = ["Segment", "attention", "geglu", "group_norm", "layer_norm"]
 
 
 def best(x, *frozen):
-    """The kernels for this device. The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones."""
+    """The kernels for this device.
+
+    The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones.
+    """
     plain = jt.flags.use_cuda or any(f is not None and not f.is_stop_grad() for f in frozen)
     return reference if plain else cpu
 
 
 def attention_core(x, heads: int, bias):
-    """The module whose attention suits q = `x`. Chunks of queries are for what has no kernel, and that is said: a `bias` that wants a gradient,
-    large heads (the VAE's) and 16-bit numbers of which a GPU has no products.
+    """The module whose attention suits q = `x`.
+
+    Chunks of queries are for what has no kernel, and that is said: a `bias` that wants a gradient, large heads (the
+    VAE's) and 16-bit numbers of which a GPU has no products.
     """
     if bias is not None and not bias.is_stop_grad():
         announce("a bias that learns")
@@ -36,31 +43,41 @@ def attention_core(x, heads: int, bias):
 @lru_cache(maxsize=None)  # each once
 def announce(what: str) -> None:
     """Say that the slower core is at work, and why."""
-    say(f"attention with {what} has no kernel of its own and runs in plain operators, some queries at a time: the same result, more slowly.")
+    say(f"attention with {what} has no kernel of its own and runs in plain operators, some queries at a time: "
+        f"the same result, more slowly.")
 
 
-def check(q, k, v, heads: int, bias, q_rows: Optional[Sequence[int]], kv_rows: Optional[Sequence[int]]) -> None:
-    """ValueError for what does not go together. The kernels would read what is not theirs; plain operators would repeat rows in silence."""
-    if not len(q.shape) == len(k.shape) == len(v.shape) == 3 or list(k.shape) != list(v.shape) or q.shape[2] != k.shape[2]:
-        raise ValueError(f"attention needs q (B, L, width) and k, v (B, S, width), not {list(q.shape)}, {list(k.shape)} and {list(v.shape)}")
+def check(q, k, v, heads: int, bias, q_rows: Optional[Sequence[int]], segments: Optional[Sequence[Segment]],
+          causal: bool) -> None:
+    """ValueError for what does not go together.
+
+    The kernels would read what is not theirs; plain operators would repeat rows in silence.
+    """
+    if (not len(q.shape) == len(k.shape) == len(v.shape) == 3 or list(k.shape) != list(v.shape)
+            or q.shape[2] != k.shape[2]):
+        raise ValueError(f"attention needs q (B, L, width) and k, v (B, S, width), "
+                         f"not {list(q.shape)}, {list(k.shape)} and {list(v.shape)}")
     if heads < 1 or q.shape[2] % heads or 0 in (*q.shape, *k.shape):
-        raise ValueError(f"{heads} heads do not share q {list(q.shape)} and k {list(k.shape)}: every size must be at least 1, and the width a multiple of the heads")
-    read = {name: range(x.shape[0]) if rows is None else rows for name, x, rows in (("q", q, q_rows), ("k", k, kv_rows))}
-    if len(read["q"]) != len(read["k"]) or len(read["q"]) == 0:
-        raise ValueError(f"{len(read['q'])} rows of q cannot attend to {len(read['k'])} rows of k and v")
-    for name, x in (("q", q), ("k", k)):
-        wrong = [row for row in read[name] if not 0 <= row < x.shape[0]]
-        if wrong:
-            raise ValueError(f"there is no row {wrong[0]} in {name}, which has {x.shape[0]}")
-    if bias is not None and list(bias.shape) not in ([k.shape[1]], [1, k.shape[1]], [len(read["q"]), k.shape[1]]):
-        raise ValueError(f"a bias is a number for each key, ({k.shape[1]},), in each row or in all {len(read['q'])}, not {list(bias.shape)}")
+        raise ValueError(f"{heads} heads do not share q {list(q.shape)} and k {list(k.shape)}: "
+                         f"every size must be at least 1, and the width a multiple of the heads")
+    read = reading(q.shape[0], k.shape[0], q_rows, segments)
+    if not read.plain and (bias is not None or causal):
+        raise ValueError(f"{'a bias' if bias is not None else 'causal attention'} goes with one segment only, "
+                         f"without a scale or a shift of its own")
+    rows, keys = len(read.q_rows), k.shape[1]
+    if bias is not None and list(bias.shape) not in ([keys], [1, keys], [rows, keys]):
+        raise ValueError(f"a bias is a number for each key, ({keys},), in each row or in all {rows}, "
+                         f"not {list(bias.shape)}")
 
 
-def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
-              scale: Optional[float] = None, causal: bool = False):
-    """Softmax attention; arguments and result as in `kernels.reference.attention`. No core holds a whole matrix of scores."""
-    check(q, k, v, heads, bias, q_rows, kv_rows)
-    return attention_core(q, heads, bias).attention(q, k, v, heads, bias, q_rows, kv_rows, scale, causal)
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None,
+              segments: Optional[Sequence[Segment]] = None, scale: Optional[float] = None, causal: bool = False):
+    """Softmax attention; arguments and result as in `kernels.reference.attention`.
+
+    No core holds a whole matrix of scores, and segments are read where they are (in chunks of queries: copied).
+    """
+    check(q, k, v, heads, bias, q_rows, segments, causal)
+    return attention_core(q, heads, bias).attention(q, k, v, heads, bias, q_rows, segments, scale, causal)
 
 
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):

@@ -1,7 +1,8 @@
-// The forward pass of attention_cpu.h on a CPU with matrix tiles (AMX, x86 servers since 2023): the same steps, but both products are made by the
-// tile unit, which multiplies bfloat16 sixteen times as fast as vectors multiply float32. A float32 is the exact sum of three bfloat16, so
-// products of these parts make one of float32 (Henry, Tang & Heinecke 2019): six for the scores, whose errors the softmax would raise to a power,
-// and three for the values. The error is some 4e-6 of the result.
+// The forward pass of attention_cpu.h on a CPU with matrix tiles (AMX, x86 servers since 2023): the same steps, but
+// both products are made by the tile unit, which multiplies bfloat16 sixteen times as fast as vectors multiply float32.
+// A float32 is the exact sum of three bfloat16, so products of these parts make one of float32 (Henry, Tang & Heinecke
+// 2019): six for the scores, whose errors the softmax would raise to a power, and three for the values. The error is
+// some 4e-6 of the result.
 #pragma once
 #include "attention_tiles.h"
 #ifdef __AMX_BF16__
@@ -13,8 +14,10 @@ namespace styleblend {
 
 typedef short Halves __attribute__((vector_size(32), aligned(2), may_alias));
 
-constexpr int SCORE_PARTS = 3, VALUE_PARTS = 2, TILE = 16, DEPTH = 32;  // a tile: 16 rows of 16 float32, or of 32 bfloat16
-constexpr int AMX_QUERIES = 1024;  // one thread takes more of them than without tiles, since it prepares k and v for each of these blocks anew
+constexpr int SCORE_PARTS = 3, VALUE_PARTS = 2;
+constexpr int TILE = 16, DEPTH = 32;  // a tile: 16 rows of 16 float32, or of 32 bfloat16
+// One thread takes more of them than without tiles, since it prepares k and v for each of these blocks anew.
+constexpr int AMX_QUERIES = 1024;
 
 // Whether there are tiles (Linux lets a process use them only after it has asked) and the problem fills them.
 template <int D> bool tiles_serve(const Problem& p) {
@@ -25,7 +28,11 @@ template <int D> bool tiles_serve(const Problem& p) {
 
 struct Tiles {  // of one thread, while it lives
     Tiles() {
-        struct alignas(64) { unsigned char palette, start, reserved[14]; unsigned short columns[16]; unsigned char rows[16]; } shape{};
+        struct alignas(64) {
+            unsigned char palette, start, reserved[14];
+            unsigned short columns[16];
+            unsigned char rows[16];
+        } shape{};
         shape.palette = 1;
         for (int i = 0; i < 8; i++) { shape.columns[i] = 64; shape.rows[i] = TILE; }
         _tile_loadconfig(&shape);
@@ -33,7 +40,8 @@ struct Tiles {  // of one thread, while it lives
     ~Tiles() { _tile_release(); }
 };
 
-// x as a sum of PARTS bfloat16, each in the upper half of its lane. Rounded, not cut off: what is left for the next part is half as much.
+// x as a sum of PARTS bfloat16, each in the upper half of its lane. Rounded, not cut off: what is left for the next
+// part is half as much.
 template <int PARTS> inline void split(Floats x, Ints* parts) {
     for (int n = 0; n < PARTS; n++) {
         parts[n] = ((Ints)x + 0x8000) & (int)0xFFFF0000;
@@ -42,28 +50,35 @@ template <int PARTS> inline void split(Floats x, Ints* parts) {
 }
 
 // Rows of `columns` float32 -> for each part rows of as many bfloat16, `step` apart: the left factor.
-template <int PARTS> inline void left_factor(const float* from, size_t stride, int rows, int columns, short* to, size_t part, size_t step) {
+template <int PARTS>
+inline void left_factor(const float* from, size_t stride, int rows, int columns, short* to, size_t part, size_t step) {
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c += LANES) {
             Ints parts[PARTS];
             split<PARTS>(*(const Floats*)(from + r * stride + c), parts);
-            for (int n = 0; n < PARTS; n++) *(Halves*)(to + n * part + r * step + c) = __builtin_convertvector(parts[n] >> 16, Halves);
+            for (int n = 0; n < PARTS; n++)
+                *(Halves*)(to + n * part + r * step + c) = __builtin_convertvector(parts[n] >> 16, Halves);
         }
 }
 
-// Rows of GROUP float32 -> for each part rows of GROUP pairs, one number of each of two rows: the right factor. A missing second row is zero.
+// Rows of GROUP float32 -> for each part rows of GROUP pairs, one number of each of two rows: the right factor. A
+// missing second row is zero.
 template <int PARTS> inline void right_factor(const float* from, int rows, int columns, int* to, size_t part) {
     for (int r = 0; r < rows; r += 2)
         for (int c = 0; c < columns; c += LANES) {
             Ints first[PARTS], second[PARTS];
             split<PARTS>(*(const Floats*)(from + r * GROUP + c), first);
             split<PARTS>(r + 1 < rows ? *(const Floats*)(from + (r + 1) * GROUP + c) : Floats{}, second);
-            for (int n = 0; n < PARTS; n++) *(Ints*)(to + n * part + r / 2 * GROUP + c) = (first[n] >> 16 & 0xFFFF) | second[n];
+            for (int n = 0; n < PARTS; n++)
+                *(Ints*)(to + n * part + r / 2 * GROUP + c) = (first[n] >> 16 & 0xFFFF) | second[n];
         }
 }
 
-// C (M x GROUP) = (ADD: +=) A (M x depth) B (depth x GROUP), each factor in its parts; products of parts too small to matter are left out.
-template <int PARTS, int M, bool ADD> inline void tile_product(const short* a, size_t a_part, size_t a_step, const int* b, size_t b_part, float* c, int depth) {
+// C (M x GROUP) = (ADD: +=) A (M x depth) B (depth x GROUP), each factor in its parts; products of parts too small to
+// matter are left out.
+template <int PARTS, int M, bool ADD>
+inline void tile_product(const short* a, size_t a_part, size_t a_step, const int* b, size_t b_part, float* c,
+                         int depth) {
     constexpr size_t ROW = GROUP * sizeof(float);
     for (int i = 0; i < M; i += 2 * TILE)
         for (int j = 0; j < GROUP; j += 2 * TILE) {
@@ -77,11 +92,13 @@ template <int PARTS, int M, bool ADD> inline void tile_product(const short* a, s
             for (int k = 0; k < depth; k += DEPTH)
                 for (int m = 0; m < PARTS; m++) {
                     const short* left = a + m * a_part + i * a_step + k;
-                    _tile_loadd(4, left, a_step * sizeof(short)); _tile_loadd(5, left + TILE * a_step, a_step * sizeof(short));
+                    _tile_loadd(4, left, a_step * sizeof(short));
+                    _tile_loadd(5, left + TILE * a_step, a_step * sizeof(short));
                     for (int n = 0; m + n < PARTS; n++) {
                         const int* right = b + n * b_part + k / 2 * GROUP + j;
                         _tile_loadd(6, right, ROW); _tile_loadd(7, right + TILE, ROW);
-                        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+                        _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+                        _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
                     }
                 }
             _tile_stored(0, to, ROW); _tile_stored(1, to + TILE, ROW);
@@ -89,42 +106,66 @@ template <int PARTS, int M, bool ADD> inline void tile_product(const short* a, s
         }
 }
 
+// `keys` keys and values, KEYS at most, of a head -> left factors of the scores and of the sums; what is missing to
+// KEYS is zero. `room`: for a tile of values.
+template <int D>
+inline void factors_of_keys(const float* k, const float* v, size_t stride, int keys, short* its_k, short* its_v,
+                            float* room) {
+    constexpr size_t HALF = (size_t)KEYS * D;
+    left_factor<SCORE_PARTS>(k, stride, keys, D, its_k, HALF, D);
+    for (int n = 0; n < SCORE_PARTS; n++)
+        std::memset(its_k + n * HALF + keys * D, 0, (KEYS - keys) * D * sizeof(short));
+    turn<D>(v, stride, keys, room);
+    left_factor<VALUE_PARTS>(room, GROUP, D, KEYS, its_v, HALF, KEYS);
+}
+
 // As attention_forward, for rows that are the first of their kind.
-template <int D> void attention_forward_amx(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
+template <int D>
+void attention_forward_amx(const Problem& p, const float* q, const float* k, const float* v, float* out,
+                           float* log_sum) {
     static_assert(KEYS == GROUP, "turn<D> lays v out in tiles of GROUP tokens");
-    constexpr size_t PAIRS = (size_t)D / 2 * GROUP, TURNED = (size_t)D * GROUP, HALF = (size_t)KEYS * D, WEIGHTS = (size_t)KEYS / 2 * GROUP;
-    int tiles = (p.queries + AMX_QUERIES - 1) / AMX_QUERIES, block = std::min(AMX_QUERIES, padded(p.queries, GROUP)), groups = block / GROUP;
+    constexpr size_t PAIRS = (size_t)D / 2 * GROUP, TURNED = (size_t)D * GROUP, HALF = (size_t)KEYS * D,
+                     WEIGHTS = (size_t)KEYS / 2 * GROUP, ROOM = std::max((size_t)KEYS * GROUP, TURNED),
+                     QUERY_PARTS = SCORE_PARTS * PAIRS;
+    int tiles = (p.queries + AMX_QUERIES - 1) / AMX_QUERIES, block = std::min(AMX_QUERIES, padded(p.queries, GROUP)),
+        groups = block / GROUP;
     #pragma omp parallel
     {
         Tiles configured;
-        Memory memory(groups * (SCORE_PARTS * PAIRS + TURNED) + 2 * block + GROUP + std::max((size_t)KEYS * GROUP, TURNED) + VALUE_PARTS * WEIGHTS
+        Memory memory(groups * (QUERY_PARTS + TURNED) + 2 * block + GROUP + ROOM + VALUE_PARTS * WEIGHTS
                       + (SCORE_PARTS + VALUE_PARTS) * HALF / 2);
-        float *sum = memory.begin(), *top = sum + groups * TURNED, *total = top + block, *most = total + block, *score = most + GROUP;
-        int *its_q = (int*)(score + std::max((size_t)KEYS * GROUP, TURNED)), *weight = its_q + groups * SCORE_PARTS * PAIRS;
+        float *sum = memory.begin(), *top = sum + groups * TURNED, *total = top + block, *most = total + block,
+              *score = most + GROUP;
+        int *its_q = (int*)(score + ROOM), *weight = its_q + groups * QUERY_PARTS;
         short *its_k = (short*)(weight + VALUE_PARTS * WEIGHTS), *its_v = its_k + SCORE_PARTS * HALF;
         #pragma omp for schedule(dynamic)
         for (int unit = 0; unit < p.rows * p.heads * tiles; unit++) {
             int row = unit / (p.heads * tiles), head = unit / tiles % p.heads, first = unit % tiles * AMX_QUERIES;
             if (p.first_like(row) != row) continue;
-            int count = std::min(AMX_QUERIES, p.queries - first), last = p.causal ? std::min(p.keys, first + count) : p.keys;
+            int count = std::min(AMX_QUERIES, p.queries - first);
+            int last = p.causal ? std::min(p.keys, first + count) : p.keys, spans = (last + KEYS - 1) / KEYS;
             for (int from = 0; from < count; from += GROUP) {
-                turn<D>(q + p.at(p.q_rows[row], p.queries, first + from, head, D), p.width, std::min(GROUP, count - from), score, p.scale * LOG2E);
-                right_factor<SCORE_PARTS>(score, D, GROUP, its_q + from / GROUP * SCORE_PARTS * PAIRS, PAIRS);
+                const float* query = q + p.at(p.q_rows[row], p.queries, first + from, head, D);
+                turn<D>(query, p.width, std::min(GROUP, count - from), score, p.scale * LOG2E);
+                right_factor<SCORE_PARTS>(score, D, GROUP, its_q + from / GROUP * QUERY_PARTS, PAIRS);
             }
-            std::fill(sum, sum + groups * TURNED, 0.f); std::fill(top, top + block, HIDDEN); std::fill(total, total + block, 0.f);
-            for (int key = 0; key < last; key += KEYS) {
-                int keys = std::min(KEYS, last - key);
-                size_t place = p.at(p.kv_rows[row], p.keys, key, head, D);
-                left_factor<SCORE_PARTS>(k + place, p.width, keys, D, its_k, HALF, D);
-                for (int n = 0; n < SCORE_PARTS; n++) std::memset(its_k + n * HALF + keys * D, 0, (KEYS - keys) * D * sizeof(short));
-                turn<D>(v + place, p.width, keys, score);
-                left_factor<VALUE_PARTS>(score, GROUP, D, KEYS, its_v, HALF, KEYS);
-                for (int n = 0; n < VALUE_PARTS; n++) std::memset(weight + n * WEIGHTS + (keys + 1) / 2 * GROUP, 0, (KEYS - keys) / 2 * GROUP * sizeof(int));
+            std::fill(sum, sum + groups * TURNED, 0.f);
+            std::fill(top, top + block, HIDDEN); std::fill(total, total + block, 0.f);
+            for (int tile = 0; tile < p.segments * spans; tile++) {
+                Segment its = p.segment(tile / spans, row);
+                if (its.row < 0) continue;
+                int key = tile % spans * KEYS, keys = std::min(KEYS, last - key);
+                size_t place = p.at(its.row, p.keys, key, head, D);
+                factors_of_keys<D>(k + place, v + place, p.width, keys, its_k, its_v, score);
+                size_t missing = (KEYS - keys) / 2 * GROUP * sizeof(int);
+                for (int n = 0; n < VALUE_PARTS; n++)
+                    std::memset(weight + n * WEIGHTS + (keys + 1) / 2 * GROUP, 0, missing);
                 for (int from = 0; from < count; from += GROUP) {
                     int group = padded(std::min(GROUP, count - from), LANES);
+                    int* queries = its_q + from / GROUP * QUERY_PARTS;
                     float* its_sum = sum + from / GROUP * TURNED;
-                    tile_product<SCORE_PARTS, KEYS, false>(its_k, HALF, D, its_q + from / GROUP * SCORE_PARTS * PAIRS, PAIRS, score, D);
-                    finish_scores(p, row, first + from, group, key, keys, score);
+                    tile_product<SCORE_PARTS, KEYS, false>(its_k, HALF, D, queries, PAIRS, score, D);
+                    finish_scores(p, row, its, first + from, group, key, keys, score);
                     find_most(score, keys, group, most);
                     soften<D>(score, keys, group, most, top + from, total + from, its_sum);
                     right_factor<VALUE_PARTS>(score, keys, GROUP, weight, WEIGHTS);

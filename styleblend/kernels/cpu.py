@@ -1,4 +1,7 @@
-"""The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients. They compute in float32, whatever they are given."""
+"""The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients.
+
+They compute in float32, whatever they are given.
+"""
 from __future__ import annotations
 
 from typing import Optional, Sequence
@@ -6,17 +9,19 @@ from typing import Optional, Sequence
 import numpy as np
 
 from styleblend.kernels import sources
+from styleblend.kernels.segments import Reading, Segment, reading
 from styleblend.machine.precision import cast
 from styleblend.machine.runtime import jt
 
 ATTENTION, NORMS = sources.source("attention_cpu.h"), sources.source("norms_cpu.h")
-# inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias (empty: none)
+# inputs: 0 q, 1 k, 2 v, 3 and 4 `rows` and `factors` of a Reading, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};
-    p.rows = in3_shape0; p.heads = (int)data["heads"]; p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
+    p.rows = in3_shape1; p.segments = in3_shape0 - 1; p.heads = (int)data["heads"];
+    p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
     p.scale = (float)data["scale"]; p.causal = data["causal"] != 0; p.tiles = data["tiles"] != 0;
     p.bias = in5_shape1 == in1_shape1 ? in5_p : nullptr; p.bias_rows = in5_shape0;
-    p.q_rows = in3_p; p.kv_rows = in4_p;
+    p.q_rows = in3_p; p.kv_rows = in3_p + p.rows; p.scales = in4_p; p.shifts = in4_p + p.segments * p.rows;
 """
 FORWARD = PROBLEM + "styleblend::attention_forward<{size}>(p, in0_p, in1_p, in2_p, out0_p, out1_p);"
 BACKWARD = PROBLEM + """
@@ -30,33 +35,37 @@ class Attention(jt.Function):
 
     forward, backward = FORWARD, BACKWARD
 
-    def __init__(self, heads: int, size: int, scale: float, causal: bool, tiles: bool, rows: tuple, bias):
-        self.size, self.rows, self.bias = size, rows, bias
+    def __init__(self, heads: int, size: int, scale: float, causal: bool, tiles: bool, read: Reading, bias):
+        self.size, self.read, self.bias = size, read, bias
         self.data = {"heads": heads, "scale": scale, "causal": int(causal), "tiles": int(tiles)}
 
     def execute(self, q, k, v):
-        batch, queries, width = len(self.rows[0]), q.shape[1], q.shape[2]
-        self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
-        out, log_sum = jt.code([(batch, queries, width), (batch, self.data["heads"], queries)], ["float32"] * 2, self.inputs,
-                               cpu_header=ATTENTION, cpu_src=self.forward.format(size=self.size), data=self.data)
-        self.results = [out, log_sum]
-        return out
+        batch, queries, width = len(self.read.q_rows), q.shape[1], q.shape[2]
+        self.inputs = [q, k, v, jt.array(self.read.rows), jt.array(self.read.factors), self.bias]
+        shapes = [(batch, queries, width), (batch, self.data["heads"], queries)]
+        self.results = list(jt.code(shapes, ["float32"] * 2, self.inputs, cpu_header=ATTENTION,
+                                    cpu_src=self.forward.format(size=self.size), data=self.data))
+        return self.results[0]
 
     def grad(self, gradient):
         if gradient is None:
             return None, None, None
-        return tuple(jt.code([x.shape for x in self.inputs[:3]], ["float32"] * 3, self.inputs + self.results + [gradient],
-                             cpu_header=ATTENTION, cpu_src=self.backward.format(size=self.size), data=self.data))
+        shapes, given = [x.shape for x in self.inputs[:3]], self.inputs + self.results + [gradient]
+        return tuple(jt.code(shapes, ["float32"] * 3, given, cpu_header=ATTENTION,
+                             cpu_src=self.backward.format(size=self.size), data=self.data))
 
 
-def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
-              scale: Optional[float] = None, causal: bool = False, tiles: bool = True):
-    """As `kernels.reference.attention`, on the CPU. The gradient of `bias` is not computed. `tiles`: use matrix tiles where the CPU has them."""
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None,
+              segments: Optional[Sequence[Segment]] = None, scale: Optional[float] = None, causal: bool = False,
+              tiles: bool = True):
+    """As `kernels.reference.attention`, on the CPU. The gradient of `bias` is not computed.
+
+    `tiles`: use matrix tiles where the CPU has them.
+    """
     size = q.shape[2] // heads
-    batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
-    rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
+    read = reading(q.shape[0], k.shape[0], q_rows, segments)
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
-    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, tiles, rows, bias)
+    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, tiles, read, bias)
     return cast(call(*(cast(x, "float32") for x in (q, k, v))), q.dtype)
 
 
@@ -71,14 +80,16 @@ class Kernel(jt.Function):
 
     def execute(self, *inputs):
         self.inputs = list(inputs)
-        self.results = jt.code(self.shapes, ["float32"] * len(self.shapes), self.inputs, cpu_header=NORMS, cpu_src=self.forward, data=self.numbers)
+        self.results = jt.code(self.shapes, ["float32"] * len(self.shapes), self.inputs, cpu_header=NORMS,
+                               cpu_src=self.forward, data=self.numbers)
         return self.results[0]
 
     def grad(self, gradient):
         if gradient is None:
             return (None,) * len(self.inputs)
         kept = self.inputs + list(self.results[1:]) + [gradient]
-        return (jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward, data=self.numbers),) + (None,) * (len(self.inputs) - 1)
+        found = jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward, data=self.numbers)
+        return (found,) + (None,) * (len(self.inputs) - 1)
 
 
 GROUPS = """
@@ -98,8 +109,9 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
 def layer_norm(x, weight, bias, eps: float):
     """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
     tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
-    kernel = Kernel('styleblend::layer_norm_forward((int)data["tokens"], (int)data["size"], (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
-                    'styleblend::layer_norm_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, in3_p, in4_p, out0_p);',
+    sizes = '(int)data["tokens"], (int)data["size"]'
+    kernel = Kernel(f'styleblend::layer_norm_forward({sizes}, (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
+                    f'styleblend::layer_norm_backward({sizes}, in0_p, in1_p, in3_p, in4_p, out0_p);',
                     [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})
     return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
 

@@ -3,30 +3,31 @@ from __future__ import annotations
 
 from typing import Optional, Sequence
 
-import numpy as np
-
 from styleblend.kernels import sources
+from styleblend.kernels.segments import Reading, Segment, reading
 from styleblend.machine.runtime import jt
 
 TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 NEEDS = {"float32": 0, "float16": 75, "bfloat16": 80}  # compute capability, times ten
 LARGEST = 160  # head size: larger ones do not fit into the shared memory
 HEADER = '#include "helper_cuda.h"\n' + sources.source("attention_cuda.h")
-# inputs: 0 q, 1 k, 2 v, 3 the rows of q, 4 the rows of k and v, 5 the bias
+# inputs: 0 q, 1 k, 2 v, 3 and 4 `rows` and `factors` of a Reading, 5 the bias
 PROBLEM = """
     styleblend::cuda::Problem<{type}> p{{}};
-    p.rows = in3_shape0; p.q_count = in0_shape0; p.kv_count = in1_shape0; p.heads = (int)data["heads"];
-    p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
+    p.rows = in3_shape1; p.segments = in3_shape0 - 1; p.q_count = in0_shape0; p.kv_count = in1_shape0;
+    p.heads = (int)data["heads"]; p.queries = in0_shape1; p.keys = in1_shape1; p.width = in0_shape2;
     p.scale = (float)data["scale"]; p.causal = data["causal"] != 0;
     p.bias_rows = (int)data["bias_rows"]; p.bias = p.bias_rows ? in5_p : nullptr;
-    p.q_rows = in3_p; p.kv_rows = in4_p; p.q = in0_p; p.k = in1_p; p.v = in2_p;
+    p.q_rows = in3_p; p.kv_rows = in3_p + p.rows; p.scales = in4_p; p.shifts = in4_p + p.segments * p.rows;
+    p.q = in0_p; p.k = in1_p; p.v = in2_p;
 """
 FORWARD = PROBLEM + """
     p.result = out0_p; p.log_sum = out1_p;
     checkCudaErrors((styleblend::cuda::attention_forward<{type}, {size}, styleblend::cuda::{precision}>(p)));
 """
 BACKWARD = PROBLEM + """
-    p.result = in6_p; p.log_sum = in7_p; p.d_result = in8_p; p.d_q = out0_p; p.d_k = out1_p; p.d_v = out2_p; p.delta = out3_p;
+    p.result = in6_p; p.log_sum = in7_p; p.d_result = in8_p;
+    p.d_q = out0_p; p.d_k = out1_p; p.d_v = out2_p; p.delta = out3_p;
     checkCudaErrors((styleblend::cuda::attention_backward<{type}, {size}, styleblend::cuda::{precision}>(p)));
 """
 
@@ -42,7 +43,10 @@ def has_kernel(dtype: str, size: int) -> bool:
 
 
 def precision(dtype: str) -> str:
-    """How float32 is multiplied: on tensor cores where they can, exactly, or roughly (11 binary digits) where Jittor's own products are rough too."""
+    """How float32 is multiplied: on tensor cores where they can.
+
+    Exactly there, or roughly (11 binary digits) where Jittor's own products are rough too.
+    """
     if dtype != "float32" or capability() < 80:
         return "FMA"
     return "TF32" if jt.flags.use_tensorcore else "SPLIT"
@@ -51,9 +55,10 @@ def precision(dtype: str) -> str:
 class Attention(jt.Function):
     """One call of the core; keeps q, k, v, the result and a number a query for the gradient, and no scores."""
 
-    def __init__(self, heads: int, size: int, scale: float, causal: bool, rows: tuple, bias):
-        self.size, self.rows, self.bias = size, rows, jt.zeros((1, 1)) if bias is None else bias
-        self.data = {"heads": heads, "scale": scale, "causal": int(causal), "bias_rows": 0 if bias is None else bias.shape[0]}
+    def __init__(self, heads: int, size: int, scale: float, causal: bool, read: Reading, bias):
+        self.size, self.read, self.bias = size, read, jt.zeros((1, 1)) if bias is None else bias
+        self.data = {"heads": heads, "scale": scale, "causal": int(causal),
+                     "bias_rows": 0 if bias is None else bias.shape[0]}
 
     def run(self, source: str, shapes: list, types: list, inputs: list):
         kind = self.inputs[0].dtype
@@ -61,9 +66,10 @@ class Attention(jt.Function):
                        cuda_src=source.format(type=TYPES[str(kind)], size=self.size, precision=precision(str(kind))))
 
     def execute(self, q, k, v):
-        self.inputs = [q, k, v] + [jt.array(np.array(rows, np.int32)) for rows in self.rows] + [self.bias]
-        self.sums = (len(self.rows[0]), self.data["heads"], q.shape[1])
-        self.results = list(self.run(FORWARD, [(len(self.rows[0]), q.shape[1], q.shape[2]), self.sums], [q.dtype, "float32"], self.inputs))
+        self.inputs = [q, k, v, jt.array(self.read.rows), jt.array(self.read.factors), self.bias]
+        batch, queries, width = len(self.read.q_rows), q.shape[1], q.shape[2]
+        self.sums = (batch, self.data["heads"], queries)
+        self.results = list(self.run(FORWARD, [(batch, queries, width), self.sums], [q.dtype, "float32"], self.inputs))
         return self.results[0]
 
     def grad(self, gradient):
@@ -74,11 +80,13 @@ class Attention(jt.Function):
                               self.inputs + self.results + [gradient.cast(given[0].dtype)])[:3])
 
 
-def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None, kv_rows: Optional[Sequence[int]] = None,
-              scale: Optional[float] = None, causal: bool = False):
-    """As `kernels.reference.attention`, on a GPU, where `has_kernel` says so. The gradient of `bias` is not computed."""
+def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None,
+              segments: Optional[Sequence[Segment]] = None, scale: Optional[float] = None, causal: bool = False):
+    """As `kernels.reference.attention`, on a GPU, where `has_kernel` says so.
+
+    The gradient of `bias` is not computed.
+    """
     size = q.shape[2] // heads
-    batch = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else q.shape[0]
-    rows = tuple(range(batch) if r is None else tuple(r) for r in (q_rows, kv_rows))
+    read = reading(q.shape[0], k.shape[0], q_rows, segments)
     bias = None if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
-    return Attention(heads, size, size ** -0.5 if scale is None else scale, causal, rows, bias)(q, k, v)
+    return Attention(heads, size, size ** -0.5 if scale is None else scale, causal, read, bias)(q, k, v)

@@ -1,4 +1,7 @@
-"""The C++ and CUDA sources as Jittor wants them: it compiles text, in a folder of its own, where no header beside it can be included."""
+"""The C++ and CUDA sources as Jittor wants them.
+
+It compiles text, in a folder of its own, where no header beside it can be included.
+"""
 from __future__ import annotations
 
 import re
@@ -8,8 +11,9 @@ from pathlib import Path
 def source(name: str) -> str:
     """A header of this folder for `jt.code`.
 
-    Jittor writes the types and shapes of the inputs behind the last `#include` of the text. That must not be one that a condition
-    leaves out, such as the includes of `attention_amx.h` on a CPU without matrix tiles: so an include of its own comes last.
+    Jittor writes the types and shapes of the inputs behind the last `#include` of the text. That must not be one that a
+    condition leaves out, such as the includes of `attention_amx.h` on a CPU without matrix tiles: so an include of its
+    own comes last.
     """
     return whole(name) + "\n#include <cstddef>\n"
 

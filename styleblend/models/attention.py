@@ -149,7 +149,7 @@ class Attention(jt.nn.Module):
             if control.applies(self.site, context):
                 p = control.apply(p, context.rows)
         q, k, v, q_rows, segments = p.read()
-        x = attention(q, k, v, self.heads, q_rows=q_rows, kv_rows=segments[0].rows if segments else None)
+        x = attention(q, k, v, self.heads, q_rows=q_rows, segments=segments)
         return self.to_out[0](x, loras.get(self.to_out[0]), out_scale)
 
 
