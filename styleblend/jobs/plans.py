@@ -8,8 +8,8 @@ from typing import Dict, Mapping, Optional
 from styleblend.adapters.style import Style, adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
 from styleblend.record import Record
-from styleblend.settings import (BlendSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings, blend_for,
-                                 sampling_for, validated)
+from styleblend.settings import (BlendSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
+                                 blend_for, sampling_for, validated)
 
 
 def style_settings(settings: RunSettings, style: Style) -> StyleSettings:
