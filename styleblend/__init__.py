@@ -2,7 +2,8 @@
 
 __version__ = "0.1.0"
 PUBLIC = {"Pipeline": "styleblend.pipeline", "Picture": "styleblend.pipeline", "Progress": "styleblend.pipeline",
-          "load_base": "styleblend.base.base", "from_jdiffusion": "styleblend.base.jdiffusion", "read_settings": "styleblend.settings"}
+          "load_base": "styleblend.base.base", "from_jdiffusion": "styleblend.base.jdiffusion",
+          "read_settings": "styleblend.settings"}
 
 
 def __getattr__(name: str):

@@ -145,7 +145,8 @@ class Pipeline:
         style, base = request.style, self.base
         one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
-                     preset=getattr(request.own, "preset", None), adapters=style.files if style else {}, decoder=base.decoder_fingerprint())
+                     preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
+                     decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
     def check(self, sampling: SamplingSettings) -> None:
@@ -223,7 +224,8 @@ def settings_of(base: Base) -> RunSettings:
     """Settings for a base without a config: pictures of the size that it was trained for."""
     side = base.unet.config.sample_size * base.vae.config.downscale
     return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles",
-                       look_alikes="data/look_alikes", sampling=SamplingSettings(width=side, height=side, saved_size=None))
+                       look_alikes="data/look_alikes",
+                       sampling=SamplingSettings(width=side, height=side, saved_size=None))
 
 
 def shown(latents, recipe: Recipe):

@@ -78,8 +78,9 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
     for path in files:
         for part, own in parts_of(Path(path), attention_only).items():
             if part in found:
-                advice = ": end the names of the files in -coarse and -fine" if is_embedding(part) else ": give one of them"
-                raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a style{advice}")
+                advice = "end the names of the files in -coarse and -fine" if is_embedding(part) else "give one of them"
+                raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a "
+                                      f"style: {advice}")
             found[part] = own
     return found
 
