@@ -38,6 +38,21 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert run.stdout.splitlines()[-1] == "[]" and min(times) < 0.5
 
 
+LORA = "checkpoints/mini/styles/fxemoji/fxemoji_unet_lora.safetensors"
+
+
+def test_what_only_reads_files_starts_no_jittor():
+    """`inspect` of a file comes at once, also on a machine on which Jittor does not import."""
+    code = ("import sys; sys.modules['jittor'] = sys.modules['jittor_utils'] = None\nfrom styleblend.cli import main\n"
+            f"import styleblend.settings\nsys.exit(main(['inspect', '{LORA}']))")
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        times.append(time.perf_counter() - begin)
+    assert "128 of the UNet" in run.stdout and min(times) < 1  # 0.3 s where nothing else runs
+
+
 def test_all_commands_are_listed():
     listed = help_of()
     assert all(re.search(rf"^    {command}\b", listed, re.M) for command in COMMANDS)
