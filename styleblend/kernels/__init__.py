@@ -10,7 +10,7 @@ from styleblend.kernels import chunked, cpu, cuda, reference
 from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt, say
 
-__all__ = ["Segment", "attention", "geglu", "group_norm", "layer_norm"]
+__all__ = ["attention", "geglu", "group_norm", "layer_norm"]
 
 
 def best(x, *frozen):

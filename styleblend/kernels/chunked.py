@@ -1,4 +1,4 @@
-"""Attention in plain Jittor operators, some queries at a time: for GPUs and precisions that have no kernel of their own.
+"""Attention in plain Jittor operators, some queries at a time: for GPUs and precisions without a kernel of their own.
 
 Scores exist for one chunk of queries only, at most `LIMIT` bytes; the backward pass computes them again (Dao et al.
 2022, section 3.1, without the tiling of keys). Keys and values of several segments are copied, one behind the other.

@@ -88,7 +88,8 @@ class Kernel(jt.Function):
         if gradient is None:
             return (None,) * len(self.inputs)
         kept = self.inputs + list(self.results[1:]) + [gradient]
-        found = jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward, data=self.numbers)
+        found = jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward,
+                        data=self.numbers)
         return (found,) + (None,) * (len(self.inputs) - 1)
 
 
@@ -109,9 +110,10 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
 def layer_norm(x, weight, bias, eps: float):
     """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
     tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
-    sizes = '(int)data["tokens"], (int)data["size"]'
-    kernel = Kernel(f'styleblend::layer_norm_forward({sizes}, (float)data["eps"], in0_p, in1_p, in2_p, out0_p, out1_p);',
-                    f'styleblend::layer_norm_backward({sizes}, in0_p, in1_p, in3_p, in4_p, out0_p);',
+    given = '(int)data["tokens"], (int)data["size"]'
+    kernel = Kernel(f'styleblend::layer_norm_forward({given}, (float)data["eps"], '
+                    f'in0_p, in1_p, in2_p, out0_p, out1_p);',
+                    f'styleblend::layer_norm_backward({given}, in0_p, in1_p, in3_p, in4_p, out0_p);',
                     [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})
     return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
 

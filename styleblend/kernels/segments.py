@@ -55,7 +55,7 @@ class Reading(NamedTuple):
 
 def reading(q_count: int, kv_count: int, q_rows: Optional[Sequence[int]],
             segments: Optional[Sequence[Segment]]) -> Reading:
-    """What rows read of q, k and v with so many batch rows. None: each row its own. ValueError for what does not fit."""
+    """What rows read of q and of k and v with so many batch rows. ValueError for what does not fit together."""
     q_rows = None if q_rows is None else tuple(q_rows)
     return written_out(q_count, kv_count, q_rows, OWN if segments is None else tuple(segments))
 
@@ -77,7 +77,8 @@ def written_out(q_count: int, kv_count: int, q_rows: Optional[Tuple[int, ...]],
     return Reading(rows, factors, plain)
 
 
-def rows_read(q_count: int, kv_count: int, q_rows: Optional[Tuple[int, ...]], segments: Sequence[Segment]) -> np.ndarray:
+def rows_read(q_count: int, kv_count: int, q_rows: Optional[Tuple[int, ...]],
+              segments: Tuple[Segment, ...]) -> np.ndarray:
     """`rows` of a `Reading`: as many of q as of k and v in each segment, all of them there, and each row reads one."""
     found: List[Sequence[int]] = []
     for name, rows, count in [("q", q_rows, q_count)] + [("k", segment.rows, kv_count) for segment in segments]:

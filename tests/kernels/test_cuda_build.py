@@ -15,9 +15,9 @@ WAYS = {75: [("float32", "FMA"), ("float16", "FMA")],
 
 # What Jittor puts around an operator: names for inputs, outputs, their pointers and shapes, and `data`.
 AROUND = """
-void {name}(std::map<std::string, double> data, int in0_shape0, int in0_shape1, int in0_shape2, int in1_shape0, int in1_shape1, int in3_shape0,
-            {type} *in0_p, {type} *in1_p, {type} *in2_p, int *in3_p, int *in4_p, float *in5_p, {type} *in6_p, float *in7_p, {type} *in8_p,
-            {type} *out0_p, {out1} *out1_p, {type} *out2_p, float *out3_p) {{{code}}}
+void {name}(std::map<std::string, double> data, int in0_shape0, int in0_shape1, int in0_shape2, int in1_shape0, int in1_shape1,
+            int in3_shape0, int in3_shape1, {type} *in0_p, {type} *in1_p, {type} *in2_p, int *in3_p, float *in4_p, float *in5_p,
+            {type} *in6_p, float *in7_p, {type} *in8_p, {type} *out0_p, {out1} *out1_p, {type} *out2_p, float *out3_p) {{{code}}}
 """
 
 

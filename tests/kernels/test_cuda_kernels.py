@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from styleblend.kernels import cuda, reference, sources
+from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +34,12 @@ ENTRY = 'extern "C" int run_{type}_{size}_{way}(const Problem<{type}>* p) {{ ret
 class Problem(ctypes.Structure):
     """As in attention_cuda.h."""
 
-    _fields_ = ([(name, ctypes.c_int) for name in ("rows", "q_count", "kv_count", "heads", "queries", "keys", "width")]
-                + [("scale", ctypes.c_float), ("causal", ctypes.c_bool), ("bias", ctypes.c_void_p), ("bias_rows", ctypes.c_int)]
-                + [(name, ctypes.c_void_p) for name in ("q_rows", "kv_rows", "q", "k", "v", "result", "log_sum", "d_result", "delta", "d_q", "d_k", "d_v")])
+    NUMBERS = ("rows", "q_count", "kv_count", "heads", "queries", "keys", "width", "segments")
+    ARRAYS = ("q_rows", "kv_rows", "scales", "shifts", "q", "k", "v", "result", "log_sum", "d_result", "delta",
+              "d_q", "d_k", "d_v")
+    _fields_ = ([(name, ctypes.c_int) for name in NUMBERS] + [("scale", ctypes.c_float), ("causal", ctypes.c_bool)]
+                + [("bias", ctypes.c_void_p), ("bias_rows", ctypes.c_int)]
+                + [(name, ctypes.c_void_p) for name in ARRAYS])
 
 
 @pytest.fixture(scope="session")
@@ -49,17 +53,23 @@ def library(tmp_path_factory):
     return ctypes.CDLL(str(folder / "kernels.so"))
 
 
-def exact(q, k, v, d_out, heads, bias, q_rows, kv_rows, scale, causal):
-    """Result, log-sum-exp and gradients of q, k and v in float64, one head of one row at a time."""
+def exact(q, k, v, d_out, heads, bias, read, scale, causal):
+    """Result, log-sum-exp and gradients of q, k and v in float64, one head of one row at a time.
+
+    A row has the keys of all its segments, one behind the other.
+    """
     rows, queries, width = d_out.shape
     size = width // heads
     out, log_sum = np.zeros(d_out.shape), np.zeros((rows, heads, queries))
     d_q, d_k, d_v = (np.zeros(x.shape) for x in (q, k, v))
     for b in range(rows):
+        parts = [s for s in range(len(read.kv_rows)) if read.kv_rows[s, b] >= 0]
+        factor, shift = (np.repeat(x[parts, b].astype(np.float64), k.shape[1]) for x in read.factors)
         for h in range(heads):
             own = slice(h * size, (h + 1) * size)
-            of_q, of_kv = (q_rows[b], slice(None), own), (kv_rows[b], slice(None), own)
-            scores = q[of_q] @ k[of_kv].T * scale
+            of_q, its_kv = (read.q_rows[b], slice(None), own), [(read.kv_rows[s, b], slice(None), own) for s in parts]
+            its_k, its_v = (np.concatenate([x[of_kv] for of_kv in its_kv]) for x in (k, v))
+            scores = q[of_q] @ its_k.T * scale * factor + shift
             if bias is not None:
                 scores = scores + bias[b % len(bias)]
             if causal:
@@ -68,12 +78,13 @@ def exact(q, k, v, d_out, heads, bias, q_rows, kv_rows, scale, causal):
             weights = np.exp(scores - top)
             log_sum[b, h] = (top + np.log(weights.sum(axis=1, keepdims=True)))[:, 0]
             weights /= weights.sum(axis=1, keepdims=True)
-            out[b][:, own] = weights @ v[of_kv]
+            out[b][:, own] = weights @ its_v
             given = d_out[b][:, own]
-            slope = weights * (given @ v[of_kv].T - (given * out[b][:, own]).sum(axis=1, keepdims=True))
-            d_v[of_kv] += weights.T @ given
-            d_k[of_kv] += slope.T @ q[of_q] * scale
-            d_q[of_q] += slope @ k[of_kv] * scale
+            slope = weights * (given @ its_v.T - (given * out[b][:, own]).sum(axis=1, keepdims=True)) * factor
+            d_q[of_q] += slope @ its_k * scale
+            for of_kv, part in zip(its_kv, np.split(np.arange(len(its_k)), len(parts))):
+                d_v[of_kv] += weights.T[part] @ given
+                d_k[of_kv] += slope.T[part] @ q[of_q] * scale
     return dict(result=out, log_sum=log_sum, d_q=d_q, d_k=d_k, d_v=d_v)
 
 
@@ -91,11 +102,13 @@ def read(x, kind):
     return (x.astype(np.uint32) << 16).view(np.float32).astype(np.float64) if kind == "__nv_bfloat16" else x.astype(np.float64)
 
 
-def run(library, way, arrays, size, heads, bias=None, q_rows=None, kv_rows=None, scale=None, causal=False):
-    """What the kernels write for q, k, v and the result's gradient, and `exact`. Every output is NaN before, and so is what must not be read."""
+def run(library, way, arrays, size, heads, bias=None, q_rows=None, segments=None, scale=None, causal=False):
+    """What the kernels write for q, k, v and the result's gradient, and `exact`. Every output is NaN before, and so is
+    what must not be read.
+    """
     kind, precision, _ = WAYS[way]
-    count = len(q_rows) if q_rows is not None else len(kv_rows) if kv_rows is not None else len(arrays["q"])
-    rows = [np.array(range(count) if r is None else r, np.int32) for r in (q_rows, kv_rows)]
+    its = reading(len(arrays["q"]), len(arrays["k"]), q_rows, segments)
+    count = len(its.q_rows)
     given = {name: stored(x, kind) for name, x in arrays.items()}
     bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
     scale = size ** -0.5 if scale is None else scale
@@ -105,12 +118,15 @@ def run(library, way, arrays, size, heads, bias=None, q_rows=None, kv_rows=None,
     queries, keys = arrays["q"].shape[1], arrays["k"].shape[1]
     sums = {name: np.full((count, heads, queries), np.nan, np.float32) for name in ("log_sum", "delta")}
     address = lambda x: x.ctypes.data
-    p = Problem(rows=count, q_count=len(arrays["q"]), kv_count=len(arrays["k"]), heads=heads, queries=queries, keys=keys, width=heads * size, scale=scale,
-                causal=causal, bias=None if bias is None else address(bias), bias_rows=0 if bias is None else len(bias), q_rows=address(rows[0]),
-                kv_rows=address(rows[1]), **{name: address(x[0]) for name, x in given.items()}, **{name: address(x) for name, x in {**out, **sums}.items()})
+    of_rows = {"q_rows": its.q_rows, "kv_rows": its.kv_rows, "scales": its.factors[0], "shifts": its.factors[1]}
+    p = Problem(rows=count, q_count=len(arrays["q"]), kv_count=len(arrays["k"]), heads=heads, queries=queries,
+                keys=keys, width=heads * size, segments=len(its.kv_rows), scale=scale, causal=causal,
+                bias=None if bias is None else address(bias), bias_rows=0 if bias is None else len(bias),
+                **{name: address(x[0]) for name, x in given.items()},
+                **{name: address(x) for name, x in {**of_rows, **out, **sums}.items()})
     assert getattr(library, f"run_{kind}_{size}_{precision}")(ctypes.byref(p)) == 0
     found = {**{name: read(x, kind) for name, x in out.items()}, "log_sum": sums["log_sum"].astype(np.float64)}
-    return found, exact(*(given[n][1] for n in ("q", "k", "v", "d_result")), heads, bias, *rows, scale, causal)
+    return found, exact(*(given[n][1] for n in ("q", "k", "v", "d_result")), heads, bias, its, scale, causal)
 
 
 def make(seed, q_count, kv_count, count, queries, keys, width):
@@ -120,16 +136,25 @@ def make(seed, q_count, kv_count, count, queries, keys, width):
 
 
 #        queries, keys, size, heads, options; q and k, v have two rows, or three if rows are chosen
-CASES = [(1, 1, 64, 1, {}), (64, 64, 64, 2, {}), (77, 130, 64, 1, {}), (130, 9, 64, 1, dict(bias=1)), (48, 31, 40, 2, {}), (17, 150, 40, 1, dict(bias=2)),
-         (20, 40, 80, 1, {}), (77, 77, 64, 1, dict(causal=True)), (100, 33, 40, 1, dict(causal=True)), (33, 100, 80, 1, dict(causal=True, bias=1)),
-         (50, 70, 64, 1, dict(q_rows=(0, 2, 2, 2), kv_rows=(1, 1, 1, 1))), (21, 19, 17, 2, dict(q_rows=(0, 0), kv_rows=(2, 2), bias=2, scale=0.4)),
-         (40, 70, 80, 1, dict(q_rows=(1, 1, 0, 1), kv_rows=(2, 2, 0, 1), bias=1))]
+CASES = [(1, 1, 64, 1, {}), (64, 64, 64, 2, {}), (77, 130, 64, 1, {}), (130, 9, 64, 1, dict(bias=1)),
+         (48, 31, 40, 2, {}), (17, 150, 40, 1, dict(bias=2)), (20, 40, 80, 1, {}), (77, 77, 64, 1, dict(causal=True)),
+         (100, 33, 40, 1, dict(causal=True)), (33, 100, 80, 1, dict(causal=True, bias=1)),
+         (50, 70, 64, 1, dict(q_rows=(0, 2, 2, 2), segments=[Segment((1, 1, 1, 1))])),
+         (21, 19, 17, 2, dict(q_rows=(0, 0), segments=[Segment((2, 2))], bias=2, scale=0.4)),
+         (40, 70, 80, 1, dict(q_rows=(1, 1, 0, 1), segments=[Segment((2, 2, 0, 1))], bias=1)),
+         # shared attention: each its own keys and those of row 0, which has its own only; rows 1 and 2 are alike
+         (50, 70, 64, 1, dict(q_rows=(0, 1, 1, 2), segments=[Segment((0, 1, 1, 2)),
+                                                             Segment((-1, 0, 0, 0), 1.3, (0, -1, -1, 2))])),
+         # alike in what they read, but not in its scale or shift; a row read in two segments; negative and no scale
+         (70, 33, 40, 2, dict(q_rows=(0, 0, 0, 2), segments=[
+             Segment((2, 2, 2, 1), (1, 1, -2, 0)), Segment((2, 2, 2, -1), 0.5, (0, 0.7, 0, 0)),
+             Segment((-1, -1, -1, 0), 3, -50)]))]
 
 
 def check(library, case, way):
     queries, keys, size, heads, options = case
     options = dict(options)
-    given = 3 if "kv_rows" in options else 2
+    given = 3 if "segments" in options else 2
     count = len(options.get("q_rows", range(given)))
     arrays = make(queries, given, given, count, queries, keys, heads * size)
     if "bias" in options:
@@ -149,10 +174,13 @@ def test_kernels_agree_with_float64(library, case, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_tile_is_overwritten_too_soon(library, way):
-    """The same when what is copied for the next tile is there at once: a warp that has not finished this one must not read it."""
+    """The same when what is copied for the next tile is there at once: a warp that has not finished this one must not
+    read it. So it is from one segment to the next.
+    """
     library.copies_arrive_early(True)
     try:
-        check(library, CASES[2], way)
+        for case in (CASES[2], CASES[-2]):
+            check(library, case, way)
     finally:
         library.copies_arrive_early(False)
 
@@ -184,9 +212,10 @@ def test_rows_do_not_depend_on_each_other(library):
     arrays = make(6, 3, 3, 3, 70, 80, 64)
     together, _ = run(library, "float16", arrays, 64, 1)
     alone, _ = run(library, "float16", {name: x[1:2] for name, x in arrays.items()}, 64, 1)
-    swapped, _ = run(library, "float16", arrays, 64, 1, q_rows=(1, 1, 2), kv_rows=(1, 1, 2))
+    swapped, _ = run(library, "float16", arrays, 64, 1, q_rows=(1, 1, 2), segments=[Segment((1, 1, 2))])
     assert np.array_equal(alone["result"][0], together["result"][1])
-    assert np.array_equal(swapped["result"], together["result"][[1, 1, 2]]) and np.array_equal(swapped["log_sum"], together["log_sum"][[1, 1, 2]])
+    for name in ("result", "log_sum"):
+        assert np.array_equal(swapped[name], together[name][[1, 1, 2]])
 
 
 # ---------------------------------------------------------------- the operator
@@ -199,7 +228,10 @@ class OnTheCpu(cuda.Attention):
                        cpu_src=source.format(type="float", size=self.size, precision="SPLIT"), data=self.data)
 
 
-@pytest.mark.parametrize("options", [{}, dict(causal=True, scale=0.5), dict(q_rows=(0, 2, 2, 2), kv_rows=(1, 1, 0, 1), bias=1), dict(kv_rows=(1, 1, 0), bias=2)], ids=str)
+@pytest.mark.parametrize("options", [
+    {}, dict(causal=True, scale=0.5), dict(q_rows=(0, 2, 2, 2), segments=[Segment((1, 1, 0, 1))], bias=1),
+    dict(segments=[Segment((1, 1, 0))], bias=2),
+    dict(segments=[Segment(), Segment((-1, 0, 0), 0.8, (0, 1, -1))])], ids=str)
 def test_operator_agrees_with_plain_operators(monkeypatch, options):
     """What Jittor passes to the kernels and gets from them: result and gradients within 1e-5 relative L2."""
     monkeypatch.setattr(cuda, "Attention", OnTheCpu)

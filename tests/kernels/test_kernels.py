@@ -3,6 +3,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from styleblend import kernels
 from styleblend.kernels import chunked, cpu, reference, sources
+from styleblend.kernels.segments import Segment
 from styleblend.machine.precision import cast, rounded
 from styleblend.machine.runtime import jt
 
@@ -18,8 +20,9 @@ from styleblend.machine.runtime import jt
 CASES = [(2, 256, 256, 1, 64, {}),                                               # the mini base's first sites
          (4, 64, 77, 2, 64, {}),                                                 # cross-attention
          (2, 77, 77, 4, 32, dict(causal=True)),                                  # the text encoder
-         (4, 130, 200, 2, 64, dict(q_rows=(0, 0, 2, 2), kv_rows=(1, 1, 3, 3))),  # both swaps: two pairs of equal rows
-         (3, 150, 10, 1, 16, dict(kv_rows=(2, 2, 0))),                           # a row whose k and v nobody reads
+         # both swaps: two pairs of equal rows
+         (4, 130, 200, 2, 64, dict(q_rows=(0, 0, 2, 2), segments=[Segment((1, 1, 3, 3))])),
+         (3, 150, 10, 1, 16, dict(segments=[Segment((2, 2, 0))])),               # a row whose k and v nobody reads
          (1, 9, 300, 1, 8, dict(scale=0.3)),
          (3, 5, 7, 3, 20, {}), (2, 40, 50, 2, 17, dict(bias=1)), (2, 40, 50, 2, 80, dict(bias=2)), (1, 70, 3, 1, 512, {})]  # nothing is a multiple
 
@@ -72,31 +75,46 @@ def problems(draw):
     count = count if any(indices) else of_q
     of_q, of_kv = (count if wanted is None else there for wanted, there in zip(indices, (of_q, of_kv)))
     q_rows, kv_rows = (None if wanted is None else tuple(draw(st.integers(0, there - 1)) for _ in range(count)) for wanted, there in zip(indices, (of_q, of_kv)))
-    options = dict(q_rows=q_rows, kv_rows=kv_rows, causal=draw(st.booleans()), scale=draw(st.sampled_from((None, 0.3))))
+    segments = None if kv_rows is None else [Segment(kv_rows)]
+    options = dict(q_rows=q_rows, segments=segments, causal=draw(st.booleans()), scale=draw(st.sampled_from((None, 0.3))))
     return (of_q, of_kv, count), (queries, keys), heads, size, draw(st.sampled_from((0, 1, count))), options, draw(st.integers(0, 2 ** 32 - 1))
 
 
-def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, causal):
-    """The result, and the gradients of q, k and v, in float64, a head of a row at a time; and the size of what each of them is the sum of."""
+def exact_gradients(q, k, v, direction, heads, bias, q_rows, segments, scale, causal):
+    """The result, and the gradients of q, k and v, in float64, a head of a row at a time; and the size of what each of
+    them is the sum of.
+    """
     found, terms = ([np.zeros(direction.shape), *(np.zeros(x.shape) for x in (q, k, v))] for _ in range(2))
     scale = (q.shape[2] // heads) ** -0.5 if scale is None else scale
     for row in range(len(direction)):
-        of_q, of_kv = (row if rows is None else rows[row] for rows in (q_rows, kv_rows))
+        of_q, parts = row if q_rows is None else q_rows[row], read_by(row, segments)
+        factor, shift = (np.repeat([part[i] for part in parts], k.shape[1]) for i in (1, 2))
         for own in np.split(np.arange(q.shape[2]), heads):
-            one_q, one_k, one_v, given = (x[at][:, own].astype(np.float64) for x, at in ((q, of_q), (k, of_kv), (v, of_kv), (direction, row)))
-            scores = one_q @ one_k.T * scale + (0 if bias is None else bias[row % len(bias)])
+            one_q, given = (x[:, own].astype(np.float64) for x in (q[of_q], direction[row]))
+            one_k, one_v = (np.concatenate([x[part[0]][:, own] for part in parts]).astype(np.float64) for x in (k, v))
+            scores = one_q @ one_k.T * scale * factor + shift + (0 if bias is None else bias[row % len(bias)])
             if causal:
                 scores[np.arange(len(one_k)) > np.arange(len(one_q))[:, None]] = -np.inf
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             weights /= weights.sum(axis=1, keepdims=True)
             found[0][row][:, own] = weights @ one_v
-            delta = (given * found[0][row][:, own]).sum(axis=1, keepdims=True)
-            slope, of_slope = weights * (given @ one_v.T - delta) * scale, weights * (np.abs(given @ one_v.T) + np.abs(delta)) * scale
+            delta, steep = (given * found[0][row][:, own]).sum(axis=1, keepdims=True), weights * scale * factor
+            slope = steep * (given @ one_v.T - delta)
+            of_slope = np.abs(steep) * (np.abs(given @ one_v.T) + np.abs(delta))
+            found[1][of_q][:, own] += slope @ one_k
             terms[1][of_q][:, own] += of_slope @ np.abs(one_k)
-            terms[2][of_kv][:, own] += of_slope.T @ np.abs(one_q)
-            for gradient, at, part in ((found[1], of_q, slope @ one_k), (found[2], of_kv, slope.T @ one_q), (found[3], of_kv, weights.T @ given)):
-                gradient[at][:, own] += part
+            for (of_kv, *_), part in zip(parts, np.split(np.arange(len(one_k)), len(parts))):
+                found[2][of_kv][:, own] += slope.T[part] @ one_q
+                found[3][of_kv][:, own] += weights.T[part] @ given
+                terms[2][of_kv][:, own] += of_slope.T[part] @ np.abs(one_q)
     return found, [np.linalg.norm(x) for x in terms]
+
+
+def read_by(row, segments):
+    """The segments that a row of the result reads: (row of k and v, scale, shift) of each."""
+    one = lambda numbers: numbers[row] if isinstance(numbers, tuple) else numbers
+    parts = [(row if s.rows is None else s.rows[row], one(s.scale), one(s.shift)) for s in segments or [Segment()]]
+    return [part for part in parts if part[0] >= 0]
 
 
 # One in `share` of the problems also goes to the plain operators: most shapes want some that are not compiled yet, half a second each.
@@ -104,7 +122,7 @@ def exact_gradients(q, k, v, direction, heads, bias, q_rows, kv_rows, scale, cau
 @pytest.mark.parametrize("dtype", ALLOWED)
 @settings(max_examples=50, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes every time
 @given(problem=problems())
-@example(problem=((1, 1, 1), (2, 2), 1, 64, 1, dict(q_rows=None, kv_rows=None, causal=False, scale=None), 1))  # a gradient 130 times smaller than its terms
+@example(problem=((1, 1, 1), (2, 2), 1, 64, 1, dict(q_rows=None, segments=None, causal=False, scale=None), 1))  # a gradient 130 times smaller than its terms
 def test_any_shape_against_float64(problem, dtype, share):
     """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
     (of_q, of_kv, count), (queries, keys), heads, size, biases, options, number = problem
@@ -140,8 +158,10 @@ class Poisoned(cpu.Attention):
     backward = "for (auto* out : {{out0, out1, out2}}) std::memset(out->ptr<char>(), 0xFF, out->size);" + cpu.BACKWARD
 
 
-@pytest.mark.parametrize("case", [(2, 130, 77, 2, 64, {}), (3, 70, 150, 2, 64, dict(q_rows=(1, 1, 2), kv_rows=(2, 2, 0))), (3, 5, 1100, 1, 17, dict(kv_rows=(2, 2, 0))),
-                                  (2, 90, 20, 1, 17, dict(causal=True))], ids=str)
+@pytest.mark.parametrize("case", [
+    (2, 130, 77, 2, 64, {}), (3, 70, 150, 2, 64, dict(q_rows=(1, 1, 2), segments=[Segment((2, 2, 0))])),
+    (3, 5, 1100, 1, 17, dict(segments=[Segment((2, 2, 0))])), (2, 90, 20, 1, 17, dict(causal=True)),
+    (3, 70, 150, 2, 64, dict(segments=[Segment((0, -1, 0)), Segment((-1, 2, 2), 0.5, -1)]))], ids=str)
 def test_every_output_is_written(case, monkeypatch):
     """Bit for bit the same in memory that holds NaN, also the gradients of rows that nobody reads and of keys that nobody sees."""
     (q, k, v), weight, options = setting(*case)
@@ -154,37 +174,65 @@ def test_every_output_is_written(case, monkeypatch):
 
 
 def test_gradients_are_the_same_with_any_number_of_threads():
-    """Bit for bit, with rows that share q, k and v, and more keys than a thread takes at a time."""
-    code = ("import hashlib, test_kernels as t; (q, k, v), w, o = t.setting(4, 130, 2100, 2, 64, dict(q_rows=(0, 0, 2, 2), kv_rows=(1, 1, 3, 3))); "
-            "print(*(hashlib.sha256(g.numpy()).hexdigest() for g in t.jt.grad((t.cpu.attention(q, k, v, 2, **o) * w).sum(), [q, k, v])))")
-    found = {subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
-                            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}).stdout.splitlines()[-1] for threads in (1, 2, 3, 7)}
+    """Bit for bit, with rows that share q, k and v, some in two segments, and more keys than a thread takes at a time.
+    """
+    code = """
+        import hashlib, test_kernels as t
+        segments = [t.Segment((1, 1, 3, 3)), t.Segment((3, -1, 3, 0), (2, 1, 1, 1), -1)]
+        (q, k, v), weight, options = t.setting(4, 130, 2100, 2, 64, dict(q_rows=(0, 0, 2, 2), segments=segments))
+        gradients = t.jt.grad((t.cpu.attention(q, k, v, 2, **options) * weight).sum(), [q, k, v])
+        print(*(hashlib.sha256(g.numpy()).hexdigest() for g in gradients))
+    """
+    found = set()
+    for threads in (1, 2, 3, 7):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}
+        found.add(subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parent, env=environment,
+                                 capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     assert len(found) == 1
 
 
 # ---------------------------------------------------------------- what does not go together
 
 @pytest.mark.parametrize("changed, message", [
-    (dict(bias=(1, 7)), "a bias is a number for each key"), (dict(bias=(2, 8)), "a bias is a number for each key"), (dict(bias=(3, 1, 8)), "a bias is a number for each key"),
-    (dict(q_rows=(0, 1, 3)), "there is no row 3 in q, which has 3"), (dict(kv_rows=(0, -1, 2)), "there is no row -1 in k, which has 3"),
-    (dict(q_rows=(0, 1), kv_rows=(0, 1, 2)), "2 rows of q cannot attend to 3 rows"), (dict(q_rows=(0, 1)), "2 rows of q cannot attend to 3 rows"),
-    (dict(q_rows=(), kv_rows=()), "0 rows of q"), (dict(heads=3), "3 heads do not share"), (dict(v=(3, 9, 16)), "attention needs q"), (dict(k=(3, 8, 8), v=(3, 8, 8)), "attention needs q"),
-    (dict(k=(3, 0, 16), v=(3, 0, 16)), "at least 1")], ids=str)
+    (dict(bias=(1, 7)), "a bias is a number for each key"), (dict(bias=(2, 8)), "a bias is a number for each key"),
+    (dict(bias=(3, 1, 8)), "a bias is a number for each key"),
+    (dict(q_rows=(0, 1, 3)), "there is no row 3 in q, which has 3"),
+    (dict(q_rows=(0, 1, -1)), "there is no row -1 in q, which has 3"),
+    (dict(segments=[Segment((0, -2, 2))]), "there is no row -2 in k, which has 3"),
+    (dict(segments=[Segment(), Segment((0, 3, 2))]), "there is no row 3 in k, which has 3"),
+    (dict(q_rows=(0, 1), segments=[Segment((0, 1, 2))]), "2 rows of q cannot attend to 3 rows"),
+    (dict(q_rows=(0, 1)), "2 rows of q cannot attend to 3 rows"),
+    (dict(segments=[Segment(), Segment((0, 1))]), "3 rows of q cannot attend to 2 rows"),
+    (dict(q_rows=(), segments=[Segment(())]), "0 rows of q"), (dict(heads=3), "3 heads do not share"),
+    (dict(v=(3, 9, 16)), "attention needs q"), (dict(k=(3, 8, 8), v=(3, 8, 8)), "attention needs q"),
+    (dict(k=(3, 0, 16), v=(3, 0, 16)), "at least 1"),
+    (dict(segments=[]), "at least one segment"), (dict(segments=[Segment((0, -1, 2))]), "row 1 of the result reads no segment"),
+    (dict(segments=[Segment((0, 1, -1)), Segment((-1, 1, -1))]), "row 2 of the result reads no segment"),
+    (dict(segments=[Segment(scale=(1, 2))]), "one number or one for each of 3 rows, not 2 numbers"),
+    (dict(segments=[Segment(shift=(1, 2, 3, 4))]), "one number or one for each of 3 rows, not 4 numbers"),
+    (dict(segments=[Segment(), Segment(scale=float("nan"))]), "a segment's scale must be a number of at most 1e"),
+    (dict(segments=[Segment(), Segment(scale=(1, -2e6, 1))]), "a segment's scale must be a number of at most 1e"),
+    (dict(segments=[Segment(), Segment(shift=float("-inf"))]), "a segment's shift must be a number of at most 1e"),
+    (dict(segments=[Segment(), Segment()], causal=True), "causal attention goes with one segment only"),
+    (dict(segments=[Segment(scale=2)], causal=True), "causal attention goes with one segment only"),
+    (dict(segments=[Segment(shift=(0, 1, 0))], bias=(1, 8)), "a bias goes with one segment only"),
+    (dict(segments=[Segment(), Segment()], bias=(1, 8)), "a bias goes with one segment only")], ids=str)
 def test_what_does_not_go_together_is_refused(changed, message):
     """Before any core sees it: the kernels would read what is not theirs."""
-    shapes = {"q": (3, 5, 16), "k": (3, 8, 16), "v": (3, 8, 16), "bias": (1, 8), **{name: x for name, x in changed.items() if name in ("q", "k", "v", "bias")}}
+    options = {"q": (3, 5, 16), "k": (3, 8, 16), "v": (3, 8, 16), "heads": 2, **changed}
+    arrays = {name: jt.zeros(options.pop(name)) for name in ("q", "k", "v", "bias") if name in options}
     with pytest.raises(ValueError, match=message):
-        kernels.attention(heads=changed.get("heads", 2), q_rows=changed.get("q_rows"), kv_rows=changed.get("kv_rows"), **{name: jt.zeros(shape) for name, shape in shapes.items()})
+        kernels.attention(**arrays, **options)
 
 
-def test_a_slower_core_is_announced_once(capsys):
+def test_a_slower_core_is_announced_once(caplog):
     """A bias that learns has no kernel."""
     kernels.announce.cache_clear()
     (q, k, v), _, options = setting(2, 4, 5, 1, 8, dict(bias=1))
     for _ in range(2):
         kernels.attention(q, k, v, 1, **options).sync()
         kernels.attention(q, k, v, 1, options["bias"].stop_grad().clone().stop_grad()).sync()
-    assert capsys.readouterr().err.count("attention with a bias that learns has no kernel of its own") == 1
+    assert caplog.text.count("attention with a bias that learns has no kernel of its own") == 1
 
 
 def test_chunks_give_the_bias_its_gradient():
@@ -251,7 +299,7 @@ def test_rows_do_not_depend_on_each_other():
     together = cpu.attention(q, k, v, 2).numpy()
     for row in range(4):
         assert np.array_equal(cpu.attention(q[row:row + 1], k[row:row + 1], v[row:row + 1], 2).numpy()[0], together[row])
-    swapped = cpu.attention(q, k, v, 2, q_rows=(1, 1, 2, 3), kv_rows=(1, 1, 2, 3)).numpy()
+    swapped = cpu.attention(q, k, v, 2, q_rows=(1, 1, 2, 3), segments=[Segment((1, 1, 2, 3))]).numpy()
     assert np.array_equal(swapped, together[[1, 1, 2, 3]])
 
 

@@ -32,8 +32,9 @@ MINI = Path(__file__).parents[2] / "checkpoints" / "mini" / "base"
 
 # ---------------------------------------------------------------- the core
 
-def exact(q, k, v, heads, bias=None, q_rows=None, kv_rows=None, scale=None, causal=False):
-    """The same function, written in float64 with one loop."""
+def exact(q, k, v, heads, bias=None, q_rows=None, segments=(Segment(),), scale=None, causal=False):
+    """The same function for one segment, written in float64 with one loop."""
+    kv_rows = segments[0].rows
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     rows, queries, width = q.shape
     size = width // heads
@@ -70,9 +71,10 @@ CORES = {  # rows, queries, keys, heads, head size, options
     "bias for all rows": (3, 16, 20, 2, 8, dict(bias="keys")),
     "bias for each row": (3, 16, 20, 2, 8, dict(bias="rows")),
     "swap q": (4, 16, 16, 2, 8, dict(q_rows=(0, 2, 2, 2))),
-    "swap kv": (4, 16, 20, 2, 8, dict(kv_rows=(3, 1, 3, 3))),
-    "swap both": (4, 16, 16, 2, 8, dict(q_rows=(0, 2, 2, 2), kv_rows=(3, 1, 3, 3))),
-    "everything": (4, 12, 12, 3, 6, dict(q_rows=(1, 0, 3, 3), kv_rows=(2, 1, 0, 2), bias="rows", causal=True, scale=0.3)),
+    "swap kv": (4, 16, 20, 2, 8, dict(segments=[Segment((3, 1, 3, 3))])),
+    "swap both": (4, 16, 16, 2, 8, dict(q_rows=(0, 2, 2, 2), segments=[Segment((3, 1, 3, 3))])),
+    "everything": (4, 12, 12, 3, 6, dict(q_rows=(1, 0, 3, 3), segments=[Segment((2, 1, 0, 2))], bias="rows", causal=True,
+                                         scale=0.3)),
 }
 
 
@@ -96,7 +98,8 @@ def test_core_with_large_scores():
     assert np.isfinite(out).all() and np.linalg.norm(out - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("options", [{}, dict(causal=True), dict(q_rows=(1, 1, 0), kv_rows=(2, 0, 0)), dict(bias="rows", scale=0.4)], ids=str)
+@pytest.mark.parametrize("options", [{}, dict(causal=True), dict(q_rows=(1, 1, 0), segments=[Segment((2, 0, 0))]),
+                                     dict(bias="rows", scale=0.4)], ids=str)
 def test_gradients_of_the_core_against_finite_differences(options):
     """Central differences of the float64 function, in every element of q, k, v and the bias."""
     options, heads, step = dict(options), 2, 1e-4
