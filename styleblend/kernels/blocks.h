@@ -1,14 +1,17 @@
-// Blocks of 16 x 16 numbers in the registers of a warp, tiles of tokens in shared memory, and their products: what the GPU kernels are made of.
+// Blocks of 16 x 16 numbers in the registers of a warp, tiles of tokens in shared memory, and their products: what the
+// GPU kernels are made of.
 //
 // Lane 4 g + t of a warp (g = 0..7, t = 0..3) holds four pairs of neighbours of a block, at (row, column):
 //   0: (g, 2 t)   1: (g + 8, 2 t)   2: (g, 2 t + 8)   3: (g + 8, 2 t + 8)
-// The tensor cores return products like this, and want the left factor like this: a product becomes the next one's factor where it is.
+// The tensor cores return products like this, and want the left factor like this: a product becomes the next one's
+// factor where it is.
 #pragma once
 #include "ptx.h"
 
 namespace styleblend { namespace cuda {
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS, OWN = 16 * WARPS;  // a thread block has OWN tokens to work for, 16 a warp
+// a thread block has OWN tokens to work for, 16 a warp
+constexpr int WARPS = 4, THREADS = 32 * WARPS, OWN = 16 * WARPS;
 constexpr int SHARED = 48 * 1024;  // bytes of shared memory that every GPU has
 __host__ __device__ constexpr int blocks(int n) { return (n + 15) / 16; }
 
@@ -34,7 +37,8 @@ template <class T> __device__ Block<T> narrowed(const Block<float>& from) {
     return to;
 }
 
-// 16 rows of SIZE columns in global memory, `stride` apart, from `row` on -> registers. Beyond `count` rows and SIZE columns there are zeros.
+// 16 rows of SIZE columns in global memory, `stride` apart, from `row` on -> registers. Beyond `count` rows and SIZE
+// columns there are zeros.
 template <int SIZE, class T> __device__ void load(const T* from, size_t stride, int row, int count, Block<T>* to) {
     #pragma unroll
     for (int k = 0; k < blocks(SIZE); k++)
@@ -54,7 +58,8 @@ template <int SIZE, class T> __device__ void load(const T* from, size_t stride, 
 }
 
 // And back, row g times `upper`, row g + 8 times `lower`; nothing is written beyond.
-template <int SIZE, class T> __device__ void store(const Block<float>* from, float upper, float lower, T* to, size_t stride, int row, int count) {
+template <int SIZE, class T>
+__device__ void store(const Block<float>* from, float upper, float lower, T* to, size_t stride, int row, int count) {
     #pragma unroll
     for (int k = 0; k < blocks(SIZE); k++)
         #pragma unroll
@@ -74,10 +79,13 @@ template <int SIZE, class T> __device__ void store(const Block<float>* from, flo
         }
 }
 
-// How tokens of SIZE numbers lie in shared memory: a pitch with which no two lanes meet in a bank, as many tokens a tile as leave room for four tiles.
+// How tokens of SIZE numbers lie in shared memory: a pitch with which no two lanes meet in a bank, as many tokens a
+// tile as leave room for four tiles.
 template <class T, int SIZE> struct Tile {
     static constexpr int WIDTH = 16 * blocks(SIZE), PITCH = WIDTH + 8;
-    static constexpr int TOKENS = 4 * 64 * PITCH * sizeof(T) <= SHARED ? 64 : 4 * 32 * PITCH * sizeof(T) <= SHARED ? 32 : 16;
+    static constexpr int TOKENS = 4 * 64 * PITCH * sizeof(T) <= SHARED   ? 64
+                                  : 4 * 32 * PITCH * sizeof(T) <= SHARED ? 32
+                                                                         : 16;
     static constexpr int NUMBERS = TOKENS * PITCH, BYTES = 4 * NUMBERS * sizeof(T);
     static_assert(BYTES <= SHARED, "heads of more than 160 do not fit");
 };
@@ -86,7 +94,8 @@ template <class T, int SIZE> struct Tile {
 template <int SIZE, class T> __device__ void copy(const T* from, size_t stride, int first, int end, T* tile) {
     typedef Tile<T, SIZE> L;
     constexpr int PART = SIZE * sizeof(T) % 16 == 0 ? 16 / sizeof(T) : 1, PARTS = L::WIDTH / PART;
-    constexpr int ACROSS = PARTS <= 8 ? 8 : PARTS <= 16 ? 16 : 32, STEP = THREADS / ACROSS;  // threads at a token: each stays in its columns
+    // threads at a token: each stays in its columns
+    constexpr int ACROSS = PARTS <= 8 ? 8 : PARTS <= 16 ? 16 : 32, STEP = THREADS / ACROSS;
     for (int column = threadIdx.x % ACROSS * PART; column < L::WIDTH; column += ACROSS * PART)
         #pragma unroll
         for (int i = 0; i < L::TOKENS / STEP; i++) {
@@ -99,8 +108,10 @@ template <int SIZE, class T> __device__ void copy(const T* from, size_t stride, 
         }
 }
 
-// `work(token, tile, other tile)` for every tile of two matrices of tokens. While a tile is worked on the next one is on its way.
-template <int SIZE, class T, class Work> __device__ void for_each_tile(const T* one, const T* two, size_t stride, int begin, int end, T* memory, Work work) {
+// `work(token, tile, other tile)` for every tile of two matrices of tokens. While a tile is worked on the next one is
+// on its way.
+template <int SIZE, class T, class Work>
+__device__ void for_each_tile(const T* one, const T* two, size_t stride, int begin, int end, T* memory, Work work) {
     typedef Tile<T, SIZE> L;
     auto ask = [&](int token, T* to) {
         if (token < end) {
@@ -122,14 +133,17 @@ template <int SIZE, class T, class Work> __device__ void for_each_tile(const T* 
     }
 }
 
-// The three ways to multiply in float32; 16-bit numbers have one. FMA: no tensor cores. TF32: they round the factors to 11 binary digits.
-// SPLIT: a factor is the sum of two such, and three of the four products of those give float32's precision.
+// The three ways to multiply in float32; 16-bit numbers have one. FMA: no tensor cores. TF32: they round the factors to
+// 11 binary digits. SPLIT: a factor is the sum of two such, and three of the four products of those give float32's
+// precision.
 enum Precision { FMA, TF32, SPLIT };
 
 inline __device__ float tf32(float x) { return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu); }
 
-// c (16 x 16 N) += a (16 x 16 K) b; b in shared memory as b[column][depth] (TURNED: the rows there are the columns of b) or b[depth][column].
-template <bool TURNED, int K, int N, int PITCH, Precision P, class T> __device__ void multiply(const Block<T>* a, const T* b, Block<float>* c) {
+// c (16 x 16 N) += a (16 x 16 K) b; b in shared memory as b[column][depth] (TURNED: the rows there are the columns of
+// b) or b[depth][column].
+template <bool TURNED, int K, int N, int PITCH, Precision P, class T>
+__device__ void multiply(const Block<T>* a, const T* b, Block<float>* c) {
     int matrix = lane() / 8, line = lane() % 8;
     #pragma unroll
     for (int k = 0; k < K; k++)
@@ -137,14 +151,17 @@ template <bool TURNED, int K, int N, int PITCH, Precision P, class T> __device__
         for (int n = 0; n < N; n++) {
             int column = 16 * n + matrix / 2 * 8, depth = 16 * k + matrix % 2 * 8;
             typename PairOf<T>::Type factor[4];
-            load_matrices<!TURNED>(factor, TURNED ? b + (column + line) * PITCH + depth : b + (depth + line) * PITCH + column);
+            load_matrices<!TURNED>(factor,
+                                   TURNED ? b + (column + line) * PITCH + depth : b + (depth + line) * PITCH + column);
             mma(c[n].pair[0], c[n].pair[1], a[k].pair, factor[0], factor[1]);
             mma(c[n].pair[2], c[n].pair[3], a[k].pair, factor[2], factor[3]);
         }
 }
 
-// In steps of 8 deep. A pair's two numbers stand for the places t and t + 4 of the depth, in a and in b: the order of a sum is free.
-template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void multiply(const Block<float>* a, const float* b, Block<float>* c) {
+// In steps of 8 deep. A pair's two numbers stand for the places t and t + 4 of the depth, in a and in b: the order of a
+// sum is free.
+template <bool TURNED, int K, int N, int PITCH, Precision P>
+__device__ void multiply(const Block<float>* a, const float* b, Block<float>* c) {
     int g = lane() / 4, t = lane() % 4;
     #pragma unroll
     for (int step = 0; step < 2 * K; step++) {
@@ -152,11 +169,13 @@ template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void mul
         if (P == FMA) {
             #pragma unroll
             for (int i = 0; i < 8; i++) {  // the lane of the group that has the number gives it to the others
-                float x = __shfl_sync(~0u, i % 2 ? upper.y : upper.x, 4 * g + i / 2), y = __shfl_sync(~0u, i % 2 ? lower.y : lower.x, 4 * g + i / 2);
-                #pragma unroll
+                float x = __shfl_sync(~0u, i % 2 ? upper.y : upper.x, 4 * g + i / 2),
+                      y = __shfl_sync(~0u, i % 2 ? lower.y : lower.x, 4 * g + i / 2);
+    #pragma unroll
                 for (int n = 0; n < 2 * N; n++) {
                     int column = 8 * n + 2 * t, depth = 8 * step + i;
-                    float2 factor = TURNED ? float2{b[column * PITCH + depth], b[(column + 1) * PITCH + depth]} : *(const float2*)(b + depth * PITCH + column);
+                    float2 factor = TURNED ? float2{b[column * PITCH + depth], b[(column + 1) * PITCH + depth]}
+                                           : *(const float2*)(b + depth * PITCH + column);
                     float2 *of_x = &c[n / 2].pair[n % 2 * 2], *of_y = of_x + 1;
                     of_x->x += x * factor.x; of_x->y += x * factor.y;
                     of_y->x += y * factor.x; of_y->y += y * factor.y;
@@ -166,14 +185,20 @@ template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void mul
             float whole[4] = {upper.x, lower.x, upper.y, lower.y};
             float big[4], rest[4];
             #pragma unroll
-            for (int i = 0; i < 4; i++) { compute_anew(whole[i]); big[i] = tf32(whole[i]); rest[i] = whole[i] - big[i]; }
-            #pragma unroll
+            for (int i = 0; i < 4; i++) {
+                compute_anew(whole[i]);
+                big[i] = tf32(whole[i]);
+                rest[i] = whole[i] - big[i];
+            }
+    #pragma unroll
             for (int n = 0; n < 2 * N; n++) {
                 int column = 8 * n + g, depth = 8 * step + 2 * t;
-                float2 factor = TURNED ? *(const float2*)(b + column * PITCH + depth) : float2{b[depth * PITCH + column], b[(depth + 1) * PITCH + column]};
+                float2 factor = TURNED ? *(const float2*)(b + column * PITCH + depth)
+                                       : float2{b[depth * PITCH + column], b[(depth + 1) * PITCH + column]};
                 float2 *of_x = &c[n / 2].pair[n % 2 * 2], *of_y = of_x + 1;
                 float b0 = tf32(factor.x), b1 = tf32(factor.y);
-                if (P == SPLIT) {  // summed up outside the tensor cores: they do not round, but cut off (Ootomo & Yokota 2022)
+                // summed up outside the tensor cores: they do not round, but cut off (Ootomo & Yokota 2022)
+                if (P == SPLIT) {
                     float2 x = {0, 0}, y = {0, 0};
                     mma(x, y, rest, b0, b1);
                     mma(x, y, big, factor.x - b0, factor.y - b1);
@@ -185,5 +210,4 @@ template <bool TURNED, int K, int N, int PITCH, Precision P> __device__ void mul
         }
     }
 }
-
 } }  // namespace styleblend::cuda

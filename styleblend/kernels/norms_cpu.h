@@ -1,6 +1,7 @@
-// Group norm (Wu & He 2018) with or without SiLU, layer norm (Ba et al. 2016) and the gated GELU (Shazeer 2020) on the CPU, with the gradients
-// of their inputs: each reads its input from memory once, where a chain of operators would read and write it five times.
-// Means and variances: 16 partial sums over a run of pixels or features, then double; the variance is that of the centred values.
+// Group norm (Wu & He 2018) with or without SiLU, layer norm (Ba et al. 2016) and the gated GELU (Shazeer 2020) on the
+// CPU, with the gradients of their inputs: each reads its input from memory once, where a chain of operators would read
+// and write it five times. Means and variances: 16 partial sums over a run of pixels or features, then double; the
+// variance is that of the centred values.
 #pragma once
 #include <cmath>
 #include "vectors.h"
@@ -17,7 +18,9 @@ struct Groups {
 };
 
 // `statistics` (rows, groups, 2): mean and 1 / deviation, for the gradient.
-template <bool SILU> void group_norm_forward(const Groups& g, const float* x, const float* weight, const float* bias, float* y, float* statistics) {
+template <bool SILU>
+void group_norm_forward(const Groups& g, const float* x, const float* weight, const float* bias, float* y,
+                        float* statistics) {
     #pragma omp parallel for
     for (int unit = 0; unit < g.count(); unit++) {
         const float* in = x + g.at(unit, 0);
@@ -50,8 +53,9 @@ template <bool SILU> void group_norm_forward(const Groups& g, const float* x, co
     }
 }
 
-template <bool SILU> void group_norm_backward(const Groups& g, const float* x, const float* weight, const float* bias, const float* statistics,
-                                              const float* d_y, float* d_x) {
+template <bool SILU>
+void group_norm_backward(const Groups& g, const float* x, const float* weight, const float* bias,
+                         const float* statistics, const float* d_y, float* d_x) {
     #pragma omp parallel for
     for (int unit = 0; unit < g.count(); unit++) {
         float mean = statistics[2 * unit], scale = statistics[2 * unit + 1];
@@ -61,7 +65,8 @@ template <bool SILU> void group_norm_backward(const Groups& g, const float* x, c
             size_t at = g.at(unit, c);
             Floats part{}, part_along{};
             for (int i = 0; i < g.pixels; i += LANES) {
-                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale, d = load(d_y + at + i, g.pixels - i) * factor;
+                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
+                       d = load(d_y + at + i, g.pixels - i) * factor;
                 if (SILU) {
                     Floats t = normal * factor + offset, s = sigmoid(t);
                     d *= s * (1.f + t * (1.f - s));
@@ -83,7 +88,8 @@ template <bool SILU> void group_norm_backward(const Groups& g, const float* x, c
 }
 
 // x (tokens, size); `statistics` (tokens, 2) as above.
-inline void layer_norm_forward(int tokens, int size, float eps, const float* x, const float* weight, const float* bias, float* y, float* statistics) {
+inline void layer_norm_forward(int tokens, int size, float eps, const float* x, const float* weight, const float* bias,
+                               float* y, float* statistics) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
         const float* in = x + (size_t)token * size;
@@ -97,11 +103,14 @@ inline void layer_norm_forward(int tokens, int size, float eps, const float* x, 
         float scale = 1 / std::sqrt(sum_of(squares) / size + eps);
         statistics[2 * token] = mean; statistics[2 * token + 1] = scale;
         for (int i = 0; i < size; i += LANES)
-            store(y + (size_t)token * size + i, (load(in + i, size - i) - mean) * scale * load(weight + i, size - i) + load(bias + i, size - i), size - i);
+            store(y + (size_t)token * size + i,
+                  (load(in + i, size - i) - mean) * scale * load(weight + i, size - i) + load(bias + i, size - i),
+                  size - i);
     }
 }
 
-inline void layer_norm_backward(int tokens, int size, const float* x, const float* weight, const float* statistics, const float* d_y, float* d_x) {
+inline void layer_norm_backward(int tokens, int size, const float* x, const float* weight, const float* statistics,
+                                const float* d_y, float* d_x) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
         const float *in = x + (size_t)token * size, *given = d_y + (size_t)token * size;
@@ -113,7 +122,8 @@ inline void layer_norm_backward(int tokens, int size, const float* x, const floa
         }
         float level = sum_of(sum) / size, slope = sum_of(along) / size;
         for (int i = 0; i < size; i += LANES) {
-            Floats d = load(given + i, size - i) * load(weight + i, size - i), normal = (load(in + i, size - i) - mean) * scale;
+            Floats d = load(given + i, size - i) * load(weight + i, size - i),
+                   normal = (load(in + i, size - i) - mean) * scale;
             store(out + i, (d - level - normal * slope) * scale, size - i);
         }
     }

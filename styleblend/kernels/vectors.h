@@ -1,4 +1,5 @@
-// 16 floats at a time, and the functions of them that the CPU kernels share. Needs g++ (vector extensions), no intrinsics.
+// 16 floats at a time, and the functions of them that the CPU kernels share. Needs g++ (vector extensions), no
+// intrinsics.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -14,12 +15,16 @@ constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
-// 2^x for x <= 0.5: the whole part of x goes into the exponent, the rest, within a half, into a polynomial (relative error < 1.1e-7, 1 at 0).
-// Below -126 it is 0.
+// 2^x for x <= 0.5: the whole part of x goes into the exponent, the rest, within a half, into a polynomial (relative
+// error < 1.1e-7, 1 at 0). Below -126 it is 0.
 inline Floats exp2_negative(Floats x) {
     Ints alive = x > -126.f, n = __builtin_convertvector(x - 0.5f, Ints);
     Floats r = x - __builtin_convertvector(n, Floats), p = Floats{} + 0.00132647273f;
-    p = p * r + 0.00967151299f; p = p * r + 0.0555073358f; p = p * r + 0.240222424f; p = p * r + 0.693147004f; p = p * r + 1.f;
+    p = p * r + 0.00967151299f;
+    p = p * r + 0.0555073358f;
+    p = p * r + 0.240222424f;
+    p = p * r + 0.693147004f;
+    p = p * r + 1.f;
     return (Floats)(((Ints)p + (n << 23)) & alive);
 }
 
@@ -28,10 +33,12 @@ inline Floats sigmoid(Floats x) {
     return x > 0.f ? whole : e * whole;
 }
 
-// The share of the standard normal distribution below x, and its density: erf by Abramowitz & Stegun 7.1.26, absolute error < 1.5e-7.
+// The share of the standard normal distribution below x, and its density: erf by Abramowitz & Stegun 7.1.26, absolute
+// error < 1.5e-7.
 struct Normal { Floats below, density; };
 inline Normal normal(Floats x) {
-    Floats size = x > 0.f ? x : -x, e = exp2_negative(x * x * (-0.5f * LOG2E)), t = 1.f / (1.f + 0.231641888f * size), p = Floats{} + 1.061405429f;
+    Floats size = x > 0.f ? x : -x, e = exp2_negative(x * x * (-0.5f * LOG2E)), t = 1.f / (1.f + 0.231641888f * size),
+           p = Floats{} + 1.061405429f;
     p = p * t - 1.453152027f; p = p * t + 1.421413741f; p = p * t - 0.284496736f; p = p * t + 0.254829592f;
     Floats tail = 0.5f * p * t * e;
     return {x > 0.f ? 1.f - tail : tail, 0.398942280f * e};
