@@ -146,7 +146,7 @@ CASES = [(1, 1, 64, 1, {}), (64, 64, 64, 2, {}), (77, 130, 64, 1, {}), (130, 9, 
          (50, 70, 64, 1, dict(q_rows=(0, 1, 1, 2), segments=[Segment((0, 1, 1, 2)),
                                                              Segment((-1, 0, 0, 0), 1.3, (0, -1, -1, 2))])),
          # alike in what they read, but not in its scale or shift; a row read in two segments; negative and no scale
-         (70, 33, 40, 2, dict(q_rows=(0, 0, 0, 2), segments=[
+         (36, 33, 40, 1, dict(q_rows=(0, 0, 0, 2), segments=[
              Segment((2, 2, 2, 1), (1, 1, -2, 0)), Segment((2, 2, 2, -1), 0.5, (0, 0.7, 0, 0)),
              Segment((-1, -1, -1, 0), 3, -50)]))]
 
