@@ -118,7 +118,6 @@ class Batches:
 def train(args):
     nets = Networks(args)
     batches, clock, first = Batches(args, nets.step), Clock(args.minutes, args.lr, nets.step), nets.step
-    unet = torch.compile(nets.unet) if args.compile else nets.unet
     size = sum(p.numel() for p in nets.unet.parameters()) / 1e6
     print(f"{len(batches.labels)} latents ({len(batches.treated)} treated), {size:.1f} M UNet parameters, step {first}",
           flush=True)
@@ -126,7 +125,7 @@ def train(args):
     while not clock.done():
         noisy, t, ids, target = batches(args.batch)
         with amp():
-            guess = unet(noisy, t, nets.text(ids)[0]).sample
+            guess = nets.unet(noisy, t, nets.text(ids)[0]).sample
         loss = F.mse_loss(guess.float(), target)
         nets.update(loss, clock.lr(nets.step), args.ema)
         recent.append(loss.item())
@@ -155,7 +154,6 @@ if __name__ == "__main__":
     ap.add_argument("--levels", type=float, nargs=2, metavar=("CENTRE", "SPREAD"),
                     help="draw noise levels from a logit-normal distribution; without it evenly")
     ap.add_argument("--ema", type=float, default=2000, help="steps that the mean of the weights looks back at most")
-    ap.add_argument("--compile", action="store_true", help="torch.compile the UNet")
     ap.add_argument("--save", type=float, default=10, help="minutes between two saved states")
     ap.add_argument("--log", type=int, default=50)
     ap.add_argument("--threads", type=int, default=0,
