@@ -137,7 +137,7 @@ def train(args):
             begun = time.time()
         if time.time() - saved > args.save * 60:
             nets.save()
-            saved = begun = time.time()
+            saved = time.time()
     nets.save()
     result = f"loss {np.mean(recent):.3f}, {len(batches.labels)} latents" if recent else "no step"
     note(args, "unet", result, steps=nets.step - first, batch=args.batch, minutes=clock.minutes())
