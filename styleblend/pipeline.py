@@ -21,13 +21,14 @@ from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
+from styleblend.files.prompts import phrase_of
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record
-from styleblend.settings import (RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings, sampling_for,
-                                 validated)
+from styleblend.settings import (LARGEST_SEED, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
+                                 sampling_for, validated)
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,25 @@ class Pipeline:
         """
         style = self.style(style)
         own = self.own_settings(style)
-        method = self.methods[own.method]
+        name = own.method if style or own.method in self.methods else next(iter(self.methods))
         drawn_with = sampling_for(self.settings.sampling, own)
         if style is None:  # the config's negative prompts are those of the style's branches
             drawn_with = drawn_with.model_copy(update={"fine_negative": "", "coarse_negative": ""})
+        if negative is not None:
+            coarse_only = style and not (style.has("fine_embeds") or style.has("unet_lora"))
+            sampling = {**sampling, "coarse_negative" if coarse_only else "fine_negative": negative}
         drawn_with = (validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request")
                       if sampling else drawn_with)
         seeds = drawn_with.seed if seeds is None else seeds
-        seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
-        return Request(tuple(prompts), tuple(seeds), drawn_with, style, own.method,
-                       method.settings(self.settings, own, f"style {style.name}" if style else "the config"),
-                       negative=negative, own=own)
+        seeds = [seeds] * len(prompts) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+        wrong = [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]
+        if wrong:
+            raise StyleBlendError(f"{wrong[0]} is no seed: give a number from 0 to {LARGEST_SEED}")
+        if negative is not None and drawn_with.guidance == 1:
+            raise StyleBlendError("a negative prompt has no effect where guidance is off (1): leave it out, or "
+                                  "ask for more guidance")
+        settings = self.methods[name].settings(self.settings, own, f"style {style.name}" if style else "the config")
+        return Request(tuple(map(phrase_of, prompts)), tuple(seeds), drawn_with, style, name, settings, own=own)
 
     # ---------------------------------------------------------------- drawing
 

@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from styleblend.adapters.style import load_style, missing_parts, read_part
+from styleblend.adapters.style import load_style
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
@@ -18,7 +18,7 @@ from styleblend.files.prompts import Prompt, style_prompts
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
 from styleblend.jobs.choices import chosen_prompts, chosen_styles
-from styleblend.jobs.drawing import draw_pictures, refuse_reserved
+from styleblend.jobs.drawing import draw_pictures, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.jobs.plans import Plan, plan_of_style
@@ -162,8 +162,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
         pipeline = Pipeline(base)
         refuse_reserved(pipeline, None, [place.prompt.text for place in todo])  # before the first one is drawn
         for name in plans:
-            for part in missing_parts(Path(settings.adapters) / name, name):
-                read_part(Path(settings.adapters) / name, name, part, base)  # says which training is missing
+            refuse_undrawable(pipeline, name, plans[name])
         # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
         for place in mine if overwrite else []:
             place.path.unlink(missing_ok=True)
@@ -171,6 +170,18 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
         for name in dict.fromkeys(place.style for place in todo):
             yield from draw_style(board, name, pipeline, base)
     return board.drawn
+
+
+def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> None:
+    """StyleBlendError for a style with a part that is missing or damaged, or with settings that the base cannot follow.
+
+    It is asked of every style before a picture is removed or drawn.
+    """
+    style = load_style(Path(plan.settings.adapters) / name, name, pipeline.base)
+    try:
+        pipeline.recipe(request_for(style, ["A cat"], [0], plan.sampling, plan.blend))
+    except StyleBlendError as error:
+        raise StyleBlendError(f"style {name}: {error}") from None
 
 
 def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:

@@ -23,7 +23,7 @@ def named_styles(names: str) -> List[str]:
 
 def chosen_styles(settings: RunSettings, names: Optional[str]) -> List[str]:
     """The named styles, which must be whole; or all styles of the data folder that have all adapters."""
-    if names:
+    if names is not None:
         found = named_styles(names)
         for name in found:
             if not entry(settings.data, name).is_dir():
@@ -43,14 +43,14 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
 
     Those that are named need not be in it.
     """
-    if choice and not re.fullmatch("[0-9]{1,9}", choice):
+    if choice is not None and not re.fullmatch("[0-9]{1,9}", choice):
         known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
         named = [make_prompt(text) for text in choice.split(",") if text.strip()]
         if not named:
             raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how "
                                   "many")
         return [known.get(p.name, p) for p in dict.fromkeys(named)]
-    if choice and int(choice) == 0:
+    if choice is not None and int(choice) == 0:
         raise StyleBlendError("--prompts 0 draws nothing: give at least 1")
     prompts = style_prompts(folder)
     return prompts[:int(choice)] if choice else prompts

@@ -57,10 +57,13 @@ class DrawRequest:
         return output
 
 
+MOST_PICTURES = 10_000  # of one command
+
+
 def seeds_of(request: DrawRequest, first: int) -> List[int]:
     """The seeds of the pictures. StyleBlendError when there are none."""
-    if request.count < 1:
-        raise StyleBlendError(f"--count {request.count} draws nothing: give at least 1")
+    if not 1 <= request.count <= MOST_PICTURES:
+        raise StyleBlendError(f"--count {request.count}: give a number from 1 to {MOST_PICTURES}")
     if not 0 <= first <= LARGEST_SEED - request.count + 1:
         raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - request.count + 1}")
     return list(range(first, first + request.count))
@@ -108,6 +111,19 @@ def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
     return replace(plan, blend=blend)
 
 
+def refuse_lost(again: Path, output: Path, seeds: Sequence[int]) -> None:
+    """Refuse to write one of several pictures over the one that is drawn again."""
+    for path in [file_of_seed(output, seed) for seed in seeds] if len(seeds) > 1 else []:
+        if path.exists() and path.samefile(again):
+            raise StyleBlendError(f"{path} is the picture that is drawn again, and would be lost: choose another "
+                                  "--output")
+
+
+def file_of_seed(output: Path, seed: int) -> Path:
+    """One of several pictures: NAME-SEED.png beside NAME.png, their contact sheet."""
+    return output.with_name(f"{output.stem}-{seed}.png")
+
+
 def refuse_other(again: Path, then: Record, now: Record) -> None:
     """Refuse to draw a picture again with another base, autoencoder or style."""
     pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder),
@@ -121,6 +137,8 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
 def checked(request: DrawRequest) -> Optional[Record]:
     """The record of the picture that is drawn again. StyleBlendError where nothing is to be drawn."""
     record = read_record(request.again) if request.again else None
+    if request.style is not None and not request.style.strip():
+        raise StyleBlendError("--style is empty: name a style, or leave --style out for a plain picture")
     if not (request.prompt or "").strip() and (request.prompt or record is None):
         raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain "
                               "picture, or --from a picture that was drawn here")
@@ -144,6 +162,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
     records = [plan.record(phrase, seed, *hashes) for seed in seeds]
     if record:
+        refuse_lost(request.again, output, seeds)
         refuse_other(request.again, record, records[0])
         if not record.decoder:
             yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than "
@@ -169,7 +188,7 @@ def draw_records(records: Sequence[Record], output: Path, style: Optional[Style]
         pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].settings,
                                             once=len(batch) == len(records) and not base.offloaded)
         for one, picture in zip(batch, pictures):
-            path = output.with_name(f"{output.stem}-{one.seed}.png") if several else output
+            path = file_of_seed(output, one.seed) if several else output
             drawn.append((path, save_drawn(path, picture, one)))
             yield Drawn(path, drawn[-1][1], one)
     if several:

@@ -52,7 +52,7 @@ def evaluate(request: EvaluateRequest) -> Job[Evaluation]:
     settings, judge = request.settings, Judge.load() if request.judge else None
     data = Path(request.data or settings.data)
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
-    styles, runs = named_styles(request.styles) if request.styles else None, []
+    styles, runs = named_styles(request.styles) if request.styles is not None else None, []
     for folder in (request.result, *request.against):
         runs.append((yield from score_run(Path(folder), data, styles, judge, metrics, settings.pictures)))
     runs[0].notes[:0] = missing

@@ -66,7 +66,7 @@ def train_styles(request: TrainRequest) -> Job[None]:
     `share`, when another process trains a style now.
     """
     settings, began, failed = request.settings, time.time(), {}
-    names = named_styles(request.styles) if request.styles else style_names(Path(settings.data))
+    names = named_styles(request.styles) if request.styles is not None else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,

@@ -10,6 +10,7 @@ from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.settings.validation import Settings, unknown
 
 LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
+MOST_GUIDANCE = 100  # far beyond what leaves a picture
 LONGEST_SIDE = 4096  # pixels; a config or the record of a picture that asks for more would only end in a lack of memory
 MOST_STEPS = 999  # one less than the usual noise schedule has
 NOISY = [name for name, sampler in SAMPLERS.items() if sampler.takes_noise]
@@ -23,7 +24,8 @@ class SamplingSettings(Settings):
 
     sampler: str = Field("ddim", description=", ".join(SAMPLERS))
     steps: int = Field(30, ge=1, le=MOST_STEPS, description="fewer than the noise schedule of the base has")
-    guidance: float = Field(7.5, ge=0, description="classifier-free guidance; 1 switches it off and halves the work")
+    guidance: float = Field(7.5, ge=0, le=MOST_GUIDANCE, allow_inf_nan=False,
+                            description="classifier-free guidance; 1 switches it off and halves the work")
     eta: float = Field(0.0, ge=0, le=1, description=f"noise in each step ({', '.join(NOISY)} only); 0 is deterministic")
     seed: Seed = 2024
     width: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")

@@ -36,7 +36,8 @@ class BlendSettings(MethodSettings):
                                   "below 1 guidance leads towards the style, too. 1: as published")
     c2f_ratio: float = Field(0.8, ge=0, le=1, description="share of the steps, from the first, in which c2f is active")
     f2c_ratio: float = Field(0.6, ge=0, le=1, description="the same for f2c")
-    window_steps: Optional[int] = Field(None, description="steps that the ratios count; default: those that are run")
+    window_steps: Optional[int] = Field(None, ge=1,
+                                        description="steps that the ratios count; default: those that are run")
 
     def facts(self) -> Dict[str, object]:
         return {"coarse scale": self.scale, "fine scale": self.fine_scale, "negative scale": self.negative_scale,

@@ -87,3 +87,15 @@ def test_a_style_of_another_unicode_form_is_the_same(trained, tmp_path):
         path.rename(path.with_name(path.name.replace("dots", composed)))
     board(trained, "--styles", f"{composed},{apart}", "--prompts", "Cat")
     assert entry(tmp_path / "result", composed).is_dir() and len(list((tmp_path / "result").glob("caf*"))) == 2
+
+
+def test_a_style_that_cannot_be_drawn_costs_no_picture(trained, tmp_path, capsys):
+    """With --overwrite too: every style is asked before a picture goes."""
+    assert main(["board", "--config", str(trained)]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "result" / "dots").glob("*.png")}
+    (tmp_path / "adapters" / "dots" / "style.json").write_text('{"blend": {"c2f_sites": [99]}}')
+    assert main(["board", "--config", str(trained), "--overwrite"]) == 2
+    assert "style dots: c2f_sites has site 99" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "result" / "dots").glob("*.png")} == before
+    assert main(["board", "--config", str(trained), "--styles", ""]) == 2
+    assert "names nothing" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def test_the_full_stop_is_that_of_a_board(trained, tmp_path, prompt, phrase):
 
 @pytest.mark.parametrize("options, words", [
     (["--prompt", "A cat", "--strength", 1.2], "--strength has no effect without a style"),
-    (["--prompt", "A cat", "--count", 0], "--count 0 draws nothing"),
+    (["--prompt", "A cat", "--count", 0], "--count 0: give a number from 1"),
     (["--prompt", "A cat", "--style", "dots", "--guidance", 1, "--negative", "dogs"], "--negative has no effect"),
     (["--prompt", "A cat", "--seed", (1 << 63) - 2, "--count", 3], "is no seed"),
     (["--prompt", "A cat", "--steps", 0], "steps"),
@@ -149,3 +149,18 @@ def test_a_lean_picture_has_the_record_of_any_other(trained, tmp_path, capsys):
     drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--max-memory", "230MB", name="lean.png")
     assert read_record(tmp_path / "lean.png") == read_record(tmp_path / "picture.png")
     assert "drawing once takes about" in capsys.readouterr().err
+
+
+def test_one_of_several_is_not_written_over_the_picture_that_is_drawn_again(trained, tmp_path, capsys):
+    drawn(trained, tmp_path, "--prompt", "A cat", "--seed", 5, name="cat-5.png")
+    before = (tmp_path / "cat-5.png").read_bytes()
+    again = ["draw", "--config", str(trained), "--from", str(tmp_path / "cat-5.png"), "--count", "2"]
+    assert main([*again, "--output", str(tmp_path / "cat.png")]) == 2
+    assert "would be lost" in capsys.readouterr().err and (tmp_path / "cat-5.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("options, words", [(["--style", ""], "--style is empty"), (["--count", "10000000000"], "from 1 to 10000"),
+                                            (["--guidance", "inf"], "guidance"), (["--guidance", "1e30"], "guidance")])
+def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys, options, words):
+    assert main(["draw", "--config", str(trained), "--prompt", "A cat", "--output", str(tmp_path / "a.png"), *options]) == 2
+    assert words in capsys.readouterr().err and not (tmp_path / "a.png").exists()
