@@ -23,6 +23,7 @@ from styleblend.record import Record, read_record
 from styleblend.settings import LARGEST_SEED, BlendSettings, RunSettings, SamplingSettings, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
+MOST_PICTURES = 10_000  # of one command
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,6 @@ class DrawRequest:
             raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another "
                                   "--output")
         return output
-
-
-MOST_PICTURES = 10_000  # of one command
 
 
 def seeds_of(request: DrawRequest, first: int) -> List[int]:
