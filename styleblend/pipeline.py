@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -23,12 +23,12 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
 from styleblend.files.prompts import phrase_of
 from styleblend.machine.runtime import jt
+from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record
-from styleblend.settings import (LARGEST_SEED, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
-                                 sampling_for, validated)
+from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,6 @@ class Pipeline:
             folder = Path(self.settings.adapters) / check_name(str(style))
         return load_style(folder, folder.resolve().name, self.base)
 
-    def own_settings(self, style: Optional[Style]) -> StyleSettings:
-        """`style.json` where there is one, else what the config says of this style."""
-        if style is None:
-            return StyleBlendStyle()
-        says_nothing = style.settings == type(style.settings)(parts=style.settings.parts)
-        return self.settings.styles.get(style.name, style.settings) if says_nothing else style.settings
-
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
                 seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
@@ -93,26 +86,23 @@ class Pipeline:
         `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
-        own = self.own_settings(style)
-        name = own.method if style or own.method in self.methods else next(iter(self.methods))
-        drawn_with = sampling_for(self.settings.sampling, own)
-        if style is None:  # the config's negative prompts are those of the style's branches
-            drawn_with = drawn_with.model_copy(update={"fine_negative": "", "coarse_negative": ""})
-        if negative is not None:
-            coarse_only = style and not (style.has("fine_embeds") or style.has("unet_lora"))
-            sampling = {**sampling, "coarse_negative" if coarse_only else "fine_negative": negative}
-        drawn_with = (validated(SamplingSettings, {**drawn_with.model_dump(), **sampling}, "the request")
-                      if sampling else drawn_with)
-        seeds = drawn_with.seed if seeds is None else seeds
-        seeds = [seeds] * len(prompts) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-        wrong = [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]
-        if wrong:
-            raise StyleBlendError(f"{wrong[0]} is no seed: give a number from 0 to {LARGEST_SEED}")
-        if negative is not None and drawn_with.guidance == 1:
-            raise StyleBlendError("a negative prompt has no effect where guidance is off (1): leave it out, or "
-                                  "ask for more guidance")
-        settings = self.methods[name].settings(self.settings, own, f"style {style.name}" if style else "the config")
-        return Request(tuple(map(phrase_of, prompts)), tuple(seeds), drawn_with, style, name, settings, own=own)
+        own, drawn, settings = self.drawn_with(style)
+        drawn = validated(SamplingSettings, {**drawn.model_dump(), **sampling}, "the request") if sampling else drawn
+        drawn = with_negative(drawn, style.parts if style else (), negative)
+        return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
+                       drawn, style, own.method if style else self.plain, settings, own=own)
+
+    @property
+    def plain(self) -> str:
+        """The method of pictures without a style."""
+        return Request.method if Request.method in self.methods else next(iter(self.methods))
+
+    def drawn_with(self, style: Optional[Style]) -> DrawnWith:
+        """The style's own settings over the config's."""
+        if style is None:
+            return drawn_plain(self.settings, self.methods[self.plain])
+        own = own_settings(self.settings, style.name, style.settings)
+        return drawn_with(self.settings, own, f"style {style.name}", self.methods)
 
     # ---------------------------------------------------------------- drawing
 
@@ -227,6 +217,15 @@ class Pipeline:
         if self.base.dtype == "float32":
             return "the adapters do not fit this base, or the weights are broken"
         return f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"
+
+
+def seeds_for(prompts: Sequence[str], seeds: Union[int, Sequence[int]]) -> Tuple[int, ...]:
+    """A seed for each prompt. StyleBlendError for what is none."""
+    found = (seeds,) * len(prompts) if np.ndim(seeds) == 0 else tuple(seeds)
+    for seed in found:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= LARGEST_SEED:
+            raise StyleBlendError(f"{seed!r} is no seed: give a number from 0 to {LARGEST_SEED}")
+    return tuple(map(int, found))
 
 
 def settings_of(base: Base) -> RunSettings:

@@ -21,7 +21,7 @@ from styleblend.jobs.choices import chosen_prompts, chosen_styles
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
-from styleblend.jobs.plans import Plan, plan_of_style
+from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, changes, read_record
 from styleblend.adapters.style import style_hash
@@ -151,7 +151,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
     A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run
     that was stopped and started again gives the same files as an unbroken one.
     """
-    plans = {name: plan_of_style(settings, name) for name in dict.fromkeys(place.style for place in mine)}
+    plans = {name: plan_for(settings, name) for name in dict.fromkeys(place.style for place in mine)}
     todo = [place for place in mine if overwrite or not is_whole(place.path)]
     sentence = old_pictures([place for place in mine if place not in set(todo)], plans)
     if sentence:
@@ -177,9 +177,9 @@ def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> None:
 
     It is asked of every style before a picture is removed or drawn.
     """
-    style = load_style(Path(plan.settings.adapters) / name, name, pipeline.base)
+    style = load_style(Path(plan.config.adapters) / name, name, pipeline.base)
     try:
-        pipeline.recipe(request_for(style, ["A cat"], [0], plan.sampling, plan.blend))
+        pipeline.recipe(request_for(style, ["A cat"], [0], plan.sampling, plan.settings))
     except StyleBlendError as error:
         raise StyleBlendError(f"style {name}: {error}") from None
 
@@ -192,7 +192,7 @@ def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
         yield board.progress(f"{name} {batch[0].prompt.name}")
         records = [plan.record_of(place.prompt, *hashes) for place in batch]
         pictures = yield from draw_pictures(pipeline, style, [r.prompt for r in records], [r.seed for r in records],
-                                            plan.sampling, plan.blend)
+                                            plan.sampling, plan.settings)
         for place, record, picture in zip(batch, records, pictures):
             if place in todo:
                 saved = save_drawn(place.path, picture, record)

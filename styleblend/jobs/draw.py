@@ -17,10 +17,11 @@ from styleblend.jobs.board import save_drawn
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
+from styleblend.methods.drawn_with import with_negative
 from styleblend.jobs.plans import Plan, plan_for, with_sampling
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, read_record
-from styleblend.settings import LARGEST_SEED, BlendSettings, RunSettings, SamplingSettings, validated
+from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -77,8 +78,8 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
     plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
     if record:
-        own = plan.own.model_copy(update={"preset": record.preset})
-        plan = replace(plan, own=own, sampling=record.sampling, blend=record.settings)
+        own = plan.own.model_copy(update={"preset": record.preset}) if hasattr(plan.own, "preset") else plan.own
+        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings)
     return with_strength(with_changes(plan, request), request.strength)
 
 
@@ -87,14 +88,8 @@ def with_changes(plan: Plan, request: DrawRequest) -> Plan:
     changes = dict(request.sampling)
     if {"width", "height"} & set(changes):
         changes.setdefault("saved_size", None)
-    if request.negative is not None:
-        coarse_only = plan.adapters and not {"fine_embeds", "unet_lora"} & set(plan.adapters)
-        changes["coarse_negative" if coarse_only else "fine_negative"] = request.negative
     sampling = with_sampling(plan.sampling, changes, "the options")
-    if request.negative is not None and sampling.guidance == 1:
-        raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance "
-                              "above 1")
-    return replace(plan, sampling=sampling)
+    return replace(plan, sampling=with_negative(sampling, plan.adapters, request.negative))
 
 
 def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
@@ -103,10 +98,11 @@ def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
         return plan
     if not plan.name:
         raise StyleBlendError("--strength has no effect without a style: leave it out, or name a --style")
-    if plan.adapters and "unet_lora" not in plan.adapters:
+    kind = type(plan.settings)
+    if kind.strength is None or plan.adapters and "unet_lora" not in plan.adapters:
         raise StyleBlendError(f"--strength has no effect on {plan.name}, which has no UNet LoRA: leave it out")
-    blend = validated(BlendSettings, {**plan.blend.model_dump(), "fine_scale": strength}, "--strength")
-    return replace(plan, blend=blend)
+    settings = validated(kind, {**plan.settings.model_dump(), kind.strength: strength}, "--strength")
+    return replace(plan, settings=settings)
 
 
 def refuse_lost(again: Path, output: Path, seeds: Sequence[int]) -> None:
@@ -150,10 +146,10 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     plan = planned(request, record)
     default = record.seed if record else plan.sampling.seed
     seeds = seeds_of(request, default if request.seed is None else request.seed)
-    batch = min(len(seeds), plan.settings.sampling.batch)
+    batch = min(len(seeds), plan.config.sampling.batch)
     single = len(seeds) == batch  # then each network can go when its work is done
     # what makes a run leaner changes no picture, so the record says the settings as they were asked for
-    lean = plan.settings.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
+    lean = plan.config.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
     lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory)
     base = base_for_drawing(lean)
     style = load_style(Path(lean.adapters) / plan.name, plan.name, base) if plan.name else None

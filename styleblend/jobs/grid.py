@@ -17,14 +17,15 @@ from styleblend.jobs.choices import chosen_prompts
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written, result_of
 from styleblend.jobs.grid_axes import AXES, OF_BLEND, OF_SAMPLING
-from styleblend.jobs.plans import Plan, plan_of_style, with_sampling
+from styleblend.jobs.plans import Plan, plan_for, with_sampling
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import contact_sheet, save_png, shortened
 from styleblend.files.prompts import Prompt
 from styleblend.adapters.style import style_hash
+from styleblend.methods.drawn_with import drawn_with
 from styleblend.pipeline import Pipeline
-from styleblend.settings import PRESETS, BlendSettings, RunSettings, SamplingSettings, blend_for, validated
+from styleblend.settings import PRESETS, MethodSettings, RunSettings, SamplingSettings, validated
 from styleblend.adapters.style import Style, load_style
 from styleblend.training.checkpoints import read, step_of
 
@@ -53,13 +54,13 @@ class Cell:
 
     prompt: Prompt
     sampling: SamplingSettings
-    blend: BlendSettings
+    settings: MethodSettings
     seed: int
     checkpoint: str = ""  # step of the UNet LoRA's training; none: the adapters as they are
 
     def drawn_with(self) -> str:
         """Equal for pictures that can be drawn together."""
-        return self.checkpoint + self.sampling.model_dump_json(exclude={"seed"}) + self.blend.model_dump_json()
+        return self.checkpoint + self.sampling.model_dump_json(exclude={"seed"}) + self.settings.model_dump_json()
 
 
 def parse_axis(text: str, option: str) -> Axis:
@@ -98,18 +99,18 @@ def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str],
 def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) -> Cell:
     """The picture at these values of the axes.
 
-    What no axis says is as a board draws it; a preset replaces all that the style itself says of the blend.
+    What no axis says is as a board draws it; a preset replaces all that the style itself says of its method.
     """
-    own, blend = plan.own, plan.blend
+    own, settings, changes = plan.own, plan.settings, {k: values[k] for k in OF_BLEND if k in values}
     if "preset" in values:
-        own = own.model_copy(update={"preset": values["preset"], "blend": {}})
-        blend = blend_for(plan.settings.blend, own, f"style {plan.name}")
-    blend = validated(BlendSettings, {**blend.model_dump(), **{k: values[k] for k in OF_BLEND if k in values}},
-                      "the grid")
+        own = validated(type(own), {**own.model_dump(), "preset": values["preset"], own.section: {}}, "the grid")
+        settings = drawn_with(plan.config, own, f"style {plan.name}").settings
+    if changes:  # a method without such a setting refuses it
+        settings = validated(type(settings), {**settings.model_dump(), **changes}, "the grid")
     sampling = with_sampling(plan.sampling, {k: values[k] for k in OF_SAMPLING if k in values}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
     seed = sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed))
-    return Cell(prompt, sampling, blend, seed, values.get("checkpoint", ""))
+    return Cell(prompt, sampling, settings, seed, values.get("checkpoint", ""))
 
 
 def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
@@ -129,7 +130,7 @@ def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
 def seconds_per_step(pipeline, style: Style, plan: Plan) -> float:
     """How long a step of one picture takes here: the second, since Jittor may have to compile for the first."""
     sampling, times = plan.sampling.model_copy(update={"steps": 2}), []
-    result_of(draw_pictures(pipeline, style, ["A cat"], [0], sampling, plan.blend),
+    result_of(draw_pictures(pipeline, style, ["A cat"], [0], sampling, plan.settings),
               lambda event: times.append(time.perf_counter()))
     return times[-1] - times[-2]
 
@@ -149,7 +150,7 @@ def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain:
             yield Progress("grid", len(pictures), len(cells), "picture")
             phrases, seeds = [cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part]
             drawn = yield from draw_pictures(pipeline, styles[first.checkpoint], phrases, seeds, first.sampling,
-                                             first.blend)
+                                             first.settings)
             for i, picture in zip(part, drawn):
                 pictures[i] = picture
                 yield Drawn(None, picture, None)
@@ -209,7 +210,7 @@ def draw_grid(request: GridRequest) -> Job[int]:
     """
     settings, name = request.settings, check_name(request.style)
     axes, chosen = axes_and_prompts(request.axes, request.prompts, entry(settings.data, name))
-    plan, folder = plan_of_style(settings, name), Path(settings.adapters) / name
+    plan, folder = plan_for(settings, name), Path(settings.adapters) / name
     cells = [make_cell(values, plan, chosen) for values in combinations(axes)]
     base = base_for_drawing(settings)
     whole, pipeline = load_style(folder, name, base), Pipeline(base)
@@ -223,7 +224,8 @@ def draw_grid(request: GridRequest) -> Job[int]:
     pictures = yield from draw_cells(pipeline, cells, styles, settings.plain_prompt)
     record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(),
                   axes={a.name: a.values for a in axes},
-                  prompts=list(chosen), sampling=plan.sampling.model_dump(), blend=plan.blend.model_dump(),
+                  prompts=list(chosen), sampling=plan.sampling.model_dump(),
+                  **{plan.own.section: plan.settings.model_dump()},
                   seeds=plan.own.seeds, version=__version__)
     save_png(request.output, laid_out(axes, pictures), {CHUNK: json.dumps(record, ensure_ascii=False)})
     yield Written(request.output)

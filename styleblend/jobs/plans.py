@@ -5,38 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Mapping, Optional
 
-from styleblend.adapters.style import Style, adapter_hashes, settings_in
+from styleblend.adapters.style import adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
+from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings
 from styleblend.record import Record
-from styleblend.settings import (BlendSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
-                                 blend_for, sampling_for, validated)
-
-
-def style_settings(settings: RunSettings, style: Style) -> StyleSettings:
-    """`style.json` where there is one, else what the config says of this style."""
-    own = style.settings
-    return own if own != type(own)(parts=own.parts) else settings.styles.get(style.name, own)
+from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, StyleSettings, validated
 
 
 @dataclass(frozen=True)
 class Plan:
     """How the pictures of one style are drawn now. Without a style `name` is empty and the pictures are plain."""
 
-    settings: RunSettings
+    config: RunSettings
     name: str
-    own: StyleSettings
+    own: StyleSettings  # what the style says of itself
     sampling: SamplingSettings
-    blend: BlendSettings
+    settings: MethodSettings
     adapters: Dict[str, str]
 
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
-        return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.blend, dtype=self.settings.dtype,
-                      preset=self.own.preset, adapters=self.adapters, decoder=decoder)
+        return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
+                      dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
+                      decoder=decoder)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""
-        return self.record(prompt.phrase(self.settings.plain_prompt),
+        return self.record(prompt.phrase(self.config.plain_prompt),
                            self.own.seeds.get(prompt.name, self.sampling.seed), *hashes)
 
 
@@ -45,22 +40,14 @@ def with_sampling(sampling: SamplingSettings, changes: Mapping[str, object], sou
     return validated(SamplingSettings, {**sampling.model_dump(), **changes}, source) if changes else sampling
 
 
-def plan_of_style(settings: RunSettings, name: str) -> Plan:
-    """The plan of a style, from its small files alone."""
-    folder = Path(settings.adapters) / name
-    own = style_settings(settings, Style(name, settings=settings_in(folder, name)))
-    return Plan(settings, name, own, sampling_for(settings.sampling, own),
-                blend_for(settings.blend, own, f"style {name}"), adapter_hashes(folder, name))
+def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
+    """The plan of a style, from its small files alone; None: of plain pictures."""
+    if not name:
+        return planned_as(config, "", drawn_plain(config), {})
+    folder = Path(config.adapters) / name
+    own = own_settings(config, name, settings_in(folder, name))
+    return planned_as(config, name, drawn_with(config, own, f"style {name}"), adapter_hashes(folder, name))
 
 
-def plan_without_style(settings: RunSettings) -> Plan:
-    """The plan of plain pictures.
-
-    The negative prompt of the config is one of the style's branches: a plain picture has none, unless it is asked for.
-    """
-    sampling = settings.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""})
-    return Plan(settings, "", StyleBlendStyle(), sampling, settings.blend, {})
-
-
-def plan_for(settings: RunSettings, name: Optional[str]) -> Plan:
-    return plan_of_style(settings, name) if name else plan_without_style(settings)
+def planned_as(config: RunSettings, name: str, drawn: DrawnWith, adapters: Dict[str, str]) -> Plan:
+    return Plan(config, name, drawn.own, drawn.sampling, drawn.settings, adapters)

@@ -12,9 +12,10 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import Prompt
 from styleblend.jobs.drawing import draw_pictures, encode_texts
 from styleblend.jobs.events import Job, Progress
+from styleblend.methods.drawn_with import drawn_with
 from styleblend.metrics.judge import JudgeMetric
 from styleblend.metrics.weighted import weighted_mean
-from styleblend.settings import BlendSettings, RunSettings, SamplingSettings, StyleSettings, blend_for, sampling_for
+from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, StyleSettings
 
 
 class OutOfTime(Exception):
@@ -39,10 +40,10 @@ class ScoredPictures:
     def phrases(self, batch: Sequence[Tuple[Prompt, int]]) -> List[str]:
         return [prompt.phrase(self.settings.plain_prompt) for prompt, _ in batch]
 
-    def drawn_with(self, own: StyleSettings) -> Tuple[SamplingSettings, BlendSettings]:
+    def drawn_with(self, own: StyleSettings) -> Tuple[SamplingSettings, MethodSettings]:
         """What a style's own settings make of the config's."""
-        blend = blend_for(self.settings.blend, own, f"style {self.style.name}")
-        return sampling_for(self.settings.sampling, own), blend
+        drawn = drawn_with(self.settings, own, f"style {self.style.name}")
+        return drawn.sampling, drawn.settings
 
     def _key(self, own: StyleSettings) -> Tuple[str, str]:
         return tuple(part.model_dump_json() for part in self.drawn_with(own))

@@ -30,16 +30,17 @@ from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim
 from styleblend.jobs.asked_metrics import asked_metrics
 from styleblend.jobs.events import Job, Log, Progress, Written
-from styleblend.jobs.plans import style_settings, with_sampling
+from styleblend.jobs.plans import with_sampling
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.jobs.trials import History, Trial, plot_trail, proposal, read_trials, space, starts, with_trial
+from styleblend.methods.drawn_with import own_settings
 from styleblend.metrics import Metric
 from styleblend.metrics.comparison import Difference, paired_difference
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_weights
 from styleblend.adapters.style import style_hash
 from styleblend.pipeline import Pipeline
-from styleblend.settings import PRESETS, RunSettings, StyleSettings
+from styleblend.settings import PRESETS, RunSettings, StyleBlendStyle, StyleSettings
 
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
@@ -195,7 +196,10 @@ class Bench:
         self.base = base_for_drawing(settings)
         self.style: Style = load_style(self.folder, name, self.base)
         self.pipeline = Pipeline(self.base)
-        self.own = style_settings(settings, self.style).model_copy(update={"parts": self.style.settings.parts})
+        own = own_settings(settings, name, self.style.settings)
+        if not isinstance(own, StyleBlendStyle):
+            raise StyleBlendError(f"tune searches the settings of StyleBlend, and {name} is a style of {own.method}")
+        self.own = own.model_copy(update={"parts": self.style.settings.parts})
         self.originals = [load_picture(p.path, settings.pictures.max_pixels)
                           for p in style_pictures(self.data)] if self.data.is_dir() else []
         self.metrics = [JudgeMetric(self.judge, name), *others]

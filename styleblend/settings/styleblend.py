@@ -1,7 +1,7 @@
 """StyleBlend's own settings: how its two branches exchange attention."""
 from __future__ import annotations
 
-from typing import Annotated, Dict, List, Optional
+from typing import Annotated, ClassVar, Dict, List, Optional
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class BlendSettings(MethodSettings):
 
     Sites are numbered from 0 in forward order, self- and cross-attention each (Stable Diffusion has 16).
     """
+
+    strength: ClassVar[Optional[str]] = "fine_scale"
 
     c2f_sites: Sites = Field(PRESETS["balanced"]["c2f_sites"],
                              description="self-attention sites whose Q goes coarse to fine")

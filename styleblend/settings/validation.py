@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Mapping, Tuple, Type, get_args
+from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -33,6 +33,8 @@ class Settings(BaseModel):
 
 class MethodSettings(Settings):
     """How a method draws: the settings that are its own."""
+
+    strength: ClassVar[Optional[str]] = None  # the field that says how strong a style is drawn
 
     def facts(self) -> Dict[str, object]:
         """What the text in a picture that other programs read says of them: value by name, in this order."""
