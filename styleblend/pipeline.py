@@ -65,7 +65,7 @@ class Pipeline:
         self.base, self.methods = base, methods
         self.settings = settings or settings_of(base)
         self._tokenizers: Dict[str, Tokenizer] = {}
-        self._applied: tuple = (None, Applied())
+        self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
 
@@ -142,7 +142,7 @@ class Pipeline:
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
         style, base = request.style, self.base
-        one = Record("", 0, style.name if style else "", style_hash(style) if style else "", base.fingerprint(),
+        one = Record("", 0, style.name if style else "", self._last(style)[2], base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
                      decoder=base.decoder_fingerprint())
@@ -160,9 +160,12 @@ class Pipeline:
 
     def applied(self, style: Optional[Style]) -> Applied:
         """The style as the networks take it; that of the last one is kept."""
+        return self._last(style)[1]
+
+    def _last(self, style: Optional[Style]) -> tuple:
         if self._applied[0] is not style:
-            self._applied = (style, applied(self.base, style))
-        return self._applied[1]
+            self._applied = (style, applied(self.base, style), style_hash(style) if style else "")
+        return self._applied
 
     def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:
         """The base's tokenizer with the method's placeholders.

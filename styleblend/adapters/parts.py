@@ -27,6 +27,16 @@ STYLEBLEND: Mapping[str, Part] = {
 PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND}
 
 
+def trainings_of(method: str) -> Tuple[str, ...]:
+    """The trainings that a style of a method goes through, in their order."""
+    return tuple(dict.fromkeys(part.training for part in PARTS[method].values()))
+
+
+def product_of(training: str) -> str:
+    """The part by which a training counts as done: the one that it writes last."""
+    return [name for parts in PARTS.values() for name, part in parts.items() if part.training == training][-1]
+
+
 def part_named(name: str) -> Part:
     """The part of this name; no two methods have one of the same name."""
     return next(parts[name] for parts in PARTS.values() if name in parts)

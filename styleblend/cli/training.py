@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import time
 
+from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
                                     settings_of)
 from styleblend.cli.running import follow
 
-PARTS = {"coarse": ("coarse",), "fine": ("fine",), "all": ("coarse", "fine"), "styleblend": ("coarse", "fine")}
+# what may be typed -> the trainings that it means: one of them, a method with all of its own, and the first method's
+TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(method)},
+             "all": trainings_of(next(iter(PARTS))), **{method: trainings_of(method) for method in PARTS}}
 
 
 def add_commands(commands) -> None:
@@ -21,7 +24,7 @@ def add_commands(commands) -> None:
 
 
 def add_train_options(parser) -> None:
-    parser.add_argument("part", choices=list(PARTS),
+    parser.add_argument("part", choices=list(TRAININGS),
                         help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or fine "
                              "(texture, in the UNet); all is the same as styleblend")
     add_config(parser)
@@ -48,7 +51,7 @@ def run_train(args) -> int:
     if args.keep:
         training = settings.training.model_copy(update={"keep_adapters": args.keep})
         settings = settings.model_copy(update={"training": training})
-    follow(train_styles(TrainRequest(settings, PARTS[args.part], args.styles, args.overwrite, args.share,
+    follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
                                      args.max_memory)), step_ends=True)
     return 0
 

@@ -5,6 +5,7 @@ copied.
 """
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -14,7 +15,7 @@ from styleblend.models.rows import Rows
 
 
 @dataclass(frozen=True)
-class Control:
+class Control(ABC):
     """What a method does at `sites` of one `kind` during the first int(ratio * steps) steps.
 
     `window_steps` is the number of steps that the ratio counts; None (the default) means those that are really run.
@@ -29,8 +30,9 @@ class Control:
         return (site.kind == self.kind and site.index in self.sites
                 and context.step < int(self.ratio * (self.window_steps or context.steps)))
 
+    @abstractmethod
     def apply(self, p: Projections, rows: Rows) -> Projections:
-        raise NotImplementedError
+        """The projections with other rows to read, or others in their place."""
 
 
 @dataclass(frozen=True)

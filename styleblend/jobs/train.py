@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
+from styleblend.adapters.parts import product_of
 from styleblend.adapters.style import part_file, remove_part
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
@@ -31,28 +32,26 @@ from styleblend.training.look_alikes import DRAWN_WITH, LookAlikesDrawn
 from styleblend.training.loop import TrainingStep
 
 
-class Part(NamedTuple):
-    """One part of a style: what trains it, the file by which it counts as trained, the stages that have checkpoints."""
+class Training(NamedTuple):
+    """What learns some parts of a style (`adapters.parts` says which), and its stages that have checkpoints."""
 
     train: Callable[..., Iterator]
-    product: str
     stages: Tuple[str, ...]
 
 
-PARTS = {"coarse": Part(train_coarse, "text_lora", ("coarse",)),
-         "fine": Part(train_fine, "unet_lora", ("inversion", "lora"))}
+TRAININGS = {"coarse": Training(train_coarse, ("coarse",)), "fine": Training(train_fine, ("inversion", "lora"))}
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What is to be learned: `parts` (keys of PARTS) of `styles` ("00,01"; None: all of the data folder).
+    """What is to be learned: `parts` (keys of TRAININGS) of `styles` ("00,01"; None: all of the data folder).
 
     `overwrite` trains again what is trained, from the start. `share` leaves styles that another process trains now to
     it. `max_memory` as in `BoardRequest`.
     """
 
     settings: RunSettings
-    parts: Sequence[str] = tuple(PARTS)
+    parts: Sequence[str] = tuple(TRAININGS)
     styles: Optional[str] = None
     overwrite: bool = False
     share: bool = False
@@ -98,7 +97,7 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
     `overwrite` leaves alone what one of several workers has trained since this one `began`: it was asked to do the
     same.
     """
-    train, product, _ = PARTS[part]
+    train, product = TRAININGS[part].train, product_of(part)
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", part))
@@ -124,10 +123,10 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
 
 def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:
     """Remove what an earlier training of this part left, so that it begins anew."""
-    for stage in PARTS[part].stages:
+    for stage in TRAININGS[part].stages:
         shutil.rmtree(folder / "training" / stage, ignore_errors=True)
     # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was
-    remove_part(folder, name, PARTS[part].product)
+    remove_part(folder, name, product_of(part))
     for file in [look_alikes / DRAWN_WITH, *look_alikes.glob("*.png")] if part == "coarse" else []:
         file.unlink(missing_ok=True)
 

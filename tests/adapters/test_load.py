@@ -12,7 +12,7 @@ from test_pickles import integer, mapping, storage, tensor, text, zip_file
 from drawing import pictures, request
 from styleblend.files import tensor_files
 from styleblend.cli import main
-from styleblend.jobs.train import PARTS
+from styleblend.jobs.train import TRAININGS
 from styleblend.adapters.load import parts_of
 from styleblend.methods.styleblend import PLAIN, TEMPLATES, templates_of
 from styleblend.pipeline import Pipeline
@@ -300,7 +300,7 @@ def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(PARTS, "fine", PARTS["fine"]._replace(train=stopped))
+    monkeypatch.setitem(TRAININGS, "fine", TRAININGS["fine"]._replace(train=stopped))
     arguments = ["train", "fine", "--config", str(trained)]
     assert main([*arguments, "--overwrite"]) == 130 and missing_parts(here, "dots") == ["unet_lora"]
     capsys.readouterr()
