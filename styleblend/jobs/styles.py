@@ -33,14 +33,14 @@ def find_style(folder: Path, name: str) -> Optional[StyleFound]:
     try:
         settings = settings_in(folder, name)
         files = {part: path for part in parts_of(settings) for path in [part_file(folder, name, part)] if path}
-        if not files:
+        if not files and (parts_of(settings) or not (folder / "style.json").is_file()):
             return None
         missing = tuple(missing_parts(folder, name))
         bases = {read_metadata(path).get("base") for path in files.values() if path.suffix == ".safetensors"} - {None}
     except StyleBlendError as error:
         return StyleFound(name, "", (), (), None, None, str(error))
     problem = f"its parts were trained on {len(bases)} bases" if len(bases) > 1 else None
-    trained = max(path.stat().st_mtime for path in files.values())
+    trained = max((path.stat().st_mtime for path in files.values()), default=None)
     return StyleFound(name, settings.method, tuple(files), missing,
                       min(bases) if bases else None, trained, problem)
 
