@@ -1,4 +1,7 @@
-"""`styleblend eval`: what the judge says of real pictures, comparisons of folders, a page that needs nothing else, and input that is not as it should be."""
+"""`styleblend eval`: what the judge says of real pictures, comparisons of folders, a page that needs nothing else.
+
+And input that is not as it should be.
+"""
 import base64
 import io
 import json
@@ -40,7 +43,8 @@ def judge():
 def real():
     """Real art: (subject, style, picture)."""
     with np.load(REFERENCE) as data:
-        return [(str(s).capitalize(), str(k), Image.fromarray(p)) for s, k, p in zip(data["subjects"], data["styles"], data["pictures"])]
+        return [(str(s).capitalize(), str(k), Image.fromarray(p))
+                for s, k, p in zip(data["subjects"], data["styles"], data["pictures"])]
 
 
 @pytest.fixture
@@ -62,7 +66,8 @@ def folders(tmp_path, real):
 
 
 def evaluate(folders, *more, result="sharp"):
-    return main(["eval", str(folders / result), "--data", str(folders / "data"), "--output", str(folders / "report"), *map(str, more)])
+    return main(["eval", str(folders / result), "--data", str(folders / "data"),
+                 "--output", str(folders / "report"), *map(str, more)])
 
 
 def scores(folders):
@@ -75,7 +80,9 @@ def test_the_scores_are_the_probabilities_of_pytorch(judge):
         for i, (subject, style) in enumerate(zip(data["subjects"], data["styles"])):
             found = JudgeMetric(judge, str(style)).score([Image.fromarray(data["pictures"][i])], [f"A {subject}"])
             p = {}
-            for name, logits, known, label in (("subject", data["subject_logits"], judge.subjects, subject), ("style", data["style_logits"], judge.styles, judge.look(style))):
+            for name, logits, known, label in (
+                    ("subject", data["subject_logits"], judge.subjects, subject),
+                    ("style", data["style_logits"], judge.styles, judge.look(style))):
                 exponents = np.exp(logits[i].astype(np.float64) - logits[i].max())
                 p[name] = exponents[known.index(label)] / exponents.sum()
                 assert found[name][0] == pytest.approx(p[name], rel=1e-3)
@@ -85,14 +92,16 @@ def test_the_scores_are_the_probabilities_of_pytorch(judge):
 
 def test_an_interval_holds_the_true_difference_as_often_as_it_says():
     rng = np.random.default_rng(1)
-    held = [d.low <= 0.3 <= d.high for d in (paired_difference(rng.normal(0.3, 1, 30) + shared, shared) for shared in rng.normal(size=(200, 30)))]
+    held = [d.low <= 0.3 <= d.high for d in (paired_difference(rng.normal(0.3, 1, 30) + shared, shared)
+                                             for shared in rng.normal(size=(200, 30)))]
     assert 0.90 <= np.mean(held) <= 0.98  # the percentile bootstrap is a little too narrow for 30 pairs
 
 
 def test_differences_are_paired_and_repeat():
     first, second = np.array([0.1, 0.5, 0.9, np.nan]), np.array([0.0, 0.4, 0.8, 0.1])
     d = paired_difference(first, second)
-    assert (d.mean, d.low, d.high, d.pairs) == (pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 3) and d.better
+    assert (d.mean, d.low, d.high, d.pairs) == (
+        pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 3) and d.better
     rows = np.random.default_rng(0).normal(size=(2, 20))
     assert paired_difference(*rows) == paired_difference(*rows)
     assert paired_difference([np.nan], [1.0]).pairs == 0 and not paired_difference([np.nan], [1.0]).better
@@ -120,7 +129,8 @@ def test_the_worst_comes_first_and_less_may_be_better(folders, judge):
             return {"brightness": means, "spread": float(means.std())}
 
     run = score_run(folders / "sharp", folders / "data", None, judge, [Brightness()])
-    assert run.names() == ["both", "subject", "style", "subject_top5", "style_top1", "brightness"] and set(run.of_style) == {"fluent-emoji-flat", "openmoji-black"}
+    assert (run.names() == ["both", "subject", "style", "subject_top5", "style_top1", "brightness"]
+            and set(run.of_style) == {"fluent-emoji-flat", "openmoji-black"})
     write_report([run], [], judge, folders / "report")
     page = Page((folders / "report" / "report.html").read_text())
     both = [card["both"] for card in page.cards if card["prompt"] in ("Feather", "Tram car", "Sun behind rain cloud")]
@@ -142,9 +152,11 @@ class OfSets(BoardMetric):
 
 def test_a_board_has_numbers_of_its_own(folders, judge):
     run = score_run(folders / "sharp", folders / "data", None, judge, [OfSets()])
-    assert run.of_style == {"fluent-emoji-flat": {"count": 103}, "openmoji-black": {"count": 102}} and run.of_board == {"count": 205}
+    assert (run.of_style == {"fluent-emoji-flat": {"count": 103}, "openmoji-black": {"count": 102}}
+            and run.of_board == {"count": 205})
     write_report([run], [], judge, folders / "report", [OfSets()])
-    assert scores(folders)["runs"][0]["of_board"] == {"count": 205} and "all styles together" in (folders / "report" / "report.html").read_text()
+    assert (scores(folders)["runs"][0]["of_board"] == {"count": 205}
+            and "all styles together" in (folders / "report" / "report.html").read_text())
 
 
 def test_scores_of_sets_alone_are_a_report(folders, judge, capsys):
@@ -154,13 +166,15 @@ def test_scores_of_sets_alone_are_a_report(folders, judge, capsys):
     write_report([run], [], None, folders / "report", [OfSets()])
     assert "all styles together: count 205" in capsys.readouterr().out and scores(folders)["judge"] is None
     page = Page((folders / "report" / "report.html").read_text())
-    assert [card["prompt"] for card in page.cards][:3] == ["Feather", "Sun behind rain cloud", "Tram car"] and "Judged by" not in (folders / "report" / "report.html").read_text()
+    assert ([card["prompt"] for card in page.cards][:3] == ["Feather", "Sun behind rain cloud", "Tram car"]
+            and "Judged by" not in (folders / "report" / "report.html").read_text())
 
 
 def test_what_a_metric_cannot_do_is_named_and_the_others_go_on(folders, judge):
     shutil.rmtree(folders / "data" / "openmoji-black" / "images")
     run = score_run(folders / "sharp", folders / "data", None, judge, [OfSets()])
-    assert set(run.of_style) == {"fluent-emoji-flat"} and run.of_board == {"count": 103} and len(run.pictures["openmoji-black"]) == 2
+    assert (set(run.of_style) == {"fluent-emoji-flat"} and run.of_board == {"count": 103}
+            and len(run.pictures["openmoji-black"]) == 2)
     assert any("openmoji-black has no count: there are no style pictures" in note for note in run.notes)
 
 
@@ -201,17 +215,20 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.images, self.cards, self.addresses, self.lower, self.script, self.inside, self.tags = [], [], [], [], "", None, []
+        (self.images, self.cards, self.addresses, self.lower, self.script, self.inside,
+         self.tags) = [], [], [], [], "", None, []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs, self.inside = dict(attrs), tag
         self.tags.append(tag)
-        self.addresses += [value for name, value in attrs.items() if name in ("src", "href", "srcset", "action", "data", "poster", "background")]
+        self.addresses += [value for name, value in attrs.items()
+                           if name in ("src", "href", "srcset", "action", "data", "poster", "background")]
         if tag == "img":
             self.images.append(attrs["src"])
         if tag == "article":
-            self.cards.append({"prompt": attrs["data-prompt"], **json.loads(attrs["data-scores"])[0]})  # of the first run
+            # of the first run
+            self.cards.append({"prompt": attrs["data-prompt"], **json.loads(attrs["data-scores"])[0]})
         if tag == "option" and "data-lower" in attrs:
             self.lower.append(None)
 
@@ -249,13 +266,17 @@ def test_a_hundred_large_pictures_stay_under_15_mb(tmp_path, judge):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
-@pytest.mark.parametrize("key, down, wanted", [("both", False, "bcad"), ("both", True, "acbd"), ("prompt", False, "abcd"), ("prompt", True, "dcba")])
+@pytest.mark.parametrize("key, down, wanted", [("both", False, "bcad"), ("both", True, "acbd"),
+                                               ("prompt", False, "abcd"), ("prompt", True, "dcba")])
 def test_the_script_sorts_and_puts_what_has_no_score_last(folders, key, down, wanted):
     assert evaluate(folders) == 0
     script = Page((folders / "report" / "report.html").read_text()).script
-    cards = [{"dataset": {"prompt": prompt, "scores": json.dumps([{"both": score}])}} for prompt, score in zip("dacb", (None, 0.9, 0.5, 0.1))]
-    script += f"\nconsole.log(order({json.dumps(cards)}, {json.dumps(key)}, {json.dumps(down)}).map(c => c.dataset.prompt).join(''))"
-    assert subprocess.run(["node", "-e", script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip() == wanted
+    cards = [{"dataset": {"prompt": prompt, "scores": json.dumps([{"both": score}])}}
+             for prompt, score in zip("dacb", (None, 0.9, 0.5, 0.1))]
+    script += (f"\nconsole.log(order({json.dumps(cards)}, {json.dumps(key)}, {json.dumps(down)})"
+               ".map(c => c.dataset.prompt).join(''))")
+    assert subprocess.run(["node", "-e", script], stdout=subprocess.PIPE, text=True,
+                          check=True).stdout.strip() == wanted
 
 
 def test_names_are_text_not_markup(folders):
@@ -272,20 +293,27 @@ def test_names_are_text_not_markup(folders):
     (lambda f: shutil.rmtree(f / "sharp" / "openmoji-black"), "no pictures of openmoji-black"),
     (lambda f: shutil.rmtree(f / "data" / "openmoji-black"), "has no style openmoji-black"),
     (lambda f: (f / "sharp" / "openmoji-black" / "Tomato.png").write_bytes(b"no picture"), "Tomato.png cannot be read"),
-    (lambda f: (f / "sharp" / "openmoji-black" / "Tomato.png").unlink(), "1 of the 2 prompts in prompt.json have no picture (Tomato)"),
-    (lambda f: Image.new("RGB", (100, 128)).save(f / "sharp" / "openmoji-black" / "Tomato.png"), "not Tomato (100 x 128)"),
-    (lambda f: os.rename(f / "sharp" / "openmoji-black" / "Tomato.png", f / "sharp" / "openmoji-black" / "Quark.png"), "the judge does not know Quark"),
-    (lambda f: (f / "data" / "openmoji-black" / "prompt.json").write_text("{"), "the names of the pictures are taken for their prompts"),
+    (lambda f: (f / "sharp" / "openmoji-black" / "Tomato.png").unlink(),
+     "1 of the 2 prompts in prompt.json have no picture (Tomato)"),
+    (lambda f: Image.new("RGB", (100, 128)).save(f / "sharp" / "openmoji-black" / "Tomato.png"),
+     "not Tomato (100 x 128)"),
+    (lambda f: os.rename(f / "sharp" / "openmoji-black" / "Tomato.png", f / "sharp" / "openmoji-black" / "Quark.png"),
+     "the judge does not know Quark"),
+    (lambda f: (f / "data" / "openmoji-black" / "prompt.json").write_text("{"),
+     "the names of the pictures are taken for their prompts"),
     (lambda f: shutil.rmtree(f / "data" / "openmoji-black" / "images"), "its pictures are compared with none"),
-    (lambda f: (f / "data" / "openmoji-black" / "images" / "monkey_face.png").write_bytes(b"no picture"), "monkey_face.png cannot be read"),
-    (lambda f: [os.rename(f / x / "openmoji-black", f / x / "mine") for x in ("sharp", "data")], "the judge does not know the style mine"),
+    (lambda f: (f / "data" / "openmoji-black" / "images" / "monkey_face.png").write_bytes(b"no picture"),
+     "monkey_face.png cannot be read"),
+    (lambda f: [os.rename(f / x / "openmoji-black", f / x / "mine") for x in ("sharp", "data")],
+     "the judge does not know the style mine"),
 ])
 def test_what_cannot_be_scored_is_named_and_the_rest_is(folders, capsys, spoil, words):
     spoil(folders)
     assert evaluate(folders) == 0
     assert words in capsys.readouterr().err
     found = scores(folders)["runs"][0]
-    assert words in " ".join(found["notes"]) and words in re.sub(r"&#39;|&#34;", "", (folders / "report" / "report.html").read_text())
+    assert (words in " ".join(found["notes"])
+            and words in re.sub(r"&#39;|&#34;", "", (folders / "report" / "report.html").read_text()))
     assert len(found["pictures"]["fluent-emoji-flat"]) == 3 and found["means"]["fluent-emoji-flat"]["both"] > 0.8
 
 

@@ -14,7 +14,8 @@ def faults(tree):
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            yield from (f"imports {name}" for name in names if name.split(".")[0] in LOUD or name.startswith("styleblend.cli"))
+            yield from (f"imports {name}" for name in names
+                        if name.split(".")[0] in LOUD or name.startswith("styleblend.cli"))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "input"):
             yield f"calls {node.func.id}"
         if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "argv"):
@@ -26,7 +27,8 @@ def test_a_job_is_quiet(path):
     assert list(faults(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
-@pytest.mark.parametrize("code", ["print(1)", "import tqdm", "from tqdm import tqdm", "import sys; sys.stderr.write('x')", "import argparse",
+@pytest.mark.parametrize("code", ["print(1)", "import tqdm", "from tqdm import tqdm",
+                                  "import sys; sys.stderr.write('x')", "import argparse",
                                   "from styleblend.cli.progress import tell"])
 def test_what_is_loud_is_found(code):
     assert list(faults(ast.parse(code)))

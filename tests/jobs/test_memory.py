@@ -25,9 +25,11 @@ ROOT = Path(__file__).parents[2]
 def sd21(tmp_path_factory):
     """A folder with the sizes of Stable Diffusion 2.1 and no weights."""
     folder = tmp_path_factory.mktemp("sd21")
-    for part, config in (("unet", UNetConfig()), ("vae", VaeConfig()), ("text_encoder", ClipTextConfig()), ("scheduler", ScheduleConfig())):
+    for part, config in (("unet", UNetConfig()), ("vae", VaeConfig()), ("text_encoder", ClipTextConfig()),
+                         ("scheduler", ScheduleConfig())):
         (folder / part).mkdir()
-        (folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")).write_text(json.dumps(asdict(config)))
+        (folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")).write_text(
+            json.dumps(asdict(config)))
     return folder
 
 
@@ -35,7 +37,8 @@ MEASURED = [  # peak of the process in MiB: docs/benchmarks.md says how; the net
     ("float32", "unet", lambda s: s.unet(4, 64, 64), 4365), ("float32", "unet", lambda s: s.unet(4, 32, 32), 3748),
     ("float32", "unet", lambda s: s.unet(2, 48, 48), 3788),
     ("bfloat16", "unet", lambda s: s.unet(4, 64, 64), 2573), ("bfloat16", "unet", lambda s: s.unet(2, 32, 32), 2358),
-    ("float32", "unet", lambda s: s.unet_step(1, 64, 64, False), 6656), ("float32", "unet", lambda s: s.unet_step(1, 64, 64, True), 5157),
+    ("float32", "unet", lambda s: s.unet_step(1, 64, 64, False), 6656),
+    ("float32", "unet", lambda s: s.unet_step(1, 64, 64, True), 5157),
     ("bfloat16", "unet", lambda s: s.unet_step(1, 64, 64, True), 4718),
     ("float32", "vae", lambda s: s.vae(64, 64, 0), 1786), ("float32", "vae", lambda s: s.vae(96, 96, 0), 3691),
     ("float32", "vae", lambda s: s.vae(96, 96, 64), 1882)]
@@ -56,11 +59,13 @@ def test_a_picture_takes_what_is_estimated(tmp_path):
     code = ("import re, sys; from styleblend.cli import main; "
             "code = main(['generate', '--style', 'fxemoji', '--prompt', 'A cat', '--output', sys.argv[1]]); "
             "print(code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])")
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cat.png")], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cat.png")], cwd=ROOT, capture_output=True,
+                         text=True)
     settings = read_settings(ROOT / "configs" / "mini.yaml")
     settings = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 1})})
     sizes = Sizes(ROOT / "checkpoints" / "mini" / "base", "float32")
-    assert needed(sizes, settings, "drawing once") == pytest.approx(int(run.stdout.split()[-1]) * 1024, rel=0.25), run.stdout
+    assert needed(sizes, settings, "drawing once") == pytest.approx(
+        int(run.stdout.split()[-1]) * 1024, rel=0.25), run.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -89,18 +94,21 @@ def test_max_memory_changes_as_little_as_it_must(sd21):
     assert strips.sampling == settings.sampling.model_copy(update={"vae_strip": 64}) and "strips" in said[-1]
     two = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 2})})
     assert said_of(fitted(two, sd21, "drawing", "8GB"), said) == strips and "one picture at a time" in said[-1]
-    with pytest.raises(StyleBlendError, match="at the least, and --max-memory allows 3,815: try --dtype bfloat16, or a smaller"):
+    with pytest.raises(StyleBlendError, match="at the least, and --max-memory allows 3,815: "
+                                              "try --dtype bfloat16, or a smaller"):
         said_of(fitted(settings, sd21, "drawing", "4GB"), said)
 
 
 def test_training_is_checkpointed_first(sd21):
     settings = read_settings(ROOT / "configs" / "sd21.yaml")
-    settings = settings.model_copy(update={"training": settings.training.model_copy(update={"gradient_checkpointing": False})})
+    settings = settings.model_copy(
+        update={"training": settings.training.model_copy(update={"gradient_checkpointing": False})})
     lean = said_of(fitted(settings, sd21, "training", "10GB"), [])
     assert lean.training.gradient_checkpointing and needed(Sizes(sd21, "float32"), lean, "training") <= 10e9
 
 
-@pytest.mark.parametrize("text, size", [("8GB", 8e9), ("7.5 GiB", 7.5 * 2 ** 30), ("900M", 9e8), ("1024k", 1_024_000), ("3tb", 3e12), ("500", 500)])
+@pytest.mark.parametrize("text, size", [("8GB", 8e9), ("7.5 GiB", 7.5 * 2 ** 30), ("900M", 9e8), ("1024k", 1_024_000),
+                                        ("3tb", 3e12), ("500", 500)])
 def test_sizes_as_people_write_them(text, size):
     assert parse_size(text) == size
 
@@ -114,7 +122,8 @@ def test_a_size_that_is_none(text):
 def test_the_commands(world, capsys):
     assert cli.main(["memory", "--config", str(world), "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
-    assert "weights of the text encoder" in out and "drawing: UNet step" in out and "drawing once: VAE decode" in out and "training: training step" in out
+    assert ("weights of the text encoder" in out and "drawing: UNet step" in out
+            and "drawing once: VAE decode" in out and "training: training step" in out)
     for command in (["test"], ["train", "all"], ["generate", "--style", "dots", "--prompt", "A cat"]):
         assert cli.main(command + ["--config", str(world), "--max-memory", "50MB"]) == 2
         assert "at the least, and --max-memory allows 48" in capsys.readouterr().err

@@ -17,7 +17,8 @@ def test_a_style_says_what_it_is(world, tmp_path, tiny_base, capsys):
         os.utime(path, (1e9, 1e9))
     capsys.readouterr()
     [found] = list_styles(read_settings(world))
-    assert (found.name, found.method, found.base, found.trained, found.problem) == ("dots", "styleblend", tiny_base.fingerprint(), 1e9, None)
+    assert (found.name, found.method, found.base, found.trained, found.problem) == (
+        "dots", "styleblend", tiny_base.fingerprint(), 1e9, None)
     assert found.parts == ("coarse_embeds", "fine_embeds", "text_lora", "unet_lora") and found.missing == ()
     assert main(["styles", "--config", str(world)]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,7 @@
-"""On a GPU: its attention kernels against plain Jittor operators. The first thing to run on a card that is new to the project."""
+"""On a GPU: its attention kernels against plain Jittor operators.
+
+The first thing to run on a card that is new to the project.
+"""
 import numpy as np
 import pytest
 
@@ -26,7 +29,8 @@ def compare(dtype, case, allowed):
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
-@pytest.mark.parametrize("case", [c for c in CASES if c[4] <= cuda.LARGEST], ids=lambda c: "x".join(map(str, c[:5])) + "".join(f"-{o}" for o in c[5]))
+@pytest.mark.parametrize("case", [c for c in CASES if c[4] <= cuda.LARGEST],
+                         ids=lambda c: "x".join(map(str, c[:5])) + "".join(f"-{o}" for o in c[5]))
 def test_kernels_agree_with_plain_operators(dtype, case):
     if not cuda.has_kernel(dtype, case[4]):
         pytest.skip(f"compute capability {cuda.capability() / 10} has no products of {dtype}")
@@ -43,9 +47,14 @@ def test_rough_products_are_as_rough_as_they_say():
 
 
 def test_the_same_numbers_every_time():
-    """Bit for bit, gradients of rows that a swap reads several times too: nothing is added in the order in which threads happen to come."""
-    (q, k, v), weight, options = setting(4, 130, 200, 2, 64, dict(q_rows=(0, 0, 2, 2), segments=[Segment((1, 1, 3, 3))]))
-    runs = [[g.numpy() for g in jt.grad((cuda.attention(q, k, v, 2, **options) * weight).sum(), [q, k, v])] for _ in range(3)]
+    """Bit for bit, gradients of rows that a swap reads several times too.
+
+    Nothing is added in the order in which threads happen to come.
+    """
+    (q, k, v), weight, options = setting(4, 130, 200, 2, 64,
+                                         dict(q_rows=(0, 0, 2, 2), segments=[Segment((1, 1, 3, 3))]))
+    runs = [[g.numpy() for g in jt.grad((cuda.attention(q, k, v, 2, **options) * weight).sum(), [q, k, v])]
+            for _ in range(3)]
     assert all(np.array_equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0]))
 
 
@@ -59,7 +68,10 @@ def test_what_has_no_kernel_goes_the_plain_way():
 
 
 def test_no_scores_in_memory():
-    """65,536 queries and keys of 4 heads in float16: their scores alone would be 32 GiB. Some queries are compared with the plain operators."""
+    """65,536 queries and keys of 4 heads in float16: their scores alone would be 32 GiB.
+
+    Some queries are compared with the plain operators.
+    """
     q, k, v = (jt.array(np.random.default_rng(i).standard_normal((1, 65536, 256)).astype(np.float16)) for i in range(3))
     out = cuda.attention(q, k, v, 4)
     gradients = jt.grad(out.float32().sum(), [q, k, v])

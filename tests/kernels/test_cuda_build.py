@@ -1,4 +1,7 @@
-"""nvcc compiles the GPU's kernels, with the text that Jittor gets and the flags that it gives, and they stay in the registers. No GPU is needed."""
+"""nvcc compiles the GPU's kernels, with the text that Jittor gets and the flags that it gives.
+
+They stay in the registers. No GPU is needed.
+"""
 import re
 import shutil
 import subprocess
@@ -15,9 +18,11 @@ WAYS = {75: [("float32", "FMA"), ("float16", "FMA")],
 
 # What Jittor puts around an operator: names for inputs, outputs, their pointers and shapes, and `data`.
 AROUND = """
-void {name}(std::map<std::string, double> data, int in0_shape0, int in0_shape1, int in0_shape2, int in1_shape0, int in1_shape1,
-            int in3_shape0, int in3_shape1, {type} *in0_p, {type} *in1_p, {type} *in2_p, int *in3_p, float *in4_p, float *in5_p,
-            {type} *in6_p, float *in7_p, {type} *in8_p, {type} *out0_p, {out1} *out1_p, {type} *out2_p, float *out3_p) {{{code}}}
+void {name}(std::map<std::string, double> data, int in0_shape0, int in0_shape1, int in0_shape2,
+            int in1_shape0, int in1_shape1, int in3_shape0, int in3_shape1,
+            {type} *in0_p, {type} *in1_p, {type} *in2_p, int *in3_p, float *in4_p, float *in5_p,
+            {type} *in6_p, float *in7_p, {type} *in8_p,
+            {type} *out0_p, {out1} *out1_p, {type} *out2_p, float *out3_p) {{{code}}}
 """
 
 
@@ -27,25 +32,35 @@ def program(size: int, ways: list) -> str:
     for dtype, precision in ways:
         kind = cuda.TYPES[dtype]
         for name, code, out1 in (("forward", cuda.FORWARD, "float"), ("backward", cuda.BACKWARD, kind)):
-            functions.append(AROUND.format(name=f"{name}_{dtype}_{precision}", type=kind, out1=out1, code=code.format(type=kind, size=size, precision=precision)))
+            functions.append(AROUND.format(name=f"{name}_{dtype}_{precision}", type=kind, out1=out1,
+                                           code=code.format(type=kind, size=size, precision=precision)))
     return "#include <map>\n#include <string>\n" + cuda.HEADER + "#define out out0\n" + "".join(functions)
 
 
 def compiled(folder, arch: int, size: int) -> dict:
-    """Compiles them for one compute capability; of each kernel (registers, bytes that do not fit into them) by its mangled name."""
-    (folder / "helper_cuda.h").write_text("inline void checkCudaErrors(cudaError_t error) { if (error != cudaSuccess) throw error; }\n")
+    """Compiles them for one compute capability.
+
+    Of each kernel (registers, bytes that do not fit into them) by its mangled name.
+    """
+    (folder / "helper_cuda.h").write_text(
+        "inline void checkCudaErrors(cudaError_t error) { if (error != cudaSuccess) throw error; }\n")
     (folder / "operators.cu").write_text(program(size, WAYS[80 if arch >= 80 else 75]))
-    result = subprocess.run([NVCC, *FLAGS, f"-arch=compute_{arch}", f"-code=sm_{arch}", "-Xptxas", "-v", "-c", "-o", folder / "operators.o", folder / "operators.cu"],
-                            capture_output=True, text=True)
+    result = subprocess.run([NVCC, *FLAGS, f"-arch=compute_{arch}", f"-code=sm_{arch}", "-Xptxas", "-v", "-c",
+                             "-o", folder / "operators.o", folder / "operators.cu"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    found = re.findall(r"Function properties for (\S+)\s.*?(\d+) bytes spill stores.*?Used (\d+) registers", result.stderr, re.DOTALL)
+    found = re.findall(r"Function properties for (\S+)\s.*?(\d+) bytes spill stores.*?Used (\d+) registers",
+                       result.stderr, re.DOTALL)
     return {name: (int(registers), int(spilled)) for name, spilled, registers in found}
 
 
 @pytest.mark.parametrize("arch, size", [(75, 64), (90, 64), pytest.param(80, 64, marks=pytest.mark.slow)]
-                         + [pytest.param(arch, size, marks=pytest.mark.slow) for arch in (75, 80, 90) for size in (40, 80, 160, 17)])
+                         + [pytest.param(arch, size, marks=pytest.mark.slow)
+                            for arch in (75, 80, 90) for size in (40, 80, 160, 17)])
 def test_kernels_compile(tmp_path, arch, size):
-    """Forward, gradient of q, gradients of k and v: three kernels a type. Heads of 64, Stable Diffusion 2.1's, stay in the registers, up to a few."""
+    """Forward, gradient of q, gradients of k and v: three kernels a type.
+
+    Heads of 64, Stable Diffusion 2.1's, stay in the registers, up to a few.
+    """
     kernels = compiled(tmp_path, arch, size)
     assert len(kernels) == 3 * len(WAYS[80 if arch >= 80 else 75])
     for name, (registers, spilled) in kernels.items():

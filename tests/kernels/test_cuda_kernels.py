@@ -1,4 +1,7 @@
-"""The GPU's attention kernels, run on the CPU: `cuda_emulator.h` stands in for CUDA, and the source is the one that a GPU gets."""
+"""The GPU's attention kernels, run on the CPU.
+
+`cuda_emulator.h` stands in for CUDA, and the source is the one that a GPU gets.
+"""
 from __future__ import annotations
 
 import ctypes
@@ -21,14 +24,16 @@ WAYS = {"float32": ("float", "FMA", 1e-5), "float32 split": ("float", "SPLIT", 1
 SIZES = (64, 40, 80, 17)
 
 # The header with the emulator where the GPU's instructions are, as text: as Jittor compiles it.
-HEADER = cuda.HEADER.replace('#include "helper_cuda.h"\n', "").replace(sources.whole("ptx.h"), (ROOT / "tests" / "cuda_emulator.h").read_text())
+HEADER = cuda.HEADER.replace('#include "helper_cuda.h"\n', "").replace(
+    sources.whole("ptx.h"), (ROOT / "tests" / "cuda_emulator.h").read_text())
 BOTH = """
 using namespace styleblend::cuda;
 template <class T, int SIZE, Precision P> int both(const Problem<T>& p) {
     return (int)attention_forward<T, SIZE, P>(p) + (p.d_result ? (int)attention_backward<T, SIZE, P>(p) : 0);
 }
 """
-ENTRY = 'extern "C" int run_{type}_{size}_{way}(const Problem<{type}>* p) {{ return both<{type}, {size}, {way}>(*p); }}\n'
+ENTRY = ('extern "C" int run_{type}_{size}_{way}(const Problem<{type}>* p) '
+         '{{ return both<{type}, {size}, {way}>(*p); }}\n')
 
 
 class Problem(ctypes.Structure):
@@ -48,8 +53,8 @@ def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuda")
     entries = (ENTRY.format(type=kind, size=size, way=way) for kind, way, _ in WAYS.values() for size in SIZES)
     (folder / "kernels.cpp").write_text(HEADER + BOTH + "".join(entries))
-    subprocess.run([os.environ["cc_path"], "-std=c++14", "-O2", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-o", folder / "kernels.so", folder / "kernels.cpp"],
-                   check=True)
+    subprocess.run([os.environ["cc_path"], "-std=c++14", "-O2", "-shared", "-fPIC", "-w", "-fno-strict-aliasing",
+                    "-o", folder / "kernels.so", folder / "kernels.cpp"], check=True)
     return ctypes.CDLL(str(folder / "kernels.so"))
 
 
@@ -99,7 +104,8 @@ def stored(x, kind):
 
 
 def read(x, kind):
-    return (x.astype(np.uint32) << 16).view(np.float32).astype(np.float64) if kind == "__nv_bfloat16" else x.astype(np.float64)
+    return ((x.astype(np.uint32) << 16).view(np.float32).astype(np.float64) if kind == "__nv_bfloat16"
+            else x.astype(np.float64))
 
 
 def run(library, way, arrays, size, heads, bias=None, q_rows=None, segments=None, scale=None, causal=False):
@@ -131,8 +137,9 @@ def run(library, way, arrays, size, heads, bias=None, q_rows=None, segments=None
 
 def make(seed, q_count, kv_count, count, queries, keys, width):
     rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal(shape) for name, shape in (("q", (q_count, queries, width)), ("k", (kv_count, keys, width)), ("v", (kv_count, keys, width)),
-                                                                   ("d_result", (count, queries, width)))}
+    return {name: rng.standard_normal(shape) for name, shape in (
+        ("q", (q_count, queries, width)), ("k", (kv_count, keys, width)), ("v", (kv_count, keys, width)),
+        ("d_result", (count, queries, width)))}
 
 
 #        queries, keys, size, heads, options; q and k, v have two rows, or three if rows are chosen
@@ -168,7 +175,10 @@ def check(library, case, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:4])) + "".join(f"-{o}" for o in c[4]))
 def test_kernels_agree_with_float64(library, case, way):
-    """Result and gradients, relative to the largest; rows of q, k and v that nobody reads get zeros. No number stays as it was before."""
+    """Result and gradients, relative to the largest; rows of q, k and v that nobody reads get zeros.
+
+    No number stays as it was before.
+    """
     check(library, case, way)
 
 
@@ -200,7 +210,10 @@ def test_scores_of_any_size(library, way):
 
 @pytest.mark.parametrize("way", ["float32", "float32 split"])
 def test_sums_over_many_keys(library, way):
-    """Tensor cores cut sums off instead of rounding them: with 1,500 keys and values of one sign these errors would add up."""
+    """Tensor cores cut sums off instead of rounding them.
+
+    With 1,500 keys and values of one sign these errors would add up.
+    """
     arrays = make(9, 1, 1, 1, 10, 1500, 64)
     arrays["v"] = np.abs(arrays["v"])
     found, expected = run(library, way, arrays, 64, 1)
@@ -224,7 +237,9 @@ class OnTheCpu(cuda.Attention):
     """The operator with the text that a GPU gets, given to Jittor as the CPU's."""
 
     def run(self, source, shapes, types, inputs):
-        return jt.code(shapes, types, inputs, cpu_header=HEADER + "inline void checkCudaErrors(cudaError_t error) { if (error) throw error; }\n",
+        return jt.code(shapes, types, inputs,
+                       cpu_header=HEADER + "inline void checkCudaErrors(cudaError_t error) "
+                                           "{ if (error) throw error; }\n",
                        cpu_src=source.format(type="float", size=self.size, precision="SPLIT"), data=self.data)
 
 
@@ -236,9 +251,11 @@ def test_operator_agrees_with_plain_operators(monkeypatch, options):
     """What Jittor passes to the kernels and gets from them: result and gradients within 1e-5 relative L2."""
     monkeypatch.setattr(cuda, "Attention", OnTheCpu)
     options = dict(options)
-    q, k, v, weight = (jt.array(x.astype(np.float32)) for x in make(7, 3, 3, len(options.get("q_rows", (0, 1, 2))), 20, 37, 32).values())
+    q, k, v, weight = (jt.array(x.astype(np.float32))
+                       for x in make(7, 3, 3, len(options.get("q_rows", (0, 1, 2))), 20, 37, 32).values())
     if "bias" in options:
-        options["bias"] = jt.array(np.random.default_rng(8).standard_normal((1 if options["bias"] == 1 else 3, 37)).astype(np.float32))
+        options["bias"] = jt.array(np.random.default_rng(8).standard_normal((1 if options["bias"] == 1 else 3, 37))
+                                   .astype(np.float32))
     results = []
     for core in (cuda, reference):
         out = core.attention(q, k, v, 2, **options)

@@ -24,12 +24,15 @@ CASES = [(2, 256, 256, 1, 64, {}),                                              
          (4, 130, 200, 2, 64, dict(q_rows=(0, 0, 2, 2), segments=[Segment((1, 1, 3, 3))])),
          (3, 150, 10, 1, 16, dict(segments=[Segment((2, 2, 0))])),               # a row whose k and v nobody reads
          (1, 9, 300, 1, 8, dict(scale=0.3)),
-         (3, 5, 7, 3, 20, {}), (2, 40, 50, 2, 17, dict(bias=1)), (2, 40, 50, 2, 80, dict(bias=2)), (1, 70, 3, 1, 512, {})]  # nothing is a multiple
+         # nothing is a multiple
+         (3, 5, 7, 3, 20, {}), (2, 40, 50, 2, 17, dict(bias=1)), (2, 40, 50, 2, 80, dict(bias=2)),
+         (1, 70, 3, 1, 512, {})]
 
 
 def setting(rows, queries, keys, heads, size, options):
     rng = np.random.default_rng(queries)
-    q, k, v, weight = (jt.array(rng.standard_normal((rows, n, heads * size)).astype(np.float32)) for n in (queries, keys, keys, queries))
+    q, k, v, weight = (jt.array(rng.standard_normal((rows, n, heads * size)).astype(np.float32))
+                       for n in (queries, keys, keys, queries))
     options = dict(options)
     if "bias" in options:
         options["bias"] = jt.array(rng.standard_normal((options["bias"], keys)).astype(np.float32) * 3)
@@ -42,8 +45,9 @@ def error(ours, theirs):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:5])) + "".join(f"-{o}" for o in c[5]))
 def test_core_agrees_with_plain_operators(case):
-    """Result and gradients within 2e-6 relative L2, with the CPU's matrix tiles, where it has any, within 6e-6; q, k and v that a swap
-    overwrites get no gradient. Chunked: ten queries or so at a time.
+    """Result and gradients within 2e-6 relative L2, with the CPU's matrix tiles, where it has any, within 6e-6.
+
+    q, k and v that a swap overwrites get no gradient. Chunked: ten queries or so at a time.
     """
     inputs, weight, options = setting(*case)
     rows, _, keys, heads, *_ = case
@@ -61,23 +65,32 @@ def test_core_agrees_with_plain_operators(case):
 # ---------------------------------------------------------------- any shape, against float64
 
 ALLOWED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-3}  # relative L2
-CUT = {"float32": 0, "float16": 0, "bfloat16": 2.0 ** -7}  # counted apart: Jittor cuts a gradient off to bfloat16, and of few numbers that alone may be more
-CANCELLED = 50  # times: so much larger are the terms of a gradient that nearly vanishes, as with two keys of which one has nearly all the weight
-CORES = {"vectors": (cpu, dict(tiles=False)), "tiles": (cpu, {}), "chunked": (chunked, dict(limit=2 ** 20)), "plain": (reference, {})}
+# counted apart: Jittor cuts a gradient off to bfloat16, and of few numbers that alone may be more
+CUT = {"float32": 0, "float16": 0, "bfloat16": 2.0 ** -7}
+# times: so much larger are the terms of a gradient that nearly vanishes, as with two keys of which one has nearly all
+# the weight
+CANCELLED = 50
+CORES = {"vectors": (cpu, dict(tiles=False)), "tiles": (cpu, {}), "chunked": (chunked, dict(limit=2 ** 20)),
+         "plain": (reference, {})}
 
 
 @st.composite
 def problems(draw):
     """Any number of queries and keys up to 2,000; few rows and heads, so that it takes no time."""
-    queries, keys, size, heads = (draw(x) for x in (st.integers(1, 2000), st.integers(1, 2000), st.sampled_from((64, 17, 8)), st.integers(1, 2)))
+    queries, keys, size, heads = (draw(x) for x in (st.integers(1, 2000), st.integers(1, 2000),
+                                                    st.sampled_from((64, 17, 8)), st.integers(1, 2)))
     count, of_q, of_kv = (draw(st.integers(1, 2)) for _ in range(3))
-    indices = {"none": (None, None), "q": (count, None), "kv": (None, count), "both": (count, count)}[draw(st.sampled_from(("none", "q", "kv", "both")))]
+    indices = {"none": (None, None), "q": (count, None), "kv": (None, count), "both": (count, count)}[
+        draw(st.sampled_from(("none", "q", "kv", "both")))]
     count = count if any(indices) else of_q
     of_q, of_kv = (count if wanted is None else there for wanted, there in zip(indices, (of_q, of_kv)))
-    q_rows, kv_rows = (None if wanted is None else tuple(draw(st.integers(0, there - 1)) for _ in range(count)) for wanted, there in zip(indices, (of_q, of_kv)))
+    q_rows, kv_rows = (None if wanted is None else tuple(draw(st.integers(0, there - 1)) for _ in range(count))
+                       for wanted, there in zip(indices, (of_q, of_kv)))
     segments = None if kv_rows is None else [Segment(kv_rows)]
-    options = dict(q_rows=q_rows, segments=segments, causal=draw(st.booleans()), scale=draw(st.sampled_from((None, 0.3))))
-    return (of_q, of_kv, count), (queries, keys), heads, size, draw(st.sampled_from((0, 1, count))), options, draw(st.integers(0, 2 ** 32 - 1))
+    options = dict(q_rows=q_rows, segments=segments, causal=draw(st.booleans()),
+                   scale=draw(st.sampled_from((None, 0.3))))
+    return ((of_q, of_kv, count), (queries, keys), heads, size, draw(st.sampled_from((0, 1, count))), options,
+            draw(st.integers(0, 2 ** 32 - 1)))
 
 
 def exact_gradients(q, k, v, direction, heads, bias, q_rows, segments, scale, causal):
@@ -117,12 +130,16 @@ def read_by(row, segments):
     return [part for part in parts if part[0] >= 0]
 
 
-# One in `share` of the problems also goes to the plain operators: most shapes want some that are not compiled yet, half a second each.
+# One in `share` of the problems also goes to the plain operators: most shapes want some that are not compiled yet, half
+# a second each.
 @pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", ALLOWED)
-@settings(max_examples=50, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))  # the same shapes every time
+# the same shapes every time
+@settings(max_examples=50, derandomize=True, deadline=None, database=None,
+          suppress_health_check=list(HealthCheck))
 @given(problem=problems())
-@example(problem=((1, 1, 1), (2, 2), 1, 64, 1, dict(q_rows=None, segments=None, causal=False, scale=None), 1))  # a gradient 130 times smaller than its terms
+# a gradient 130 times smaller than its terms
+@example(problem=((1, 1, 1), (2, 2), 1, 64, 1, dict(q_rows=None, segments=None, causal=False, scale=None), 1))
 def test_any_shape_against_float64(problem, dtype, share):
     """Result and gradients of every core; the exact ones are those of the same rounded inputs."""
     (of_q, of_kv, count), (queries, keys), heads, size, biases, options, number = problem
@@ -143,11 +160,13 @@ def test_any_shape_against_float64(problem, dtype, share):
             assert ours.dtype == dtype and list(ours.shape) == list(theirs.shape)
             size_of = np.linalg.norm(theirs)
             if size_of < 1e-9:
-                size_of = np.linalg.norm(direction)  # one key has all the weight, whatever its score: no gradient, but for rounding
+                # one key has all the weight, whatever its score: no gradient, but for rounding
+                size_of = np.linalg.norm(direction)
             off = np.abs(ours.float32().numpy() - theirs) - CUT[dtype] * np.abs(theirs)
             allowed = ALLOWED[dtype] * size_of
             if dtype == "float32" and size_of_terms > CANCELLED * size_of:
-                allowed += 2.0 ** -22 * size_of_terms  # hardly anything is left of what was subtracted but its rounding: two units in the last place
+                # hardly anything is left of what was subtracted but its rounding: two units in the last place
+                allowed += 2.0 ** -22 * size_of_terms
             assert np.linalg.norm(np.maximum(off, 0)) <= allowed, (name, part)
 
 
@@ -163,7 +182,10 @@ class Poisoned(cpu.Attention):
     (3, 5, 1100, 1, 17, dict(segments=[Segment((2, 2, 0))])), (2, 90, 20, 1, 17, dict(causal=True)),
     (3, 70, 150, 2, 64, dict(segments=[Segment((0, -1, 0)), Segment((-1, 2, 2), 0.5, -1)]))], ids=str)
 def test_every_output_is_written(case, monkeypatch):
-    """Bit for bit the same in memory that holds NaN, also the gradients of rows that nobody reads and of keys that nobody sees."""
+    """Bit for bit the same in memory that holds NaN.
+
+    Also the gradients of rows that nobody reads and of keys that nobody sees.
+    """
     (q, k, v), weight, options = setting(*case)
     results = []
     for operator in (cpu.Attention, Poisoned):
@@ -186,8 +208,8 @@ def test_gradients_are_the_same_with_any_number_of_threads():
     found = set()
     for threads in (1, 2, 3, 7):
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[2])}
-        found.add(subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parent, env=environment,
-                                 capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        found.add(subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parent,
+                                 env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     assert len(found) == 1
 
 
@@ -206,7 +228,8 @@ def test_gradients_are_the_same_with_any_number_of_threads():
     (dict(q_rows=(), segments=[Segment(())]), "0 rows of q"), (dict(heads=3), "3 heads do not share"),
     (dict(v=(3, 9, 16)), "attention needs q"), (dict(k=(3, 8, 8), v=(3, 8, 8)), "attention needs q"),
     (dict(k=(3, 0, 16), v=(3, 0, 16)), "at least 1"),
-    (dict(segments=[]), "at least one segment"), (dict(segments=[Segment((0, -1, 2))]), "row 1 of the result reads no segment"),
+    (dict(segments=[]), "at least one segment"),
+    (dict(segments=[Segment((0, -1, 2))]), "row 1 of the result reads no segment"),
     (dict(segments=[Segment((0, 1, -1)), Segment((-1, 1, -1))]), "row 2 of the result reads no segment"),
     (dict(segments=[Segment(scale=(1, 2))]), "one number or one for each of 3 rows, not 2 numbers"),
     (dict(segments=[Segment(shift=(1, 2, 3, 4))]), "one number or one for each of 3 rows, not 4 numbers"),
@@ -245,16 +268,23 @@ def test_chunks_give_the_bias_its_gradient():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86")
 @pytest.mark.parametrize("header", ["attention_cpu.h", "norms_cpu.h"])
-@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "sapphirerapids"], ids=["no AVX", "AVX2", "AVX-512 and matrix tiles"])
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "sapphirerapids"],
+                         ids=["no AVX", "AVX2", "AVX-512 and matrix tiles"])
 def test_headers_compile_for_every_processor(processor, header):
-    """Jittor writes what its operators need behind the last #include of a header: no condition on the processor may leave that out."""
+    """Jittor writes what its operators need behind the last #include of a header.
+
+    No condition on the processor may leave that out.
+    """
     before, last, after = sources.source(header).rpartition("#include")
     include, _, rest = after.partition("\n")
     made = f"""
-        template void styleblend::attention_forward<64>(const styleblend::Problem&, const float*, const float*, const float*, float*, float*);
+        template void styleblend::attention_forward<64>(const styleblend::Problem&, const float*, const float*,
+                                                        const float*, float*, float*);
     """ if header == "attention_cpu.h" else ""
-    text = f"#include <cmath>\n#include <cstring>\n{before}{last}{include}\n#define from_jittor int\n{rest}\n{made}\nfrom_jittor main() {{ return 0; }}\n"
-    command = ["g++", "-std=c++14", "-fopenmp", "-Ofast", f"-march={processor}", "-Wno-psabi", "-x", "c++", "-", "-S", "-o", "/dev/null"]
+    text = (f"#include <cmath>\n#include <cstring>\n{before}{last}{include}\n#define from_jittor int\n{rest}\n{made}\n"
+            "from_jittor main() { return 0; }\n")
+    command = ["g++", "-std=c++14", "-fopenmp", "-Ofast", f"-march={processor}", "-Wno-psabi", "-x", "c++", "-",
+               "-S", "-o", "/dev/null"]
     result = subprocess.run(command, input=text, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
 
@@ -266,7 +296,8 @@ from styleblend.kernels import chunked
 from styleblend.machine.runtime import jt
 q, k, v = (jt.array(np.random.default_rng(i).standard_normal((1, 3072, 4 * 16)).astype(np.float32)) for i in range(3))
 small = [x[:, :64] for x in (q, k, v)]
-status = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # its own: ru_maxrss begins with the parent's
+# its own: ru_maxrss begins with the parent's
+status = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 jt.sync(jt.grad(chunked.attention(*small, 4, limit=2 ** 14).sum(), small))  # what compiling takes does not count
 before = status()
 jt.sync(jt.grad(chunked.attention(q, k, v, 4, limit=LIMIT).sum(), [q, k, v]))
@@ -276,8 +307,12 @@ print((status() - before) / 1024)
 
 
 def test_chunks_never_hold_all_scores():
-    """3,072 x 3,072 scores of 4 heads are 144 MiB, and a gradient needs them three times; in chunks of 4 MiB all of it stays far below."""
-    small, whole = (float(subprocess.run([sys.executable, "-c", MEASURE.replace("LIMIT", limit)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    """3,072 x 3,072 scores of 4 heads are 144 MiB, and a gradient needs them three times.
+
+    In chunks of 4 MiB all of it stays far below.
+    """
+    small, whole = (float(subprocess.run([sys.executable, "-c", MEASURE.replace("LIMIT", limit)],
+                                         cwd=Path(__file__).parents[2], capture_output=True, text=True,
                                          check=True).stdout.split()[-1]) for limit in ("2 ** 22", "2 ** 30"))
     assert small < 100 and whole > 144, (small, whole)
 
@@ -287,10 +322,14 @@ def test_scores_of_any_size():
     q, k = (jt.array(np.array([[[x] * 4]], np.float32).repeat(3, 1)) for x in (50.0, 1.0))
     k = k * jt.array(np.array([-5, 0, 5], np.float32).reshape(1, 3, 1))
     v = jt.array(np.arange(12, dtype=np.float32).reshape(1, 3, 4))
-    np.testing.assert_allclose(cpu.attention(q, k, v, 1).numpy(), np.tile(np.arange(8, 12, dtype=np.float32), (1, 3, 1)))
-    np.testing.assert_allclose(cpu.attention(q * -1e3, k, v, 1).numpy(), np.tile(np.arange(4, dtype=np.float32), (1, 3, 1)))
-    q, k, v = (jt.concat([jt.concat([x] * 24, 1)] * 16, 2) for x in (q, k, v))  # 72 tokens of 64: with matrix tiles, where the CPU has any
-    np.testing.assert_allclose(cpu.attention(q, k, v, 1).numpy(), np.tile(np.arange(8, 12, dtype=np.float32), (1, 72, 16)))
+    np.testing.assert_allclose(cpu.attention(q, k, v, 1).numpy(),
+                               np.tile(np.arange(8, 12, dtype=np.float32), (1, 3, 1)))
+    np.testing.assert_allclose(cpu.attention(q * -1e3, k, v, 1).numpy(),
+                               np.tile(np.arange(4, dtype=np.float32), (1, 3, 1)))
+    # 72 tokens of 64: with matrix tiles, where the CPU has any
+    q, k, v = (jt.concat([jt.concat([x] * 24, 1)] * 16, 2) for x in (q, k, v))
+    np.testing.assert_allclose(cpu.attention(q, k, v, 1).numpy(),
+                               np.tile(np.arange(8, 12, dtype=np.float32), (1, 72, 16)))
 
 
 def test_rows_do_not_depend_on_each_other():
@@ -298,7 +337,8 @@ def test_rows_do_not_depend_on_each_other():
     (q, k, v), _, _ = setting(4, 200, 90, 2, 64, {})
     together = cpu.attention(q, k, v, 2).numpy()
     for row in range(4):
-        assert np.array_equal(cpu.attention(q[row:row + 1], k[row:row + 1], v[row:row + 1], 2).numpy()[0], together[row])
+        assert np.array_equal(cpu.attention(q[row:row + 1], k[row:row + 1], v[row:row + 1], 2).numpy()[0],
+                              together[row])
     swapped = cpu.attention(q, k, v, 2, q_rows=(1, 1, 2, 3), segments=[Segment((1, 1, 2, 3))]).numpy()
     assert np.array_equal(swapped, together[[1, 1, 2, 3]])
 
@@ -327,7 +367,8 @@ def test_norms_agree_with_plain_operators(name, scale, level):
     """Result and gradient. Far from zero a variance by E[x^2] - E[x]^2 would have no digit left."""
     shape, run = NORMS[name]
     rng = np.random.default_rng(3)
-    x, numbers = jt.array((rng.standard_normal(shape) * scale + level).astype(np.float32)), rng.standard_normal(shape).astype(np.float32)
+    x, numbers = (jt.array((rng.standard_normal(shape) * scale + level).astype(np.float32)),
+                  rng.standard_normal(shape).astype(np.float32))
     w, b = (lambda n: frozen(1 + 0.3 * np.sin(np.arange(n)))), (lambda n: frozen(np.cos(np.arange(n))))
     results = []
     for core in (cpu, reference):
@@ -336,11 +377,16 @@ def test_norms_agree_with_plain_operators(name, scale, level):
         results.append([out.numpy(), jt.grad((out * direction).sum(), x).numpy()])
     for ours, theirs in zip(*results):
         assert np.isfinite(ours).all()
-        assert error(ours, theirs) <= (1e-5 if not level else 2e-3)  # 1000 + noise: its own rounding is 6e-5 of the deviation
+        # 1000 + noise: its own rounding is 6e-5 of the deviation
+        assert error(ours, theirs) <= (1e-5 if not level else 2e-3)
 
 
 def test_a_norm_that_learns_takes_the_plain_path():
-    """The CPU's kernels compute no gradient of the weight: a base is frozen. One that is not gets its gradient all the same."""
-    x, weight, bias = jt.array(np.arange(8, dtype=np.float32).reshape(1, 4, 2, 1)), jt.array(np.ones(4, np.float32)), jt.array(np.zeros(4, np.float32))
+    """The CPU's kernels compute no gradient of the weight: a base is frozen.
+
+    One that is not gets its gradient all the same.
+    """
+    x, weight, bias = (jt.array(np.arange(8, dtype=np.float32).reshape(1, 4, 2, 1)), jt.array(np.ones(4, np.float32)),
+                       jt.array(np.zeros(4, np.float32)))
     gradient = jt.grad((kernels.group_norm(x, weight, bias, 2, 1e-5) * x).sum(), weight)
     assert np.abs(gradient.numpy()).max() > 0.1

@@ -1,6 +1,7 @@
-"""`styleblend eval` by CLIP, DINOv2 and the rest, without the judge: what is not as it should be is named, and everything else is scored.
+"""`styleblend eval` by CLIP, DINOv2 and the rest, without the judge: what is wrong is named, all else is scored.
 
-The networks are small, with made-up weights under the published names (`tests/metrics/test_metrics.py`); the judge's own cases are in `tests/jobs/test_eval.py`.
+The networks are small, with made-up weights under the published names (`tests/metrics/test_metrics.py`); the judge's
+own cases are in `tests/jobs/test_eval.py`.
 """
 import json
 import os
@@ -20,7 +21,8 @@ from test_metrics import put_made_up
 
 ROOT = Path(__file__).parents[2]
 METRICS = "clip,dinov2,lpips,histogram,fid"
-OF_PICTURES, OF_SETS = {"clip_text", "clip_image", "dinov2", "lpips", "histogram", "histogram_rgb", "histogram_hsv"}, {"fid"}
+OF_PICTURES, OF_SETS = ({"clip_text", "clip_image", "dinov2", "lpips", "histogram", "histogram_rgb", "histogram_hsv"},
+                        {"fid"})
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,8 @@ def folders(tmp_path):
 
 
 def evaluate(folders, weights, *more, metrics=METRICS):
-    return main(["eval", str(folders / "result"), "--data", str(folders / "data"), "--output", str(folders / "report"), "--no-judge", "--metrics", metrics,
+    return main(["eval", str(folders / "result"), "--data", str(folders / "data"),
+                 "--output", str(folders / "report"), "--no-judge", "--metrics", metrics,
                  "--weights", str(weights), *map(str, more)])
 
 
@@ -62,7 +65,8 @@ def test_all_is_scored(folders, weights, capsys):
     assert evaluate(folders, weights) == 0
     assert capsys.readouterr().err.count("styleblend:") == 0
     found = scores(folders)
-    assert found["notes"] == [] and {style: set(values) for style, values in found["of_style"].items()} == {"00": OF_SETS, "01": OF_SETS}
+    assert found["notes"] == [] and {style: set(values) for style, values in found["of_style"].items()} == {
+        "00": OF_SETS, "01": OF_SETS}
     for style in ("00", "01"):
         assert [p["prompt"] for p in found["pictures"][style]] == ["Cat", "Ice cream"]
         assert all(set(p) == {"prompt", *OF_PICTURES} and None not in p.values() for p in found["pictures"][style])
@@ -75,25 +79,37 @@ def unlike(size):
 @pytest.mark.parametrize("spoil, words, left", [
     (lambda f: shutil.rmtree(f / "result" / "01"), "no pictures of 01", None),
     (lambda f: shutil.rmtree(f / "data" / "01"), "has no style 01: left out", None),
-    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes(b"no picture"), "01/Cat.png cannot be read", {"Ice cream"}),
-    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes((f / "result" / "01" / "Cat.png").read_bytes()[:900]), "01/Cat.png cannot be read", {"Ice cream"}),
-    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes(b""), "01/Cat.png cannot be read, it is empty", {"Ice cream"}),
-    (lambda f: (f / "result" / "01" / "Cat.png").unlink(), "1 of the 2 prompts in prompt.json have no picture (Cat)", {"Ice cream"}),
-    (lambda f: (f / "data" / "01" / "prompt.json").write_text("{"), "the names of the pictures are taken for their prompts", {"Cat", "Ice cream"}),
-    (lambda f: (f / "data" / "01" / "images" / "boat.png").write_bytes(b"no picture"), "boat.png cannot be read", {"Cat", "Ice cream"})])
+    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes(b"no picture"),
+     "01/Cat.png cannot be read", {"Ice cream"}),
+    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes((f / "result" / "01" / "Cat.png").read_bytes()[:900]),
+     "01/Cat.png cannot be read", {"Ice cream"}),
+    (lambda f: (f / "result" / "01" / "Cat.png").write_bytes(b""),
+     "01/Cat.png cannot be read, it is empty", {"Ice cream"}),
+    (lambda f: (f / "result" / "01" / "Cat.png").unlink(),
+     "1 of the 2 prompts in prompt.json have no picture (Cat)", {"Ice cream"}),
+    (lambda f: (f / "data" / "01" / "prompt.json").write_text("{"),
+     "the names of the pictures are taken for their prompts", {"Cat", "Ice cream"}),
+    (lambda f: (f / "data" / "01" / "images" / "boat.png").write_bytes(b"no picture"),
+     "boat.png cannot be read", {"Cat", "Ice cream"})])
 def test_what_cannot_be_scored_is_named_and_the_rest_is(folders, weights, capsys, spoil, words, left):
     spoil(folders)
     assert evaluate(folders, weights) == 0
     assert words in capsys.readouterr().err
     found = scores(folders)
-    assert words in " ".join(found["notes"]) and words in re.sub(r"&#39;|&#34;", "", (folders / "report" / "report.html").read_text())
-    assert {style: {p["prompt"] for p in pictures} for style, pictures in found["pictures"].items()} == {"00": {"Cat", "Ice cream"}, **({"01": left} if left else {})}
-    assert all(np.isfinite(p[name]) for pictures in found["pictures"].values() for p in pictures for name in OF_PICTURES)
+    assert (words in " ".join(found["notes"])
+            and words in re.sub(r"&#39;|&#34;", "", (folders / "report" / "report.html").read_text()))
+    assert {style: {p["prompt"] for p in pictures} for style, pictures in found["pictures"].items()} == {
+        "00": {"Cat", "Ice cream"}, **({"01": left} if left else {})}
+    assert all(np.isfinite(p[name])
+               for pictures in found["pictures"].values() for p in pictures for name in OF_PICTURES)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (65, 64), (512, 512)])
 def test_pictures_of_any_size_are_scored(folders, weights, size):
-    """The networks read what their own processors make of a picture; only the judge wants a size (`tests/jobs/test_eval.py`)."""
+    """The networks read what their own processors make of a picture.
+
+    Only the judge wants a size (`tests/jobs/test_eval.py`).
+    """
     unlike(size)(folders)
     assert evaluate(folders, weights) == 0
     found = scores(folders)
@@ -110,39 +126,54 @@ def test_style_pictures_that_are_gone_cost_only_the_comparisons(folders, weights
     error, found = capsys.readouterr().err, scores(folders)
     for metric in METRICS.split(","):
         assert f"01 has no {metric}: there are no style pictures" in error
-    assert set(found["pictures"]["01"][0]) == {"prompt", "clip_r"} and set(found["pictures"]["00"][0]) == {"prompt", "clip_r", *OF_PICTURES}
+    assert (set(found["pictures"]["01"][0]) == {"prompt", "clip_r"}
+            and set(found["pictures"]["00"][0]) == {"prompt", "clip_r", *OF_PICTURES})
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (lambda w: shutil.rmtree(w / "clip"), "is missing: put openai/clip-vit-large-patch14"), (lambda w: (w / "clip" / "config.json").unlink(), "config.json is missing: put openai/clip-vit-large-patch14"),
-    (lambda w: (w / "clip" / "model.safetensors").unlink(), "holds no weights"), (lambda w: (w / "clip" / "model.safetensors").write_bytes(b"torn"), "model.safetensors"),
-    (lambda w: (w / "clip" / "config.json").write_text("{"), "config.json"), (lambda w: (w / "clip" / "merges.txt").unlink(), "merges.txt")])
+    (lambda w: shutil.rmtree(w / "clip"), "is missing: put openai/clip-vit-large-patch14"),
+    (lambda w: (w / "clip" / "config.json").unlink(), "config.json is missing: put openai/clip-vit-large-patch14"),
+    (lambda w: (w / "clip" / "model.safetensors").unlink(), "holds no weights"),
+    (lambda w: (w / "clip" / "model.safetensors").write_bytes(b"torn"), "model.safetensors"),
+    (lambda w: (w / "clip" / "config.json").write_text("{"), "config.json"),
+    (lambda w: (w / "clip" / "merges.txt").unlink(), "merges.txt")])
 def test_networks_that_cannot_be_had_are_named_and_the_others_speak(folders, weights, tmp_path, capsys, spoil, words):
     spoil(Path(shutil.copytree(weights, tmp_path / "spoilt")))
     assert evaluate(folders, tmp_path / "spoilt") == 0
     sentence, = [line for line in capsys.readouterr().err.splitlines() if line.startswith("styleblend:")]
     assert "clip is left out: " in sentence and words in sentence
     found = scores(folders)
-    assert "clip is left out" in found["notes"][0] and set(found["pictures"]["00"][0]) == {"prompt", *OF_PICTURES} - {"clip_text", "clip_image"}
+    assert ("clip is left out" in found["notes"][0]
+            and set(found["pictures"]["00"][0]) == {"prompt", *OF_PICTURES} - {"clip_text", "clip_image"})
 
 
 def test_nothing_that_speaks_is_an_error(folders, tmp_path, capsys):
     assert evaluate(folders, tmp_path / "nowhere", metrics="clip,dinov2") == 2
     error = capsys.readouterr().err
-    assert "clip is left out" in error and "dinov2 is left out" in error and "could be scored" in error.splitlines()[-1] and not (folders / "report").exists()
+    assert ("clip is left out" in error and "dinov2 is left out" in error
+            and "could be scored" in error.splitlines()[-1] and not (folders / "report").exists())
 
 
 def test_networks_out_of_the_cache_of_the_hub(folders, weights, tmp_path):
-    """The whole way, in a process of its own that may not ask a network: an id in the config, its files where huggingface_hub keeps them."""
+    """The whole way, in a process of its own that may not ask a network.
+
+    The config holds an id, whose files are where huggingface_hub keeps them.
+    """
     snapshot = tmp_path / "hf" / "hub" / "models--owner--small-clip" / "snapshots" / "abc"
     shutil.copytree(weights / "clip", snapshot)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
     config = tmp_path / "config.yaml"
-    config.write_text(f"base: b\ndata: {tmp_path / 'data'}\nadapters: a\nlook_alikes: l\nmetrics: {{weights: {tmp_path / 'nowhere'}, ids: {{clip: owner/small-clip, dinov2: owner/not-here}}}}\n")
-    done = subprocess.run([sys.executable, "-m", "styleblend", "eval", str(folders / "result"), "--config", str(config), "--output", str(folders / "report"), "--no-judge", "--metrics", "clip,dinov2"],
-                          cwd=ROOT, env=dict(os.environ, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1"), capture_output=True, text=True)
+    config.write_text(f"base: b\ndata: {tmp_path / 'data'}\nadapters: a\nlook_alikes: l\n"
+                      f"metrics: {{weights: {tmp_path / 'nowhere'}, "
+                      "ids: {clip: owner/small-clip, dinov2: owner/not-here}}\n")
+    done = subprocess.run([sys.executable, "-m", "styleblend", "eval", str(folders / "result"),
+                           "--config", str(config), "--output", str(folders / "report"),
+                           "--no-judge", "--metrics", "clip,dinov2"],
+                          cwd=ROOT, env=dict(os.environ, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1"),
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"dinov2 is left out: \S+ is missing, and owner/not-here on the hub \(\w+\) cannot be had: put " + SOURCES["dinov2"][1], done.stderr)
+    assert re.search(r"dinov2 is left out: \S+ is missing, and owner/not-here on the hub \(\w+\) cannot be had: put "
+                     + SOURCES["dinov2"][1], done.stderr)
     assert set(scores(folders)["pictures"]["00"][0]) == {"prompt", "clip_text", "clip_image"}
     assert str(snapshot) in json.loads((folders / "report" / "scores.json").read_text())["networks"]["clip"]

@@ -1,4 +1,7 @@
-"""The judge in Jittor against PyTorch's logits for real pictures (tests/data/judge_reference.npz), and what score() promises."""
+"""The judge in Jittor against PyTorch's logits for real pictures, and what score() promises.
+
+The logits are in `tests/data/judge_reference.npz`.
+"""
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +42,8 @@ def test_score_of_the_true_labels_is_what_pytorch_says(judge, real):
     scores = judge.score(real["pictures"], subjects, styles)
     assert scores["subject_top1"] == pytest.approx(np.mean(order[:, 0] == wanted))
     assert scores["subject_top5"] == pytest.approx(np.mean((order[:, :5] == wanted[:, None]).any(1)))
-    assert scores["style"] == pytest.approx(np.mean([judge.styles[k] == judge.look(s) for k, s in zip(real["style_logits"].argmax(1), styles)]))
+    assert scores["style"] == pytest.approx(np.mean([judge.styles[k] == judge.look(s)
+                                                     for k, s in zip(real["style_logits"].argmax(1), styles)]))
 
 
 def test_score_is_perfect_for_its_own_first_guess(judge, real):
@@ -78,7 +82,8 @@ def test_a_batch_is_judged_picture_by_picture(judge, real):
             np.testing.assert_allclose(alone[0], together[i], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(128, 128, 3), (2, 128, 128, 4), (2, 128, 64, 3), (2, 96, 96, 3), (2, 3, 128, 128), (0, 128, 128, 3), (1, 0, 0, 3)])
+@pytest.mark.parametrize("shape", [(128, 128, 3), (2, 128, 128, 4), (2, 128, 64, 3), (2, 96, 96, 3), (2, 3, 128, 128),
+                                   (0, 128, 128, 3), (1, 0, 0, 3)])
 def test_wrong_shapes_are_refused(judge, shape):
     with pytest.raises(ValueError, match="the judge reads"):
         judge.predict(np.zeros(shape, np.uint8))

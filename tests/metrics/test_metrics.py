@@ -1,7 +1,7 @@
-"""Our metrics against transformers, torchmetrics and OpenCV on the same 64 pictures, and what is said when weights are missing.
+"""Our metrics against transformers, torchmetrics and OpenCV on the same 64 pictures, and what is said without weights.
 
-`tests/reference/make_metric_references.py` wrote the references. The networks are tiny; their files have the names of the published ones.
-`pytest -rP tests/metrics/test_metrics.py` prints the errors.
+`tests/reference/make_metric_references.py` wrote the references. The networks are tiny; their files have the names of
+the published ones. `pytest -rP tests/metrics/test_metrics.py` prints the errors.
 """
 from __future__ import annotations
 
@@ -114,9 +114,10 @@ def same_features(name: str, ours, theirs) -> None:
 # ---------------------------------------------------------------- networks
 
 @pytest.mark.parametrize("name, preprocessing", [
-    ("clip", Preprocessing(28, 28, mean=MEAN, deviation=DEVIATION)), ("dino", Preprocessing(32, resampling=Image.Resampling.BILINEAR)),
-    ("dinov2", Preprocessing(36, 28)), ("lpips", Preprocessing(32, resampling=PREPROCESSING.resampling, mean=PREPROCESSING.mean,
-                                                               deviation=PREPROCESSING.deviation))])
+    ("clip", Preprocessing(28, 28, mean=MEAN, deviation=DEVIATION)),
+    ("dino", Preprocessing(32, resampling=Image.Resampling.BILINEAR)), ("dinov2", Preprocessing(36, 28)),
+    ("lpips", Preprocessing(32, resampling=PREPROCESSING.resampling, mean=PREPROCESSING.mean,
+                            deviation=PREPROCESSING.deviation))])
 @pytest.mark.parametrize("size", seeded.SIZES)
 def test_pictures_are_prepared_as_by_the_reference_processors(name, preprocessing, size):
     picture = Image.fromarray(seeded.pictures(f"processed/{size[0]}", 1, *size)[0])
@@ -170,7 +171,8 @@ def test_weights_in_an_installed_package_are_found(folder, tmp_path, monkeypatch
 
 def test_inception(networks, style):
     with jt.no_grad():
-        found = networks.inception(jt.array(np.stack([np.asarray(picture, np.float32) for picture in style]).transpose(0, 3, 1, 2).copy()))
+        found = networks.inception(jt.array(np.stack([np.asarray(picture, np.float32) for picture in style])
+                                            .transpose(0, 3, 1, 2).copy()))
     same_features("64 features", found.numpy(), REFERENCE["inception/features"])
 
 
@@ -182,12 +184,14 @@ def test_published_sizes(name, tmp_path):
     if not python:
         pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     out = tmp_path / "full.npz"
-    subprocess.run([python, str(Path(__file__).parents[1] / "reference" / "make_metric_references.py"), str(tokenizer_folder()), "--full", str(out), name], check=True)
+    subprocess.run([python, str(Path(__file__).parents[1] / "reference" / "make_metric_references.py"),
+                    str(tokenizer_folder()), "--full", str(out), name], check=True)
     expected, need = np.load(out), "clip" if name == "clip_base" else name
     put(tmp_path, need, file_of(name, expected), seeded.FULL_METRICS[name])
     network = getattr(Networks(tmp_path), need)
     drawn = [Image.fromarray(pixels) for pixels in seeded.pictures("full", 2, 300, 260)]
-    encode = {"clip": lambda: network.images.encode(drawn), "clip_resnet": lambda: network.encode(drawn, 255)}.get(need, lambda: network.encode(drawn))
+    encode = {"clip": lambda: network.images.encode(drawn), "clip_resnet": lambda: network.encode(drawn, 255)}.get(
+        need, lambda: network.encode(drawn))
     same_features(f"{name}: pictures", encode(), expected["images"])
     if "texts" in expected:
         same_features(f"{name}: texts", network.texts.encode(seeded.WORDS[:2]), expected["texts"])
@@ -198,7 +202,8 @@ def test_published_sizes(name, tmp_path):
 @pytest.fixture(scope="module")
 def scores(folder, drawn, style, prompts):
     """Of all metrics but the competition's score, which is made of them."""
-    metrics, missing = load_metrics(folder, ["clip", "clip_r", "clip_iqa", "dino", "dinov2", "histogram", "gram", "lpips", "texture", "features", "fid"])
+    metrics, missing = load_metrics(folder, ["clip", "clip_r", "clip_iqa", "dino", "dinov2", "histogram", "gram",
+                                             "lpips", "texture", "features", "fid"])
     assert not missing
     found = {}
     for metric in metrics:
@@ -208,14 +213,17 @@ def scores(folder, drawn, style, prompts):
     return found
 
 
-@pytest.mark.parametrize("name", ["clip_text", "clip_image", "clip_r", "clip_iqa", "dino_set", "dinov2", "histogram_rgb", "histogram_hsv", "gram", "lpips", "texture", "features", "fid"])
+@pytest.mark.parametrize("name", ["clip_text", "clip_image", "clip_r", "clip_iqa", "dino_set", "dinov2",
+                                  "histogram_rgb", "histogram_hsv", "gram", "lpips", "texture", "features", "fid"])
 def test_metric(name, scores):
     agree(name, scores[name], REFERENCE[name], 1e-3)
 
 
 def test_shares_of_several_styles(networks, drawn, style, prompts, scores):
-    agree("dino_style", DinoLikeness(networks.dino, SHARES).score(drawn, prompts, style)["dino_style"], REFERENCE["dino_style"], 1e-3)
-    published = weighted_likeness(np.array([[0.32595, 0.47072]]), np.eye(2), (0.15, 0.85))  # cosines with two style pictures, as printed
+    agree("dino_style", DinoLikeness(networks.dino, SHARES).score(drawn, prompts, style)["dino_style"],
+          REFERENCE["dino_style"], 1e-3)
+    # cosines with two style pictures, as printed
+    published = weighted_likeness(np.array([[0.32595, 0.47072]]), np.eye(2), (0.15, 0.85))
     assert published == pytest.approx(0.44900, abs=1e-5)
     with pytest.raises(StyleBlendError, match="2 shares that sum up to 1.1 for 4 style pictures"):
         DinoLikeness(networks.dino, (0.5, 0.6)).score(drawn, prompts, style)
@@ -235,17 +243,22 @@ def test_clip_r_counts_the_own_prompt_once_and_whatever_its_case(networks, drawn
     assert few.score(drawn[:3], ["Cat", "DOG", "unlisted"], [])["clip_r"].tolist() == [1, 1, 1]
     few.top = 1
     best = networks.clip.images.encode(drawn[:1]) @ networks.clip.texts.encode(few.words).T
-    assert [few.score(drawn[:1], [word], [])["clip_r"][0] for word in few.words] == (np.arange(4) == best.argmax()).tolist()
+    assert ([few.score(drawn[:1], [word], [])["clip_r"][0] for word in few.words]
+            == (np.arange(4) == best.argmax()).tolist())
 
 
-@pytest.mark.parametrize("one, other, expected", [([1, 2, 3], [2, 4, 6], 1), ([1, 2, 3], [3, 2, 1], -1), ([1, 1, 1], [1, 2, 3], 1)])
+@pytest.mark.parametrize("one, other, expected", [
+    ([1, 2, 3], [2, 4, 6], 1), ([1, 2, 3], [3, 2, 1], -1), ([1, 1, 1], [1, 2, 3], 1)])
 def test_correlation(one, other, expected):
     """The last is what OpenCV says of a flat histogram."""
     assert correlation(np.array(one, float), np.array(other, float)) == pytest.approx(expected)
 
 
 def test_frechet_distance_of_known_gaussians():
-    """Axis-aligned ones: the sum of squared differences of means and of deviations, also where a set is flat in all but a few directions."""
+    """Axis-aligned ones: the sum of squared differences of means and of deviations.
+
+    Also where a set is flat in all but a few directions.
+    """
     x = seeded.values("gaussian", (500, 8)).astype(np.float64)
     x = np.linalg.qr(x - x.mean(0))[0] * np.sqrt(len(x) - 1)  # mean 0, covariance 1
     one, other = Gaussian(8), Gaussian(8)
@@ -279,7 +292,8 @@ class OpenedWhenTaken(Sequence):
         return picture
 
 
-@pytest.mark.parametrize("name, count, most", [("clip", 4 * BATCH, 2 * BATCH), ("histogram", 9, 2), ("lpips", 5, 2), ("fid", 5, 2)])
+@pytest.mark.parametrize("name, count, most", [
+    ("clip", 4 * BATCH, 2 * BATCH), ("histogram", 9, 2), ("lpips", 5, 2), ("fid", 5, 2)])
 def test_pictures_are_let_go(name, count, most, folder, drawn, style):
     """At most two batches are held: the one that is measured and the one that is made."""
     (metric,), _ = load_metrics(folder, [name])
@@ -303,11 +317,14 @@ def test_metrics_that_share_a_network_look_once(folder, drawn, style):
 
 # DINOv2, histogram, FID, LPIPS, CLIP-IQA, CLIP-R and the score, as printed
 PUBLISHED = [
-    (0.2125, 0.7470, 2.8130, 0.3939, 0.7451, 0.6200, 0.4251), (0.1916, 0.7300, 3.8127, 0.4113, 0.7579, 0.7629, 0.4419),  # one team, on board B
+    # one team, on board B
+    (0.2125, 0.7470, 2.8130, 0.3939, 0.7451, 0.6200, 0.4251), (0.1916, 0.7300, 3.8127, 0.4113, 0.7579, 0.7629, 0.4419),
     (0.1762, 0.6811, 3.1457, 0.4223, 0.7471, 0.8457, 0.4497), (0.1737, 0.7144, 3.2720, 0.4154, 0.7463, 0.8586, 0.4648),
     (0.2078, 0.7663, 3.8347, 0.3976, 0.7459, 0.6843, 0.4359), (0.1921, 0.7456, 3.3376, 0.4114, 0.7591, 0.6771, 0.4278),
-    (0.1130, 0.4388, 1.7101, 0.5391, 0.7567, 0.8293, 0.3274), (0.1318, 0.7977, 1.5406, 0.4342, 0.7273, 0.9067, 0.5119),  # another, on board A
-    (0.120226, 0.779055, 1.674596, 0.428658, 0.757711, 0.930667, 0.512078), (0.164997, 0.829148, 2.119416, 0.409496, 0.758036, 0.810667, 0.503971),
+    # another, on board A
+    (0.1130, 0.4388, 1.7101, 0.5391, 0.7567, 0.8293, 0.3274), (0.1318, 0.7977, 1.5406, 0.4342, 0.7273, 0.9067, 0.5119),
+    (0.120226, 0.779055, 1.674596, 0.428658, 0.757711, 0.930667, 0.512078),
+    (0.164997, 0.829148, 2.119416, 0.409496, 0.758036, 0.810667, 0.503971),
 ]
 
 
@@ -333,14 +350,18 @@ def test_a_board_is_a_mean_over_styles_but_for_clip_r_and_fid(competition, netwo
     """Two styles with 3 and 5 pictures."""
     board = {"00": (drawn[:3], prompts[:3], style[:2]), "01": (drawn[3:8], prompts[3:8], style[2:])}
     scorer = competition(unscaled_quality=False)
-    both, first, last = scorer.combined([scorer.part(*drawn) for drawn in board.values()]), *(scorer.score(*drawn) for drawn in board.values())
+    both, first, last = (scorer.combined([scorer.part(*drawn) for drawn in board.values()]),
+                         *(scorer.score(*drawn) for drawn in board.values()))
     assert set(both) == set(scorer.higher_is_better)
     for part in ("dinov2", "histogram", "lpips", "clip_iqa"):
-        assert both[f"competition_{part}"] == pytest.approx((first[f"competition_{part}"] + last[f"competition_{part}"]) / 2, abs=1e-6)
+        assert both[f"competition_{part}"] == pytest.approx(
+            (first[f"competition_{part}"] + last[f"competition_{part}"]) / 2, abs=1e-6)
     assert both["competition_clip_r"] == pytest.approx(scores["clip_r"][:8].mean())
-    assert both["competition_clip_iqa"] == pytest.approx((scores["clip_iqa"][:3].mean() + scores["clip_iqa"][3:8].mean()) / 2, abs=1e-6)
+    assert both["competition_clip_iqa"] == pytest.approx(
+        (scores["clip_iqa"][:3].mean() + scores["clip_iqa"][3:8].mean()) / 2, abs=1e-6)
     assert both["competition_fid"] == last["competition_fid"] != first["competition_fid"]
-    assert both["competition"] == pytest.approx(total({name[len("competition_"):]: value for name, value in both.items() if "_" in name}))
+    assert both["competition"] == pytest.approx(
+        total({name[len("competition_"):]: value for name, value in both.items() if "_" in name}))
     scorer = competition(fid_of_last_style=False)
     pooled = scorer.combined([scorer.part(*drawn) for drawn in board.values()])["competition_fid"]
     assert pooled not in (first["competition_fid"], last["competition_fid"])
@@ -353,7 +374,8 @@ def test_without_weights_the_rest_is_scored_and_the_others_are_named(tmp_path, m
     metrics, missing = load_metrics(tmp_path)
     assert [metric.name for metric in metrics] == ["histogram"]
     assert len(missing) == 11
-    assert f"dino is left out: {tmp_path / 'dino'} is missing: put facebook/dino-vitb8: config.json, model.safetensors there" in missing
+    assert (f"dino is left out: {tmp_path / 'dino'} is missing: "
+            "put facebook/dino-vitb8: config.json, model.safetensors there") in missing
     assert all(SOURCES[need][1] in missing[-1] for need in CompetitionScore.needs)
 
 
@@ -367,7 +389,8 @@ def test_weights_that_cannot_be_read_leave_out_only_what_needs_them(folder, tmp_
     spoil(tmp_path / "weights")
     metrics, missing = load_metrics(tmp_path / "weights", ["clip", "dinov2", "clip_r"])
     assert [metric.name for metric in metrics] == ["dinov2"] and len(missing) == 2
-    assert all(sentence.startswith(f"{name} is left out: ") and words in sentence for name, sentence in zip(("clip", "clip_r"), missing))
+    assert all(sentence.startswith(f"{name} is left out: ") and words in sentence
+               for name, sentence in zip(("clip", "clip_r"), missing))
 
 
 def test_a_metric_says_where_its_networks_are_from(folder):
@@ -382,8 +405,9 @@ def test_a_name_that_no_metric_has(tmp_path):
 
 def test_nothing_to_score(folder, drawn, style):
     (clip,), _ = load_metrics(folder, ["clip"])
-    for pictures, prompts, wanted, message in ((drawn[:2], ["cat"], style, "2 pictures and 1 prompts"), ([], [], style, "no pictures for the metric clip"),
-                                               (drawn[:2], ["cat", "dog"], [], "no style pictures for the metric clip")):
+    for pictures, prompts, wanted, message in (
+            (drawn[:2], ["cat"], style, "2 pictures and 1 prompts"), ([], [], style, "no pictures for the metric clip"),
+            (drawn[:2], ["cat", "dog"], [], "no style pictures for the metric clip")):
         with pytest.raises(StyleBlendError, match=message):
             clip.score(pictures, prompts, wanted)
 
@@ -397,16 +421,19 @@ def broken(folder: Path, tmp_path: Path, need: str, change) -> Networks:
     return Networks(copy)
 
 
-@pytest.mark.parametrize("need, gone", [("clip", "text_projection.weight"), ("clip_resnet", "visual.layer2.0.bn3.running_var"),
-                                        ("clip_resnet", "ln_final.weight"), ("dino", "layernorm.weight"), ("dinov2", "encoder.layer.1.layer_scale2.lambda1"),
-                                        ("squeezenet", "features.12.expand3x3.bias"), ("lpips", "lin6.model.1.weight"), ("inception", "Conv2d_2b_3x3.bn.bias")])
+@pytest.mark.parametrize("need, gone", [
+    ("clip", "text_projection.weight"), ("clip_resnet", "visual.layer2.0.bn3.running_var"),
+    ("clip_resnet", "ln_final.weight"), ("dino", "layernorm.weight"),
+    ("dinov2", "encoder.layer.1.layer_scale2.lambda1"), ("squeezenet", "features.12.expand3x3.bias"),
+    ("lpips", "lin6.model.1.weight"), ("inception", "Conv2d_2b_3x3.bn.bias")])
 def test_a_tensor_that_is_missing(need, gone, folder, tmp_path):
     with pytest.raises(StyleBlendError, match="docs/metrics.md"):
         getattr(broken(folder, tmp_path, need, lambda tensors: tensors.pop(gone)), need)
 
 
-@pytest.mark.parametrize("need, cut", [("clip", "text_projection.weight"), ("clip_resnet", "ln_final.bias"), ("dino", "layernorm.bias"),
-                                       ("dinov2", "embeddings.cls_token"), ("squeezenet", "features.0.bias"), ("lpips", "lin0.model.1.weight")])
+@pytest.mark.parametrize("need, cut", [
+    ("clip", "text_projection.weight"), ("clip_resnet", "ln_final.bias"), ("dino", "layernorm.bias"),
+    ("dinov2", "embeddings.cls_token"), ("squeezenet", "features.0.bias"), ("lpips", "lin0.model.1.weight")])
 def test_a_tensor_too_much_or_of_another_shape(need, cut, folder, tmp_path):
     def change(tensors):
         tensors[cut] = tensors[cut].reshape(-1)[:-1]
@@ -415,8 +442,9 @@ def test_a_tensor_too_much_or_of_another_shape(need, cut, folder, tmp_path):
         getattr(broken(folder, tmp_path, need, change), need)
 
 
-@pytest.mark.parametrize("name, shape", [("transformer.resblocks.0.attn.in_proj_bias", (383,)), ("token_embedding.weight", (1000, 100)),
-                                         ("visual.conv3.weight", ()), ("visual.layer4.0.conv1.weight", None)])
+@pytest.mark.parametrize("name, shape", [
+    ("transformer.resblocks.0.attn.in_proj_bias", (383,)), ("token_embedding.weight", (1000, 100)),
+    ("visual.conv3.weight", ()), ("visual.layer4.0.conv1.weight", None)])
 def test_sizes_that_no_resnet_of_clip_has(name, shape, folder, tmp_path):
     def change(tensors):
         tensors.pop(name) if shape is None else tensors.update({name: np.ones(shape, np.float32)})
@@ -429,10 +457,12 @@ def test_heads_of_lpips_as_they_are_published(tmp_path):
     place = tmp_path / SOURCES["lpips"][0]
     place.mkdir(parents=True)
     tensors = file_of("lpips")
-    program = mapping(**{name: tensor(array.shape, (array.size, 1, 1, 1), data=old_storage(array.size, key=name)) for name, array in tensors.items()})
+    program = mapping(**{name: tensor(array.shape, (array.size, 1, 1, 1), data=old_storage(array.size, key=name))
+                         for name, array in tensors.items()})
     (place / "squeeze.pth").write_bytes(old_file(program, **{f"_{name}": array for name, array in tensors.items()}))
     heads = weights.parameters(Networks(tmp_path).lpips)
-    assert len(heads) == 7 and all(np.array_equal(heads[f"lin{i}.weight"].numpy(), tensors[f"lin{i}.model.1.weight"]) for i in range(7))
+    assert len(heads) == 7 and all(
+        np.array_equal(heads[f"lin{i}.weight"].numpy(), tensors[f"lin{i}.model.1.weight"]) for i in range(7))
 
 
 def test_no_words_to_choose_from(tmp_path):

@@ -55,8 +55,10 @@ def exact(q, k, v, heads, bias=None, q_rows=None, segments=(Segment(),), scale=N
 
 
 def make(name, rows, queries, keys, width, bias=None):
-    q, k, v = seeded.values(f"{name}/q", (rows, queries, width)), *(seeded.values(f"{name}/{n}", (rows, keys, width)) for n in "kv")
-    return q, k, v, {None: None, "keys": seeded.values(f"{name}/b", (keys,)), "rows": seeded.values(f"{name}/b", (rows, keys))}[bias]
+    q, k, v = (seeded.values(f"{name}/q", (rows, queries, width)),
+               *(seeded.values(f"{name}/{n}", (rows, keys, width)) for n in "kv"))
+    return q, k, v, {None: None, "keys": seeded.values(f"{name}/b", (keys,)),
+                     "rows": seeded.values(f"{name}/b", (rows, keys))}[bias]
 
 
 CORES = {  # rows, queries, keys, heads, head size, options
@@ -73,8 +75,8 @@ CORES = {  # rows, queries, keys, heads, head size, options
     "swap q": (4, 16, 16, 2, 8, dict(q_rows=(0, 2, 2, 2))),
     "swap kv": (4, 16, 20, 2, 8, dict(segments=[Segment((3, 1, 3, 3))])),
     "swap both": (4, 16, 16, 2, 8, dict(q_rows=(0, 2, 2, 2), segments=[Segment((3, 1, 3, 3))])),
-    "everything": (4, 12, 12, 3, 6, dict(q_rows=(1, 0, 3, 3), segments=[Segment((2, 1, 0, 2))], bias="rows", causal=True,
-                                         scale=0.3)),
+    "everything": (4, 12, 12, 3, 6, dict(q_rows=(1, 0, 3, 3), segments=[Segment((2, 1, 0, 2))], bias="rows",
+                                         causal=True, scale=0.3)),
 }
 
 
@@ -85,7 +87,8 @@ def test_core_against_float64(name):
     q, k, v, bias = make(name, rows, queries, keys, heads * size, options.pop("bias", None))
     expected = exact(q, k, v, heads, bias=bias, **options)
     with jt.no_grad():
-        out = attention(jt.array(q), jt.array(k), jt.array(v), heads, bias=None if bias is None else jt.array(bias), **options).numpy()
+        out = attention(jt.array(q), jt.array(k), jt.array(v), heads, bias=None if bias is None else jt.array(bias),
+                        **options).numpy()
     assert out.shape == expected.shape
     assert np.linalg.norm(out - expected) <= 1e-5 * np.linalg.norm(expected)
 
@@ -127,7 +130,8 @@ def test_gradients_of_the_core_against_finite_differences(options):
 # ---------------------------------------------------------------- sites
 
 SITES = [f"{block}.attentions.{i}.transformer_blocks.0" for block, count in (
-    ("down_blocks.0", 2), ("down_blocks.1", 2), ("down_blocks.2", 2), ("mid_block", 1), ("up_blocks.1", 3), ("up_blocks.2", 3), ("up_blocks.3", 3))
+    ("down_blocks.0", 2), ("down_blocks.1", 2), ("down_blocks.2", 2), ("mid_block", 1), ("up_blocks.1", 3),
+    ("up_blocks.2", 3), ("up_blocks.3", 3))
     for i in range(count)]
 
 
@@ -143,7 +147,8 @@ class Recorder:
 
 
 def unet_inputs(rows=4, height=8, width=8):
-    return (jt.array(seeded.values("control/x", (rows, 4, height, width))), 700, jt.array(seeded.values("control/text", (rows, 77, 32))))
+    return (jt.array(seeded.values("control/x", (rows, 4, height, width))), 700,
+            jt.array(seeded.values("control/text", (rows, 77, 32))))
 
 
 def run(unet, controls=(), rows=ROWS, scale=None, step=0, steps=10, inputs=None, loras={}):
@@ -220,13 +225,15 @@ def test_a_swap_equals_an_explicit_copy(kind, swap, copy, tiny_base):
     assert np.linalg.norm(swapped - copied) <= 1e-6 * np.linalg.norm(copied)
     plain = run(tiny_base.unet)
     untouched = [row for row in range(4) if row not in copy[2]]
-    assert np.abs(swapped[untouched] - plain[untouched]).max() <= 2e-6  # not bit for bit: a product of fewer rows adds up in another order
+    # not bit for bit: a product of fewer rows adds up in another order
+    assert np.abs(swapped[untouched] - plain[untouched]).max() <= 2e-6
     assert all(np.abs(swapped[row] - plain[row]).max() > 1e-4 for row in copy[2])
 
 
 def test_what_nobody_reads_is_not_projected():
     """With guidance two rows' q serve all four; the others are never made. The same for k and v."""
-    linear, x, scale = Linear(12, 10, bias=False), jt.array(seeded.values("read/x", (4, 5, 12))), jt.array(np.array([0.3, 1, 0.3, 1], np.float32))
+    linear, x, scale = (Linear(12, 10, bias=False), jt.array(seeded.values("read/x", (4, 5, 12))),
+                        jt.array(np.array([0.3, 1, 0.3, 1], np.float32)))
     linear.weight = jt.array(seeded.weight("read/w", (10, 12)))
     own = lora.LoRA(seeded.weight("read/down", (2, 12)), seeded.weight("read/up", (10, 2)))
     projection = Projection(linear, x, own, scale)
@@ -242,7 +249,10 @@ def test_what_nobody_reads_is_not_projected():
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("preset", [None, *PRESETS])
 def test_guidance_needs_the_latents_once(preset, samples, tiny_base, tiny_style):
-    """Half the rows give what all of them give: the halves differ from the first text on, and no earlier. Rows of one branch feel one scale."""
+    """Half the rows give what all of them give: the halves differ from the first text on, and no earlier.
+
+    Rows of one branch feel one scale.
+    """
     rows = Rows({"coarse": samples, "fine": samples}, GUIDED)
     (x, t, text), unet = unet_inputs(rows.count), tiny_base.unet
     controls = exchange(BlendSettings(**PRESETS[preset]), unet.sites) if preset else ()
@@ -273,7 +283,8 @@ def test_windows_of_the_balanced_preset(tiny_base):
     blend = BlendSettings(**PRESETS["balanced"])
     q = {("self", i, "SwapQ", "coarse") for i in range(4, 10)}
     kv = {("self", i, "SwapKV", "fine") for i in (0, 1, 2, 3, 10, 11, 12, 13, 14, 15)}
-    assert [active(blend, tiny_base.unet, step) for step in (0, 17, 18, 23, 24, 29)] == [q | kv, q | kv, q, q, set(), set()]
+    assert [active(blend, tiny_base.unet, step) for step in (0, 17, 18, 23, 24, 29)] == [
+        q | kv, q | kv, q, q, set(), set()]
 
 
 def test_a_site_in_both_lists_follows_the_c2f_window(tiny_base):
@@ -284,18 +295,21 @@ def test_a_site_in_both_lists_follows_the_c2f_window(tiny_base):
 
 
 def test_a_window_counts_the_steps_that_it_is_told(tiny_base):
-    assert active(BlendSettings(), tiny_base.unet, 7, steps=10) and not active(BlendSettings(), tiny_base.unet, 8, steps=10)
+    assert (active(BlendSettings(), tiny_base.unet, 7, steps=10)
+            and not active(BlendSettings(), tiny_base.unet, 8, steps=10))
     assert active(BlendSettings(window_steps=30), tiny_base.unet, 9, steps=10)
 
 
 def test_a_cross_attention_site_takes_the_window_of_the_self_attention_before_it(tiny_base):
-    blend = BlendSettings(c2f_sites=[2], f2c_sites=[8], cross_c2f_sites=[0, 3], cross_f2c_sites=[3, 9, 6], c2f_ratio=0.8, f2c_ratio=0.6)
+    blend = BlendSettings(c2f_sites=[2], f2c_sites=[8], cross_c2f_sites=[0, 3], cross_f2c_sites=[3, 9, 6],
+                          c2f_ratio=0.8, f2c_ratio=0.6)
 
     def cross(step):
         return {entry[1:] for entry in active(blend, tiny_base.unet, step) if entry[0] == "cross"}
 
     assert cross(0) == {(0, "SwapQ", "coarse"), (3, "SwapQ", "coarse"), (9, "SwapQ", "fine"), (6, "SwapQ", "fine")}
-    assert cross(20) == {(0, "SwapQ", "coarse"), (3, "SwapQ", "coarse")}  # 9 follows site 8; 6 too, for the mid block is walked last
+    # 9 follows site 8; 6 too, for the mid block is walked last
+    assert cross(20) == {(0, "SwapQ", "coarse"), (3, "SwapQ", "coarse")}
     assert cross(24) == {(0, "SwapQ", "coarse")}
 
 
@@ -317,7 +331,8 @@ def test_lora_scale_of_each_row_in_one_layer():
         assert np.array_equal(linear(x).numpy(), plain)  # nothing stays in the layer
     added = x.numpy().astype(np.float64) @ (up.astype(np.float64) @ down).T
     assert np.array_equal(out[0], plain[0])
-    assert np.allclose(out[1], plain[1] + added[1], atol=1e-5) and np.allclose(out[2], plain[2] + 0.3 * added[2], atol=1e-5)
+    assert (np.allclose(out[1], plain[1] + added[1], atol=1e-5)
+            and np.allclose(out[2], plain[2] + 0.3 * added[2], atol=1e-5))
     assert np.allclose(whole[1], out[1], atol=1e-6)
 
 
@@ -362,12 +377,16 @@ def test_the_scale_of_the_fine_branch_is_that_of_its_whole_lora(pipeline, tiny_s
     twice = {k: t * 2 if "lora.up" in k else t for k, t in once.items()}
     assert np.array_equal(latents(once, 0.0), latents({}, 1.0))
     doubled = latents(twice, 1.0)
-    assert np.linalg.norm(latents(once, 2.0) - doubled) <= 1e-5 * np.linalg.norm(doubled) < 1e-2 * np.linalg.norm(latents(once, 1.0) - doubled)
+    assert (np.linalg.norm(latents(once, 2.0) - doubled) <= 1e-5 * np.linalg.norm(doubled)
+            < 1e-2 * np.linalg.norm(latents(once, 1.0) - doubled))
     assert np.array_equal(latents(once, 0.5, ("coarse", "fine"))[0], latents(once, 1.0, ("coarse", "fine"))[0])
 
 
 def test_the_negative_prompt_may_feel_less_of_the_style(pipeline, tiny_base, tiny_style):
-    """1: as published. 0: guidance leads from the base without the LoRA to the style, and the coarse branch feels nothing of it. Without guidance there is no such row."""
+    """1: as published. 0: guidance leads from the base without the LoRA to the style.
+
+    The coarse branch feels nothing of it. Without guidance there is no such row.
+    """
     def asked(negative_scale, branches=("fine",), guidance=3.0, samples=1, steps=SMALL.steps):
         blend = BlendSettings(negative_scale=negative_scale, c2f_sites=[], f2c_sites=[])
         return request(["A cat", "An owl"][:samples], [0] * samples,
@@ -449,7 +468,10 @@ def test_guidance_1_is_guidance_off(pipeline, tiny_style):
 
 
 def test_text_is_projected_once(pipeline, tiny_style):
-    """k and v of the text from `project_text` are what every step would compute again: bit for bit the same noise prediction."""
+    """k and v of the text from `project_text` are what every step would compute again.
+
+    Bit for bit the same noise prediction.
+    """
     style, x = pipeline.applied(tiny_style), jt.array(seeded.values("once/x", (4, 4, 8, 8)))
     [text] = pipeline.encode(pipeline.recipe(request(["A cat"], [0], SMALL, tiny_style)), "styleblend", style)
     unet, loras, scale = pipeline.base.unet, style.of("unet"), jt.array(np.array([0.3, 1, 0.3, 1], np.float32))

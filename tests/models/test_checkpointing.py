@@ -16,7 +16,8 @@ def test_gradients_are_the_same(tiny_folder):
     trained, context = lora.parameters(unet, loras), AttentionContext(Rows({"picture": 2}), loras=loras)
     for name, p in trained.items():
         p.assign(jt.array(seeded.values(name, p.shape) * 0.2))
-    x, text = jt.array(seeded.values("x", (2, 4, 8, 8))), jt.array(seeded.values("text", (2, 77, unet.config.cross_attention_dim)))
+    x, text = (jt.array(seeded.values("x", (2, 4, 8, 8))),
+               jt.array(seeded.values("text", (2, 77, unet.config.cross_attention_dim))))
 
     def losses_and_gradients():
         loss = (unet(x, 500, text, context) ** 2).mean()
@@ -40,12 +41,16 @@ def test_nothing_changes_without_gradients(tiny_folder):
 
 
 def test_a_half_built_gradient_is_left_alone(tiny_folder):
-    """A block's backward pass runs while the gradients of other branches are still being built. To run those, too, would unfold a convolution
-    that is not fused yet with what follows it: rows x channels in x channels out x pixels x 9 numbers, 15 GB at the UNet's full size."""
+    """A block's backward pass runs while the gradients of other branches are still being built.
+
+    To run those, too, would unfold a convolution that is not fused yet with what follows it: rows x channels in x
+    channels out x pixels x 9 numbers, 15 GB at the UNet's full size.
+    """
     unet = load_base(tiny_folder).unet
     unet.enable_gradient_checkpointing()
     loras = lora.new(unet, lora.UNET_TARGETS, 2, np.random.default_rng(0))
-    x, text = jt.array(seeded.values("x", (1, 4, 16, 16))), jt.array(seeded.values("text", (1, 77, unet.config.cross_attention_dim)))
+    x, text = (jt.array(seeded.values("x", (1, 4, 16, 16))),
+               jt.array(seeded.values("text", (1, 77, unet.config.cross_attention_dim))))
     trained = list(lora.parameters(unet, loras).values())
     loss = (unet(x, 500, text, AttentionContext(Rows({"picture": 1}), loras=loras)) ** 2).mean()
     with jt.profile_scope() as report:

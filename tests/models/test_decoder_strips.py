@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 40)], ids=["256 px", "128 x 320 px"])
 def test_strips_are_the_whole_picture(tiny_base, size):
-    """Within 1e-4 of values of about -1..1, and bit for bit the same for any height of the strips: they see the same norms."""
+    """Within 1e-4 of values of about -1..1, and bit for bit the same for any height of the strips.
+
+    They see the same norms.
+    """
     latent = jt.array(seeded.values("z", (1, 4, *size)))
     with jt.no_grad():
         whole = tiny_base.vae.decode(latent).numpy()
@@ -42,7 +45,8 @@ def test_the_setting_is_followed(tiny_base):
     whole = pictures(pipeline, request(["A cat"], [1], sampling))
     used = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strips, "convolved", lambda *given, real=strips.convolved, **named: used.append(given[2]) or real(*given, **named))
+        patch.setattr(strips, "convolved",
+                      lambda *given, real=strips.convolved, **named: used.append(given[2]) or real(*given, **named))
         strip = pictures(pipeline, request(["A cat"], [1], sampling.model_copy(update={"vae_strip": 24})))
     assert set(used) == {24} and np.abs(whole.astype(int) - strip).max() <= 1
 
@@ -80,6 +84,6 @@ print((status() - before) / 1024)
 
 def test_strips_take_less_memory():
     """512 px with 64 channels everywhere: one feature map is 64 MiB."""
-    whole, strip = (float(subprocess.run([sys.executable, "-c", MEASURE, way], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1])
-                    for way in ("whole", "strips"))
+    whole, strip = (float(subprocess.run([sys.executable, "-c", MEASURE, way], cwd=ROOT, capture_output=True, text=True,
+                                         check=True).stdout.split()[-1]) for way in ("whole", "strips"))
     assert strip < 0.75 * whole

@@ -1,7 +1,7 @@
-"""Our networks, samplers and gradients against what PyTorch, diffusers, transformers and peft computed for the same numbers.
+"""Our networks, samplers and gradients against what PyTorch, diffusers, transformers and peft computed.
 
-`tests/reference/make_references.py` wrote the outputs; weights and inputs are drawn from names on both sides (`seeded.py`).
-`pytest -rP tests/models/test_parity.py` prints the errors.
+The numbers are the same: `tests/reference/make_references.py` wrote the outputs; weights and inputs are drawn from
+names on both sides (`seeded.py`). `pytest -rP tests/models/test_parity.py` prints the errors.
 """
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def agree(name: str, ours, theirs, limit: float = 1e-5) -> None:
 
 def filled(network, case: str):
     """The network with the weights of `case`, put in by the loader that real checkpoints take."""
-    weights.load(network, {name: seeded.weight(f"{case}/{name}", tuple(p.shape)) for name, p in weights.parameters(network).items()}, case)
+    weights.load(network, {name: seeded.weight(f"{case}/{name}", tuple(p.shape))
+                           for name, p in weights.parameters(network).items()}, case)
     return network
 
 
@@ -107,8 +108,10 @@ BLOCKS = {
     "layer_norm": (lambda x: filled(layers.LayerNorm(32), "layer_norm")(x * 0.1 + 3), (2, 7, 32)),
     "timesteps": (lambda: unet.timestep_embedding(jt.array(np.array([0, 1, 33.3, 500, 999], np.float32)), 320),),
     "timestep_embedding": (unet.TimestepEmbedding(16, 64), (3, 16)),
-    "resnet_wider": (lambda x, t: filled(unet.ResnetBlock2D(16, 32, 8, 1e-5, 64), "resnet_wider")(x, layers.silu(t)), (2, 16, 6, 5), (2, 64)),
-    "resnet_same_width": (lambda x, t: filled(unet.ResnetBlock2D(32, 32, 8, 1e-5, 64), "resnet_same_width")(x, layers.silu(t)), (2, 32, 6, 5), (2, 64)),
+    "resnet_wider": (lambda x, t: filled(unet.ResnetBlock2D(16, 32, 8, 1e-5, 64), "resnet_wider")(x, layers.silu(t)),
+                     (2, 16, 6, 5), (2, 64)),
+    "resnet_same_width": (lambda x, t: filled(unet.ResnetBlock2D(32, 32, 8, 1e-5, 64), "resnet_same_width")(
+        x, layers.silu(t)), (2, 32, 6, 5), (2, 64)),
     "resnet_without_time": (unet.ResnetBlock2D(32, 16, 8, 1e-6, None), (2, 32, 6, 5)),
     "geglu": (attention.GEGLU(32, 128), (2, 7, 32)),
     "feed_forward": (attention.FeedForward(32), (2, 7, 32)),
@@ -122,8 +125,8 @@ BLOCKS = {
     "upsample_odd": (lambda x: filled(unet.Upsample2D(32), "upsample_odd")(x, (9, 13)), (2, 32, 5, 7)),
     "down_block": (lambda x, t, text: down_block(x, layers.silu(t), text), (2, 16, 6, 8), (2, 64), (2, 77, 32)),
     "down_block_last": (lambda x, t: down_block_last(x, layers.silu(t)), (2, 16, 6, 8), (2, 64)),
-    "mid_block": (lambda x, t, text: filled(unet.MidBlock(32, 64, UNET, 2, pairs(1)), "mid_block")(x, layers.silu(t), text, None),
-                  (2, 32, 3, 4), (2, 64), (2, 77, 32)),
+    "mid_block": (lambda x, t, text: filled(unet.MidBlock(32, 64, UNET, 2, pairs(1)), "mid_block")(
+        x, layers.silu(t), text, None), (2, 32, 3, 4), (2, 64), (2, 77, 32)),
     "up_block": (lambda x, t, text, *skips: up_block(x, layers.silu(t), text, *skips),
                  (2, 32, 3, 4), (2, 64), (2, 77, 32), (2, 16, 3, 4), (2, 32, 3, 4), (2, 32, 3, 4)),
     "up_block_plain": (lambda x, t, *skips: up_block_plain(x, layers.silu(t), *skips),
@@ -132,7 +135,8 @@ BLOCKS = {
     "vae_up_block": (vae.Level(32, 16, 3, 8, vae.Upsample2D, "upsamplers"), (1, 32, 3, 4)),
     "vae_attention": (vae.AttentionBlock(32, 8), (2, 32, 3, 4)),
     "vae_mid_block": (vae.MidBlock(32, 8), (2, 32, 3, 4)),
-    "text_embeddings": (lambda: filled(clip_text.CLIPTextEmbeddings(TEXT), "text_embeddings")(seeded.token_ids("text_embeddings/ids", 2, TEXT.vocab_size)),),
+    "text_embeddings": (lambda: filled(clip_text.CLIPTextEmbeddings(TEXT), "text_embeddings")(
+        seeded.token_ids("text_embeddings/ids", 2, TEXT.vocab_size)),),
     "text_attention": (lambda x: filled(clip_text.CLIPEncoderLayer(TEXT).self_attn, "text_attention")(x, {}, None),
                        (2, 77, 32)),
     "text_mlp": (clip_text.CLIPMLP(TEXT), (2, 77, 32)),
@@ -218,7 +222,9 @@ def test_clip_image_encoder(reference):
     tower = filled(clip_vision.CLIPVisionModel(ClipVisionConfig(**seeded.VISION)), "vision")
     assert parameter_count(tower) == reference["vision"]["parameters"]
     with jt.no_grad():
-        agree("CLIP image encoder", tower(*inputs("vision", (2, 3, seeded.VISION["image_size"], seeded.VISION["image_size"]))), reference["vision"]["last"])
+        agree("CLIP image encoder",
+              tower(*inputs("vision", (2, 3, seeded.VISION["image_size"], seeded.VISION["image_size"]))),
+              reference["vision"]["last"])
 
 
 def test_parameter_counts(small_unet, small_vae, small_text, reference):
@@ -233,7 +239,8 @@ def schedule(prediction: str) -> NoiseSchedule:
 
 
 def test_noise_schedule(reference):
-    ours, x0, eps = schedule("v_prediction"), *(jt.array(seeded.values(f"samplers/{name}", seeded.LATENTS)) for name in ("x0", "eps"))
+    ours, x0, eps = (schedule("v_prediction"), *(jt.array(seeded.values(f"samplers/{name}", seeded.LATENTS))
+                                                 for name in ("x0", "eps")))
     t = np.array([37, 911])
     agree("alphas_cumprod", ours.alphas_cumprod, reference["schedulers"]["alphas_cumprod"], 1e-6)
     agree("add_noise", ours.add_noise(x0, eps, t), reference["schedulers"]["add_noise"], 1e-6)
@@ -272,8 +279,9 @@ def test_sampler(sampler, eta, steps, prediction, reference):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_times_are_embedded_once(sampler, small_unet):
-    """What all steps add to the residual blocks, computed together, is what each step would compute again, and so is the prediction. Not bit for
-    bit: a product of more rows adds up in another order.
+    """What all steps add to the residual blocks, computed together, is what each step would compute again.
+
+    So is the prediction. Not bit for bit: a product of more rows adds up in another order.
     """
     latents, text = inputs("times", (2, 4, 8, 8), (2, 77, 32))
     times = SAMPLERS[sampler].timesteps(schedule("v_prediction"), 30)
@@ -301,11 +309,14 @@ def test_a_picture_depends_on_its_seed_alone(tmp_path):
     settings["sampling"]["steps"] = 4
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     pictures = {}
-    for name, batch, shards in (("whole", 4, ("1/1",)), ("one at a time", 1, ("1/1",)), ("thirds", 4, ("1/3", "2/3", "3/3"))):
+    for name, batch, shards in (("whole", 4, ("1/1",)), ("one at a time", 1, ("1/1",)),
+                                ("thirds", 4, ("1/3", "2/3", "3/3"))):
         for shard in shards:
-            assert cli.main(["test", "--config", str(tmp_path / "config.yaml"), "--styles", "fxemoji", "--prompts", "5", "--batch", str(batch), "--shard", shard,
+            assert cli.main(["test", "--config", str(tmp_path / "config.yaml"), "--styles", "fxemoji",
+                             "--prompts", "5", "--batch", str(batch), "--shard", shard,
                              "--output", str(tmp_path / name)]) == 0
-        pictures[name] = {path.name: np.asarray(Image.open(path), int) for path in (tmp_path / name / "fxemoji").glob("*.png")}
+        pictures[name] = {path.name: np.asarray(Image.open(path), int)
+                          for path in (tmp_path / name / "fxemoji").glob("*.png")}
     assert len(pictures["whole"]) == 5 and np.std([p.mean() for p in pictures["whole"].values()]) > 0.1
     for name, found in pictures.items():
         assert set(found) == set(pictures["whole"]), name
@@ -370,7 +381,8 @@ def test_full_unet(size, tmp_path):
         pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     out = tmp_path / "full.npz"
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([python, str(FOLDER / "reference" / "make_references.py"), "--full", str(out)] + ["--small"] * (size == "small"), check=True, env=clean)
+    subprocess.run([python, str(FOLDER / "reference" / "make_references.py"), "--full", str(out)]
+                   + ["--small"] * (size == "small"), check=True, env=clean)
     expected = np.load(out)
     config = UNET if size == "small" else UNetConfig()
     network = unet.UNet2DConditionModel(config)
@@ -379,7 +391,8 @@ def test_full_unet(size, tmp_path):
     for name, parameter in weights.parameters(network).items():  # one by one: all at once would need the memory twice
         parameter.assign(jt.array(seeded.weight(f"unet/{name}", tuple(parameter.shape))))
         parameter.sync()
-    latents, text = inputs("full", seeded.FULL_LATENTS, (len(seeded.FULL_TIMES), seeded.FULL_TOKENS, config.cross_attention_dim))
+    latents, text = inputs("full", seeded.FULL_LATENTS,
+                           (len(seeded.FULL_TIMES), seeded.FULL_TOKENS, config.cross_attention_dim))
     with jt.no_grad():
         out = network(latents, jt.array(np.array(seeded.FULL_TIMES, np.float32)), text)
     agree(f"{size} unet", out, expected["output"], 1e-4)

@@ -36,7 +36,8 @@ def test_the_newest_are_kept(tmp_path, keep, kept):
 
 def test_checkpoints_that_do_not_say_what_scored_them_are_read(tmp_path):
     """As the first releases wrote them."""
-    about, tensors = {"step": "2", "fingerprint": "run", "losses": "[0.3, 0.1]", "scores": '{"2": 0.5}'}, {"a": np.ones(3, np.float32)}
+    about, tensors = ({"step": "2", "fingerprint": "run", "losses": "[0.3, 0.1]", "scores": '{"2": 0.5}'},
+                      {"a": np.ones(3, np.float32)})
     write_safetensors(tmp_path / "step-000002.safetensors", tensors, {**about, "sha256": digest(about, tensors)})
     assert Checkpoints(tmp_path, "run", 2).restore()[2] == ([0.3, 0.1], {2: 0.5}, "")
 
@@ -69,7 +70,8 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(tmp_path, caplog
     assert found.restore()[0] == 3
     said = caplog.text
     assert "step-000006.safetensors is damaged" in said and "the checkpoint before it" in said
-    found.save(4, {"a": np.zeros((2, 3), np.float32)}, Log([0.1] * 4, {}))  # saved at other steps than before: the damaged one does not count as newest
+    # saved at other steps than before: the damaged one does not count as newest
+    found.save(4, {"a": np.zeros((2, 3), np.float32)}, Log([0.1] * 4, {}))
     assert names(tmp_path) == ["latest", "step-000003.safetensors", "step-000004.safetensors"]
 
 
@@ -81,7 +83,8 @@ def test_all_are_damaged(tmp_path, caplog):
     assert caplog.text.count("is damaged") == 2
 
 
-@pytest.mark.parametrize("text", [None, b"", b"\xff\xfe", b"../../step-000003.safetensors", b"step-000003.safetensors\n"])
+@pytest.mark.parametrize("text", [None, b"", b"\xff\xfe", b"../../step-000003.safetensors",
+                                  b"step-000003.safetensors\n"])
 def test_the_pointer_is_missing_broken_or_behind(tmp_path, text):
     """Behind: killed after a checkpoint was whole and before the pointer named it."""
     found = saved(tmp_path, 3, 6)
@@ -104,7 +107,8 @@ def a_run(folder, cut=None, **changes):
     """
     data = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
     x = jt.array(np.ones((1, 4), np.float32))
-    config = TrainingSettings(coarse=StageSettings(steps=12, lr=0.05, decay=0.5, decay_every=4), save_every=3, sample_every=2, **changes)
+    config = TrainingSettings(coarse=StageSettings(steps=12, lr=0.05, decay=0.5, decay_every=4), save_every=3,
+                              sample_every=2, **changes)
     done = [0]
 
     def loss_of(rng):
@@ -119,7 +123,10 @@ def a_run(folder, cut=None, **changes):
 
 
 def test_a_run_that_is_cut_at_every_step_goes_on_bit_for_bit(tmp_path):
-    """Parameters, moments, losses, learning rate, noise and order of data: all that determines the rest of a run is in a checkpoint, or follows from its step."""
+    """Parameters, moments, losses, learning rate, noise and order of data.
+
+    All that determines the rest of a run is in a checkpoint, or follows from its step.
+    """
     log, x = a_run(tmp_path / "whole")
     last = "coarse/step-000012.safetensors"
     for cut in range(1, 13):
@@ -129,7 +136,8 @@ def test_a_run_that_is_cut_at_every_step_goes_on_bit_for_bit(tmp_path):
         again, y = a_run(folder)
         assert again == log and (x == y).all()
         assert (folder / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
-    assert json.loads(read_metadata(tmp_path / "whole" / last)["losses"]) == log.losses and sorted(log.scores) == [2, 4, 6, 8, 10, 12]
+    assert (json.loads(read_metadata(tmp_path / "whole" / last)["losses"]) == log.losses
+            and sorted(log.scores) == [2, 4, 6, 8, 10, 12])
     assert sorted(read_safetensors(tmp_path / "whole" / last)) == ["m.x", "p.x", "v.x"]
 
 
@@ -138,7 +146,8 @@ def test_the_best_step_is_kept_if_asked_for(tmp_path):
     log, last = a_run(tmp_path / "last")
     _, best = a_run(tmp_path / "best", keep_adapters="best")
     assert 2 <= log.best() < 12
-    assert abs(best.mean() - 0.9) == pytest.approx(-log.scores[log.best()], abs=1e-6) and abs(last.mean() - 0.9) > abs(best.mean() - 0.9)
+    assert (abs(best.mean() - 0.9) == pytest.approx(-log.scores[log.best()], abs=1e-6)
+            and abs(last.mean() - 0.9) > abs(best.mean() - 0.9))
     for cut in (log.best() + 1, 12):
         with pytest.raises(ZeroDivisionError):
             a_run(tmp_path / f"cut-{cut}", cut, keep_adapters="best")

@@ -31,7 +31,8 @@ def clip_folder(tmp_path):
                     "vision_model.embeddings.position_ids": np.arange(17)[None]})
     folder = tmp_path / "clip"
     tensor_files.write_safetensors(folder / "model.safetensors", tensors)
-    (folder / "config.json").write_text(json.dumps({"hidden_size": 999, "text_config": {"hidden_size": 8}, "vision_config": seeded.VISION}))
+    (folder / "config.json").write_text(json.dumps(
+        {"hidden_size": 999, "text_config": {"hidden_size": 8}, "vision_config": seeded.VISION}))
     return folder
 
 
@@ -55,14 +56,18 @@ def test_the_image_tower_of_a_whole_clip_is_taken(clip_folder):
 
 
 def test_a_folder_without_an_image_tower_is_refused(clip_folder):
-    tensor_files.write_safetensors(clip_folder / "model.safetensors", {"text_model.final_layer_norm.weight": np.ones(8, np.float32)})
+    tensor_files.write_safetensors(clip_folder / "model.safetensors",
+                                   {"text_model.final_layer_norm.weight": np.ones(8, np.float32)})
     with pytest.raises(StyleBlendError, match="vision_model"):
         load_clip(clip_folder)
 
 
 @pytest.mark.parametrize("size", seeded.SIZES)
 def test_pictures_are_prepared_as_by_the_reference_processor(size, tmp_path):
-    """transformers' CLIPImageProcessor (`tests/reference/make_metric_references.py`): the shorter side by bicubic filter, the middle, mean and deviation."""
+    """transformers' CLIPImageProcessor (`tests/reference/make_metric_references.py`).
+
+    The shorter side by bicubic filter, the middle, mean and deviation.
+    """
     Image.fromarray(seeded.pictures(f"processed/{size[0]}", 1, *size)[0]).save(tmp_path / "picture.png")
     wanted = np.load(Path(__file__).parents[1] / "data" / "metrics.npz")[f"processed/clip/{size[0]}"]
     assert np.abs(prepared(tmp_path / "picture.png", 28) - wanted).max() <= 1 / 255
@@ -116,7 +121,8 @@ def test_the_hub_is_asked_where_the_folder_is_not(clip_folder, hub, tmp_path):
 @pytest.mark.parametrize("settings, words", [
     (dict(clip="nowhere"), "tried nowhere"), (dict(clip_id="owner/gone"), "tried owner/gone on the hub (OSError)"),
     (dict(clip="nowhere", clip_id="owner/gone"), "tried nowhere, owner/gone on the hub (OSError)")])
-def test_a_clip_that_is_set_and_is_not_there_stops_the_training_before_anything_is_drawn(settings, words, hub, world, tmp_path, capsys):
+def test_a_clip_that_is_set_and_is_not_there_stops_the_training_before_anything_is_drawn(
+        settings, words, hub, world, tmp_path, capsys):
     config = yaml.safe_load(world.read_text())
     config["training"]["look_alikes"].update(chosen=1, **settings)
     world.write_text(yaml.safe_dump(config))

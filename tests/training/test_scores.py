@@ -1,4 +1,7 @@
-"""Scores of the grids during a training: who judges, when nobody can, and that copies of the style pictures are noticed."""
+"""Scores of the grids during a training: who judges, and when nobody can.
+
+Copies of the style pictures are noticed.
+"""
 import contextlib
 import json
 import shutil
@@ -34,13 +37,15 @@ def settings():
 
 
 def style_pictures(name=STYLE):
-    return [Image.open(p).convert("RGB").resize((128, 128)) for p in sorted((ROOT / "data" / "mini" / name / "images").glob("*.png"))]
+    return [Image.open(p).convert("RGB").resize((128, 128))
+            for p in sorted((ROOT / "data" / "mini" / name / "images").glob("*.png"))]
 
 
 def with_noise(pictures, strength=8):
     """What a training that learned its pictures by heart would draw."""
     rng = np.random.default_rng(0)
-    return [Image.fromarray(np.clip(np.asarray(p) + rng.normal(0, strength, (p.height, p.width, 3)), 0, 255).astype(np.uint8)) for p in pictures]
+    return [Image.fromarray(np.clip(np.asarray(p) + rng.normal(0, strength, (p.height, p.width, 3)), 0, 255)
+                            .astype(np.uint8)) for p in pictures]
 
 
 def with_training(settings, **changes):
@@ -61,9 +66,13 @@ def test_the_words_of_the_score_are_checked(settings):
 
 @pytest.mark.parametrize("name", ["emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black"])
 def test_copies_of_the_style_pictures_are_a_leak_and_other_art_of_the_style_is_none(settings, name, caplog):
-    """The other art: the styles' pictures to each other, and real drawings that neither the judge nor a style has seen."""
+    """The other art: the styles' pictures to each other, and real drawings.
+
+    Neither the judge nor a style has seen these.
+    """
     scorer, pictures = scorer_for(settings, name, "both"), style_pictures(name)
-    for copies in (with_noise(pictures), [p.rotate(10, Image.BICUBIC, fillcolor="white") for p in pictures], [ImageOps.mirror(p) for p in pictures]):
+    for copies in (with_noise(pictures), [p.rotate(10, Image.BICUBIC, fillcolor="white") for p in pictures],
+                   [ImageOps.mirror(p) for p in pictures]):
         assert scorer.leaked(copies) == 1
     others = [n for n in ("emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black") if n != name]
     assert scorer.leaked([p for n in others for p in style_pictures(n)]) <= 0.1
@@ -82,7 +91,8 @@ def test_the_limit_is_what_held_out_art_reaches():
 
     assert likeness_limit(of(1.2), 0.87) == 0.87 and likeness_limit(of(0.1), 0.87) == pytest.approx(np.cos(0.1))
     assert likeness_limit(of(1.2)[:1], 0.87) == 0.87
-    assert likeness_limit(of(1.2), None) == pytest.approx((1 + np.cos(1.2)) / 2) and likeness_limit(of(1.2)[:1], None) == np.inf
+    assert (likeness_limit(of(1.2), None) == pytest.approx((1 + np.cos(1.2)) / 2)
+            and likeness_limit(of(1.2)[:1], None) == np.inf)
 
 
 def test_a_style_that_the_judge_does_not_know_is_trained_without_a_score(settings, tmp_path, caplog):
@@ -94,16 +104,19 @@ def test_a_style_that_the_judge_does_not_know_is_trained_without_a_score(setting
     assert scorer(style_pictures(), ["snake"] * 6, Path("grid.png")) is None and scorer.leaked(style_pictures()) == 1
     with pytest.raises(StyleBlendError, match="--keep best needs a score.*mine"):
         scorer_for(with_training(own, keep_adapters="best"), "mine", "both")
-    assert 0 <= scorer_for(with_training(own, keep_adapters="best"), "mine", "subject").score(style_pictures(), ["snake"] * 6) <= 1
+    assert 0 <= scorer_for(with_training(own, keep_adapters="best"), "mine", "subject").score(
+        style_pictures(), ["snake"] * 6) <= 1
     assert "style mine" not in caplog.text  # the subject needs no style that the judge knows
 
 
 def test_no_grids_no_score(settings, caplog):
-    assert scorer_for(with_training(settings, sample_every=0), STYLE, "both") is None and scorer_for(settings, STYLE, None) is None
+    assert (scorer_for(with_training(settings, sample_every=0), STYLE, "both") is None
+            and scorer_for(settings, STYLE, None) is None)
     with pytest.raises(StyleBlendError, match="sample_every"):
         scorer_for(with_training(settings, sample_every=0, keep_adapters="best"), STYLE, "both")
     wide = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"width": 256})})
-    assert scorer_for(wide, STYLE, "both") is None and "256 x 128" in caplog.text  # a config in another size trains, without a score
+    # a config in another size trains, without a score
+    assert scorer_for(wide, STYLE, "both") is None and "256 x 128" in caplog.text
     with pytest.raises(StyleBlendError, match="256 x 128"):
         scorer_for(with_training(wide, keep_adapters="best"), STYLE, "both")
 
@@ -124,12 +137,17 @@ def test_a_training_keeps_its_best_step(world, tmp_path):
 
 
 def test_of_equal_scores_the_first_is_kept_and_a_run_may_change_its_mind(tmp_path):
-    """Scores of few pictures are often equal. The best step is written down also while the last one is to be kept, so "best" can be asked for later."""
+    """Scores of few pictures are often equal.
+
+    The best step is written down also while the last one is to be kept, so "best" can be asked for later.
+    """
     found = {}
     for keep in ("last", "best"):
-        x, config = jt.array(np.zeros(1, np.float32)), TrainingSettings(lora=StageSettings(steps=4, lr=1.0), sample_every=1, save_every=2, keep_adapters=keep)
+        x, config = jt.array(np.zeros(1, np.float32)), TrainingSettings(
+            lora=StageSettings(steps=4, lr=1.0), sample_every=1, save_every=2, keep_adapters=keep)
         scores = iter((0.1, 0.2, 0.2, 0.1))
-        result_of(train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), tmp_path, sample=lambda path: next(scores)))
+        result_of(train("lora", config, {"x": x}, lambda rng: (x * 1.0).sum(), tmp_path,
+                        sample=lambda path: next(scores)))
         found[keep] = float(x.numpy()[0])
     states = [float(read_safetensors(tmp_path / "lora" / f"step-00000{n}.safetensors")["p.x"][0]) for n in (2, 4)]
     assert [found["best"], found["last"]] == states and states[0] != states[1]
@@ -160,12 +178,15 @@ def test_a_training_is_scored_by_the_networks_that_are_at_hand(clip_world, tmp_p
     assert main(["train", "fine", "--config", str(clip_world)]) == 0
     about = read_metadata(tmp_path / "adapters" / "dots" / "training" / "lora" / "step-000005.safetensors")
     scores = json.loads(about["scores"])
-    assert sorted(scores) == ["2", "4", "5"] and all(-1 <= score <= 1 for score in scores.values()) and about["scored_by"] == "clip_text + clip_image"
+    assert (sorted(scores) == ["2", "4", "5"] and all(-1 <= score <= 1 for score in scores.values())
+            and about["scored_by"] == "clip_text + clip_image")
 
 
 @pytest.mark.parametrize("score, said, scored_by", [
-    ("clip_text,dinov2=2", "scored by clip_text alone: dinov2 is left out: ", "clip_text"), ("both,clip_text", "scored by clip_text alone: the judge reads square pictures", "clip_text"),
-    ("dinov2", "get no score: dinov2 is left out: ", None), ("clip_text,clip_image=-0.5", "", "clip_text + -0.5 clip_image")])
+    ("clip_text,dinov2=2", "scored by clip_text alone: dinov2 is left out: ", "clip_text"),
+    ("both,clip_text", "scored by clip_text alone: the judge reads square pictures", "clip_text"),
+    ("dinov2", "get no score: dinov2 is left out: ", None),
+    ("clip_text,clip_image=-0.5", "", "clip_text + -0.5 clip_image")])
 def test_what_cannot_be_scored_is_left_out_by_name(clip_world, caplog, score, said, scored_by):
     scorer = scorer_for(changed(clip_world), "dots", score)
     error = caplog.text
@@ -201,7 +222,8 @@ def test_leaks_are_seen_by_the_network_that_scores(clip_world):
     assert scorer.watch.name == "clip" and scorer.leaked(with_noise(scorer.originals, 1)) == 1
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("red", "white", "black")]
     assert scorer.leaked(plain) == 0
-    assert scorer_for(changed(clip_world), "dots", "histogram").leaked(scorer.originals) == 0  # histograms say nothing of content
+    # histograms say nothing of content
+    assert scorer_for(changed(clip_world), "dots", "histogram").leaked(scorer.originals) == 0
 
 
 # ---------------------------------------------------------------- the plot
@@ -261,7 +283,8 @@ def test_the_curve_shows_scores_beside_the_loss(tmp_path):
 
     losses = list(np.linspace(1, 0.5, 40))
     loss_curve(tmp_path / "plain.png", {"lora": Log(losses, {})})
-    loss_curve(tmp_path / "scored.png", {"inversion": Log([], {}), "lora": Log(losses, {20: 0.1, 40: 0.4}, "clip_text")})
+    loss_curve(tmp_path / "scored.png", {"inversion": Log([], {}),
+                                         "lora": Log(losses, {20: 0.1, 40: 0.4}, "clip_text")})
     assert orange(tmp_path / "plain.png") == 0 and orange(tmp_path / "scored.png") > 300
 
 
@@ -270,8 +293,10 @@ def test_the_measurement_behind_the_limit_runs(tmp_path):
     judge = Judge.load()
     subjects = sorted(subject for subject, style in judge.heldout_pairs if style == STYLE)[:14]
     art = [picture for name in ("emojione-monotone", "fluent-3d", "fxemoji") for picture in style_pictures(name)][:14]
-    np.savez(tmp_path / "art.npz", picture=np.stack([np.asarray(p) for p in art]), subject=np.arange(14), style=np.zeros(14, int))
+    np.savez(tmp_path / "art.npz", picture=np.stack([np.asarray(p) for p in art]), subject=np.arange(14),
+             style=np.zeros(14, int))
     (tmp_path / "art.json").write_text(json.dumps({"styles": [STYLE], "subjects": subjects}))
-    done = subprocess.run([sys.executable, "-m", "benchmarks.likeness", str(tmp_path), "--draws", "3"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.likeness", str(tmp_path), "--draws", "3"], cwd=ROOT,
+                          capture_output=True, text=True, check=True)
     highest = next(line for line in done.stdout.splitlines() if line.startswith("highest")).split()
     assert float(highest[1]) < JudgeMetric.held_out and highest[4:] == ["0.0%"] + ["100.0%"] * 5

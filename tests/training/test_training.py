@@ -1,4 +1,7 @@
-"""Training: learns something real, resumes exactly, touches only what it should; and the whole way from pictures to pictures."""
+"""Training: learns something real, resumes exactly, touches only what it should.
+
+And the whole way from pictures to pictures.
+"""
 import inspect
 import io
 import json
@@ -63,14 +66,16 @@ def test_only_adapters_change_and_all_files_come_out(world, tmp_path):
     assert main(["test", "--config", str(world)]) == 0
     result = tmp_path / "result"
     first = {p.name: p.read_bytes() for p in (result / "dots").glob("*.png")}
-    assert sorted(first) == ["Cat.png", "Owl.png"] and (result / "index.html").is_file() and (result / "dots.png").is_file()
+    assert (sorted(first) == ["Cat.png", "Owl.png"] and (result / "index.html").is_file()
+            and (result / "dots.png").is_file())
     # a torn picture is drawn again, a whole one is left alone; batches and shards draw the same
     (result / "dots" / "Cat.png").write_bytes(first["Cat.png"][:200])
     assert main(["test", "--config", str(world), "--batch", "1", "--shard", "1/2"]) == 0
     assert main(["test", "--config", str(world), "--batch", "1", "--shard", "2/2", "--overwrite"]) == 0
     for name, data in first.items():
         import io
-        again, once = (np.asarray(Image.open(io.BytesIO(d)), int) for d in ((result / "dots" / name).read_bytes(), data))
+        again, once = (np.asarray(Image.open(io.BytesIO(d)), int)
+                       for d in ((result / "dots" / name).read_bytes(), data))
         assert np.abs(again - once).max() <= 1
 
 
@@ -85,9 +90,10 @@ def test_a_killed_run_resumes_exactly(world, tmp_path, stage, part):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(s))
     assert main(["train", part, "--config", str(tmp_path / "whole.yaml")]) == 0
     state = tmp_path / "killed" / "dots" / "training" / stage / "latest"
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Jittor's own handler ends this process as well when a child is killed
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", part, "--config", str(tmp_path / "killed.yaml")], cwd=ROOT,
-                               stderr=subprocess.PIPE)
+    # Jittor's own handler ends this process as well when a child is killed
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", part,
+                                "--config", str(tmp_path / "killed.yaml")], cwd=ROOT, stderr=subprocess.PIPE)
     end = time.time() + 240
     while not state.exists() and process.poll() is None and time.time() < end:
         time.sleep(0.002)
@@ -101,12 +107,15 @@ def test_a_killed_run_resumes_exactly(world, tmp_path, stage, part):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_and_says_how_to_go_on(world, tmp_path, number):
-    """Ctrl-C and SIGTERM: exit code 130, the present step is in the checkpoint although no regular one was due. At step 3 nothing is compiled any more."""
+    """Ctrl-C and SIGTERM: exit code 130, the present step is in the checkpoint although no regular one was due.
+
+    At step 3 nothing is compiled any more.
+    """
     settings = yaml.safe_load(world.read_text())
     settings["training"].update(save_every=100_000, lora=dict(settings["training"]["lora"], steps=100_000))
     world.write_text(yaml.safe_dump(settings))
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", "fine", "--config", str(world)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                               env=dict(os.environ, TQDM_MININTERVAL="0"))
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", "train", "fine", "--config", str(world)], cwd=ROOT,
+                               stderr=subprocess.PIPE, text=True, env=dict(os.environ, TQDM_MININTERVAL="0"))
     seen = ""
     while "lora:" not in seen or " 3/100000" not in seen:
         read = process.stderr.read(1)
@@ -156,7 +165,8 @@ def test_a_training_that_is_closed_saves_its_step_and_goes_on_as_an_unbroken_one
     """Before the first step there is nothing to save; a step that is saved already is not saved again."""
     def run(folder, stop=None):
         x = jt.array(np.ones(3, np.float32))
-        steps = train("coarse", settings, {"x": x}, lambda rng: (x * jt.array(rng.standard_normal(3).astype(np.float32)) + x * x).sum(), folder)
+        steps = train("coarse", settings, {"x": x},
+                      lambda rng: (x * jt.array(rng.standard_normal(3).astype(np.float32)) + x * x).sum(), folder)
         for step in steps:
             if step.step == stop:
                 steps.close()
@@ -236,13 +246,17 @@ def test_the_fine_token_starts_from_the_words_that_suit_the_pictures(style, best
 
 
 def test_words_of_several_tokens_become_as_many_vectors(world, tmp_path, capsys):
-    """Before a step they are the words themselves; they learn together, and the style draws and is exported as any other."""
+    """Before a step they are the words themselves.
+
+    They learn together, and the style draws and is exported as any other.
+    """
     settings = yaml.safe_load(world.read_text())
     table = load_base(Path(settings["base"])).text_encoder.text_model.embeddings.token_embedding.weight
     words = [int(i) for i in load_base(Path(settings["base"])).tokenizer().ids_of("black and white")]
 
     def learned(steps):
-        settings["training"].update(initial_fine="black and white", inversion=dict(settings["training"]["inversion"], steps=steps))
+        settings["training"].update(initial_fine="black and white",
+                                    inversion=dict(settings["training"]["inversion"], steps=steps))
         world.write_text(yaml.safe_dump(settings))
         assert main(["train", "fine", "--config", str(world), "--overwrite"]) == 0
         return read_safetensors(tmp_path / "adapters" / "dots" / "dots_fine_style_embeds.safetensors")["<F>"]
@@ -251,8 +265,10 @@ def test_words_of_several_tokens_become_as_many_vectors(world, tmp_path, capsys)
     np.testing.assert_array_equal(learned(0), start)
     assert (np.abs(learned(2) - start).max(axis=1) > 1e-3).all()
     assert main(["train", "coarse", "--config", str(world)]) == 0 and main(["test", "--config", str(world)]) == 0
-    assert main(["export", str(tmp_path / "adapters" / "dots"), "--format", "webui", "--output", str(tmp_path / "out")]) == 0
-    assert read_safetensors(tmp_path / "out" / "embeddings" / "dots-fine.safetensors")["emb_params"].shape == start.shape
+    assert main(["export", str(tmp_path / "adapters" / "dots"), "--format", "webui",
+                 "--output", str(tmp_path / "out")]) == 0
+    assert (read_safetensors(tmp_path / "out" / "embeddings" / "dots-fine.safetensors")["emb_params"].shape
+            == start.shape)
 
 
 @pytest.mark.parametrize("words", ["a {b}", "{prompt}", "}{"])
@@ -269,7 +285,8 @@ def test_words_with_braces_are_words(world, tmp_path, words):
     assert np.array_equal(*learned) and len(np.atleast_2d(learned[0])) == len(tokens)
 
 
-@pytest.mark.parametrize("words, why", [("<F>", "cannot start from"), ("", "cannot start from"), ([], "at least 1 item")])
+@pytest.mark.parametrize("words, why", [("<F>", "cannot start from"), ("", "cannot start from"),
+                                        ([], "at least 1 item")])
 def test_words_that_nothing_can_start_from(world, capsys, words, why):
     settings = yaml.safe_load(world.read_text())
     settings["training"]["initial_fine"] = words
@@ -300,8 +317,10 @@ def test_look_alikes_of_other_settings_are_not_taken(world, tmp_path, capsys):
     assert not {"keep", "chosen", "candidates"} & set(said)  # how many there are says nothing about one
     note.unlink()  # one's own pictures: nobody knows how they were drawn, so nobody says it
     shutil.rmtree(tmp_path / "others")
-    assert main(["train", "coarse", "--config", str(world)]) == 0 and main(["train", "coarse", "--config", str(other)]) == 0
-    assert not note.exists() and after == {path.name: path.read_bytes() for path in (tmp_path / "look" / "dots").glob("*.png")}
+    assert (main(["train", "coarse", "--config", str(world)]) == 0
+            and main(["train", "coarse", "--config", str(other)]) == 0)
+    assert not note.exists() and after == {path.name: path.read_bytes()
+                                           for path in (tmp_path / "look" / "dots").glob("*.png")}
 
 
 def test_the_pictures_of_a_grid_have_noise_of_their_own():
