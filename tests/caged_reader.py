@@ -1,6 +1,7 @@
-"""Reads files (their names come on stdin) as `styleblend inspect` does, with at most 1 GiB of memory, and says of each what became of it.
+"""Reads files as `styleblend inspect` does, with at most 1 GiB of memory, and says of each what became of it.
 
-A line of JSON a file: its name, the exit code, the sentence, seconds of processor time, and what it did beyond reading: nothing, if all is well.
+Their names come on stdin. A line of JSON a file: its name, the exit code, the sentence, seconds of processor time, and
+what it did beyond reading: nothing, if all is well.
 """
 import json
 import os
@@ -13,8 +14,9 @@ from styleblend.models.configs import UNetConfig, read_config
 from styleblend.errors import StyleBlendError
 from styleblend.adapters.inspect import inspect
 
-FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.", "ctypes.", "pickle.find_class", "os.remove", "os.rename", "os.mkdir", "os.rmdir",
-             "os.chmod", "os.link", "os.symlink", "os.truncate", "shutil.")
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.", "ctypes.",
+             "pickle.find_class", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.link", "os.symlink",
+             "os.truncate", "shutil.")
 done = []
 
 
@@ -22,7 +24,8 @@ def watch(event, arguments):
     """An audit hook: Python tells it of every file that is opened, every process, every import by a pickle."""
     if event.startswith(FORBIDDEN):
         done.append(event)
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+    if (event == "open" and isinstance(arguments[2], int)
+            and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)):
         done.append(f"open {arguments[0]!r} to write")
 
 

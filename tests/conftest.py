@@ -1,4 +1,7 @@
-"""A tiny base of Stable Diffusion 2.1's structure, with random weights: enough for every test of loading, control and sampling."""
+"""A tiny base of Stable Diffusion 2.1's structure, with random weights.
+
+Enough for every test of loading, control and sampling.
+"""
 from __future__ import annotations
 
 import json
@@ -21,7 +24,10 @@ TEXT = {**seeded.TEXT, "vocab_size": 49408}
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_works():
-    """A shell that starts the tests in the background makes them, and every process that they start, ignore Ctrl-C; some of them press it."""
+    """A shell that starts the tests in the background makes them, and all that they start, ignore Ctrl-C.
+
+    Some of them press it.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # the same by nohup
@@ -30,7 +36,8 @@ def ctrl_c_works():
 
 def tokenizer_folder() -> Path:
     """CLIP's vocabulary is 1.5 MB: it is borrowed from a base that is there."""
-    for folder in (ROOT / "checkpoints" / "mini" / "base" / "tokenizer", Path(os.environ.get("STYLEBLEND_GOLDEN", "nowhere")) / "base" / "tokenizer"):
+    for folder in (ROOT / "checkpoints" / "mini" / "base" / "tokenizer",
+                   Path(os.environ.get("STYLEBLEND_GOLDEN", "nowhere")) / "base" / "tokenizer"):
         if (folder / "vocab.json").is_file():
             return folder
     pytest.skip("no tokenizer: neither checkpoints/mini/base nor STYLEBLEND_GOLDEN is there")
@@ -52,11 +59,13 @@ def tiny_folder(tmp_path_factory) -> Path:
             ("unet", "diffusion_pytorch_model", seeded.UNET, UNet2DConditionModel(UNetConfig(**seeded.UNET))),
             ("vae", "diffusion_pytorch_model", seeded.VAE, AutoencoderKL(VaeConfig(**seeded.VAE))),
             ("text_encoder", "model", TEXT, CLIPTextModel(ClipTextConfig(**TEXT)))):
-        tensors = {key: seeded.weight(f"{part}/{key}", tuple(p.shape)) for key, p in weights.parameters(network).items()}
+        tensors = {key: seeded.weight(f"{part}/{key}", tuple(p.shape))
+                   for key, p in weights.parameters(network).items()}
         tensor_files.write_safetensors(folder / part / f"{name}.safetensors", tensors)
         (folder / part / "config.json").write_text(json.dumps(config))
     (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({**seeded.SCHEDULE, "prediction_type": "v_prediction"}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({**seeded.SCHEDULE, "prediction_type": "v_prediction"}))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     return folder
 
@@ -113,10 +122,12 @@ def world(tmp_path, tiny_base):
     for name in ("red_apple", "boat"):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(style / "images" / f"{name}.png")
     (style / "prompt.json").write_text(json.dumps({"0": "Cat", "1": "Owl"}))
-    settings = dict(base=str(tiny_base.folder), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"), look_alikes=str(tmp_path / "look"),
-                    output=str(tmp_path / "result"), sampling=dict(steps=2, width=64, height=64, guidance=3.0, saved_size=None, batch=2),
-                    training=dict(look_alikes=dict(steps=2, candidates=2, chosen=2), coarse=dict(steps=2, lr=1e-3, rank=2),
-                                  inversion=dict(steps=2, lr=1e-2, flip=True), lora=dict(steps=2, lr=1e-3, rank=2, flip=True), sample_every=0))
+    settings = dict(base=str(tiny_base.folder), data=str(tmp_path / "data"), adapters=str(tmp_path / "adapters"),
+                    look_alikes=str(tmp_path / "look"), output=str(tmp_path / "result"),
+                    sampling=dict(steps=2, width=64, height=64, guidance=3.0, saved_size=None, batch=2),
+                    training=dict(look_alikes=dict(steps=2, candidates=2, chosen=2),
+                                  coarse=dict(steps=2, lr=1e-3, rank=2), inversion=dict(steps=2, lr=1e-2, flip=True),
+                                  lora=dict(steps=2, lr=1e-3, rank=2, flip=True), sample_every=0))
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path

@@ -4,7 +4,8 @@
     STYLEBLEND_FUZZ_PYTHON=fuzz/bin/python python -m pytest -m full tests/system/test_fuzz.py -s
 
 The first byte of an input chooses the kind of file:
-a pickle, a pickle in a zip file with two storages, a whole .bin file, or a safetensors file whose header is the part before the first line break.
+a pickle, a pickle in a zip file with two storages, a whole .bin file, or a safetensors file whose header is the part
+before the first line break.
 """
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "styleblend"
 # From the bottom. A file may import its own layer and those before it; of several names that fit, the longest counts.
-LAYERS = ["errors", "files", "diffusion.samplers", "settings", "machine", "kernels", "models", "diffusion", "base", "adapters", "methods",
-          "record", "pipeline", "metrics", "training", "jobs", "cli", "__main__"]
+LAYERS = ["errors", "files", "diffusion.samplers", "settings", "machine", "kernels", "models", "diffusion", "base",
+          "adapters", "methods", "record", "pipeline", "metrics", "training", "jobs", "cli", "__main__"]
 FRONT = "styleblend"  # the package itself: its public names, imported on first use
 
 
@@ -47,7 +47,8 @@ def layer(name: str) -> int:
 @pytest.mark.parametrize("name", [name for name in MODULES if name])
 def test_imports_point_downwards(name):
     upwards = {other for other in imported(MODULES[name]) if layer(other) > layer(name)}
-    assert not upwards, f"styleblend/{name.replace('.', '/')}.py imports {', '.join(sorted(upwards))}, which stand above it"
+    assert not upwards, (f"styleblend/{name.replace('.', '/')}.py imports {', '.join(sorted(upwards))}, "
+                         "which stand above it")
 
 
 def test_no_circle_of_files():

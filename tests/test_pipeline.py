@@ -139,7 +139,8 @@ def test_the_config_speaks_for_a_style_that_says_nothing(settings, tiny_base, tm
 def test_what_a_request_says_counts_first(settings, tiny_base, tmp_path):
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps(OWN))
     asked = asked_of_style(settings, tiny_base, seeds=[1, 2], guidance=2.0, steps=7, negative="fog")
-    assert asked.seeds == (1, 2) and (asked.sampling.guidance, asked.sampling.steps, asked.sampling.fine_negative) == (2.0, 7, "fog")
+    assert (asked.seeds == (1, 2)
+            and (asked.sampling.guidance, asked.sampling.steps, asked.sampling.fine_negative) == (2.0, 7, "fog"))
     assert asked_of_style(settings, tiny_base, seeds=5).seeds == (5, 5)
     pipeline = Pipeline(tiny_base, settings)
     assert pipeline.recipe(asked).texts[0][:4] == ("", "", "fog", "fog")  # of what is shown, the fine branch

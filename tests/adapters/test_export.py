@@ -37,10 +37,12 @@ def same_product(ours, theirs):
             np.testing.assert_allclose(ours[up] @ ours[key], theirs[up] @ theirs[key], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind, lora, fine", [("diffusers", "pytorch_lora_weights", "fine_learned_embeds"), ("kohya", "dots", "dots-fine"),
+@pytest.mark.parametrize("kind, lora, fine", [("diffusers", "pytorch_lora_weights", "fine_learned_embeds"),
+                                              ("kohya", "dots", "dots-fine"),
                                               ("webui", "Lora/dots", "embeddings/dots-fine")])
 def test_what_is_exported_is_read_again(kind, lora, fine, folder, tmp_path, tiny_base, tiny_style, capsys):
-    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"),
+                 "--fine-strength", "0.5"]) == 0
     assert "exchange of attention" in capsys.readouterr().err
     tensors = load_file(tmp_path / "out" / f"{lora}.safetensors")
     half = {key: value * (0.5 if key.endswith("up.weight") else 1)
@@ -62,8 +64,10 @@ def test_a_style_in_one_file_is_the_whole_style(folder, tmp_path, tiny_base, tin
     assert style.settings.preset == "strong_layout" and style.settings.seeds == {"Cat": 7}
 
 
-@pytest.mark.parametrize("kind, file, words", [("kohya", "dots", ("LoRA (kohya)", "text encoder", "UNet")), ("kohya", "dots-fine", ("embedding (kohya)", "dots-fine")),
-                                               ("diffusers", "pytorch_lora_weights", ("LoRA (diffusers)",)), ("diffusers", "fine_learned_embeds", ("<dots-fine>",)),
+@pytest.mark.parametrize("kind, file, words", [("kohya", "dots", ("LoRA (kohya)", "text encoder", "UNet")),
+                                               ("kohya", "dots-fine", ("embedding (kohya)", "dots-fine")),
+                                               ("diffusers", "pytorch_lora_weights", ("LoRA (diffusers)",)),
+                                               ("diffusers", "fine_learned_embeds", ("<dots-fine>",)),
                                                ("single", "dots", ("one file", "<C>", "<F>"))])
 def test_inspect_says_what_it_is(kind, file, words, folder, tmp_path):
     main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")])
@@ -81,10 +85,13 @@ def test_tokens_of_diffusers_have_no_capital_letters(folder, tmp_path):
 
 def test_inspect_refuses_what_is_no_adapter(tmp_path, tiny_folder, capsys):
     tensor_files.write_safetensors(tmp_path / "full.safetensors", {"model.diffusion_model.x": np.zeros(1, np.float32)})
-    tensor_files.write_safetensors(tmp_path / "xl.safetensors", {"lora_te2_x.lora_down.weight": np.zeros((1, 1), np.float32)})
+    tensor_files.write_safetensors(tmp_path / "xl.safetensors",
+                                   {"lora_te2_x.lora_down.weight": np.zeros((1, 1), np.float32)})
     (tmp_path / "torn.safetensors").write_bytes(b"12345678{}")
-    for path, words in ((tmp_path / "full.safetensors", "whole checkpoint"), (tmp_path / "xl.safetensors", "Stable Diffusion XL"), (tmp_path / "torn.safetensors", "no whole"),
-                        (tmp_path / "none.safetensors", "no file"), (tiny_folder / "unet" / "diffusion_pytorch_model.safetensors", "network of a base")):
+    for path, words in ((tmp_path / "full.safetensors", "whole checkpoint"),
+                        (tmp_path / "xl.safetensors", "Stable Diffusion XL"),
+                        (tmp_path / "torn.safetensors", "no whole"), (tmp_path / "none.safetensors", "no file"),
+                        (tiny_folder / "unet" / "diffusion_pytorch_model.safetensors", "network of a base")):
         assert main(["inspect", str(path)]) == 2
         assert words in capsys.readouterr().err
 
@@ -93,7 +100,8 @@ def test_inspect_refuses_what_is_no_adapter(tmp_path, tiny_folder, capsys):
 @pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "1e38"])
 def test_strengths_that_are_none(folder, tmp_path, capsys, option, strength):
     for kind in ("kohya", "diffusers", "single"):
-        assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), f"{option}={strength}"]) == 2
+        assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"),
+                     f"{option}={strength}"]) == 2
         said = capsys.readouterr().err
         assert "strength" in said and len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
 
@@ -113,16 +121,19 @@ def test_the_folder_may_be_named_from_within(folder, tmp_path, monkeypatch, here
     (folder / "sub").mkdir()
     monkeypatch.chdir(folder)
     assert main(["export", here, "--output", str(tmp_path / "out")]) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dots-coarse.safetensors", "dots-fine.safetensors", "dots.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dots-coarse.safetensors",
+                                                                    "dots-fine.safetensors", "dots.safetensors"]
 
 
 @pytest.mark.parametrize("kind, lora", [("kohya", "dots"), ("diffusers", "pytorch_lora_weights"), ("single", "dots")])
 def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, tiny_base, tiny_style, capsys):
     """In the numbers, for programs that read no style.json; in a style in one file as the setting that it is."""
     (folder / "style.json").write_text('{"blend": {"fine_scale": 1.5}}')
-    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"), "--fine-strength", "0.5"]) == 0
+    assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"),
+                 "--fine-strength", "0.5"]) == 0
     factor = 0.5 if kind == "single" else 0.75
-    tensors = {key: value for key, value in load_file(tmp_path / "out" / f"{lora}.safetensors").items() if not key.startswith("emb.")}
+    tensors = {key: value for key, value in load_file(tmp_path / "out" / f"{lora}.safetensors").items()
+               if not key.startswith("emb.")}
     same_product(unet_lora(tensors, tiny_base.unet, "file"),
                  {key: value * (factor if key.endswith("up.weight") else 1)
                   for key, value in tiny_style.parts["unet_lora"].items()})
@@ -134,8 +145,10 @@ def test_what_guidance_does_with_the_style_stays_here(folder, tmp_path, capsys):
     for kind in ("kohya", "diffusers", "webui", "single"):
         assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / kind)]) == 0
         said = capsys.readouterr().err
-        assert ("here 0.25 of it (negative_scale)" in said) == ("a guidance (CFG scale) of 2.5" in said) == (kind != "single")
-    assert json.loads(tensor_files.read_metadata(tmp_path / "single" / "dots.safetensors")["settings"])["guidance"] == 2.5
+        assert (("here 0.25 of it (negative_scale)" in said) == ("a guidance (CFG scale) of 2.5" in said)
+                == (kind != "single"))
+    assert json.loads(tensor_files.read_metadata(
+        tmp_path / "single" / "dots.safetensors")["settings"])["guidance"] == 2.5
 
 
 def test_a_strength_of_the_style_beyond_all_measure(folder, tmp_path, capsys):
@@ -158,30 +171,39 @@ def hashes_of_kohya(path):
 def test_the_header_of_kohyas_file(folder, tmp_path, world, tiny_style):
     """What it says of rank and alpha is what its tensors say; the base's facts are there when the base is named."""
     path = tmp_path / "out" / "dots.safetensors"
-    for strengths, alpha in ((["--fine-strength", "0.5"], "Dynamic"), (["--fine-strength", "0.5", "--coarse-strength", "0.5"], "1"), ([], "2")):
+    for strengths, alpha in ((["--fine-strength", "0.5"], "Dynamic"),
+                             (["--fine-strength", "0.5", "--coarse-strength", "0.5"], "1"), ([], "2")):
         assert main(["export", str(folder), "--output", str(tmp_path / "out"), *strengths]) == 0
         header, tensors = tensor_files.read_metadata(path), load_file(path)
         alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
-        assert header["ss_network_dim"] == "2" and header["ss_network_alpha"] == alpha and (alpha == "Dynamic") == (len(alphas) > 1)
+        assert (header["ss_network_dim"] == "2" and header["ss_network_alpha"] == alpha
+                and (alpha == "Dynamic") == (len(alphas) > 1))
         assert alpha == "Dynamic" or alphas == {float(alpha)}
         assert (header["sshs_model_hash"], header["sshs_legacy_hash"]) == hashes_of_kohya(path)
-        assert not any(key in header for key in ("modelspec.architecture", "modelspec.prediction_type", "ss_base_model_version"))
+        assert not any(key in header
+                       for key in ("modelspec.architecture", "modelspec.prediction_type", "ss_base_model_version"))
     assert main(["export", str(folder), "--output", str(tmp_path / "out"), "--config", str(world)]) == 0
     header = tensor_files.read_metadata(path)
-    assert (header["modelspec.prediction_type"], header["modelspec.sai_model_spec"]) == ("v", "1.0.0") and "x" in header["modelspec.resolution"]
+    assert ((header["modelspec.prediction_type"], header["modelspec.sai_model_spec"]) == ("v", "1.0.0")
+            and "x" in header["modelspec.resolution"])
     assert "modelspec.prediction_type" in tensor_files.read_metadata(tmp_path / "out" / "dots-fine.safetensors")
 
 
-@pytest.mark.parametrize("prediction, size, architecture, version", [("v_prediction", 96, "768-v", "sd_v2_v"), ("epsilon", 64, "512", "sd_v2")])
+@pytest.mark.parametrize("prediction, size, architecture, version", [("v_prediction", 96, "768-v", "sd_v2_v"),
+                                                                     ("epsilon", 64, "512", "sd_v2")])
 def test_a_style_of_stable_diffusion_names_its_base(prediction, size, architecture, version, tmp_path):
     """The files that a base of each kind has; the numbers are not needed for it."""
     base, vectors = tmp_path / "base", {"fine": np.ones((1, 1024), np.float32)}
-    for part, name, config in (("unet", "config", {"sample_size": size, "use_linear_projection": True}), ("vae", "config", {}), ("scheduler", "scheduler_config", {"prediction_type": prediction})):
+    for part, name, config in (("unet", "config", {"sample_size": size, "use_linear_projection": True}),
+                               ("vae", "config", {}),
+                               ("scheduler", "scheduler_config", {"prediction_type": prediction})):
         (base / part).mkdir(parents=True)
         (base / part / f"{name}.json").write_text(json.dumps(config))
     facts = model_facts(base, vectors, "lora")
-    assert facts == {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers", "modelspec.resolution": f"{size * 8}x{size * 8}",
-                     "modelspec.prediction_type": "v" if prediction.startswith("v") else "epsilon", "modelspec.architecture": f"stable-diffusion-v2-{architecture}/lora"}
+    assert facts == {"modelspec.sai_model_spec": "1.0.0", "modelspec.implementation": "diffusers",
+                     "modelspec.resolution": f"{size * 8}x{size * 8}",
+                     "modelspec.prediction_type": "v" if prediction.startswith("v") else "epsilon",
+                     "modelspec.architecture": f"stable-diffusion-v2-{architecture}/lora"}
     assert kohya_facts("ink", {"x.alpha": np.array(4.0)}, facts, 1024)["ss_base_model_version"] == version
     with pytest.raises(StyleBlendError, match=r"text width 1024 .*, and the style 128 \(the mini base\)"):
         model_facts(base, {"fine": np.ones((1, 128), np.float32)}, "lora")

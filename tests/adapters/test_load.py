@@ -47,7 +47,8 @@ def assert_same(found: Style, expected: Style) -> None:
 
 
 @pytest.mark.parametrize("kind", ["diffusers", "kohya", "webui", "single"])
-def test_what_leaves_comes_back_bit_for_bit(kind, folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
+def test_what_leaves_comes_back_bit_for_bit(
+        kind, folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
     assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")]) == 0
     code, said = load(*sorted((tmp_path / "out").rglob("*.safetensors")), "--name", "back")
     assert code == 0 and "missing" not in said
@@ -68,14 +69,18 @@ def torch_file(tensors: dict) -> bytes:
         return tensor(array.shape, strides, data=storage(array.size, key=text(str(key))))
 
     def entries(values):
-        return b"}(" + b"".join(text(k) + (entries(v) if isinstance(v, dict) else one(v)) for k, v in values.items()) + b"u"
+        return b"}(" + b"".join(text(k) + (entries(v) if isinstance(v, dict) else one(v))
+                                for k, v in values.items()) + b"u"
 
     return zip_file(entries(tensors), **records)
 
 
 @pytest.mark.parametrize("flavour", ["PyTorch", "Jittor"])
 def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, tiny_base, tiny_style):
-    """PyTorch: zip files, composition and texture, flat names; Jittor: jt.save, coarse and fine, the text encoder's LoRA nested."""
+    """The release for PyTorch: zip files, composition and texture, flat names.
+
+    The one for Jittor: jt.save, coarse and fine, the text encoder's LoRA nested.
+    """
     from styleblend.machine.runtime import jt
     nested, text_lora = {}, tiny_style.parts["text_lora"]
     for key, value in text_lora.items():
@@ -98,35 +103,46 @@ def test_the_published_releases_four_files(flavour, tmp_path, load, adapters, ti
 
 
 @pytest.mark.parametrize("unet", ["PEFT", "attention processors", "kohya"])
-def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, load, adapters, tiny_base, tiny_style, world):
+def test_a_unet_lora_and_an_a1111_embedding_are_a_fine_style(unet, tmp_path, load, adapters, tiny_base,
+                                                             tiny_style, world):
     """The most common find: no coarse part. One branch draws, and what is missing is said."""
     tensor_files.write_safetensors(tmp_path / "lora.safetensors",
                                    renamed(tiny_style.parts["unet_lora"], *UNET_NAMES[unet]))
     vector = np.ascontiguousarray(tiny_style.parts["fine_embeds"])
-    (tmp_path / "ink.pt").write_bytes(zip_file(mapping(string_to_token=mapping(**{"*": integer(265)}), name=text("ink"), step=integer(500),
-        string_to_param=mapping(**{"*": tensor((1, vector.size), (vector.size, 1), data=storage(vector.size))})), _0=vector.tobytes()))
+    (tmp_path / "ink.pt").write_bytes(zip_file(mapping(
+        string_to_token=mapping(**{"*": integer(265)}), name=text("ink"), step=integer(500),
+        string_to_param=mapping(**{"*": tensor((1, vector.size), (vector.size, 1), data=storage(vector.size))})),
+        _0=vector.tobytes()))
     code, said = load(tmp_path / "lora.safetensors", tmp_path / "ink.pt", "--name", "ink")
     assert code == 0 and "missing: coarse embedding, text encoder LoRA; the fine branch alone draws" in said
     style = load_style(adapters / "ink", "ink", tiny_base)
     assert set(style.parts) == {"fine_embeds", "unet_lora"} and np.array_equal(style.parts["fine_embeds"], vector)
     assert templates_of(style) == {"fine": TEMPLATES["fine"]}
     assert missing_parts(adapters / "ink", "ink") == []
-    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
-    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
+    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat",
+                 "--output", str(tmp_path / "cat.png")]) == 0
+    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"),
+                 "--output", str(tmp_path / "again.png")]) == 0
 
 
 def kohya_of_all_layers(style) -> dict:
     """As sd-scripts trains a LoRA: feed-forward and projections too."""
     rows, columns = np.zeros((2, 8), np.float32), np.zeros((8, 2), np.float32)
-    outside = ["lora_unet_mid_block_attentions_0_" + layer for layer in ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj", "transformer_blocks_0_ff_net_2")]
-    outside += [f"lora_te_text_model_encoder_layers_0_mlp_fc{n}" for n in (1, 2)] + ["lora_unet_down_blocks_0_resnets_0_conv1"]
-    theirs = {f"{layer}.{end}": value for layer in outside for end, value in (("lora_down.weight", rows), ("lora_up.weight", columns), ("alpha", np.array(1.0, np.float32)))}
+    outside = ["lora_unet_mid_block_attentions_0_" + layer
+               for layer in ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj",
+                             "transformer_blocks_0_ff_net_2")]
+    outside += ([f"lora_te_text_model_encoder_layers_0_mlp_fc{n}" for n in (1, 2)]
+                + ["lora_unet_down_blocks_0_resnets_0_conv1"])
+    theirs = {f"{layer}.{end}": value for layer in outside
+              for end, value in (("lora_down.weight", rows), ("lora_up.weight", columns),
+                                 ("alpha", np.array(1.0, np.float32)))}
     return {**renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"]),
             **renamed(style.parts["text_lora"], *TEXT_NAMES["kohya"]), **theirs}
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind, tmp_path, load, adapters, tiny_base, tiny_style):
+def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(
+        kind, tmp_path, load, adapters, tiny_base, tiny_style):
     theirs, path = kohya_of_all_layers(tiny_style), tmp_path / f"ink.{kind}"
     path.write_bytes(torch_file(theirs)) if kind == "bin" else tensor_files.write_safetensors(path, theirs)
     code, said = load(path, "--name", "ink")
@@ -146,7 +162,8 @@ def test_layers_outside_attention_are_left_out_only_when_that_is_asked_for(kind,
     assert code == 2 and "changes nothing but 2 layers outside attention" in said
 
 
-def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_asked_for(tmp_path, load, adapters, tiny_base, tiny_style):
+def test_the_table_that_peft_saves_with_a_lora_is_left_out_only_when_that_is_asked_for(
+        tmp_path, load, adapters, tiny_base, tiny_style):
     """As PEFT does where a token was added to the text encoder."""
     theirs = {**renamed(tiny_style.parts["text_lora"], *TEXT_NAMES["PEFT"]),
               "base_model.model.text_model.embeddings.token_embedding.weight": np.zeros((9, 4), np.float32)}
@@ -168,7 +185,10 @@ def test_a_peft_folder_is_loaded_as_strong_as_it_is(tmp_path, load, adapters, ti
 
 
 def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapters, tiny_base, tiny_style, world):
-    """Each vector stands at its own place, in its order; a prompt that leaves no room for all gives way, not the style."""
+    """Each vector stands at its own place, in its order.
+
+    A prompt that leaves no room for all gives way, not the style.
+    """
     three = np.stack([tiny_style.parts["fine_embeds"], tiny_style.parts["coarse_embeds"],
                       -tiny_style.parts["fine_embeds"]])
     tensor_files.write_safetensors(tmp_path / "ink.safetensors", {"emb_params": three})
@@ -191,8 +211,10 @@ def test_an_embedding_of_several_vectors_is_so_many_tokens(tmp_path, load, adapt
     [encoded] = pipeline.encode(replace(short, texts=(("ink <F>",),)), "styleblend", pipeline.applied(style))
     assert np.array_equal(encoded.numpy(), tiny_base.text_encoder(alone, jt.array(three)).numpy())
     assert pipeline.tokenizer("styleblend").ids("<F>")[1:-1] == [first + 1]
-    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat", "--output", str(tmp_path / "cat.png")]) == 0
-    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"), "--output", str(tmp_path / "again.png")]) == 0
+    assert main(["generate", "--config", str(world), "--style", "ink", "--prompt", "A cat",
+                 "--output", str(tmp_path / "cat.png")]) == 0
+    assert main(["generate", "--config", str(world), "--from", str(tmp_path / "cat.png"),
+                 "--output", str(tmp_path / "again.png")]) == 0
 
 
 def test_what_a_style_has_decides_what_draws(tiny_base, tiny_style):
@@ -235,18 +257,25 @@ def too_many(path, style):
 
 def alpha_beyond_float32(path, style):
     theirs = renamed(style.parts["unet_lora"], *UNET_NAMES["kohya"])
-    tensor_files.write_safetensors(path, {**theirs, next(iter(theirs)).replace(".lora_down.weight", ".alpha"): np.array(1e300)})
+    tensor_files.write_safetensors(path, {**theirs,
+                                          next(iter(theirs)).replace(".lora_down.weight", ".alpha"): np.array(1e300)})
 
 
 REFUSED = {
-    "another width": (lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}), "768 (Stable Diffusion 1.x), the base needs"),
+    "another width": (
+        lambda path, style: tensor_files.write_safetensors(path, {"<ink>": np.zeros((1, 768), np.float32)}),
+        "768 (Stable Diffusion 1.x), the base needs"),
     "too many vectors": (too_many, "49 vectors"),
     "another base": (other_base, "was trained on another base (0123456789abcdef"),
     "NaN": (nan, "NaN or infinity"),
     "an alpha beyond all measure": (alpha_beyond_float32, "is not one number"),
-    "a pointer of Git LFS": (lambda path, style: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "git lfs pull"),
+    "a pointer of Git LFS": (
+        lambda path, style: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        "git lfs pull"),
     "a folder": (lambda path, style: path.mkdir(), "is no file"),
-    "Stable Diffusion XL": (lambda path, style: tensor_files.write_safetensors(path, {"clip_l": np.zeros((1, 768), np.float32)}), "Stable Diffusion XL"),
+    "Stable Diffusion XL": (
+        lambda path, style: tensor_files.write_safetensors(path, {"clip_l": np.zeros((1, 768), np.float32)}),
+        "Stable Diffusion XL"),
 }
 
 
@@ -263,7 +292,8 @@ def test_what_does_not_fit_is_refused_in_one_line_and_writes_nothing(kind, tmp_p
 def test_inspect_takes_as_many_vectors_as_load_does(count, tmp_path, load, tiny_style, capsys):
     tensor_files.write_safetensors(tmp_path / "ink.safetensors",
                                    {"emb_params": np.stack([tiny_style.parts["fine_embeds"]] * count)})
-    assert main(["inspect", str(tmp_path / "ink.safetensors")]) == load(tmp_path / "ink.safetensors", "--name", "ink")[0] == (0 if count == 48 else 2)
+    assert (main(["inspect", str(tmp_path / "ink.safetensors")])
+            == load(tmp_path / "ink.safetensors", "--name", "ink")[0] == (0 if count == 48 else 2))
 
 
 def test_two_files_with_the_same_part(tmp_path, load, tiny_style):
@@ -284,7 +314,8 @@ def test_a_half_trained_style_is_still_named_as_such(folder, tmp_path, tiny_base
 
 
 @pytest.mark.parametrize("kind", ["bin", "one file", "safetensors beside bin"])
-def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, tmp_path, tiny_base, tiny_style, monkeypatch, capsys):
+def test_an_overwriting_training_takes_any_file_of_the_part_away(kind, trained, tmp_path, tiny_base,
+                                                                 tiny_style, monkeypatch, capsys):
     """What is stopped at once is not trained already when it is started again; the other parts stay as they are."""
     here, name = tmp_path / "adapters" / "dots", "dots_unet_lora"
     if kind == "one file":

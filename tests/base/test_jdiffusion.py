@@ -21,7 +21,8 @@ from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
 
-FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
+FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors",
+         "text_encoder": "text_encoder/model.safetensors"}
 TEXTS = ["A cat in the style of Monet.", "Épicé, don't 123 ☃", ""]
 
 
@@ -53,7 +54,8 @@ def part(folder: Path, name: str) -> Part:
     for key, tensor in tensor_files.read_safetensors(folder / FILES[name]).items():
         module.put(key, jt.array(tensor))
     config = json.loads((folder / name / "config.json").read_text())
-    module.config = TextConfig(**config) if name == "text_encoder" else {"_class_name": "Theirs", "num_class_embeds": None, **config}
+    module.config = (TextConfig(**config) if name == "text_encoder"
+                     else {"_class_name": "Theirs", "num_class_embeds": None, **config})
     return module
 
 
@@ -62,8 +64,10 @@ def theirs(tiny_folder):
     """The tiny base as JDiffusion holds one: made of other classes, with fields and buffers that we have no use for."""
     from transformers import CLIPTokenizer
 
-    pipeline = SimpleNamespace(**{name: part(tiny_folder, name) for name in FILES}, tokenizer=CLIPTokenizer.from_pretrained(str(tiny_folder / "tokenizer")))
-    pipeline.scheduler = SimpleNamespace(config={**seeded.SCHEDULE, "prediction_type": "v_prediction", "trained_betas": None, "skip_prk_steps": True})
+    pipeline = SimpleNamespace(**{name: part(tiny_folder, name) for name in FILES},
+                               tokenizer=CLIPTokenizer.from_pretrained(str(tiny_folder / "tokenizer")))
+    pipeline.scheduler = SimpleNamespace(config={**seeded.SCHEDULE, "prediction_type": "v_prediction",
+                                                 "trained_betas": None, "skip_prk_steps": True})
     pipeline.text_encoder.put("text_model.embeddings.position_ids", jt.array(np.arange(77, dtype=np.int32)[None]))
     return pipeline
 
@@ -81,7 +85,8 @@ def test_weights_are_the_pipelines_own_memory(theirs, tiny_base):
     for name in FILES:
         ours, loaded = weights.parameters(getattr(base, name)), weights.parameters(getattr(tiny_base, name))
         assert set(ours) == set(loaded) and all(v.raw_ptr == pointers[name][key] for key, v in ours.items())
-        assert {key: v.raw_ptr for key, v in getattr(theirs, name).state_dict().items()} == pointers[name]  # nor did theirs move
+        # nor did theirs move
+        assert {key: v.raw_ptr for key, v in getattr(theirs, name).state_dict().items()} == pointers[name]
     assert base.fingerprint() == tiny_base.fingerprint()
 
 
@@ -137,10 +142,13 @@ def wider(pipeline):
 
 REFUSED = {  # what is done to the pipeline, words that the message must have
     "no tokenizer": (lambda p: delattr(p, "tokenizer"), ["no tokenizer", "2.x"]),
-    "a missing tensor": (lambda p: delattr(p.unet.conv_norm_out, "weight"), ["the pipeline's unet", "1 tensors are missing", "conv_norm_out.weight"]),
-    "an adapter in it": (lambda p: p.unet.put("conv_in.lora_layer.down.weight", jt.zeros((2, 4))), ["1 tensors are too much", "lora_layer"]),
+    "a missing tensor": (lambda p: delattr(p.unet.conv_norm_out, "weight"),
+                         ["the pipeline's unet", "1 tensors are missing", "conv_norm_out.weight"]),
+    "an adapter in it": (lambda p: p.unet.put("conv_in.lora_layer.down.weight", jt.zeros((2, 4))),
+                         ["1 tensors are too much", "lora_layer"]),
     "another shape": (wider, ["conv_in.bias", "(17,)", "(16,)"]),
-    "Stable Diffusion 1.5": (lambda p: p.unet.config.update(use_linear_projection=False), ["use_linear_projection", "1.x"]),
+    "Stable Diffusion 1.5": (lambda p: p.unet.config.update(use_linear_projection=False),
+                             ["use_linear_projection", "1.x"]),
 }
 
 

@@ -1,4 +1,7 @@
-"""Offloading: each network is on the device only while it works, and the pictures stay what they are. Where the device is the CPU, too: there it gains nothing."""
+"""Offloading: each network is on the device only while it works, and the pictures stay what they are.
+
+Where the device is the CPU, too: there it gains nothing.
+"""
 import numpy as np
 import pytest
 
@@ -16,7 +19,8 @@ from test_memory import ROOT, sd21  # noqa: F401 (a fixture that works by being 
 SAMPLING = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, saved_size=None)
 
 
-@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float16", "bfloat16"))])
+@pytest.mark.parametrize("dtype", ["float32", *(pytest.param(dtype, marks=pytest.mark.slow)
+                                                for dtype in ("float16", "bfloat16"))])
 def test_pictures_are_the_same(tiny_folder, tiny_style, dtype):
     """With a style, with another one after it, and without one; bit for bit."""
     pictures = []
@@ -37,7 +41,8 @@ def test_pictures_are_the_same(tiny_folder, tiny_style, dtype):
         assert all(parts == ({"unet"} if offload else set(NETWORKS)) for parts in at_work) and len(at_work) == 6
         assert (base.fingerprint(), base.decoder_fingerprint()) == prints
         assert present(base) == (set() if offload else set(NETWORKS))
-        assert {str(p.dtype) for part in NETWORKS for p in parameters(getattr(base, part)).values()} <= {"float32", dtype}
+        assert {str(p.dtype) for part in NETWORKS
+                for p in parameters(getattr(base, part)).values()} <= {"float32", dtype}
         pictures.append(drawn)
     for kept, offloaded in zip(*pictures):
         assert np.array_equal(kept, offloaded)
@@ -79,14 +84,20 @@ def test_a_board_is_drawn_with_it(trained, tmp_path, monkeypatch):
 
 
 def test_what_it_takes(sd21, monkeypatch):  # noqa: F811
-    """Only the largest network counts, and --max-memory finds that out: by calculation, since no GPU is needed for it."""
+    """Only the largest network counts, and --max-memory finds that out.
+
+    By calculation, since no GPU is needed for it.
+    """
     settings = read_settings(ROOT / "configs" / "sd21.yaml")
     sizes = memory.Sizes(sd21, "float32")
     monkeypatch.setattr(memory, "device", lambda: "cuda")
     offloaded = settings.model_copy(update={"offload": True})
-    assert memory.drawing(sizes, settings)["UNet step"] - memory.drawing(sizes, offloaded)["UNet step"] == sizes.weights["text_encoder"] + sizes.weights["vae"]
+    assert (memory.drawing(sizes, settings)["UNet step"] - memory.drawing(sizes, offloaded)["UNet step"]
+            == sizes.weights["text_encoder"] + sizes.weights["vae"])
     said = []
-    limit = memory.needed(sizes, offloaded.model_copy(update={"sampling": settings.sampling.model_copy(update={"vae_strip": 64})}), "drawing") / memory.MIB + 1
-    assert result_of(memory.fitted(settings, sd21, "drawing", f"{limit:.0f}MiB"), said.append).offload and "offload" in said[-1].sentence
+    limit = memory.needed(sizes, offloaded.model_copy(update={
+        "sampling": settings.sampling.model_copy(update={"vae_strip": 64})}), "drawing") / memory.MIB + 1
+    assert (result_of(memory.fitted(settings, sd21, "drawing", f"{limit:.0f}MiB"), said.append).offload
+            and "offload" in said[-1].sentence)
     monkeypatch.setattr(memory, "device", lambda: "cpu")
     assert memory.drawing(sizes, settings) == memory.drawing(sizes, offloaded)

@@ -1,4 +1,7 @@
-"""Loading a base: strict, in one piece, and with one clear line when it cannot be done; and files that are whole or not there."""
+"""Loading a base: strict, in one piece, and with one clear line when it cannot be done.
+
+And files that are whole or not there.
+"""
 from __future__ import annotations
 
 import json
@@ -24,7 +27,8 @@ from styleblend.machine.runtime import jt
 from styleblend.pipeline import Pipeline
 from styleblend.settings import SamplingSettings
 
-FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors", "text_encoder": "text_encoder/model.safetensors"}
+FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors",
+         "text_encoder": "text_encoder/model.safetensors"}
 GAIN = "conv_norm_out.weight"  # a tensor of the UNet
 
 
@@ -89,13 +93,21 @@ def width_768(folder):
 
 
 BROKEN = {  # what is done to the folder, words that the message must have
-    "a missing tensor": (lambda f: change_tensors(f, "unet", lambda t: {k: v for k, v in t.items() if k != GAIN}), ["1 tensors are missing", GAIN, FILES["unet"]]),
-    "a missing tensor of the VAE": (lambda f: change_tensors(f, "vae", lambda t: {k: v for k, v in t.items() if "quant_conv" not in k}), ["4 tensors are missing"]),
-    "an extra tensor": (lambda f: change_tensors(f, "text_encoder", lambda t: {**t, "text_projection.weight": np.zeros(3, np.float32)}),
+    "a missing tensor": (lambda f: change_tensors(f, "unet", lambda t: {k: v for k, v in t.items() if k != GAIN}),
+                         ["1 tensors are missing", GAIN, FILES["unet"]]),
+    "a missing tensor of the VAE": (
+        lambda f: change_tensors(f, "vae", lambda t: {k: v for k, v in t.items() if "quant_conv" not in k}),
+        ["4 tensors are missing"]),
+    "an extra tensor": (lambda f: change_tensors(f, "text_encoder",
+                                                 lambda t: {**t, "text_projection.weight": np.zeros(3, np.float32)}),
                         ["1 tensors are too much", "text_projection.weight"]),
-    "a wrong shape": (lambda f: change_tensors(f, "unet", lambda t: {**t, GAIN: np.ones(17, np.float32)}), ["another shape", GAIN, "(17,)", "(16,)"]),
-    "everything at once": (lambda f: change_tensors(f, "unet", lambda t: {**{k: v for k, v in t.items() if k != "conv_in.bias"}, GAIN: np.ones(17, np.float32),
-                                                                          "other": np.ones(1, np.float32)}), ["missing", "too much", "another shape"]),
+    "a wrong shape": (lambda f: change_tensors(f, "unet", lambda t: {**t, GAIN: np.ones(17, np.float32)}),
+                      ["another shape", GAIN, "(17,)", "(16,)"]),
+    "everything at once": (
+        lambda f: change_tensors(f, "unet", lambda t: {
+            **{k: v for k, v in t.items() if k != "conv_in.bias"}, GAIN: np.ones(17, np.float32),
+            "other": np.ones(1, np.float32)}),
+        ["missing", "too much", "another shape"]),
     "a truncated file": (truncate, [FILES["unet"], "no whole safetensors file"]),
     "a truncated header": (truncate_header, [FILES["vae"], "no whole safetensors file"]),
     "a page instead of weights": (no_safetensors, [FILES["unet"], "no whole safetensors file"]),
@@ -108,8 +120,10 @@ BROKEN = {  # what is done to the folder, words that the message must have
     "a config that is a list": (lambda f: (f / "unet" / "config.json").write_text("[]"), ["unet/config.json", "JSON"]),
     "Stable Diffusion 1.5": (stable_diffusion_1_5, ["unet/config.json", "use_linear_projection", "1.x"]),
     "a text width of 768": (width_768, ["1.x", "768"]),
-    "parts of two models": (lambda f: change_config(f, "text_encoder/config.json", hidden_size=64), ["64 wide", "reads 32", "two models"]),
-    "another noise schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_schedule="linear"), ["beta_schedule", "'linear'"]),
+    "parts of two models": (lambda f: change_config(f, "text_encoder/config.json", hidden_size=64),
+                            ["64 wide", "reads 32", "two models"]),
+    "another noise schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_schedule="linear"),
+                               ["beta_schedule", "'linear'"]),
     "steps beyond the schedule": (lambda f: change_config(f, "scheduler/scheduler_config.json", steps_offset=5000),
                                   ["steps_offset is 5000", "1000 time steps"]),
     "steps a little beyond it": (lambda f: change_config(f, "scheduler/scheduler_config.json", steps_offset=2),
@@ -124,9 +138,12 @@ BROKEN = {  # what is done to the folder, words that the message must have
                                    ["beta_end 0.9", "with nothing else"]),
     "a time step without noise": (lambda f: change_config(f, "scheduler/scheduler_config.json", beta_start=1e-9),
                                   ["beta_start 1e-09", "no noise"]),
-    "another prediction": (lambda f: change_config(f, "scheduler/scheduler_config.json", prediction_type="sample"), ["prediction_type", "'sample'"]),
-    "another activation": (lambda f: change_config(f, "text_encoder/config.json", hidden_act="relu"), ["hidden_act", "'relu'"]),
-    "Stable Diffusion XL": (lambda f: change_config(f, "model_index.json", _class_name="StableDiffusionXLPipeline"), ["StableDiffusionXLPipeline", "2.x"]),
+    "another prediction": (lambda f: change_config(f, "scheduler/scheduler_config.json", prediction_type="sample"),
+                           ["prediction_type", "'sample'"]),
+    "another activation": (lambda f: change_config(f, "text_encoder/config.json", hidden_act="relu"),
+                           ["hidden_act", "'relu'"]),
+    "Stable Diffusion XL": (lambda f: change_config(f, "model_index.json", _class_name="StableDiffusionXLPipeline"),
+                            ["StableDiffusionXLPipeline", "2.x"]),
     "no folder": (shutil.rmtree, ["does not exist"]),
 }
 
@@ -151,9 +168,10 @@ def test_the_report_names_three_tensors_and_the_cure(folder):
 
 
 SEVENS = {"weight": np.full((3, 4), 7, np.float32), "bias": np.full(3, 7, np.float32)}
-WRONG = pytest.mark.parametrize("wrong", [{"bias": np.ones(3, np.float32)}, {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float32)},
-                                          {"weight": np.ones((3, 4), np.float32), "bias": np.ones(3, np.float32), "other": np.ones(1, np.float32)}],
-                                ids=["missing", "shape", "extra"])
+WRONG = pytest.mark.parametrize("wrong", [
+    {"bias": np.ones(3, np.float32)}, {"weight": np.ones((3, 2), np.float32), "bias": np.ones(3, np.float32)},
+    {"weight": np.ones((3, 4), np.float32), "bias": np.ones(3, np.float32), "other": np.ones(1, np.float32)}],
+    ids=["missing", "shape", "extra"])
 
 
 @WRONG
@@ -260,7 +278,8 @@ def test_precisions_on_disk_load_the_same(folder):
 
 
 def test_scalars_and_empty_files_of_bfloat16(tmp_path):
-    write_typed(tmp_path / "x.safetensors", {"a": np.array([[1.5, -2]], np.float32), "scalar": np.array(3, np.float32)}, "BF16")
+    write_typed(tmp_path / "x.safetensors", {"a": np.array([[1.5, -2]], np.float32),
+                                             "scalar": np.array(3, np.float32)}, "BF16")
     found = tensor_files.read_safetensors(tmp_path / "x.safetensors")
     assert found["a"].tolist() == [[1.5, -2]] and found["scalar"].shape == () and found["scalar"] == 3
 
@@ -301,7 +320,8 @@ def test_old_names_of_the_autoencoders_attention(convolutions, folder, tiny_base
 def test_a_base_loads_what_is_on_disk(tiny_folder, tiny_base):
     for part, network in networks(tiny_base).items():
         stored, own = tensor_files.read_safetensors(tiny_folder / FILES[part]), weights.parameters(network)
-        assert set(stored) == set(own) and all(np.array_equal(own[name].numpy(), tensor) for name, tensor in stored.items())
+        assert (set(stored) == set(own)
+                and all(np.array_equal(own[name].numpy(), tensor) for name, tensor in stored.items()))
         assert all(p.is_stop_grad() for p in own.values())
 
 
@@ -397,7 +417,8 @@ def test_a_writer_that_is_interrupted_before_the_end_leaves_the_old_file(tmp_pat
     with pytest.raises(StyleBlendError, match="Input/output error"):
         tensor_files.write_safetensors(path, TENSORS)
     size, before = seen[0]
-    assert size > sum(t.nbytes for t in TENSORS.values()) and set(before) == {"old"}  # the new file was whole, the old one still there
+    # the new file was whole, the old one still there
+    assert size > sum(t.nbytes for t in TENSORS.values()) and set(before) == {"old"}
     assert set(tensor_files.read_safetensors(path)) == {"old"} and list(tmp_path.iterdir()) == [path]
 
 

@@ -28,7 +28,8 @@ def help_of(*command):
 def test_help_is_quick_and_imports_nothing_heavy():
     code = ("import sys; sys.argv = ['styleblend', '--help']\nfrom styleblend.cli import main\n"
             "try:\n    main()\nexcept SystemExit:\n    pass\n"
-            "print(sorted({name.split('.')[0] for name in sys.modules} & {'jittor', 'numpy', 'PIL', 'pydantic', 'yaml', 'tqdm', 'transformers'}))")
+            "print(sorted({name.split('.')[0] for name in sys.modules} & "
+            "{'jittor', 'numpy', 'PIL', 'pydantic', 'yaml', 'tqdm', 'transformers'}))")
     times = []
     for _ in range(3):
         begin = time.perf_counter()
@@ -82,6 +83,7 @@ def test_the_axes_of_a_grid_are_those_that_there_are():
 
 
 def test_the_board_script_has_the_same_options():
-    out = subprocess.run([sys.executable, "test.py", "--help"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "test.py", "--help"], cwd=ROOT,
+                         stdout=subprocess.PIPE, text=True, check=True).stdout
     for option in re.findall(r"^  (--[a-z-]+)", help_of("board"), re.M):
         assert option in out

@@ -51,14 +51,16 @@ def test_lines_are_as_far_apart_as_the_environment_says(monkeypatch, clock):
 
 
 def test_work_inside_other_work_is_quiet_in_a_log_file(monkeypatch, clock):
-    events = [event for picture in range(3) for event in (Progress("pictures", picture, 3, "picture"), *steps(2, "drawing"))]
+    events = [event for picture in range(3)
+              for event in (Progress("pictures", picture, 3, "picture"), *steps(2, "drawing"))]
     said = shown(monkeypatch, io.StringIO(), [*events, Progress("pictures", 3, 3, "picture")]).splitlines()
     assert [line.split(",")[0] for line in said] == ["pictures: 0/3 pictures", "pictures: 3/3 pictures"]
 
 
 def test_a_terminal_gets_a_bar_with_its_speed(monkeypatch):
     said = shown(monkeypatch, Terminal(), [*steps(3, note="loss=0.5"), Log("a sentence")])
-    assert "\r" in said and "3/3" in said and "step/s" in said and "loss=0.5" in said and "styleblend: a sentence\n" in said
+    assert ("\r" in said and "3/3" in said and "step/s" in said and "loss=0.5" in said
+            and "styleblend: a sentence\n" in said)
 
 
 def test_what_the_library_says_is_told_in_the_programs_voice(capsys):
@@ -71,7 +73,8 @@ def test_what_the_library_says_is_told_in_the_programs_voice(capsys):
 
 def test_a_library_user_gets_log_messages(caplog):
     say("a sentence")
-    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [("styleblend", "WARNING", "a sentence")]
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("styleblend", "WARNING", "a sentence")]
 
 
 def test_a_command_gets_what_its_job_returns_and_closes_what_fails(capsys):

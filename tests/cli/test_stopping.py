@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: a training ends its step first, everything else stops at once, and a second signal always does."""
+"""Ctrl-C and SIGTERM: a training ends its step first, everything else stops at once.
+
+And a second signal always does.
+"""
 import os
 import signal
 
@@ -49,7 +52,8 @@ def test_a_second_signal_stops_at_once():
     assert seen == ["once", "closed"]
 
 
-@pytest.mark.parametrize("events, step_ends", [(STEPS, False), (STEPS[:1] * 5, True), ([Progress("look-alikes", i, 9, "picture") for i in range(5)], True)])
+@pytest.mark.parametrize("events, step_ends", [(STEPS, False), (STEPS[:1] * 5, True),
+                                               ([Progress("look-alikes", i, 9, "picture") for i in range(5)], True)])
 def test_where_nothing_is_to_be_ended_it_stops_at_once(events, step_ends):
     seen = []
     with pytest.raises(KeyboardInterrupt):

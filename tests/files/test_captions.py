@@ -22,7 +22,8 @@ def images(tmp_path):
 
 
 def metadata(images, *lines) -> None:
-    (images / "metadata.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    (images / "metadata.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line)
+                                                     for line in lines), encoding="utf-8")
 
 
 def captions(images) -> dict:
@@ -30,14 +31,16 @@ def captions(images) -> dict:
 
 
 def test_a_file_name_gets_an_article_and_a_written_caption_stands_as_it_is(images):
-    assert [(p.caption, p.phrase) for p in style_pictures(images.parent)] == [("boat", "A boat"), ("red apple", "A red apple")]
+    assert [(p.caption, p.phrase) for p in style_pictures(images.parent)] == [
+        ("boat", "A boat"), ("red apple", "A red apple")]
     (images / "boat.txt").write_text("  Two boats\nat   Night. \n")
     (images / "red_apple.txt").write_text("apples")
     assert [p.phrase for p in style_pictures(images.parent)] == ["Two boats at Night", "apples"]
 
 
 def test_text_beats_metadata_beats_the_file_name(images):
-    metadata(images, {"file_name": "boat.png", "text": "from metadata", "other": 1}, "", {"file_name": "red_apple.png", "text": "from metadata"})
+    metadata(images, {"file_name": "boat.png", "text": "from metadata", "other": 1}, "",
+             {"file_name": "red_apple.png", "text": "from metadata"})
     (images / "boat.txt").write_text("from text")
     assert captions(images) == {"boat": "from text", "red_apple": "from metadata"}
 
@@ -54,7 +57,8 @@ def test_a_caption_without_a_picture_is_remarked_on(images):
         captions(images)
 
 
-@pytest.mark.parametrize("text", ["\ufeffa cat", "猫 🐈‍⬛ café", "cafe\u0301"], ids=["byte order mark", "emoji and CJK", "accent apart"])
+@pytest.mark.parametrize("text", ["\ufeffa cat", "猫 🐈‍⬛ café", "cafe\u0301"],
+                         ids=["byte order mark", "emoji and CJK", "accent apart"])
 def test_unicode(images, text):
     for name in ("boat", "red_apple"):
         (images / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -64,8 +68,10 @@ def test_unicode(images, text):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "boat.txt says nothing"), (b" \n.\n", "boat.txt says nothing"), ("a cat".encode("utf-16"), "boat.txt is UTF-16 text: save it as UTF-8"),
-    (b"caf\xe9", r"boat.txt is not UTF-8 text \(byte 3 is 0xe9\)"), (b"a\x07cat", r"boat.txt holds the control character U\+0007"),
+    (b"", "boat.txt says nothing"), (b" \n.\n", "boat.txt says nothing"),
+    ("a cat".encode("utf-16"), "boat.txt is UTF-16 text: save it as UTF-8"),
+    (b"caf\xe9", r"boat.txt is not UTF-8 text \(byte 3 is 0xe9\)"),
+    (b"a\x07cat", r"boat.txt holds the control character U\+0007"),
     (b"\x89PNG\r\n\x1a\n", "boat.txt is not UTF-8 text"), (b"x" * (1 << 20) + b"x", "boat.txt is larger than 1 MiB"),
     ("\u202etac".encode(), r"U\+202E"),
 ], ids=str)
@@ -76,10 +82,13 @@ def test_bad_caption_files(images, content, words):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("{", "is no JSON"), ("[" * 99_999, "nested too deep"), ("[]", "should be like"), ('{"file_name": "boat.png"}', "should be like"),
-    ('{"file_name": "boat.png", "text": 3}', "should be like"), ('{"file_name": "boat.png", "text": "a", "text": "b"}', "twice"),
-    ({"file_name": "ship.png", "text": "a"}, "names 'ship.png', which is no picture"), ({"file_name": "../boat.png", "text": "a"}, "names '../boat.png', which is no"),
-    ({"file_name": "boat.png", "text": " "}, "text says nothing"), ({"file_name": "boat.png", "text": "a\u0000"}, r"U\+0000"),
+    ("{", "is no JSON"), ("[" * 99_999, "nested too deep"), ("[]", "should be like"),
+    ('{"file_name": "boat.png"}', "should be like"), ('{"file_name": "boat.png", "text": 3}', "should be like"),
+    ('{"file_name": "boat.png", "text": "a", "text": "b"}', "twice"),
+    ({"file_name": "ship.png", "text": "a"}, "names 'ship.png', which is no picture"),
+    ({"file_name": "../boat.png", "text": "a"}, "names '../boat.png', which is no"),
+    ({"file_name": "boat.png", "text": " "}, "text says nothing"),
+    ({"file_name": "boat.png", "text": "a\u0000"}, r"U\+0000"),
     ({"file_name": "red_apple.png", "text": "again"}, "a second time"),
 ], ids=lambda x: str(x)[:40])
 def test_a_bad_metadata_line_is_named(images, line, words):
@@ -88,7 +97,8 @@ def test_a_bad_metadata_line_is_named(images, line, words):
         captions(images)
 
 
-@pytest.mark.parametrize("name, words", [("_.png", "says nothing"), ("a\nb.png", r"U\+000A"), (b"a\xff.png", "U\\+DCFF")])
+@pytest.mark.parametrize("name, words", [("_.png", "says nothing"), ("a\nb.png", r"U\+000A"),
+                                         (b"a\xff.png", "U\\+DCFF")])
 def test_names_that_are_no_captions(images, name, words):
     with open(os.path.join(os.fsencode(images), os.fsencode(name)), "wb"):
         pass

@@ -1,4 +1,7 @@
-"""`prompt.json` in the shapes that people write, names that can be files everywhere, and prompts that would confuse the text encoder."""
+"""`prompt.json` in the shapes that people write, and names that can be files everywhere.
+
+And prompts that would confuse the text encoder.
+"""
 from __future__ import annotations
 
 import json
@@ -48,20 +51,25 @@ def test_shapes(tmp_path, data, expected):
 
 
 def test_a_whole_prompt_is_drawn_as_it_stands():
-    assert [p.phrase() for p in (CAT, make_prompt("Owl"), make_prompt("Two Cats", "two"))] == ["A cat", "An owl", "Two Cats"]
+    assert [p.phrase() for p in (CAT, make_prompt("Owl"), make_prompt("Two Cats", "two"))] == [
+        "A cat", "An owl", "Two Cats"]
     assert CAT.phrase(plain=True) == "Cat"
 
 
 @pytest.mark.parametrize("data, words", [
-    ({}, "holds no prompts"), ([], "holds no prompts"), ("Cat", "holds no prompts"), (3, "holds no prompts"), (None, "holds no prompts"),
-    ({"prompts": ["Cat", "House"]}, r"has \"\['Cat', 'House'\]\" in the place of a prompt"), ([["Cat"]], "in the place of a prompt"),
+    ({}, "holds no prompts"), ([], "holds no prompts"), ("Cat", "holds no prompts"), (3, "holds no prompts"),
+    (None, "holds no prompts"),
+    ({"prompts": ["Cat", "House"]}, r"has \"\['Cat', 'House'\]\" in the place of a prompt"),
+    ([["Cat"]], "in the place of a prompt"),
     ([1], "has '1' in the place"), (["Cat", ""], "has '' in the place"), (["Cat", None], "has 'None' in the place"),
-    ([{"prompt": "Cat", "seed": 3}], "should be like"), ([{"prompt": "a", "text": "b"}], "should be like"), ([{"name": "a"}], "should be like"),
-    ([{"prompt": "a", "name": 3}], "should be like"),
+    ([{"prompt": "Cat", "seed": 3}], "should be like"), ([{"prompt": "a", "text": "b"}], "should be like"),
+    ([{"name": "a"}], "should be like"), ([{"prompt": "a", "name": 3}], "should be like"),
     ([{"prompt": "a", "name": "x"}, {"prompt": "b", "name": "x"}], "'x' is the name of two prompts"),
     ([{"prompt": "a\u0007", "name": "x"}], r"U\+0007"),
-    (b"[", "cannot be read as JSON"), (b"[" * 99_999, "nested too deep"), (b'{"0": "Cat", "0": "Dog"}', "'0' is there twice"),
-    ('["Cat"]'.encode("utf-16"), "UTF-16 text: save it as UTF-8"), (b'["caf\xe9"]', "is not UTF-8 text"), (b" " * ((1 << 20) + 1), "larger than 1 MiB"),
+    (b"[", "cannot be read as JSON"), (b"[" * 99_999, "nested too deep"),
+    (b'{"0": "Cat", "0": "Dog"}', "'0' is there twice"),
+    ('["Cat"]'.encode("utf-16"), "UTF-16 text: save it as UTF-8"),
+    (b'["caf\xe9"]', "is not UTF-8 text"), (b" " * ((1 << 20) + 1), "larger than 1 MiB"),
 ], ids=lambda x: str(x)[:40])
 def test_other_shapes_are_refused(tmp_path, data, words):
     with pytest.raises(StyleBlendError, match=words) as error:
@@ -69,14 +77,16 @@ def test_other_shapes_are_refused(tmp_path, data, words):
     assert "prompt.json" in str(error.value) and "\n" not in str(error.value)
 
 
-NO_FILE_NAMES = ["../cat", "a/b", "a\\b", "..", ".cat", "CON", "nul.x", "com1", "Why?", "4:3", 'a "b"', "<C>", "a|b", "a*", "Cat\nDog", "a\0b", "\u202etac",
-                 "\ud800", "x" * (LONGEST + 1), "猫" * (LONGEST // 3 + 1), "Etc..."]
+NO_FILE_NAMES = ["../cat", "a/b", "a\\b", "..", ".cat", "CON", "nul.x", "com1", "Why?", "4:3", 'a "b"', "<C>", "a|b",
+                 "a*", "Cat\nDog", "a\0b", "\u202etac", "\ud800", "x" * (LONGEST + 1), "猫" * (LONGEST // 3 + 1),
+                 "Etc..."]
 
 
 @pytest.mark.parametrize("name", NO_FILE_NAMES, ids=ascii)
 def test_names_that_are_no_file_names(tmp_path, name):
     """Refused, with what to do; under a name of its own such a prompt is fine, if it can be printed."""
-    with pytest.raises(StyleBlendError, match=r"prompt.json: .* cannot be a style or prompt name: .*a name of its own in prompt.json") as error:
+    with pytest.raises(StyleBlendError, match=r"prompt.json: .* cannot be a style or prompt name: .*"
+                                              r"a name of its own in prompt.json") as error:
         read(tmp_path, [name])
     assert str(error.value).isprintable() and len(str(error.value)) < 500
     with pytest.raises(StyleBlendError, match="cannot be a style or prompt name"):
@@ -89,13 +99,16 @@ def test_names_of_styles(name):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["Cat", "Ice cream", "é" * (LONGEST // 2), "😀", "contact", "It's 100%", "null", "a.b", "- 1"])
+@pytest.mark.parametrize("name", ["Cat", "Ice cream", "é" * (LONGEST // 2), "😀", "contact", "It's 100%",
+                                  "null", "a.b", "- 1"])
 def test_names_that_are_fine(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("pair, words", [(["Cat", "cat"], "'Cat' and 'cat' differ only in upper and lower case"), (["Ärger", "ärger"], "upper and lower case"),
-                                         (["caf\u00e9", "cafe\u0301"], r"'caf\\xe9' and 'cafe\\u0301' differ only in their Unicode form")], ids=ascii)
+@pytest.mark.parametrize("pair, words", [
+    (["Cat", "cat"], "'Cat' and 'cat' differ only in upper and lower case"),
+    (["Ärger", "ärger"], "upper and lower case"),
+    (["caf\u00e9", "cafe\u0301"], r"'caf\\xe9' and 'cafe\\u0301' differ only in their Unicode form")], ids=ascii)
 def test_names_that_are_one_file_elsewhere(tmp_path, pair, words):
     with pytest.raises(StyleBlendError, match=words + ".*macOS or Windows"):
         read(tmp_path, pair)
@@ -106,7 +119,8 @@ def test_names_that_are_one_file_elsewhere(tmp_path, pair, words):
 
 def test_the_prompts_option_finds_names_and_takes_others(tmp_path):
     (tmp_path / "prompt.json").write_text(json.dumps({"my-cat": "A cat: what else?", "1": "Dog"}))
-    assert chosen_prompts(tmp_path, "Owl, my-cat,Owl") == [Prompt("Owl", "Owl"), Prompt("my-cat", "A cat: what else?", whole=True)]
+    assert chosen_prompts(tmp_path, "Owl, my-cat,Owl") == [
+        Prompt("Owl", "Owl"), Prompt("my-cat", "A cat: what else?", whole=True)]
     assert [p.name for p in chosen_prompts(tmp_path, "1")] == ["my-cat"]
 
 
@@ -129,9 +143,13 @@ def text_of(pipeline, phrase: str, branch: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("phrase", ["A <C>", "a<F>b", "<c> dog", "<\u200dC>", "<\u0000F>", "cat <|endoftext|>", "<|startoftext|>"], ids=ascii)
+@pytest.mark.parametrize("phrase", ["A <C>", "a<F>b", "<c> dog", "<\u200dC>", "<\u0000F>", "cat <|endoftext|>",
+                                    "<|startoftext|>"], ids=ascii)
 def test_a_prompt_cannot_hold_the_style_token(pipeline, phrase):
-    """Neither written out nor by a way round: the tokenizer takes <c> for <C>, and characters that do not print are dropped."""
+    """Neither written out nor by a way round.
+
+    The tokenizer takes <c> for <C>, and characters that do not print are dropped.
+    """
     with pytest.raises(StyleBlendError, match="which is put in where it belongs: leave it out"):
         text_of(pipeline, phrase, "fine")
     for negative in (dict(sampling=SamplingSettings(fine_negative=phrase)),
@@ -168,8 +186,9 @@ def test_a_long_prompt_loses_its_end_and_not_the_style(pipeline, phrase):
 
 
 @pytest.mark.parametrize("placeholders, words", [
-    (["cat"], "already knows the token cat"), (["<|endoftext|>"], "already knows"), (["<C>", "<C>"], "already knows the token <C>"),
-    (["<C>", "<c>"], "'<c>' cannot be a placeholder beside"), ([""], "'' cannot be a placeholder"), ([" "], "cannot be a placeholder"), (["a b"], "cannot be a placeholder"),
+    (["cat"], "already knows the token cat"), (["<|endoftext|>"], "already knows"),
+    (["<C>", "<C>"], "already knows the token <C>"), (["<C>", "<c>"], "'<c>' cannot be a placeholder beside"),
+    ([""], "'' cannot be a placeholder"), ([" "], "cannot be a placeholder"), (["a b"], "cannot be a placeholder"),
     (["a\u200db"], "cannot be a placeholder"),
 ], ids=ascii)
 def test_placeholders_that_would_not_work(tiny_folder, placeholders, words):

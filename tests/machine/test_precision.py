@@ -1,4 +1,7 @@
-"""float16 and bfloat16: which numbers are kept in them, how exactly layers compute, pictures and gradients against float32."""
+"""float16 and bfloat16: which numbers are kept in them, and how exactly layers compute.
+
+And pictures and gradients against float32.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -40,7 +43,8 @@ def filled(layer, dtype):
     """The layer with seeded weights of `dtype`; the same weights as float32 arrays."""
     tensors = {name: seeded.weight(name, tuple(p.shape)) for name, p in weights.parameters(layer).items()}
     weights.load(layer, dict(tensors), "here", dtype)
-    return layer, {name: rounded(t, dtype if t.ndim > 1 else "float32").astype(np.float32) for name, t in tensors.items()}
+    return layer, {name: rounded(t, dtype if t.ndim > 1 else "float32").astype(np.float32)
+                   for name, t in tensors.items()}
 
 
 # ---------------------------------------------------------------- numbers and layers
@@ -49,7 +53,8 @@ def test_rounding_is_to_the_nearest_even():
     x = np.array([1 + 2 ** -8, 1 + 3 * 2 ** -8, 1 + 2 ** -8 + 2 ** -20, -1 - 3 * 2 ** -9, 3e38, 0, np.inf], np.float32)
     expected = np.array([1, 1 + 4 * 2 ** -8, 1 + 2 ** -7, -1 - 2 ** -7, 3.00405e38, 0, np.inf], np.float32)
     np.testing.assert_allclose(rounded(x, "bfloat16"), expected, rtol=1e-5)
-    assert np.isnan(cast(jt.array(np.array([0x7FFFFFFF, 0xFFC00000], np.uint32).view(np.float32)), "bfloat16").float32().numpy()).all()
+    assert np.isnan(cast(jt.array(np.array([0x7FFFFFFF, 0xFFC00000], np.uint32).view(np.float32)),
+                         "bfloat16").float32().numpy()).all()
     many = seeded.values("many", (3000,))
     for dtype in HALVES:
         assert np.array_equal(cast(jt.array(many), dtype).float32().numpy(), rounded(many, dtype).astype(np.float32))
@@ -69,7 +74,8 @@ def test_products_add_up_in_float32(dtype):
     linear, array = filled(Linear(1024, 8), dtype)
     x = rounded(seeded.values("x", (3, 1024)), dtype).astype(np.float32)
     found = linear(cast(jt.array(x), dtype))
-    assert found.dtype == dtype and off(found.float32().numpy(), x.astype(np.float64) @ array["weight"].T + array["bias"]) <= EPS[dtype]
+    assert (found.dtype == dtype
+            and off(found.float32().numpy(), x.astype(np.float64) @ array["weight"].T + array["bias"]) <= EPS[dtype])
     conv, array = filled(Conv2d(64, 4, 3, padding=1), dtype)
     x = rounded(seeded.values("x", (1, 64, 5, 5)), dtype).astype(np.float32)
     exact = jt.nn.conv2d(jt.array(x), jt.array(array["weight"]), jt.array(array["bias"]), 1, 1).numpy()
@@ -80,16 +86,19 @@ def test_products_add_up_in_float32(dtype):
 def test_kernels_take_half_precision(dtype):
     """Each returns its input's type, no further from plain float32 than a rounding, also with scores of +-2000."""
     x = rounded(seeded.values("x", (2, 24, 64)), dtype).astype(np.float32)
-    narrow, gain, shift = cast(jt.array(x), dtype), jt.array(seeded.weight("weight", (64,))), jt.array(seeded.weight("b", (64,)))
+    narrow, gain, shift = (cast(jt.array(x), dtype), jt.array(seeded.weight("weight", (64,))),
+                           jt.array(seeded.weight("b", (64,))))
     squares = lambda x: x.reshape(2, 24, 8, 8)
     for core in (reference, __import__("styleblend.kernels").kernels):
-        for run in (lambda x: core.layer_norm(x, gain, shift, 1e-5), core.geglu, lambda x: core.group_norm(squares(x), gain[:24], shift[:24], 8, 1e-5, silu=True)):
+        for run in (lambda x: core.layer_norm(x, gain, shift, 1e-5), core.geglu,
+                    lambda x: core.group_norm(squares(x), gain[:24], shift[:24], 8, 1e-5, silu=True)):
             found = run(narrow)
             assert found.dtype == dtype and off(found.float32().numpy(), run(jt.array(x)).numpy()) <= EPS[dtype]
     for core in (chunked, __import__("styleblend.kernels").kernels):
         for size in (1, 1000):
             found = core.attention(narrow * size, narrow, narrow, 2)
-            exact = reference.attention(jt.array(rounded(x * size, dtype).astype(np.float32)), jt.array(x), jt.array(x), 2).numpy()
+            exact = reference.attention(jt.array(rounded(x * size, dtype).astype(np.float32)),
+                                        jt.array(x), jt.array(x), 2).numpy()
             assert found.dtype == dtype and off(found.float32().numpy(), exact) <= (2 if size == 1 else 4) * EPS[dtype]
 
 
@@ -98,9 +107,12 @@ def test_kernels_take_half_precision(dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_what_is_kept_in_half_precision(halves, dtype):
     base = halves[dtype]
-    for network, kept in ((base.unet, dtype), (base.text_encoder, dtype), (base.vae, "float32" if dtype == "float16" else dtype)):
+    for network, kept in ((base.unet, dtype), (base.text_encoder, dtype),
+                          (base.vae, "float32" if dtype == "float16" else dtype)):
         for name, p in weights.parameters(network).items():
-            wide = len(p.shape) < 2 or name.startswith(("conv_in.", "conv_out.", "time_embedding.", "quant_conv", "post_quant_conv")) or "coder.conv_out" in name
+            wide = (len(p.shape) < 2
+                    or name.startswith(("conv_in.", "conv_out.", "time_embedding.", "quant_conv", "post_quant_conv"))
+                    or "coder.conv_out" in name)
             assert p.dtype == ("float32" if wide else kept), name
 
 
@@ -108,7 +120,8 @@ def test_all_copies_of_a_base_have_one_fingerprint(halves, tiny_base):
     assert {base.fingerprint() for base in halves.values()} == {tiny_base.fingerprint()}
 
 
-@pytest.mark.parametrize("dtype, unet, picture, worst", [pytest.param("float16", 4e-3, 0.3, 3, marks=pytest.mark.slow), ("bfloat16", 3e-2, 2.0, 16)])
+@pytest.mark.parametrize("dtype, unet, picture, worst", [pytest.param("float16", 4e-3, 0.3, 3, marks=pytest.mark.slow),
+                                                         ("bfloat16", 3e-2, 2.0, 16)])
 def test_pictures_are_those_of_float32(halves, tiny_base, tiny_style, dtype, unet, picture, worst):
     """One call of the UNet (relative L2), a picture of both branches with swaps and LoRAs (1/255: mean, largest)."""
     drawn, calls = [], []
@@ -127,9 +140,13 @@ def test_pictures_are_those_of_float32(halves, tiny_base, tiny_style, dtype, une
     assert difference.mean() <= picture and difference.max() <= worst, (difference.mean(), difference.max())
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])  # half a minute of compiling
+# half a minute of compiling
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def test_gradients_are_those_of_float32(tiny_folder, tiny_base, dtype):
-    """Of the LoRA, for a loss as small as a 768 px latent makes its share of each number; LoRA, gradient and moments are float32."""
+    """Of the LoRA, for a loss as small as a 768 px latent makes its share of each number.
+
+    LoRA, gradient and moments are float32.
+    """
     own = load_base(tiny_folder, dtype)  # its own: it gets checkpointing
     own.unet.enable_gradient_checkpointing()
     found = []
@@ -142,7 +159,8 @@ def test_gradients_are_those_of_float32(tiny_folder, tiny_base, dtype):
         out = base.unet(jt.array(seeded.values("x", (2, 4, 8, 8))), 500, jt.array(seeded.values("text", (2, 77, 32))),
                         context)
         optimiser.update((out ** 2).sum() / 36864)
-        assert {str(v.dtype) for group in (trained, optimiser.first, optimiser.second) for v in group.values()} == {"float32"}
+        assert {str(v.dtype) for group in (trained, optimiser.first, optimiser.second)
+                for v in group.values()} == {"float32"}
         found.append(np.concatenate([m.numpy().ravel() for m in optimiser.first.values()]))
     assert off(found[1], found[0]) <= (1.5e-2 if dtype == "float16" else 0.15)
 
@@ -162,7 +180,8 @@ def test_a_weight_out_of_range_is_refused():
         weights.load(Linear(2, 2, bias=False), {"weight": np.full((2, 2), 7e4, np.float32)}, "here", "float16")
 
 
-@pytest.mark.parametrize("dtype, cure", [("float16", "--dtype float32 or bfloat16"), ("bfloat16", "--dtype float32"), ("float32", "adapters do not fit")])
+@pytest.mark.parametrize("dtype, cure", [("float16", "--dtype float32 or bfloat16"), ("bfloat16", "--dtype float32"),
+                                         ("float32", "adapters do not fit")])
 def test_a_picture_of_nan_names_the_cure(halves, tiny_base, dtype, cure):
     base = {**halves, "float32": tiny_base}[dtype]
     with pytest.raises(StyleBlendError) as caught:

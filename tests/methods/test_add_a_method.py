@@ -43,7 +43,8 @@ def test_the_page_is_right(tiny_base, names):
     pipeline = Pipeline(tiny_base, methods={"echo": names["Echo"]()})
     sampling, pixels = SamplingSettings(steps=2, width=64, height=64, output=None), []
     for reference in ("a drawing", "a stone"):
-        request = Request(("A cat", "An owl"), (5, 6), sampling, method="echo", settings=names["EchoSettings"](reference=reference))
+        request = Request(("A cat", "An owl"), (5, 6), sampling, method="echo",
+                          settings=names["EchoSettings"](reference=reference))
         events = list(pipeline.draw(request))
         pixels.append(np.stack([event.pixels for event in events[2:]]))
     assert pixels[0].shape == (2, 64, 64, 3)

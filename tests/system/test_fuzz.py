@@ -6,7 +6,8 @@ from pathlib import Path
 
 import malformed
 import pytest
-from test_pickles import HOSTILE, START, STOP, mapping, tensor
+from test_hostile_pickles import HOSTILE
+from test_pickles import START, STOP, mapping, tensor
 
 PYTHON, SECONDS = os.environ.get("STYLEBLEND_FUZZ_PYTHON"), os.environ.get("STYLEBLEND_FUZZ_SECONDS", "300")
 

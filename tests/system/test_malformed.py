@@ -11,7 +11,8 @@ from pathlib import Path
 import malformed
 import numpy as np
 import pytest
-from test_pickles import HOSTILE, mapping, old_file, old_storage, tensor
+from test_hostile_pickles import HOSTILE
+from test_pickles import mapping, old_file, old_storage, tensor
 
 from styleblend.adapters.foreign_files import MAX_BYTES
 from styleblend.cli import main
