@@ -1,4 +1,4 @@
-"""`styleblend draw`: with and without a style, several seeds, settings of the sampling, and what would have no effect."""
+"""`styleblend draw`: with and without a style, several seeds, settings of the sampling, and what has no effect."""
 import numpy as np
 import pytest
 import yaml
@@ -46,8 +46,12 @@ def test_a_job_that_is_closed_writes_nothing(trained, tmp_path):
 
 
 def test_a_plain_picture_is_the_bases(trained, tmp_path):
-    """Without a style: no LoRA, no token, no negative prompt but the one that is asked for; its record says so, and draws it again."""
-    plain, styled = drawn(trained, tmp_path, "--prompt", "A cat"), drawn(trained, tmp_path, "--prompt", "A cat", "--style", "dots")
+    """Without a style: no LoRA, no token, no negative prompt but the one that is asked for.
+
+    Its record says so, and draws it again.
+    """
+    plain = drawn(trained, tmp_path, "--prompt", "A cat")
+    styled = drawn(trained, tmp_path, "--prompt", "A cat", "--style", "dots")
     drawn(trained, tmp_path, "--prompt", "A cat", name="plain.png")
     assert not near(plain, styled)
     record = read_record(tmp_path / "plain.png")
@@ -61,32 +65,36 @@ def test_a_plain_picture_is_the_bases(trained, tmp_path):
 def test_several_seeds(trained, tmp_path):
     """Each picture as it is alone, in a file of its own, and all on a contact sheet."""
     events, settings = [], read_settings(trained)
-    files = result_of(draw(DrawRequest(settings, "A cat", "dots", seed=5, count=3, output=tmp_path / "cat.png")), events.append)
+    request = DrawRequest(settings, "A cat", "dots", seed=5, count=3, output=tmp_path / "cat.png")
+    files = result_of(draw(request), events.append)
     assert [path.name for path in files] == ["cat-5.png", "cat-6.png", "cat-7.png", "cat.png"]
     assert [event.path for event in events if isinstance(event, (Drawn, Written))] == files
     assert [event.done for event in events if isinstance(event, Progress) and event.title == "pictures"] == [0, 2, 3]
     for seed, path in zip((5, 6, 7), files):
         assert read_record(path).seed == seed
-        assert near(np.asarray(Image.open(path), int), drawn(trained, tmp_path, "--prompt", "A cat", "--style", "dots", "--seed", seed, name="one.png"))
+        alone = drawn(trained, tmp_path, "--prompt", "A cat", "--style", "dots", "--seed", seed, name="one.png")
+        assert near(np.asarray(Image.open(path), int), alone)
     assert Image.open(files[-1]).width > 3 * 64
 
 
 def test_drawn_again_with_more_seeds(trained, tmp_path):
     first = drawn(trained, tmp_path, "--prompt", "A cat", "--style", "dots", "--seed", 9)
     drawn(trained, tmp_path, "--from", tmp_path / "picture.png", "--count", 2, name="more.png")
-    assert near(np.asarray(Image.open(tmp_path / "more-9.png"), int), first) and read_record(tmp_path / "more-10.png").seed == 10
+    assert near(np.asarray(Image.open(tmp_path / "more-9.png"), int), first)
+    assert read_record(tmp_path / "more-10.png").seed == 10
 
 
 def test_options_of_the_sampling(trained, tmp_path):
-    """They count before the config and the style's own guidance, and the saved picture has the size that was asked for."""
+    """They count before the config and the style's own guidance, and the picture has the size that was asked for."""
     settings = yaml.safe_load(trained.read_text())
     settings["sampling"]["saved_size"] = 32
     trained.write_text(yaml.safe_dump(settings))
     (tmp_path / "adapters" / "dots" / "style.json").write_text('{"guidance": 4.0}')
-    picture = drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--steps", 3, "--sampler", "euler", "--guidance", 2, "--width", 128,
-                    "--negative", "dogs")
+    picture = drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--steps", 3, "--sampler", "euler",
+                    "--guidance", 2, "--width", 128, "--negative", "dogs")
     sampling = read_record(tmp_path / "picture.png").sampling
-    assert (sampling.steps, sampling.sampler, sampling.guidance, sampling.width, sampling.height) == (3, "euler", 2.0, 128, 64)
+    assert (sampling.steps, sampling.sampler, sampling.guidance) == (3, "euler", 2.0)
+    assert (sampling.width, sampling.height) == (128, 64)
     assert sampling.fine_negative == "dogs" and picture.shape == (64, 128, 3)
     assert drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat").shape == (32, 32, 3)
     assert read_record(tmp_path / "picture.png").sampling.guidance == 4.0
@@ -94,7 +102,8 @@ def test_options_of_the_sampling(trained, tmp_path):
     assert read_record(tmp_path / "fewer.png").sampling.steps == 1
 
 
-@pytest.mark.parametrize("prompt, phrase", [("A cat.", "A cat"), ("Wait...", "Wait..."), (" A cat ", "A cat"), ("Wait..", "Wait..")])
+@pytest.mark.parametrize("prompt, phrase", [("A cat.", "A cat"), (" A cat ", "A cat"),
+                                            ("Wait...", "Wait..."), ("Wait..", "Wait..")])
 def test_the_full_stop_is_that_of_a_board(trained, tmp_path, prompt, phrase):
     """As `board` reads a prompt: its one full stop stands behind the style, dots that mean something stay."""
     drawn(trained, tmp_path, "--style", "dots", "--prompt", prompt)
@@ -124,8 +133,9 @@ def test_a_strength_wants_something_to_scale(trained, tmp_path, capsys):
     (folder / "style.json").write_text('{"parts": ["coarse_embeds", "text_lora"]}')
     for part in ("fine_style_embeds", "unet_lora"):
         (folder / f"dots_{part}.safetensors").unlink()
-    assert "no UNet LoRA" in refused(trained, tmp_path, capsys, "--style", "dots", "--prompt", "A cat", "--strength", 0.5)
-    plain, other = (drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", *more) for more in ([], ["--negative", "a dog"]))
+    command = ["--style", "dots", "--prompt", "A cat"]
+    assert "no UNet LoRA" in refused(trained, tmp_path, capsys, *command, "--strength", 0.5)
+    plain, other = drawn(trained, tmp_path, *command), drawn(trained, tmp_path, *command, "--negative", "a dog")
     assert not np.array_equal(plain, other)  # of the branch that is shown
 
 
@@ -159,8 +169,13 @@ def test_one_of_several_is_not_written_over_the_picture_that_is_drawn_again(trai
     assert "would be lost" in capsys.readouterr().err and (tmp_path / "cat-5.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("options, words", [(["--style", ""], "--style is empty"), (["--count", "10000000000"], "from 1 to 10000"),
-                                            (["--guidance", "inf"], "guidance"), (["--guidance", "1e30"], "guidance")])
+@pytest.mark.parametrize("options, words", [
+    (["--style", ""], "--style is empty"),
+    (["--count", "10000000000"], "from 1 to 10000"),
+    (["--guidance", "inf"], "guidance"),
+    (["--guidance", "1e30"], "guidance"),
+])
 def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys, options, words):
-    assert main(["draw", "--config", str(trained), "--prompt", "A cat", "--output", str(tmp_path / "a.png"), *options]) == 2
+    command = ["draw", "--config", str(trained), "--prompt", "A cat", "--output", str(tmp_path / "a.png")]
+    assert main([*command, *options]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "a.png").exists()

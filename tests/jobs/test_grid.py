@@ -24,8 +24,9 @@ def pictures(image, columns, rows, blocks=1):
     """The pictures of a sheet, block by block, row by row: its bodies are at the right and end at the bottom."""
     left, block = image.width - columns * STEP, image.height // blocks
     top = block - rows * STEP
-    return [np.asarray(image.crop((left + c * STEP, b * block + top + r * STEP, left + c * STEP + SIZE, b * block + top + r * STEP + SIZE)))
-            for b in range(blocks) for r in range(rows) for c in range(columns)]
+    corners = [(left + c * STEP, b * block + top + r * STEP)
+               for b in range(blocks) for r in range(rows) for c in range(columns)]
+    return [np.asarray(image.crop((x, y, x + SIZE, y + SIZE))) for x, y in corners]
 
 
 def alone(trained, tmp_path, prompt="A cat", seed="2024", **changes):
@@ -35,7 +36,8 @@ def alone(trained, tmp_path, prompt="A cat", seed="2024", **changes):
         text = text.replace(f"{key}: ", f"{key}: {value} #")
     (tmp_path / "alone.yaml").write_text(text)
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps(changes))
-    assert main(["generate", "--config", str(tmp_path / "alone.yaml"), "--style", "dots", "--prompt", prompt, "--seed", seed, "--output", str(tmp_path / "one.png")]) == 0
+    command = ["generate", "--config", str(tmp_path / "alone.yaml"), "--style", "dots", "--prompt", prompt]
+    assert main([*command, "--seed", seed, "--output", str(tmp_path / "one.png")]) == 0
     (tmp_path / "adapters" / "dots" / "style.json").unlink()
     return np.asarray(Image.open(tmp_path / "one.png"))
 
@@ -52,7 +54,8 @@ def test_each_place_has_the_picture_of_its_settings(trained, tmp_path):
 
 
 def test_seeds_steps_and_prompts(trained, tmp_path):
-    found = pictures(draw(trained, tmp_path, "--x", "seed=5,6", "--y", "steps=1,2", "--z", "prompt=Cat,Owl"), 2, 2, blocks=2)
+    image = draw(trained, tmp_path, "--x", "seed=5,6", "--y", "steps=1,2", "--z", "prompt=Cat,Owl")
+    found = pictures(image, 2, 2, blocks=2)
     places = [(prompt, steps, seed) for prompt in ("A cat", "An owl") for steps in (1, 2) for seed in ("5", "6")]
     for place in (0, 3, 5, 6):
         prompt, steps, seed = places[place]
@@ -61,7 +64,8 @@ def test_seeds_steps_and_prompts(trained, tmp_path):
 
 def test_pictures_are_those_of_test_py(trained, tmp_path):
     """Without an axis that says otherwise: the style's own settings and its seed for this prompt."""
-    (tmp_path / "adapters" / "dots" / "style.json").write_text('{"preset": "strong_layout", "seeds": {"Owl": 9}, "blend": {"f2c_ratio": 0.1}}')
+    (tmp_path / "adapters" / "dots" / "style.json").write_text(
+        '{"preset": "strong_layout", "seeds": {"Owl": 9}, "blend": {"f2c_ratio": 0.1}}')
     image = draw(trained, tmp_path, "--x", "guidance=3.0", "--prompts", "Cat,Owl")
     assert main(["test", "--config", str(trained)]) == 0
     for picture, name in zip(pictures(image, 1, 2), ("Cat", "Owl")):
@@ -80,7 +84,8 @@ def test_checkpoints_of_a_training(world, tmp_path, capsys):
     assert near(found[2], alone(world, tmp_path, seed="1")) and near(found[5], alone(world, tmp_path, seed="2"))
     assert not near(found[0], found[1]) and not near(found[1], found[2])
     (tmp_path / "grid.png").unlink()
-    assert main(["grid", "dots", "--config", str(world), "--output", str(tmp_path / "grid.png"), "--x", "checkpoint=3"]) == 2
+    command = ["grid", "dots", "--config", str(world), "--output", str(tmp_path / "grid.png")]
+    assert main([*command, "--x", "checkpoint=3"]) == 2
     assert "no checkpoint of step 3" in capsys.readouterr().err and not (tmp_path / "grid.png").exists()
 
 
@@ -93,7 +98,8 @@ def test_the_sheet_says_how_it_was_drawn(trained, tmp_path):
 def test_labels_are_beside_their_pictures():
     """Ink above each column and on the left of each row, and none in a sheet without labels."""
     white = [[Image.new("RGB", (64, 64), "white")] * 3] * 2
-    labelled, bare = (np.asarray(sheet([("", white)], columns, rows)) for columns, rows in ((["a", "", "c"], ["", "row"]), ([""] * 3, [""] * 2)))
+    labelled = np.asarray(sheet([("", white)], ["a", "", "c"], ["", "row"]))
+    bare = np.asarray(sheet([("", white)], [""] * 3, [""] * 2))
     assert (bare == 255).all()
     dark = np.argwhere((labelled < 255).any(-1))
     left, top = labelled.shape[1] - 3 * STEP, labelled.shape[0] - 2 * STEP
@@ -102,7 +108,11 @@ def test_labels_are_beside_their_pictures():
     assert (beside[:, 1] < left).all() and set((beside[:, 0] - top) // STEP) == {1}
 
 
-@pytest.mark.parametrize("text, axis", [("scale=0.1, 0.3", Axis("scale", ("0.1", "0.3"))), ("seed=1,1,2", Axis("seed", ("1", "2"))), ("prompt=Red apple", Axis("prompt", ("Red apple",)))])
+@pytest.mark.parametrize("text, axis", [
+    ("scale=0.1, 0.3", Axis("scale", ("0.1", "0.3"))),
+    ("seed=1,1,2", Axis("seed", ("1", "2"))),
+    ("prompt=Red apple", Axis("prompt", ("Red apple",))),
+])
 def test_axes(text, axis):
     assert parse_axis(text, "--x") == axis
 

@@ -1,4 +1,7 @@
-"""`styleblend tune`: a search that goes on where it was stopped, prompts that the result is not judged by, and a style.json that only changes for the better."""
+"""`styleblend tune`: a search that goes on where it was stopped, and prompts that the result is not judged by.
+
+A style.json only changes for the better.
+"""
 import json
 import signal
 import subprocess
@@ -32,6 +35,7 @@ from test_files import children_may_be_killed  # noqa: F401 (a fixture that work
 
 ROOT = Path(__file__).parents[2]
 ONE = Question("fxemoji", "1", 3, 1, "both")
+QUICK = ["--prompts", "1", "--seeds", "1", "--unseen", "3"]  # the same, as options
 
 
 def tune(*request, **more):
@@ -80,24 +84,30 @@ def test_a_stopped_search_goes_on_as_an_unbroken_one(known, tmp_path):
     assert history(tmp_path)["trials"] == unbroken and len(unbroken) == 4
     assert [t["settings"]["preset"] for t in unbroken[:2]] == list(PRESETS)
     best = max(unbroken, key=lambda t: np.mean([*t["prompts"].values(), *t["second"].values()]))
-    assert f"{best['score']:.3f}, {np.mean(list(best['second'].values())):.3f} in the second round" in lines[1] and is_whole(folder / "trail.png")
+    second = np.mean(list(best["second"].values()))
+    assert f"{best['score']:.3f}, {second:.3f} in the second round" in lines[1] and is_whole(folder / "trail.png")
 
 
 def test_the_second_round(known, tmp_path):
-    """The best few draw other prompts again, once, and the best of both rounds is compared; a longer search adds to what is known."""
+    """The best few draw other prompts again, once, and the best of both rounds is compared.
+
+    A longer search adds to what is known.
+    """
     settings, question = read_settings(known), Question("fxemoji", "2", 3, 1, "both", finalists=2)
     tune(settings, question, 4)
     before = history(tmp_path)
     ranked = sorted(before["trials"], key=lambda t: -t["score"])
     assert [bool(t["second"]) for t in ranked] == [True, True, False, False]
     names = set(before["question"]["second round"])
-    assert all(set(t["second"]) == names for t in ranked[:2]) and len(names) == 2 and not names & set(before["question"]["prompts"])
+    assert all(set(t["second"]) == names for t in ranked[:2]) and len(names) == 2
+    assert not names & set(before["question"]["prompts"])
     assert before["comparison"] is None or not names & set(before["comparison"]["prompts"])
     tune(settings, question, 6)
     after = history(tmp_path)["trials"]
     assert all(t["second"] == old["second"] for t, old in zip(after, before["trials"]) if old["second"])
     assert all(t["second"] for t in sorted(after, key=lambda t: -t["score"])[:2])
-    best = max((t for t in after if t["second"]), key=lambda t: np.mean([*t["prompts"].values(), *t["second"].values()]))
+    finalists = [t for t in after if t["second"]]
+    best = max(finalists, key=lambda t: np.mean([*t["prompts"].values(), *t["second"].values()]))
     now = history(tmp_path)["comparison"]
     assert now is None or now["settings"] == best["settings"]
 
@@ -118,10 +128,13 @@ def test_the_search_may_draw_with_fewer_steps(known, tmp_path, monkeypatch):
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_search_goes_on(known, tmp_path, stop):
     """Whenever it is stopped: its trials are whole, and those of an unbroken search."""
-    command = [sys.executable, "-m", "styleblend", "tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "500"]
-    process, path = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True), tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json"
+    command = [sys.executable, "-m", "styleblend", "tune", "fxemoji", "--config", str(known), *QUICK, "--trials", "500"]
+    path = tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json"
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline and not (path.is_file() and len(history(tmp_path)["trials"]) >= 3):
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.is_file() and len(history(tmp_path)["trials"]) >= 3:
+            break
         time.sleep(0.02)
     process.send_signal(stop)
     errors = process.communicate(timeout=60)[1]
@@ -136,7 +149,10 @@ def test_a_killed_search_goes_on(known, tmp_path, stop):
 
 
 def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
-    """Both signs of one measure: what is written is better on unseen prompts by the measure, and what is not better changes nothing."""
+    """Both signs of one measure: what is written is better on unseen prompts by the measure.
+
+    What is not better changes nothing.
+    """
     path, settings = tmp_path / "adapters" / "fxemoji" / "style.json", read_settings(known)
     # so strong a style that one of the signs must find something better
     before = StyleBlendStyle(seeds={"Cat": 5}, source="a book", blend={"cross_c2f_sites": [3, 4], "fine_scale": 12})
@@ -144,26 +160,29 @@ def test_only_what_is_better_on_other_prompts_is_written(known, tmp_path):
     for sign in (1, -1):
         path.write_text(before.model_dump_json(exclude_defaults=True))
         text = path.read_text()
-        lines = tune(settings, Question("fxemoji", "1", 24, 1, "colour", unseen_seeds=2, finalists=0), 6, overwrite=True, others=[Likeness(sign)])
+        question = Question("fxemoji", "1", 24, 1, "colour", unseen_seeds=2, finalists=0)
+        lines = tune(settings, question, 6, overwrite=True, others=[Likeness(sign)])
         found = history(tmp_path)
         written.append(path.read_text() != text)
         if written[-1]:
             assert found["comparison"]["low"] > 0 and found["comparison"]["pairs"] == 24
             now = read_style_settings(path)
             best = max(found["trials"], key=lambda t: t["score"])["settings"]
-            assert (now.preset, now.guidance, {key: now.blend[key] for key in best if key not in ("preset", "guidance")}) == (best.pop("preset"), best.pop("guidance"), best)
+            assert (now.preset, now.guidance) == (best.pop("preset"), best.pop("guidance"))
+            assert {key: now.blend[key] for key in best} == best
             assert (now.seeds, now.source, now.blend["cross_c2f_sites"]) == (before.seeds, before.source, [3, 4])
             assert "Written to" in lines[-1]
         else:
-            assert lines[-1] == "Nothing is written" and (found["comparison"] is None or found["comparison"]["low"] <= 0)
+            assert lines[-1] == "Nothing is written"
+            assert found["comparison"] is None or found["comparison"]["low"] <= 0
     assert any(written)
 
 
 def test_the_search_finds_an_optimum():
     """Of a measure that is known: nearer than the presets, and than most of as many random tries."""
     def value(s):
-        return (-(s.scale - 0.8) ** 2 - (s.fine_scale - 1.5) ** 2 - (s.c2f_ratio - 0.2) ** 2 - (s.f2c_ratio - 0.9) ** 2 - 0.2 * (s.preset == "balanced")
-                - np.log(s.guidance / 3) ** 2)
+        return (-(s.scale - 0.8) ** 2 - (s.fine_scale - 1.5) ** 2 - (s.c2f_ratio - 0.2) ** 2 - (s.f2c_ratio - 0.9) ** 2
+                - 0.2 * (s.preset == "balanced") - np.log(s.guidance / 3) ** 2)
 
     trials = []
     for _ in range(40):
@@ -171,7 +190,8 @@ def test_the_search_finds_an_optimum():
         trials.append(Trial(settings=tried, score=value(tried), prompts={}))
     assert trials[0].settings == starts(7.5)[0] and proposal(trials, 7.5) == proposal(trials, 7.5)
     rng = np.random.default_rng(0)
-    chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - np.log(rng.uniform(1.5, 10) / 3) ** 2 - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
+    chance = [max(-((rng.random(3) - (0.8, 0.2, 0.9)) ** 2).sum() - np.log(rng.uniform(1.5, 10) / 3) ** 2
+                  - 0.2 * rng.integers(2) for _ in range(40)) for _ in range(200)]
     assert max(t.score for t in trials) > np.median(chance)
 
 
@@ -185,7 +205,8 @@ def test_guidance_is_searched_where_there_is_some(guidance):
     assert trials[0].settings.guidance == (None if guidance == 1 else guidance)
     if guidance == 1:
         assert set(tried) == {None} and "guidance" not in space(guidance)
-        assert with_trial(StyleBlendStyle(guidance=4), trials[0].settings).guidance == 4  # for configs that have some, the style keeps its own
+        # for configs that have some, the style keeps its own
+        assert with_trial(StyleBlendStyle(guidance=4), trials[0].settings).guidance == 4
     else:
         assert len(set(tried)) > 5 and min(tried) >= min(1.5, guidance) and max(tried) <= max(10, guidance)
 
@@ -209,9 +230,11 @@ def test_prompts_are_none_of_the_style(known, tmp_path, tiny_base):
     assert not {n.lower() for n in names} & ({s.lower() for s in judge.subjects[:400]} | {"red apple", "boat"})
     assert {n.lower() for n in names} <= {s.lower() for s in judge.subjects}
     named, second, rest = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "Zebra,My dog", 5, 1, "both"))
-    assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5 and "zebra" not in [p.text.lower() for p in second + rest]
+    assert [p.text for p in named] == ["Zebra", "My dog"] and len(rest) == 5
+    assert "zebra" not in [p.text.lower() for p in second + rest]
     assert choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 300, 1, "both", finalists=0))[1] == []
-    fewer = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 50, 1, "both"))  # another --unseen leaves both rounds as they are
+    # another --unseen leaves both rounds as they are
+    fewer = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 50, 1, "both"))
     first = choose_prompts(tiny_base, judge, folder, Question("fxemoji", "100", 200, 1, "both"))
     assert fewer[:2] == first[:2] and fewer[2] == first[2][:50]
 
@@ -223,10 +246,12 @@ def test_nothing_is_drawn_twice(known, tiny_base, tiny_style):
     scored = ScoredPictures(pipeline, tiny_style, settings, [JudgeMetric(judge, "fxemoji")], {"both": 1.0}, [], wanted)
     first = result_of(scored.scores(StyleBlendStyle(), "first"), drawn.append)
     count = len(drawn)
-    assert result_of(scored.scores(StyleBlendStyle(guidance=settings.sampling.guidance), "again"), drawn.append) is first
+    same = StyleBlendStyle(guidance=settings.sampling.guidance)
+    assert result_of(scored.scores(same, "again"), drawn.append) is first
     assert count == len(drawn) and count
-    shown = [Image.fromarray(p) for p in pictures(pipeline, request(["A cat"] * 2, [1, 2], settings.sampling, tiny_style))]
-    assert first["Cat"] == pytest.approx(JudgeMetric(judge, "fxemoji").score(shown, ["Cat"] * 2)["both"].mean(), rel=0.02)
+    cats = pictures(pipeline, request(["A cat"] * 2, [1, 2], settings.sampling, tiny_style))
+    both = JudgeMetric(judge, "fxemoji").score([Image.fromarray(p) for p in cats], ["Cat"] * 2)["both"]
+    assert first["Cat"] == pytest.approx(both.mean(), rel=0.02)
     with pytest.raises(OutOfTime):
         result_of(scored.scores(StyleBlendStyle(guidance=2), "too late", end=time.monotonic() - 1))
 
@@ -241,13 +266,15 @@ def test_seeds_are_chosen_for_the_prompts_of_the_style(known, tmp_path):
     base = load_base(settings.base)
     pipeline, style = Pipeline(base), load_style(path.parent, "fxemoji", base)
     for prompt, phrase in (("Cat", "A cat"), ("Owl", "An owl")):
-        drawn = pictures(pipeline, request([phrase] * 3, [2024, 2025, 2026], settings.sampling, style, settings=settings.blend))
+        wanted = request([phrase] * 3, [2024, 2025, 2026], settings.sampling, style, settings=settings.blend)
+        drawn = pictures(pipeline, wanted)
         both = JudgeMetric(Judge.load(), "fxemoji").score([Image.fromarray(p) for p in drawn], [prompt] * 3)["both"]
         assert both[seeds.get(prompt, 2024) - 2024] >= 0.98 * both.max()
     assert seeds["Quark"] == 3
 
 
-@pytest.mark.parametrize("style, metric, words", [("fxemoji", "beauty", "no score 'beauty'"), ("mine", "both", "does not know the style mine")])
+@pytest.mark.parametrize("style, metric, words", [("fxemoji", "beauty", "no score 'beauty'"),
+                                                  ("mine", "both", "does not know the style mine")])
 def test_what_cannot_be_scored_is_said_before_anything_is_drawn(known, tmp_path, monkeypatch, style, metric, words):
     if style != "fxemoji":
         call(tmp_path, "fxemoji", style)
@@ -306,13 +333,14 @@ def test_mistakes(known, tmp_path, capsys, arguments, words):
 
 def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
     call(tmp_path, "fxemoji", "mine")
-    assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1"]) == 2
+    command = ["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1"]
+    assert main(command) == 2
     assert "the judge does not know the style mine" in capsys.readouterr().err
-    assert main(["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1", "--unseen", "2", "--metric", "subject"]) == 0
+    assert main([*command, "--unseen", "2", "--metric", "subject"]) == 0
 
 
 def test_a_second_tuning_of_a_style_stops(known, tmp_path, capsys):
     with claim(tmp_path / "adapters" / "fxemoji" / "tuning", "tune"):
-        assert main(["tune", "fxemoji", "--config", str(known), "--prompts", "1", "--seeds", "1", "--unseen", "3", "--trials", "1"]) == 2
+        assert main(["tune", "fxemoji", "--config", str(known), *QUICK, "--trials", "1"]) == 2
     assert "in use by another job of this program, which holds tune.lock" in capsys.readouterr().err
     assert not (tmp_path / "adapters" / "fxemoji" / "tuning" / "tuning.json").exists()

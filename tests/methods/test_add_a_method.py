@@ -66,7 +66,8 @@ def test_with_its_entries_every_command_draws_it(world, tmp_path, names, monkeyp
     folder.mkdir(parents=True)
     drawn = []
     for reference in ("a drawing", "a stone"):
-        (folder / "style.json").write_text(json.dumps({"method": "echo", "echo": {"reference": reference}, "guidance": 4}))
+        style = {"method": "echo", "echo": {"reference": reference}, "guidance": 4}
+        (folder / "style.json").write_text(json.dumps(style))
         one = tmp_path / f"{reference}.png"
         command = ["draw", "--config", str(world), "--style", "dots", "--prompt", "A cat", "--output", str(one)]
         assert main(command) == 0
@@ -81,7 +82,8 @@ def test_with_its_entries_every_command_draws_it(world, tmp_path, names, monkeyp
     assert read_record(tmp_path / "result" / "dots" / "Cat.png").method == "echo"
     sheet = str(tmp_path / "grid.png")
     assert main(["grid", "dots", "--config", str(world), "--x", "guidance=2,4", "--output", sheet]) == 0
-    assert main(["grid", "dots", "--config", str(world), "--x", "scale=1,2", "--output", sheet]) == 2  # not one of its own
+    # scale is a setting of StyleBlend, not one of its own
+    assert main(["grid", "dots", "--config", str(world), "--x", "scale=1,2", "--output", sheet]) == 2
     assert main([*command, "--strength", "2"]) == 2
     assert main(["tune", "dots", "--config", str(world)]) == 2
     assert main(["styles", "--config", str(world)]) == 0 and "dots  echo" in capsys.readouterr().out
