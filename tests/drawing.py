@@ -1,4 +1,7 @@
-"""What many tests draw and save with: the pictures of a request, of all its branches; a made-up style as files."""
+"""What many tests draw and save with: one step of the UNet; the pictures of a request, of all its branches.
+
+And a made-up style as files.
+"""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,6 +10,7 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from reference import seeded
 from styleblend.adapters.parts import STYLEBLEND
 from styleblend.adapters.style import Applied, Style, save_part
 from styleblend.base.base import NETWORKS
@@ -14,7 +18,25 @@ from styleblend.base.weights import parameters
 from styleblend.diffusion.denoise import denoise
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Request
+from styleblend.models.attention import AttentionContext
+from styleblend.models.rows import Rows
 from styleblend.pipeline import Picture, Pipeline
+
+GUIDED = ("negative", "full")
+ROWS = Rows({"coarse": 1, "fine": 1}, GUIDED)
+
+
+def unet_inputs(rows=4, height=8, width=8):
+    """Made-up latents, a time and a made-up text: what the UNet takes."""
+    return (jt.array(seeded.values("control/x", (rows, 4, height, width))), 700,
+            jt.array(seeded.values("control/text", (rows, 77, 32))))
+
+
+def run_unet(unet, controls=(), rows=ROWS, scale=None, step=0, steps=10, inputs=None, loras={}):
+    """The UNet under a context, as an array."""
+    context = AttentionContext(rows, step, steps, tuple(controls), loras, scale)
+    with jt.no_grad():
+        return unet(*(inputs or unet_inputs(rows.count)), context).numpy()
 
 
 def request(prompts: Sequence[str], seeds: Sequence[int], sampling, style=None, **more) -> Request:

@@ -1,12 +1,7 @@
-"""Loading a base: strict, in one piece, and with one clear line when it cannot be done.
-
-And files that are whole or not there.
-"""
+"""Loading a base: strict, in one piece, and with one clear line when it cannot be done."""
 from __future__ import annotations
 
 import json
-import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -17,7 +12,6 @@ import yaml
 from styleblend.base import weights
 from styleblend.files import tensor_files
 from styleblend.base.base import load_base
-from styleblend.files.base_folder import find_base
 from styleblend.cli import main
 from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError
@@ -25,7 +19,6 @@ from styleblend.models.configs import ScheduleConfig, check_schedule
 from styleblend.models.layers import Linear
 from styleblend.machine.runtime import jt
 from styleblend.pipeline import Pipeline
-from styleblend.settings import SamplingSettings
 
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors",
          "text_encoder": "text_encoder/model.safetensors"}
@@ -346,94 +339,3 @@ def test_shared_half_precision_becomes_float32():
 def test_config_fields_set_the_prediction(folder):
     change_config(folder, "scheduler/scheduler_config.json", prediction_type=None)
     assert load_base(folder).schedule.config.prediction_type == "epsilon"
-
-
-# ---------------------------------------------------------------- writing
-
-TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones((400, 10), np.float16)}
-
-
-def test_what_is_written_is_read_back(tmp_path):
-    path = tmp_path / "new" / "x.safetensors"
-    tensor_files.write_safetensors(path, {**TENSORS, "turned": TENSORS["a"].T}, {"style": "tiny"})
-    found = tensor_files.read_safetensors(path)
-    assert set(found) == {"a", "b", "turned"} and np.array_equal(found["turned"], TENSORS["a"].T)
-    assert all(found[name].dtype == t.dtype and np.array_equal(found[name], t) for name, t in TENSORS.items())
-    assert tensor_files.read_metadata(path) == {"format": "pt", "style": "tiny"}
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_equal_content_gives_equal_bytes(tmp_path):
-    """So that a hash of the file says whether two trainings came out equal."""
-    fields = {f"field {i}": "Größe" for i in range(9)}
-    for name in ("once", "twice"):
-        tensor_files.write_safetensors(tmp_path / name, TENSORS, dict(sorted(fields.items(), reverse=name == "twice")))
-    assert (tmp_path / "once").read_bytes() == (tmp_path / "twice").read_bytes()
-    assert tensor_files.read_metadata(tmp_path / "once") == {"format": "pt", **fields}
-
-
-@pytest.fixture
-def small_files():
-    """Within this, no file may grow beyond 1000 bytes: what a full disk does to a writer."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    class Limit:
-        def __enter__(self):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-
-        def __exit__(self, *error):
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return Limit()
-
-
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, small_files):
-    path = tmp_path / "x.safetensors"
-    tensor_files.write_safetensors(path, {"old": np.ones(2, np.float32)})
-    before = path.read_bytes()
-    with small_files, pytest.raises(StyleBlendError) as caught:
-        tensor_files.write_safetensors(path, TENSORS)
-    assert "could not be written" in str(caught.value) and "\n" not in str(caught.value)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_full_disk_leaves_no_new_file(tmp_path, small_files):
-    with small_files, pytest.raises(StyleBlendError, match="could not be written"):
-        tensor_files.write_safetensors(tmp_path / "x.safetensors", TENSORS)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_writer_that_is_interrupted_before_the_end_leaves_the_old_file(tmp_path, monkeypatch):
-    """The last step alone may touch the real name."""
-    path = tmp_path / "x.safetensors"
-    tensor_files.write_safetensors(path, {"old": np.ones(2, np.float32)})
-    seen = []
-
-    def no_rename(source, target):
-        seen.append((os.path.getsize(source), tensor_files.read_safetensors(target)))
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "replace", no_rename)
-    with pytest.raises(StyleBlendError, match="Input/output error"):
-        tensor_files.write_safetensors(path, TENSORS)
-    size, before = seen[0]
-    # the new file was whole, the old one still there
-    assert size > sum(t.nbytes for t in TENSORS.values()) and set(before) == {"old"}
-    assert set(tensor_files.read_safetensors(path)) == {"old"} and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StyleBlendError, match="could not be written"):
-        tensor_files.write_safetensors(tmp_path / "file" / "x.safetensors", TENSORS)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StyleBlendError, match="could not be written"):
-            tensor_files.write_safetensors(tmp_path / "x.safetensors", TENSORS)
-        assert not list(tmp_path.iterdir())
-    finally:
-        tmp_path.chmod(0o700)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from processes import ROOT, children_may_be_killed, kill, start  # noqa: F401 (a fixture works by being here)
 from styleblend.cli import main

@@ -3,7 +3,6 @@ import json
 import os
 
 import pytest
-import yaml
 
 from styleblend.cli import main
 from styleblend.jobs.styles import list_styles

@@ -1,4 +1,4 @@
-"""StyleBlend's exchange at the sites that a UNet has. Which swap acts when is in tests/models/test_attention.py."""
+"""StyleBlend's exchange at the sites that a UNet has. Which swap acts when is in tests/diffusion/test_controls.py."""
 from __future__ import annotations
 
 import pytest

@@ -1,7 +1,7 @@
 """`styleblend eval` by CLIP, DINOv2 and the rest, without the judge: what is wrong is named, all else is scored.
 
-The networks are small, with made-up weights under the published names (`tests/metrics/test_metrics.py`); the judge's
-own cases are in `tests/jobs/test_eval.py`.
+The networks are small, with made-up weights under the published names (`tests/metrics/made_up_networks.py`). The
+judge's own cases are in `tests/jobs/test_eval.py`.
 """
 import json
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 
 from styleblend.cli import main
 from styleblend.metrics.networks import SOURCES
-from test_metrics import put_made_up
+from made_up_networks import put_made_up
 
 ROOT = Path(__file__).parents[2]
 METRICS = "clip,dinov2,lpips,histogram,fid"

@@ -9,7 +9,7 @@ import pytest
 from styleblend.metrics import load_metrics
 from styleblend.metrics.networks import SOURCES
 from styleblend.settings import NetworkIds
-from test_metrics import put_made_up
+from made_up_networks import put_made_up
 
 
 @pytest.fixture(scope="module")

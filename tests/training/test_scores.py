@@ -25,7 +25,7 @@ from styleblend.jobs.events import result_of
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.scores import Scorer, likeness_limit, scorer_for
 from styleblend.files.tensor_files import read_metadata, read_safetensors
-from test_metrics import CONFIGS, file_of, put
+from made_up_networks import CONFIGS, file_of, put
 
 ROOT = Path(__file__).parents[2]
 STYLE = "fxemoji"
