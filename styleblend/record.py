@@ -1,7 +1,6 @@
 """What a picture says of itself: text that A1111 and picture viewers read, and all that it takes to draw it again."""
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
