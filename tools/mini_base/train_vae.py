@@ -45,7 +45,8 @@ def begin(args):
     if (args.out / "base" / "vae").exists():
         return AutoencoderKL.from_pretrained(args.out / "base" / "vae", torch_dtype=torch.float32)
     vae = new_vae(tuple(args.vae_channels))
-    with torch.no_grad():  # almost no noise: from a deviation of 1 the decoder learns to ignore the latent, and stays there
+    # almost no noise: from a deviation of 1 the decoder learns to ignore the latent, and stays there
+    with torch.no_grad():
         vae.quant_conv.bias[vae.config.latent_channels:] = -6
     return vae
 
