@@ -1,4 +1,7 @@
-"""One self-attention, forward or with its gradient: `python -m benchmarks.attention --latent 64 --heads 5 --peer torch`."""
+"""One self-attention, forward or with its gradient.
+
+`python -m benchmarks.attention --latent 64 --heads 5 --peer torch`
+"""
 from benchmarks.harness import arguments, main
 from benchmarks.worker import numbers
 
@@ -7,7 +10,8 @@ def build(args):
     from styleblend.kernels import attention
     from styleblend.machine.precision import cast
     from styleblend.machine.runtime import jt
-    q, k, v, weight = (cast(jt.array(numbers(name, (args.batch, args.latent ** 2, args.heads * 64))), args.dtype) for name in ("q", "k", "v", "weight"))
+    q, k, v, weight = (cast(jt.array(numbers(name, (args.batch, args.latent ** 2, args.heads * 64))), args.dtype)
+                       for name in ("q", "k", "v", "weight"))
 
     def run():
         out = attention(q, k, v, args.heads)
@@ -22,4 +26,5 @@ if __name__ == "__main__":
     parser.add_argument("--heads", type=int, default=1, help="heads of 64")
     parser.add_argument("--gradient", action="store_true", help="with the backward pass")
     # forward: two products; backward: the scores again and four more
-    main(build, parser, "benchmarks.attention", lambda a: 2 * 64 * a.heads * a.batch * a.latent ** 4 * (7 if a.gradient else 2))
+    main(build, parser, "benchmarks.attention",
+         lambda a: 2 * 64 * a.heads * a.batch * a.latent ** 4 * (7 if a.gradient else 2))

@@ -1,4 +1,7 @@
-"""A picture: prompts encoded, --steps steps of both branches with guidance, decoded. The peer draws two plain prompts: as many rows, no swaps."""
+"""A picture: prompts encoded, --steps steps of both branches with guidance, decoded.
+
+The peer draws two plain prompts: as many rows, no swaps.
+"""
 from benchmarks.harness import arguments, main
 from benchmarks.unet_step import operations
 
@@ -17,4 +20,5 @@ def build(args):
 
 if __name__ == "__main__":
     # of the UNet alone
-    main(build, arguments(__doc__, sd21=False), "benchmarks.generate", lambda a: a.steps * sum(operations(a, 4 * a.batch)))
+    main(build, arguments(__doc__, sd21=False), "benchmarks.generate",
+         lambda a: a.steps * sum(operations(a, 4 * a.batch)))

@@ -1,4 +1,7 @@
-"""The benchmarks' jobs in PyTorch + diffusers with its fused attention: peer.py JOB ARGUMENTS-AS-JSON. No Jittor here: the two crash in one process."""
+"""The benchmarks' jobs in PyTorch + diffusers with its fused attention: peer.py JOB ARGUMENTS-AS-JSON.
+
+No Jittor here: the two crash in one process.
+"""
 import json
 import sys
 from types import SimpleNamespace
@@ -10,8 +13,9 @@ from worker import numbers, serve
 
 job, args = sys.argv[1], SimpleNamespace(**json.loads(sys.argv[2]))
 where = dict(device=args.device, dtype=getattr(torch, args.dtype))
-SD21 = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=1024,
-            attention_head_dim=[5, 10, 20, 20], use_linear_projection=True)
+SD21 = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280),
+            layers_per_block=2, cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20],
+            use_linear_projection=True)
 
 
 def numbers_of(name, *shape):
@@ -30,7 +34,8 @@ def finished(run):
 
 def unet():
     if args.base != "sd21":
-        return UNet2DConditionModel.from_pretrained(f"{args.base}/unet", torch_dtype=where["dtype"]).to(args.device).eval()
+        return UNet2DConditionModel.from_pretrained(f"{args.base}/unet", torch_dtype=where["dtype"]).to(
+            args.device).eval()
     network = UNet2DConditionModel(**SD21)
     with torch.no_grad():
         for name, p in network.named_parameters():
@@ -46,11 +51,13 @@ def inputs(network, rows):
 
 def attention():
     tokens = args.latent ** 2
-    q, k, v, weight = (numbers_of(name, args.batch, tokens, args.heads * 64).requires_grad_(args.gradient) for name in ("q", "k", "v", "weight"))
+    q, k, v, weight = (numbers_of(name, args.batch, tokens, args.heads * 64).requires_grad_(args.gradient)
+                       for name in ("q", "k", "v", "weight"))
     heads = lambda x: x.view(args.batch, tokens, args.heads, 64).transpose(1, 2)
 
     def run():
-        out = torch.nn.functional.scaled_dot_product_attention(heads(q), heads(k), heads(v)).transpose(1, 2).reshape(weight.shape)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            heads(q), heads(k), heads(v)).transpose(1, 2).reshape(weight.shape)
         if args.gradient:
             torch.autograd.grad((out * weight.detach()).sum(), [q, k, v])
 
@@ -67,7 +74,8 @@ def generate():
     pipeline = StableDiffusionPipeline.from_pretrained(args.base, torch_dtype=where["dtype"]).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
     side = args.latent * pipeline.vae_scale_factor
-    return lambda: pipeline(["A dog"] * (2 * args.batch), height=side, width=side, num_inference_steps=args.steps, guidance_scale=5.0)
+    return lambda: pipeline(["A dog"] * (2 * args.batch), height=side, width=side, num_inference_steps=args.steps,
+                            guidance_scale=5.0)
 
 
 def train_step():
@@ -93,4 +101,6 @@ def train_step():
 
 
 jobs = {"attention": attention, "unet_step": unet_step, "generate": generate, "train_step": train_step}
-serve(lambda: finished(jobs[job]()), lambda: {"versions": {"torch": torch.__version__, "diffusers": diffusers.__version__}, "threads": torch.get_num_threads()})
+serve(lambda: finished(jobs[job]()),
+      lambda: {"versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+               "threads": torch.get_num_threads()})

@@ -1,8 +1,8 @@
 """How well the base and the shipped styles draw what they should: `python -m benchmarks.quality [--json FILE]`.
 
-A classifier that was trained on the real art (`styleblend/metrics/judge.py`) looks at every picture: is the prompt's subject among its
-five best guesses, and is it drawn in the right style? Each style is drawn four ways (untrained base, fine branch only, coarse
-branch only, blended) from the same seeds.
+A classifier that was trained on the real art (`styleblend/metrics/judge.py`) looks at every picture: is the prompt's
+subject among its five best guesses, and is it drawn in the right style? Each style is drawn four ways (untrained base,
+fine branch only, coarse branch only, blended) from the same seeds.
 """
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def measure(args) -> int:
         prompts = [p.text for p in style_prompts(entry(settings.data, name))]
         unknown = [p for p in prompts if p.lower() not in {s.lower() for s in judge.subjects}]
         if unknown or judge.look(name) not in judge.styles:
-            raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: it judges only the emoji art it was trained on")
+            raise StyleBlendError(f"the judge does not know {unknown[0] if unknown else name}: "
+                                  "it judges only the emoji art it was trained on")
         report["styles"][name] = {}
         for way, branches in WAYS.items():
             drawn_with = without_unet_lora(style) if way == "coarse_only" else style
@@ -74,14 +75,17 @@ def measure(args) -> int:
             report["styles"][name][way] = {k: scores[k] for k in ("style", "subject_top5")}
             if args.pictures:
                 save_png(Path(args.pictures) / f"{name}-{way}.png", np.concatenate(
-                    [np.concatenate(list(pictures[i:i + 10]), 1) for i in range(0, len(pictures) - len(pictures) % 10, 10)], 0))
+                    [np.concatenate(list(pictures[i:i + 10]), 1)
+                     for i in range(0, len(pictures) - len(pictures) % 10, 10)], 0))
     table = Table("", "style", "subject top 5", "product", title="judged by a classifier trained on the real art")
-    table.add_row("real held-out art (the judge itself)", f"{report['judge']['style']:.2f}", f"{report['judge']['subject_top5']:.2f}", "")
+    table.add_row("real held-out art (the judge itself)", f"{report['judge']['style']:.2f}",
+                  f"{report['judge']['subject_top5']:.2f}", "")
     if "base" in report:
         table.add_row(f"base, its {len(known)} subjects", "", f"{report['base']['subject_top5']:.2f}", "")
     for name, ways in report["styles"].items():
         for way, s in ways.items():
-            table.add_row(f"{name}: {way}", f"{s['style']:.2f}", f"{s['subject_top5']:.2f}", f"{s['style'] * s['subject_top5']:.2f}")
+            table.add_row(f"{name}: {way}", f"{s['style']:.2f}", f"{s['subject_top5']:.2f}",
+                          f"{s['style'] * s['subject_top5']:.2f}")
     Console().print(table)
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

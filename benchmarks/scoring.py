@@ -1,6 +1,7 @@
-"""Score a board of pictures as `styleblend eval --metrics clip,dinov2,lpips` does: seconds for each picture, and memory as the styles go by.
+"""Score a board of pictures as `styleblend eval --metrics clip,dinov2,lpips` does.
 
-Noise instead of pictures, and random weights of the real sizes (CLIP ViT-L/14, DINOv2-B, SqueezeNet): neither changes the work.
+It says the seconds for each picture, and the memory as the styles go by. Noise instead of pictures, and random weights
+of the real sizes (CLIP ViT-L/14, DINOv2-B, SqueezeNet): neither changes the work.
 """
 import argparse
 import json
@@ -25,13 +26,15 @@ from styleblend.jobs.scoring import score_run
 from styleblend.files.tensor_files import write_safetensors
 
 ROOT = Path(__file__).parents[1]
-CLIP_TEXT = ClipTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu")
+CLIP_TEXT = ClipTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                           hidden_act="quick_gelu")
 
 
 def put(folder: Path, need: str, networks: list, **config) -> None:
     """Random weights of these networks as one file, where the metrics look for it."""
     rng, place = np.random.default_rng(0), folder / SOURCES[need][0]
-    tensors = {name: (rng.standard_normal(tuple(var.shape)) / max(1, int(np.prod(var.shape[1:]))) ** 0.5).astype(np.float32)
+    tensors = {name: (rng.standard_normal(tuple(var.shape))
+                      / max(1, int(np.prod(var.shape[1:]))) ** 0.5).astype(np.float32)
                for network in networks for name, var in network.state_dict().items()}
     write_safetensors(place / "model.safetensors", tensors)
     (place / "config.json").write_text(json.dumps(config))
@@ -40,8 +43,10 @@ def put(folder: Path, need: str, networks: list, **config) -> None:
 
 
 def put_all(folder: Path) -> None:
-    put(folder, "clip", [CLIPVisionModelWithProjection(ClipVisionConfig(), 768), CLIPTextModelWithProjection(CLIP_TEXT, 768)], projection_dim=768,
-        vision_config={"model_type": "clip_vision_model", **asdict(ClipVisionConfig())}, text_config=asdict(CLIP_TEXT))
+    put(folder, "clip", [CLIPVisionModelWithProjection(ClipVisionConfig(), 768),
+                         CLIPTextModelWithProjection(CLIP_TEXT, 768)], projection_dim=768,
+        vision_config={"model_type": "clip_vision_model", **asdict(ClipVisionConfig())},
+        text_config=asdict(CLIP_TEXT))
     put(folder, "dinov2", [DinoModel(Dinov2Config())], **asdict(Dinov2Config()))
     put(folder, "squeezenet", [SqueezeNet()])
     put(folder, "lpips", [LPIPSHeads()])
@@ -49,17 +54,20 @@ def put_all(folder: Path) -> None:
 
 def draw(path: Path, size: int, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)).save(path, compress_level=1)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)).save(
+        path, compress_level=1)
 
 
 def megabytes(what: str) -> int:
     """VmRSS (now) or VmHWM (the most so far) of this process."""
-    return next(int(line.split()[1]) // 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return next(int(line.split()[1]) // 1024 for line in Path("/proc/self/status").read_text().splitlines()
+                if line.startswith(what))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--styles", type=int, default=28, help="styles of the board, 25 pictures and 4 style pictures each")
+    parser.add_argument("--styles", type=int, default=28,
+                        help="styles of the board, 25 pictures and 4 style pictures each")
     parser.add_argument("--size", type=int, default=512, help="pixels of a side")
     parser.add_argument("--metrics", default="clip,dinov2,lpips")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -82,10 +90,12 @@ def main() -> int:
             seconds.append(time.perf_counter() - begin)
             memory.append(megabytes("VmRSS"))
             assert len(run.pictures[name]) == 25
-    result = {"pictures": 25 * args.styles, "seconds": sum(seconds), "seconds_a_picture": float(np.median(seconds)) / 25, "first_style_s": seconds[0],
-              "rss_mib": memory, "peak_mib": megabytes("VmHWM")}
-    print(f"{result['pictures']} pictures in {result['seconds']:.0f} s, {result['seconds_a_picture']:.2f} s each (median of the styles; the first style took "
-          f"{seconds[0]:.0f} s with compiling); memory after the second style {memory[min(1, len(memory) - 1)]} MiB, at the end {memory[-1]} MiB, peak {result['peak_mib']} MiB")
+    result = {"pictures": 25 * args.styles, "seconds": sum(seconds),
+              "seconds_a_picture": float(np.median(seconds)) / 25, "first_style_s": seconds[0], "rss_mib": memory,
+              "peak_mib": megabytes("VmHWM")}
+    print(f"{result['pictures']} pictures in {result['seconds']:.0f} s, {result['seconds_a_picture']:.2f} s each "
+          f"(median of the styles; the first style took {seconds[0]:.0f} s with compiling); memory after the second "
+          f"style {memory[min(1, len(memory) - 1)]} MiB, at the end {memory[-1]} MiB, peak {result['peak_mib']} MiB")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0

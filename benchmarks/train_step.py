@@ -34,12 +34,16 @@ def build(args):
 
 
 def flop(args) -> float:
-    """Weights are frozen, so backward they are used once more; attention makes five more products. What checkpointing computes again is no work done."""
+    """Weights are frozen, so backward they are used once more; attention makes five more products.
+
+    What checkpointing computes again is no work done.
+    """
     of_weights, of_attention = operations(args, args.batch)
     return 2 * of_weights + 3.5 * of_attention
 
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing: less memory, one more forward pass")
+    parser.add_argument("--checkpointing", action="store_true",
+                        help="gradient checkpointing: less memory, one more forward pass")
     main(build, parser, "benchmarks.train_step", flop)

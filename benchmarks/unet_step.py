@@ -1,4 +1,7 @@
-"""One call of the UNet with the four rows of two branches with guidance (times --batch): `python -m benchmarks.unet_step --peer torch`."""
+"""One call of the UNet with the four rows of two branches with guidance (times --batch).
+
+`python -m benchmarks.unet_step --peer torch`
+"""
 import math
 from pathlib import Path
 
@@ -16,7 +19,8 @@ def network(args):
     if args.base != "sd21":
         return load_base(args.base, args.dtype).unet
     unet = UNet2DConditionModel(UNetConfig())
-    load(unet, {name: numbers(name, p.shape) * np.float32(0.02) for name, p in parameters(unet).items()}, "sd21", args.dtype)
+    load(unet, {name: numbers(name, p.shape) * np.float32(0.02) for name, p in parameters(unet).items()}, "sd21",
+         args.dtype)
     return unet
 
 
@@ -32,12 +36,16 @@ def operations(args, rows: int) -> tuple:
     of_weights = 0
     for name, p in parameters(unet).items():
         part, number = (name + ".0").split(".")[:2]
-        level = {"down_blocks": lambda: int(number), "up_blocks": lambda: levels - 1 - int(number), "mid_block": lambda: levels - 1}.get(part, lambda: 0)()
-        level += ("downsamplers" in name) - ("upsamplers" in name)  # a resampling convolution works at its result's size
+        level = {"down_blocks": lambda: int(number), "up_blocks": lambda: levels - 1 - int(number),
+                 "mid_block": lambda: levels - 1}.get(part, lambda: 0)()
+        # a resampling convolution works at its result's size
+        level += ("downsamplers" in name) - ("upsamplers" in name)
         if len(p.shape) > 1 and "time_emb" not in name:
-            of_weights += 2 * math.prod(p.shape) * (tokens if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else pixels[level])
+            of_weights += 2 * math.prod(p.shape) * (
+                tokens if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else pixels[level])
     sites = [(int(math.log2(site.downscale)), site.kind) for site in unet.sites]
-    of_attention = sum(4 * config.block_out_channels[level] * pixels[level] * (pixels[level] if kind == "self" else tokens) for level, kind in sites)
+    of_attention = sum(4 * config.block_out_channels[level] * pixels[level]
+                       * (pixels[level] if kind == "self" else tokens) for level, kind in sites)
     return rows * of_weights, rows * of_attention
 
 
@@ -48,7 +56,8 @@ def build(args):
     from styleblend.models.rows import Rows
     from styleblend.settings import PRESETS, BlendSettings
     unet, rows = network(args), 4 * args.batch
-    x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
+    x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (
+        ("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
     context = None
     if args.preset != "none":
         order = Rows({"coarse": args.batch, "fine": args.batch}, ("negative", "full"))
@@ -64,6 +73,7 @@ def build(args):
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--preset", choices=["none", "balanced", "strong_layout"], default="none", help="with the swaps of a preset, as in the first step, and without them in turns")
+    parser.add_argument("--preset", choices=["none", "balanced", "strong_layout"], default="none",
+                        help="with the swaps of a preset, as in the first step, and without them in turns")
     main(build, parser, "benchmarks.unet_step", lambda a: sum(operations(a, 4 * a.batch)),
          lambda a: {"no_swaps": ["--preset", "none"]} if a.preset != "none" else {})

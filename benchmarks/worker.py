@@ -1,4 +1,7 @@
-"""The worker's side of a benchmark: build, run once, then run when told to. Only NumPy and the standard library: the peer's Python imports it too."""
+"""The worker's side of a benchmark: build, run once, then run when told to.
+
+Only NumPy and the standard library: the peer's Python imports it too.
+"""
 import json
 import re
 import sys
@@ -20,10 +23,12 @@ def peak_mib() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def serve(build: Callable[[], Callable[[], object]], about: Callable[[], dict], after: Callable[[], dict] = dict) -> None:
-    """Answer on stdout, one JSON object a line; `build()` gives the job's `run()`, which is timed at every "run" on stdin.
+def serve(build: Callable[[], Callable[[], object]], about: Callable[[], dict],
+          after: Callable[[], dict] = dict) -> None:
+    """Answer on stdout, one JSON object a line; `build()` gives the job's `run()`.
 
-    The first answer has what `about()` says, too, and the last one what `after()` says, which is called when the memory has been read.
+    It is timed at every "run" on stdin. The first answer has what `about()` says, too, and the last one what `after()`
+    says, which is called when the memory has been read.
     """
     begin = time.perf_counter()
     run = build()

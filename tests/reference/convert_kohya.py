@@ -1,4 +1,6 @@
-"""A LoRA with kohya's names as the loader of safetensors and diffusers' converter read it: convert_kohya.py IN.safetensors OUT.safetensors
+"""A LoRA with kohya's names as the loader of safetensors and diffusers' converter read it.
+
+    convert_kohya.py IN.safetensors OUT.safetensors
 
 The converter fails when a key is left over. In a process of its own, with requirements.txt of this folder.
 """

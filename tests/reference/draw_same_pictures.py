@@ -1,10 +1,11 @@
-"""Eleven pictures, a grid and a short training of the mini base, through the command line: what no change of structure may change.
+"""Eleven pictures, a grid and a short training of the mini base: what no change of structure may change.
 
-    python tests/reference/draw_same_pictures.py FOLDER              # draws them
-    python tests/reference/draw_same_pictures.py FOLDER --training   # and trains both parts of one style, 30 steps a stage
+    python tests/reference/draw_same_pictures.py FOLDER              # draws them, through the command line
+    python tests/reference/draw_same_pictures.py FOLDER --training   # and trains both parts of one style, 30 steps each
 
-`tests/data/same_pictures/` holds what this wrote before the program was rebuilt around recipes; `tests/system/test_same_pictures.py`
-compares. When the mini base or a shipped style changes, draw that folder anew, with the program as it was before anything else changed.
+`tests/data/same_pictures/` holds what this wrote before the program was rebuilt around recipes;
+`tests/system/test_same_pictures.py` compares. When the mini base or a shipped style changes, draw that folder anew,
+with the program as it was before anything else changed.
 """
 from __future__ import annotations
 
@@ -30,15 +31,18 @@ PICTURES = {
     "fluent-3d-bus": ({}, "generate --style fluent-3d --prompt|A bus"),
     "fluent-3d-dpm": ({"sampler": "dpmpp_2m", "steps": 20}, "generate --style fluent-3d --prompt|A castle --seed 7"),
     "monotone-ddim": ({}, "generate --style emojione-monotone --prompt|A rabbit"),
-    "monotone-dpm-unguided": ({"sampler": "dpmpp_2m", "guidance": 1.0}, "generate --style emojione-monotone --prompt|A castle"),
+    "monotone-dpm-unguided": ({"sampler": "dpmpp_2m", "guidance": 1.0},
+                              "generate --style emojione-monotone --prompt|A castle"),
     "openmoji-unguided": ({"guidance": 1.0}, "generate --style openmoji-black --prompt|A dog"),
-    "openmoji-euler": ({"sampler": "euler"}, "generate --style openmoji-black --prompt|A loaf of bread on a table. --strength 1.2"),
+    "openmoji-euler": ({"sampler": "euler"},
+                       "generate --style openmoji-black --prompt|A loaf of bread on a table. --strength 1.2"),
     "fxemoji-eta": ({"eta": 0.5}, "generate --style fxemoji --prompt|An anchor --seed 11"),
     "fxemoji-again": ({}, "generate --from|{out}/fxemoji-eta.png"),
 }
 BATCH = ({"batch": 3}, "test --styles fxemoji --prompts|Anchor,Fire,Bread --output|{out}/board")
 GRID = ({}, "grid fxemoji --x|scale=0.1,0.5 --y|preset=balanced,strong_layout --prompts Anchor")
-TRAINING = {"coarse": {"steps": 30}, "inversion": {"steps": 30}, "lora": {"steps": 30}, "sample_every": 15, "coarse_score": "subject", "fine_score": "both"}
+TRAINING = {"coarse": {"steps": 30}, "inversion": {"steps": 30}, "lora": {"steps": 30}, "sample_every": 15,
+            "coarse_score": "subject", "fine_score": "both"}
 
 
 def machine() -> dict:
@@ -47,7 +51,8 @@ def machine() -> dict:
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.M)
     wide = sorted(f for f in (flags[1].split() if flags else []) if re.match(r"avx|amx|fma|sse4|asimd|sve", f))
     model = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
-    return {"processor": model[1].strip() if model else "unknown", "abilities": " ".join(wide), "threads": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))}
+    return {"processor": model[1].strip() if model else "unknown", "abilities": " ".join(wide),
+            "threads": os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))}
 
 
 def digest(array: np.ndarray) -> str:
@@ -68,7 +73,10 @@ def config(folder: Path, name: str, sampling: dict, **changes) -> Path:
 
 
 def run(command: str, folder: Path, file: Path, output: str = "") -> None:
-    """One command of the command line. A space separates its arguments, but behind a | the rest up to the next option is one argument."""
+    """One command of the command line.
+
+    A space separates its arguments, but behind a | the rest up to the next option is one argument.
+    """
     from styleblend.cli import main
     arguments = []
     for part in re.split(r" (?=--)", command.format(out=folder)):
@@ -103,8 +111,9 @@ def train(folder: Path) -> dict:
                   training=TRAINING)
     settings = yaml.safe_load(file.read_text())
     settings["training"]["coarse"]["steps"], settings["training"]["look_alikes"]["candidates"] = 30, 2
-    settings["training"].update({stage: {**yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())["training"][stage], "steps": 30}
-                                 for stage in ("coarse", "inversion", "lora")})
+    settings["training"].update({
+        stage: {**yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())["training"][stage], "steps": 30}
+        for stage in ("coarse", "inversion", "lora")})
     settings["training"]["look_alikes"]["chosen"] = 2
     file.write_text(yaml.safe_dump(settings))
     run(f"train all --styles {TRAINED}", folder, file)
@@ -113,7 +122,8 @@ def train(folder: Path) -> dict:
         found[path.name] = {key: digest(array) for key, array in sorted(tensor_files.read_safetensors(path).items())}
         found[path.name] = hashlib.sha256(json.dumps(found[path.name]).encode()).hexdigest()
     for stage in ("coarse", "inversion", "lora"):
-        metadata = tensor_files.read_metadata(folder / "adapters" / TRAINED / "training" / stage / "step-000030.safetensors")
+        metadata = tensor_files.read_metadata(
+            folder / "adapters" / TRAINED / "training" / stage / "step-000030.safetensors")
         found[f"losses of {stage}"] = json.loads(metadata["losses"])
         found[f"scores of {stage}"] = json.loads(metadata["scores"])
     return found
@@ -126,7 +136,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of the pictures")
     args = parser.parse_args()
     draw(args.folder, args.only)
-    facts = {"machine": machine(), "pixels": {p.name: digest(np.asarray(Image.open(p))) for p in sorted(args.folder.glob("*.png"))}}
+    facts = {"machine": machine(),
+             "pixels": {p.name: digest(np.asarray(Image.open(p))) for p in sorted(args.folder.glob("*.png"))}}
     if args.training:
         facts["training"] = train(args.folder)
     (args.folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -1,8 +1,8 @@
 """Draw with diffusers from given first noise: draw_with_diffusers.py FOLDER JOBS.json OUT
 
-A job: {"name", "prompts", "noise": file.npy, "lora": file or null, "embeddings": {file: token, or null for the file's own}}. Its pictures are
-OUT/<name>.npy; where diffusers refuses the adapters OUT/<name>.txt says what it said. "parts": {tensor: token}: of a file that it refuses as a
-whole, the LoRA's tensors, and these as embeddings.
+A job: {"name", "prompts", "noise": file.npy, "lora": file or null, "embeddings": {file: token, or null for the file's
+own}}. Its pictures are OUT/<name>.npy; where diffusers refuses the adapters OUT/<name>.txt says what it said. "parts":
+{tensor: token}: of a file that it refuses as a whole, the LoRA's tensors, and these as embeddings.
 
 In a process of its own, with requirements.txt of this folder.
 """
@@ -32,5 +32,6 @@ for job in jobs:
     except ValueError as error:
         (out / f"{job['name']}.txt").write_text(str(error))
         continue
-    pictures = pipeline(job["prompts"], height=128, width=128, num_inference_steps=30, guidance_scale=5.0, latents=torch.from_numpy(np.load(job["noise"])), output_type="np").images
+    pictures = pipeline(job["prompts"], height=128, width=128, num_inference_steps=30, guidance_scale=5.0,
+                        latents=torch.from_numpy(np.load(job["noise"])), output_type="np").images
     np.save(out / f"{job['name']}.npy", pictures)

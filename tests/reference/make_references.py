@@ -1,8 +1,9 @@
 """Writes what PyTorch, diffusers, transformers and peft compute, for tests/models/test_parity.py to compare with.
 
-    python tests/reference/make_references.py                writes tests/data/*.npz (small networks)
-    python tests/reference/make_references.py --full OUT     writes the output of the UNet of Stable Diffusion 2.1 (4 GB of weights,
-                                                             all drawn here) to OUT; `--small` takes the small UNet's sizes instead
+    python tests/reference/make_references.py              writes tests/data/*.npz (small networks)
+    python tests/reference/make_references.py --full OUT   writes the output of the UNet of Stable Diffusion 2.1 (4 GB
+                                                           of weights, all drawn here) to OUT; `--small` takes the
+                                                           small UNet's sizes instead
 
 Needs requirements.txt of this folder, and no Jittor: the two crash in one process.
 """
@@ -28,6 +29,7 @@ from peft import LoraConfig
 from transformers.models.clip import modeling_clip as clip
 
 import seeded
+from scheduler_references import make_schedulers
 
 DATA = Path(__file__).parent.parent / "data"
 TOWERS = {transformers.CLIPTextModel: "text_model.", transformers.CLIPVisionModel: "vision_model."}
@@ -121,18 +123,20 @@ def self_attention(case, x):
 
 @block((2, 30, 32), (2, 77, 24))
 def cross_attention(case, x, text):
-    return filled(Attention(query_dim=32, cross_attention_dim=24, heads=4, dim_head=8, bias=False), case)(x, encoder_hidden_states=text)
+    return filled(Attention(query_dim=32, cross_attention_dim=24, heads=4, dim_head=8, bias=False), case)(
+        x, encoder_hidden_states=text)
 
 
 @block((2, 30, 32), (2, 77, 32))
 def transformer_block(case, x, text):
-    return filled(BasicTransformerBlock(32, 2, 16, cross_attention_dim=32, activation_fn="geglu"), case)(x, encoder_hidden_states=text)
+    return filled(BasicTransformerBlock(32, 2, 16, cross_attention_dim=32, activation_fn="geglu"), case)(
+        x, encoder_hidden_states=text)
 
 
 @block((2, 32, 6, 5), (2, 77, 32))
 def transformer(case, x, text):
-    module = Transformer2DModel(num_attention_heads=2, attention_head_dim=16, in_channels=32, num_layers=1, cross_attention_dim=32,
-                                norm_num_groups=8, use_linear_projection=True)
+    module = Transformer2DModel(num_attention_heads=2, attention_head_dim=16, in_channels=32, num_layers=1,
+                                cross_attention_dim=32, norm_num_groups=8, use_linear_projection=True)
     return filled(module, case)(x, encoder_hidden_states=text, return_dict=False)[0]
 
 
@@ -157,7 +161,8 @@ def upsample_odd(case, x):
 
 
 def up_down(kind, **sizes):
-    attention = dict(num_attention_heads=2, cross_attention_dim=32, use_linear_projection=True) if "CrossAttn" in kind.__name__ else {}
+    attention = (dict(num_attention_heads=2, cross_attention_dim=32, use_linear_projection=True)
+                 if "CrossAttn" in kind.__name__ else {})
     return kind(temb_channels=64, resnet_groups=8, resnet_eps=1e-5, **attention, **sizes)
 
 
@@ -170,7 +175,8 @@ def down_block(case, x, time, text):
 
 @block((2, 16, 6, 8), (2, 64))
 def down_block_last(case, x, time):
-    x, skips = filled(up_down(blocks.DownBlock2D, in_channels=16, out_channels=32, num_layers=2, add_downsample=False), case)(x, time)
+    x, skips = filled(up_down(blocks.DownBlock2D, in_channels=16, out_channels=32, num_layers=2, add_downsample=False),
+                      case)(x, time)
     return (x, *skips)
 
 
@@ -181,18 +187,21 @@ def mid_block(case, x, time, text):
 
 @block((2, 32, 3, 4), (2, 64), (2, 77, 32), (2, 16, 3, 4), (2, 32, 3, 4), (2, 32, 3, 4))
 def up_block(case, x, time, text, *skips):
-    module = filled(up_down(blocks.CrossAttnUpBlock2D, in_channels=16, out_channels=32, prev_output_channel=32, num_layers=3), case)
+    module = filled(up_down(blocks.CrossAttnUpBlock2D, in_channels=16, out_channels=32, prev_output_channel=32,
+                            num_layers=3), case)
     return module(x, skips, time, encoder_hidden_states=text, upsample_size=(5, 8))
 
 
 @block((2, 32, 3, 4), (2, 64), (2, 16, 3, 4), (2, 32, 3, 4), (2, 32, 3, 4))
 def up_block_plain(case, x, time, *skips):
-    return filled(up_down(blocks.UpBlock2D, in_channels=16, out_channels=32, prev_output_channel=32, num_layers=3), case)(x, skips, time)
+    return filled(up_down(blocks.UpBlock2D, in_channels=16, out_channels=32, prev_output_channel=32, num_layers=3),
+                  case)(x, skips, time)
 
 
 @block((1, 16, 6, 8))
 def vae_down_block(case, x):
-    return filled(blocks.DownEncoderBlock2D(16, 32, num_layers=2, resnet_groups=8, resnet_eps=1e-6, downsample_padding=0), case)(x)
+    return filled(blocks.DownEncoderBlock2D(16, 32, num_layers=2, resnet_groups=8, resnet_eps=1e-6,
+                                            downsample_padding=0), case)(x)
 
 
 @block((1, 32, 3, 4))
@@ -202,19 +211,21 @@ def vae_up_block(case, x):
 
 @block((2, 32, 3, 4))
 def vae_attention(case, x):
-    module = Attention(32, heads=1, dim_head=32, eps=1e-6, norm_num_groups=8, residual_connection=True, bias=True, upcast_softmax=True,
-                       _from_deprecated_attn_block=True)
+    module = Attention(32, heads=1, dim_head=32, eps=1e-6, norm_num_groups=8, residual_connection=True, bias=True,
+                       upcast_softmax=True, _from_deprecated_attn_block=True)
     return filled(module, case)(x)
 
 
 @block((2, 32, 3, 4))
 def vae_mid_block(case, x):
-    return filled(blocks.UNetMidBlock2D(in_channels=32, temb_channels=None, resnet_eps=1e-6, resnet_groups=8, attention_head_dim=32), case)(x)
+    return filled(blocks.UNetMidBlock2D(in_channels=32, temb_channels=None, resnet_eps=1e-6, resnet_groups=8,
+                                        attention_head_dim=32), case)(x)
 
 
 @block()
 def text_embeddings(case):
-    return filled(clip.CLIPTextEmbeddings(text_config()), case)(input_ids=torch.from_numpy(seeded.token_ids(f"{case}/ids", 2, seeded.TEXT["vocab_size"])))
+    return filled(clip.CLIPTextEmbeddings(text_config()), case)(
+        input_ids=torch.from_numpy(seeded.token_ids(f"{case}/ids", 2, seeded.TEXT["vocab_size"])))
 
 
 @block((2, 77, 32))
@@ -262,56 +273,32 @@ def make_networks() -> dict:
     height, width = seeded.PICTURE
     picture, latents = inputs("vae", (1, 3, height, width), (1, 4, height // 8, width // 8))
     posterior = vae.encode(picture).latent_dist
-    found.update({"vae/parameters": np.array(sum(p.numel() for p in vae.parameters())), "vae/mean": posterior.mean.numpy(),
-                  "vae/logvar": posterior.logvar.numpy(), "vae/decoded": vae.decode(latents).sample.numpy()})
+    found.update({"vae/parameters": np.array(sum(p.numel() for p in vae.parameters())),
+                  "vae/mean": posterior.mean.numpy(), "vae/logvar": posterior.logvar.numpy(),
+                  "vae/decoded": vae.decode(latents).sample.numpy()})
 
     text = filled(transformers.CLIPTextModel(text_config()), "text")
     ids = torch.from_numpy(seeded.token_ids("text/ids", 2, seeded.TEXT["vocab_size"]))
     out = text(ids, output_hidden_states=True)
-    found.update({"text/parameters": np.array(sum(p.numel() for p in text.parameters())), "text/last": out.last_hidden_state.numpy(),
-                  "text/penultimate": out.hidden_states[-2].numpy()})
+    found.update({"text/parameters": np.array(sum(p.numel() for p in text.parameters())),
+                  "text/last": out.last_hidden_state.numpy(), "text/penultimate": out.hidden_states[-2].numpy()})
     return found
 
 
 def make_vision() -> dict:
-    tower = filled(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**seeded.VISION, attn_implementation="eager")), "vision")
+    tower = filled(transformers.CLIPVisionModel(
+        transformers.CLIPVisionConfig(**seeded.VISION, attn_implementation="eager")), "vision")
     pictures, = inputs("vision", (2, 3, seeded.VISION["image_size"], seeded.VISION["image_size"]))
-    return {"parameters": np.array(sum(p.numel() for p in tower.parameters())), "last": tower(pictures).last_hidden_state.numpy()}
-
-
-# ---------------------------------------------------------------- schedulers
-
-def make_schedulers() -> dict:
-    kinds = {"ddim": diffusers.DDIMScheduler, "dpmpp_2m": diffusers.DPMSolverMultistepScheduler, "euler": diffusers.EulerDiscreteScheduler}
-    start = torch.from_numpy(seeded.values("samplers/x", seeded.LATENTS))
-    found = {}
-    for prediction in ("epsilon", "v_prediction"):
-        ddim = diffusers.DDIMScheduler(**seeded.SCHEDULE, prediction_type=prediction)
-        for sampler, eta in seeded.SAMPLERS:
-            for steps in seeded.STEP_COUNTS:
-                scheduler = kinds[sampler].from_config(ddim.config)
-                scheduler.set_timesteps(steps)
-                x, path = start * float(scheduler.init_noise_sigma), []
-                for step, t in enumerate(scheduler.timesteps):
-                    output = seeded.toy_model(scheduler.scale_model_input(x, t), float(t))
-                    extra = {}
-                    if eta:
-                        extra = dict(eta=eta, variance_noise=torch.from_numpy(seeded.values(f"samplers/noise{step}", seeded.LATENTS)))
-                    x = scheduler.step(output, t, x, **extra).prev_sample
-                    path.append(x.numpy())
-                found[f"{sampler}/{eta}/{prediction}/{steps}"] = np.stack(path)
-    x0, eps = (torch.from_numpy(seeded.values(f"samplers/{name}", seeded.LATENTS)) for name in ("x0", "eps"))
-    t = torch.tensor([37, 911])
-    found.update({"alphas_cumprod": ddim.alphas_cumprod.numpy(), "add_noise": ddim.add_noise(x0, eps, t).numpy(),
-                  "velocity": ddim.get_velocity(x0, eps, t).numpy()})
-    return found
+    return {"parameters": np.array(sum(p.numel() for p in tower.parameters())),
+            "last": tower(pictures).last_hidden_state.numpy()}
 
 
 # ---------------------------------------------------------------- gradients
 
 def add_lora(network, layers: list) -> dict:
     """A LoRA by peft on all layers of these names; its parameters by the names that a diffusers file gives them."""
-    network.add_adapter(LoraConfig(r=seeded.RANK, lora_alpha=seeded.RANK, target_modules=layers, init_lora_weights=False))
+    network.add_adapter(LoraConfig(r=seeded.RANK, lora_alpha=seeded.RANK, target_modules=layers,
+                                   init_lora_weights=False))
     found = {}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(".lora_" in name)
@@ -348,7 +335,8 @@ def make_gradients() -> dict:
     found = {"loss": np.array(loss.item(), np.float32), "token": table.grad[vocabulary].numpy()}
     for part, parameters in (("unet", unet_lora), ("text", text_lora)):
         found[f"{part}/names"] = np.array(sorted(parameters))
-        found[f"{part}/gradients"] = np.concatenate([parameters[name].grad.numpy().ravel() for name in sorted(parameters)])
+        found[f"{part}/gradients"] = np.concatenate([parameters[name].grad.numpy().ravel()
+                                                     for name in sorted(parameters)])
     return found
 
 
@@ -375,8 +363,8 @@ def main() -> None:
         np.savez(options.full, **make_full(options.small))
         return
     DATA.mkdir(exist_ok=True)
-    for name, make in (("blocks", make_blocks), ("networks", make_networks), ("vision", make_vision), ("schedulers", make_schedulers),
-                       ("gradients", make_gradients)):
+    for name, make in (("blocks", make_blocks), ("networks", make_networks), ("vision", make_vision),
+                       ("schedulers", make_schedulers), ("gradients", make_gradients)):
         path = DATA / f"{name}.npz"
         np.savez_compressed(path, **make())
         print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")

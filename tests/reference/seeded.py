@@ -1,7 +1,7 @@
 """What both sides of a comparison know: sizes of the small networks, and weights and inputs that are drawn from a name.
 
-NumPy is all that this needs. PyTorch's side (make_references.py) and ours (test_parity.py) draw the same numbers, so only
-outputs are stored, and the full-size network needs no file at all.
+NumPy is all that this needs. PyTorch's side (make_references.py) and ours (test_parity.py) draw the same numbers, so
+only outputs are stored, and the full-size network needs no file at all.
 """
 from __future__ import annotations
 
@@ -12,41 +12,55 @@ import numpy as np
 
 LEVELS = dict(down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
               up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
-UNET = dict(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32, 32, 32), layers_per_block=2, norm_num_groups=8,
-            attention_head_dim=(1, 2, 2, 2), cross_attention_dim=32, use_linear_projection=True, **LEVELS)
-SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, norm_num_groups=32,
-                 attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True, **LEVELS)
+UNET = dict(sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32, 32, 32), layers_per_block=2,
+            norm_num_groups=8, attention_head_dim=(1, 2, 2, 2), cross_attention_dim=32, use_linear_projection=True,
+            **LEVELS)
+SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280),
+                 layers_per_block=2, norm_num_groups=32, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024,
+                 use_linear_projection=True, **LEVELS)
 SD21_UNET_PARAMETERS = 865_910_724
 TEXT = dict(vocab_size=1000, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=77, hidden_act="gelu", layer_norm_eps=1e-5)
-VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28, patch_size=7,
-              hidden_act="quick_gelu", layer_norm_eps=1e-5)
-VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16, 32, 32), layers_per_block=2, norm_num_groups=8,
-           scaling_factor=0.18215)
-SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-                set_alpha_to_one=False, clip_sample=False)
+VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28,
+              patch_size=7, hidden_act="quick_gelu", layer_norm_eps=1e-5)
+VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 16, 32, 32), layers_per_block=2,
+           norm_num_groups=8, scaling_factor=0.18215)
+SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                steps_offset=1, set_alpha_to_one=False, clip_sample=False)
 
 # the measuring networks; both towers of CLIP read the real vocabulary
-CLIP = dict(projection_dim=16, text_config={**TEXT, "vocab_size": 49408, "hidden_act": "quick_gelu", "projection_dim": 16},
+CLIP = dict(projection_dim=16,
+            text_config={**TEXT, "vocab_size": 49408, "hidden_act": "quick_gelu", "projection_dim": 16},
             vision_config={**VISION, "projection_dim": 16})
-CLIP_RESNET = dict(embed_dim=16, image_resolution=64, vision_layers=(1, 2, 1, 1), vision_width=8, vision_patch_size=None, context_length=77,
-                   vocab_size=49408, transformer_width=128, transformer_heads=2, transformer_layers=2)
-DINO = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
+CLIP_RESNET = dict(embed_dim=16, image_resolution=64, vision_layers=(1, 2, 1, 1), vision_width=8,
+                   vision_patch_size=None, context_length=77, vocab_size=49408, transformer_width=128,
+                   transformer_heads=2, transformer_layers=2)
+DINO = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32,
+            patch_size=8)
 DINOV2 = dict(hidden_size=32, mlp_ratio=4, num_hidden_layers=3, num_attention_heads=4, image_size=112, patch_size=28)
 # the published sizes, for a test that is not run by default
 FULL_METRICS = {
-    "clip": dict(projection_dim=768, text_config=dict(TEXT, vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                                                      num_attention_heads=12, hidden_act="quick_gelu", projection_dim=768),
-                 vision_config=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224, patch_size=14,
-                                    hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=768)),
-    "clip_base": dict(projection_dim=512, text_config=dict(TEXT, vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
-                                                           num_attention_heads=8, hidden_act="quick_gelu", projection_dim=512),
-                      vision_config=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224,
-                                         patch_size=32, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512)),
-    "clip_resnet": dict(embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64, vision_patch_size=None, context_length=77,
-                        vocab_size=49408, transformer_width=512, transformer_heads=8, transformer_layers=12),
-    "dino": dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224, patch_size=8),
-    "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518, patch_size=14),
+    "clip": dict(projection_dim=768,
+                 text_config=dict(TEXT, vocab_size=49408, hidden_size=768, intermediate_size=3072,
+                                  num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu",
+                                  projection_dim=768),
+                 vision_config=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24,
+                                    num_attention_heads=16, image_size=224, patch_size=14, hidden_act="quick_gelu",
+                                    layer_norm_eps=1e-5, projection_dim=768)),
+    "clip_base": dict(projection_dim=512,
+                      text_config=dict(TEXT, vocab_size=49408, hidden_size=512, intermediate_size=2048,
+                                       num_hidden_layers=12, num_attention_heads=8, hidden_act="quick_gelu",
+                                       projection_dim=512),
+                      vision_config=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                                         num_attention_heads=12, image_size=224, patch_size=32,
+                                         hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512)),
+    "clip_resnet": dict(embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64,
+                        vision_patch_size=None, context_length=77, vocab_size=49408, transformer_width=512,
+                        transformer_heads=8, transformer_layers=12),
+    "dino": dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                 image_size=224, patch_size=8),
+    "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518,
+                   patch_size=14),
 }
 WORDS = ("cat", "dog", "tree", "car", "red apple", "hot air balloon", "house", "boat", "bird", "clock", "chair", "owl")
 SIZES = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that are prepared for a network
@@ -76,7 +90,10 @@ def values(name: str, shape) -> np.ndarray:
 
 
 def weight(name: str, shape) -> np.ndarray:
-    """A parameter by its name: matrices of variance 1 / fan-in, gains around 1, biases that are not 0; heads of LPIPS are not negative."""
+    """A parameter by its name: matrices of variance 1 / fan-in, gains around 1, biases that are not 0.
+
+    Heads of LPIPS are not negative.
+    """
     if name.endswith("position_embeddings"):
         return values(name, shape) * np.float32(0.3)
     if name.startswith("lpips/"):
@@ -94,7 +111,8 @@ def token_ids(name: str, rows: int, vocabulary: int) -> np.ndarray:
 
 def pictures(name: str, count: int, width: int = 48, height: int = 40) -> np.ndarray:
     """(count, height, width, 3) uint8: coloured fields with some noise, no two alike."""
-    fields = np.kron(uniform(name, (count, -(-height // 8), -(-width // 8), 3)), np.ones((1, 8, 8, 1), np.float32))[:, :height, :width]
+    fields = np.kron(uniform(name, (count, -(-height // 8), -(-width // 8), 3)),
+                     np.ones((1, 8, 8, 1), np.float32))[:, :height, :width]
     return np.uint8(127.5 + 110 * fields + 17 * uniform(f"{name}/noise", fields.shape))
 
 

@@ -73,7 +73,8 @@ def test_wrong_base(world, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("part, file, value, kind", [
-    ("unet", "diffusion_pytorch_model", np.nan, np.float32), ("vae", "diffusion_pytorch_model", -np.inf, np.float16), ("text_encoder", "model", 1e300, np.float64)])
+    ("unet", "diffusion_pytorch_model", np.nan, np.float32), ("vae", "diffusion_pytorch_model", -np.inf, np.float16),
+    ("text_encoder", "model", 1e300, np.float64)])
 def test_a_base_with_numbers_that_are_none(world, capsys, tmp_path, part, file, value, kind):
     """NaN, infinity, and what becomes infinite as float32: said with the tensor's name, before any training."""
     base = tmp_path / "base"
@@ -104,7 +105,8 @@ def test_unreadable_picture_is_named(world, capsys, tmp_path):
     assert not list((tmp_path / "adapters").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("seeds", [{"Cat": "many"}, {"Cat": None}, {"Cat": 1.5}, {"Cat": -1}, {"Cat": 1 << 63}, [3]], ids=str)
+@pytest.mark.parametrize("seeds", [{"Cat": "many"}, {"Cat": None}, {"Cat": 1.5}, {"Cat": -1}, {"Cat": 1 << 63}, [3]],
+                         ids=str)
 def test_seeds_of_a_style_that_are_none(trained, capsys, tmp_path, seeds):
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps({"seeds": seeds}))
     assert "style.json: seeds" in refused(capsys, "test", "--config", trained)
@@ -112,14 +114,16 @@ def test_seeds_of_a_style_that_are_none(trained, capsys, tmp_path, seeds):
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63, 10 ** 30])
 def test_a_seed_that_is_none(trained, capsys, tmp_path, seed):
-    assert "--seed" in refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", "A cat", "--seed", seed, "--output", tmp_path / "a.png")
+    assert "--seed" in refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", "A cat",
+                               "--seed", seed, "--output", tmp_path / "a.png")
     change(trained, sampling__seed=seed)
     assert "sampling.seed" in refused(capsys, "test", "--config", trained)
 
 
 @pytest.mark.parametrize("prompt", ["a\ud800", "a\nb", "a\x1b[2J", "a\0"], ids=ascii)
 def test_a_phrase_that_cannot_be_printed(trained, capsys, tmp_path, prompt):
-    message = refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", prompt, "--output", tmp_path / "a.png")
+    message = refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", prompt,
+                      "--output", tmp_path / "a.png")
     assert "control character" in message and message.isprintable() and not (tmp_path / "a.png").exists()
 
 
@@ -154,10 +158,13 @@ def test_shard(world, capsys, which, tmp_path):
 def test_full_disk_leaves_nothing_torn(tmp_path):
     """A file size limit stands in for a full disk: the same error, from the same call."""
     code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "from styleblend.files.tensor_files import write_safetensors\nimport numpy as np\nfrom styleblend.errors import StyleBlendError\n"
+            "from styleblend.files.tensor_files import write_safetensors\nimport numpy as np\n"
+            "from styleblend.errors import StyleBlendError\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-            "try:\n    write_safetensors(sys.argv[1], {'a': np.zeros(9999, np.float32)})\nexcept StyleBlendError as error:\n    print(error); sys.exit(2)")
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.safetensors")], capture_output=True, text=True, cwd=ROOT)
+            "try:\n    write_safetensors(sys.argv[1], {'a': np.zeros(9999, np.float32)})\n"
+            "except StyleBlendError as error:\n    print(error); sys.exit(2)")
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.safetensors")], capture_output=True, text=True,
+                         cwd=ROOT)
     assert run.returncode == 2 and "could not be written" in run.stdout, run.stderr
     assert os.listdir(tmp_path) == []
 

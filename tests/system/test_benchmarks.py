@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def figures(tmp_path, *command):
-    subprocess.run([sys.executable, "-m", *command, "--json", str(tmp_path / "out.json")], cwd=ROOT, check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", *command, "--json", str(tmp_path / "out.json")], cwd=ROOT, check=True,
+                   timeout=600)
     return json.loads((tmp_path / "out.json").read_text())
 
 
@@ -22,12 +23,15 @@ def test_a_benchmark_without_peer(tmp_path):
     report = figures(tmp_path, "benchmarks.attention", "--rounds", "2", "--gradient", "--dtype", "bfloat16")
     assert report["ours_s"] > 0 and report["peak_ours_mib"] > 10 and "ratio" not in report
     assert report["ours_of_ceiling"] == pytest.approx(report["ours_gflops"] / report["ceiling_gflops"])
-    assert report["device"] in ("cpu", "cuda") and report["device_name"] and report["ours_versions"]["jittor"] and report["arguments"]["dtype"] == "bfloat16"
+    assert (report["device"] in ("cpu", "cuda") and report["device_name"] and report["ours_versions"]["jittor"]
+            and report["arguments"]["dtype"] == "bfloat16")
 
 
 def test_operations_are_those_of_the_networks_products():
-    """Counted by hand for Stable Diffusion 2.1 at 64 x 64: one row of the UNet is some 0.7 TFLOP of products with weights; self-attention at
-    4,096 tokens alone is five sites of 4 x 320 x 4096^2.
+    """Counted by hand for Stable Diffusion 2.1 at 64 x 64.
+
+    One row of the UNet is some 0.7 TFLOP of products with weights; self-attention at 4,096 tokens alone is five sites
+    of 4 x 320 x 4096^2.
     """
     of_weights, of_attention = operations(SimpleNamespace(base="sd21", latent=64), 1)
     assert 0.6e12 < of_weights < 0.8e12 and of_attention > 5 * 4 * 320 * 4096 ** 2
@@ -36,7 +40,8 @@ def test_operations_are_those_of_the_networks_products():
 
 @pytest.mark.parametrize("job", ["attention", "unet_step", "generate", "train_step"])
 def test_help_says_what_each_option_is_and_its_default(job):
-    text = subprocess.run([sys.executable, "-m", f"benchmarks.{job}", "--help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run([sys.executable, "-m", f"benchmarks.{job}", "--help"], cwd=ROOT, check=True,
+                          capture_output=True, text=True).stdout
     assert "--dtype" in text and text.count("(default: ") >= 8
 
 

@@ -1,4 +1,7 @@
-"""diffusers and PEFT, in a process of their own, draw what we draw: the base as it lies there, a style that leaves, and adapters that they save."""
+"""diffusers and PEFT, in a process of their own, draw what we draw.
+
+The base as it lies there, a style that leaves, and adapters that they save.
+"""
 import json
 import os
 import shutil
@@ -28,7 +31,8 @@ NAME = "Ink Art"  # of a style: diffusers finds only the first vector of a token
 COARSE, FINE = 0.7, 0.6  # strengths that the style is exported with
 OWN = 1.25  # how strong the style itself is drawn, which is in what leaves, too
 # what is drawn: phrase, how the prompt goes on ({c}, {f}: the tokens), seed
-PICTURES = (("A dog", " in the style of {c}.", 3), ("A castle", " in the style of {f}.", 4), ("A rabbit", " in the style of {c}, {f}.", 5))
+PICTURES = (("A dog", " in the style of {c}.", 3), ("A castle", " in the style of {f}.", 4),
+            ("A rabbit", " in the style of {c}, {f}.", 5))
 SAVED = ("diffusers", "diffusers, pickle", "PEFT", "PEFT, table", "kohya")
 
 
@@ -39,7 +43,8 @@ def peer():
     if not python:
         pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return lambda script, *arguments: subprocess.run([python, str(ROOT / "tests" / "reference" / script), *map(str, arguments)], check=True, env=clean)
+    return lambda script, *arguments: subprocess.run(
+        [python, str(ROOT / "tests" / "reference" / script), *map(str, arguments)], check=True, env=clean)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,8 @@ def exported(tmp_path_factory):
         shutil.copy(path, out / NAME / path.name.replace(SHIPPED.name, NAME))
     (out / NAME / "style.json").write_text(json.dumps({"blend": {"fine_scale": OWN}}))
     for kind in ("diffusers", "kohya", "webui", "single"):
-        assert main(["export", str(out / NAME), "--format", kind, "--output", str(out / kind), "--coarse-strength", str(COARSE), "--fine-strength", str(FINE)]) == 0
+        assert main(["export", str(out / NAME), "--format", kind, "--output", str(out / kind),
+                     "--coarse-strength", str(COARSE), "--fine-strength", str(FINE)]) == 0
     return out
 
 
@@ -69,19 +75,24 @@ def noise(path: Path, *seeds: int) -> Path:
 def theirs(peer, exported, tmp_path_factory):
     """The folder with what diffusers draws of the base and of each format, in one process, or says of it."""
     out = tmp_path_factory.mktemp("theirs")
-    plain = {"name": "plain", "prompts": ["A dog.", "A castle in the style of noto."], "noise": str(noise(out / "plain-noise.npy", 1, 2))}
+    plain = {"name": "plain", "prompts": ["A dog.", "A castle in the style of noto."],
+             "noise": str(noise(out / "plain-noise.npy", 1, 2))}
     drawn, jobs = str(noise(out / "noise.npy", *(seed for *_, seed in PICTURES))), [plain]
     own = f"<{NAME.lower()}-coarse>", f"<{NAME.lower()}-fine>"  # the tokens that are in the files of diffusers
     by_name = f"{NAME}-coarse".lower(), f"{NAME}-fine".lower()  # a file of kohya's has no token: the user gives one
     for name, lora, embeddings, tokens in (
-            ("diffusers", "diffusers/pytorch_lora_weights", ("diffusers/coarse_learned_embeds", "diffusers/fine_learned_embeds"), own),
+            ("diffusers", "diffusers/pytorch_lora_weights",
+             ("diffusers/coarse_learned_embeds", "diffusers/fine_learned_embeds"), own),
             ("kohya", f"kohya/{NAME}", (f"kohya/{NAME}-coarse", f"kohya/{NAME}-fine"), by_name),
-            ("webui", f"webui/Lora/{NAME}", (f"webui/embeddings/{NAME}-coarse", f"webui/embeddings/{NAME}-fine"), by_name),
+            ("webui", f"webui/Lora/{NAME}", (f"webui/embeddings/{NAME}-coarse", f"webui/embeddings/{NAME}-fine"),
+             by_name),
             ("single", f"single/{NAME}", (), own), ("parts of single", f"single/{NAME}", (), own)):
         c, f = tokens
-        jobs.append({"name": name, "prompts": [phrase + rest.format(c=c, f=f) for phrase, rest, _ in PICTURES], "noise": drawn,
-                     "lora": str(exported / f"{lora}.safetensors"), "parts": dict(zip(("emb.<C>", "emb.<F>"), tokens)) if name.startswith("parts") else None,
-                     "embeddings": {str(exported / f"{file}.safetensors"): None if name == "diffusers" else token for file, token in zip(embeddings, tokens)}})
+        jobs.append({"name": name, "prompts": [phrase + rest.format(c=c, f=f) for phrase, rest, _ in PICTURES],
+                     "noise": drawn, "lora": str(exported / f"{lora}.safetensors"),
+                     "parts": dict(zip(("emb.<C>", "emb.<F>"), tokens)) if name.startswith("parts") else None,
+                     "embeddings": {str(exported / f"{file}.safetensors"): None if name == "diffusers" else token
+                                    for file, token in zip(embeddings, tokens)}})
     (out / "jobs.json").write_text(json.dumps(jobs))
     peer("draw_with_diffusers.py", MINI, out / "jobs.json", out)
     return out
@@ -107,7 +118,10 @@ def scaled(lora: dict, strength: float) -> dict:
 
 @pytest.fixture(scope="module")
 def ours(base, exported):
-    """Our pictures of the style as an ordinary LoRA: of what we export by its strength here, with and without the style's own."""
+    """Our pictures of the style as an ordinary LoRA.
+
+    Of what we export by its strength here, with and without the style's own.
+    """
     style = load_style(exported / NAME, NAME, base)
 
     def draw(own):
@@ -121,7 +135,8 @@ def ours(base, exported):
 def compare(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     """Of each picture the largest difference; ours are whole numbers, so half a unit is rounding."""
     difference = np.abs(ours - theirs * 255.0)
-    print(f"{name}: largest difference {', '.join(f'{d:.2f}' for d in difference.max((1, 2, 3)))} of 255, mean {difference.mean():.3f}")
+    print(f"{name}: largest difference {', '.join(f'{d:.2f}' for d in difference.max((1, 2, 3)))} of 255, "
+          f"mean {difference.mean():.3f}")
     assert difference.max() <= 1
 
 
@@ -137,7 +152,10 @@ def test_a_style_that_leaves(kind, theirs, ours):
 
 
 def test_a_style_in_one_file_is_for_this_program(theirs, ours):
-    """diffusers refuses it as a whole. Its parts are good there: the LoRAs' tensors as they are, the embeddings under tokens of their own."""
+    """diffusers refuses it as a whole.
+
+    Its parts are good there: the LoRAs' tensors as they are, the embeddings under tokens of their own.
+    """
     assert "Make sure all LoRA param names contain `'lora'`" in (theirs / "single.txt").read_text()
     compare("parts of single", ours["single"], np.load(theirs / "parts of single.npy"))
 
@@ -156,7 +174,8 @@ def test_kohyas_names_are_understood_to_the_last(exported, peer, base, tmp_path)
     for network, read, expected, strength in (("unet", lora.unet_lora, unet_lora, FINE * OWN),
                                               ("text_encoder", lora.text_lora, text_lora, COARSE)):
         converted = read(found, getattr(base, network), "converted")
-        assert set(converted) == set(expected) and all(np.array_equal(converted[key], expected[key]) for key in expected)
+        assert set(converted) == set(expected) and all(np.array_equal(converted[key], expected[key])
+                                                       for key in expected)
         of_network = [value for key, value in alphas.items() if key.startswith(f"{network}.")]
         assert len(of_network) == len(expected) / 2
         np.testing.assert_allclose(of_network, 16 * strength, rtol=1e-6)
@@ -167,7 +186,7 @@ def test_kohyas_names_are_understood_to_the_last(exported, peer, base, tmp_path)
 
 @pytest.fixture(scope="module")
 def saved(peer, tmp_path_factory):
-    """<kind>/ with the files that diffusers and PEFT save, and <kind>.npy, the picture of the networks that they saved."""
+    """<kind>/ with the files that diffusers and PEFT save, and <kind>.npy, the picture of the networks they saved."""
     out = tmp_path_factory.mktemp("saved")
     peer("save_with_diffusers.py", MINI, "A dog in the style of <ink-fine>.", noise(out / "noise.npy", 3), out, *SAVED)
     return out

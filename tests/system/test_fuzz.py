@@ -14,24 +14,30 @@ PYTHON, SECONDS = os.environ.get("STYLEBLEND_FUZZ_PYTHON"), os.environ.get("STYL
 
 def seeds(folder: Path) -> None:
     """Whole files of every kind and the broken ones that are small, as inputs to start from."""
-    inputs = [b"\0" + malformed.GOOD_PICKLE, b"\1" + START + malformed.PROGRAM + STOP, b"\1" + START + mapping(w=tensor(), v=tensor()) + STOP, b"\2" + malformed.GOOD_ZIP,
-              b"\2" + malformed.GOOD_OLD,
-              b"\4" + malformed.safetensors(*malformed.good_parts())]
-    inputs += [b"\2" + data for data, _ in HOSTILE.values()] + [b"\0" + data for data in malformed.MORE_HOSTILE.values()]
-    inputs += [b"\4" + data for _, data, _ in malformed.broken_safetensors()] + [b"\2" + data for _, data, _ in malformed.broken_pickles()]
+    inputs = [b"\0" + malformed.GOOD_PICKLE, b"\1" + START + malformed.PROGRAM + STOP,
+              b"\1" + START + mapping(w=tensor(), v=tensor()) + STOP, b"\2" + malformed.GOOD_ZIP,
+              b"\2" + malformed.GOOD_OLD, b"\4" + malformed.safetensors(*malformed.good_parts())]
+    inputs += ([b"\2" + data for data, _ in HOSTILE.values()]
+               + [b"\0" + data for data in malformed.MORE_HOSTILE.values()])
+    inputs += ([b"\4" + data for _, data, _ in malformed.broken_safetensors()]
+               + [b"\2" + data for _, data, _ in malformed.broken_pickles()])
     for number, data in enumerate(data for data in inputs if len(data) < 4000):
         (folder / f"{number:04}").write_bytes(data)
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not PYTHON, reason="STYLEBLEND_FUZZ_PYTHON names no Python with atheris and the rest that tests/fuzz_readers.py names")
+@pytest.mark.skipif(not PYTHON, reason="STYLEBLEND_FUZZ_PYTHON names no Python with atheris and the rest that "
+                                       "tests/fuzz_readers.py names")
 def test_nothing_but_the_one_error_comes_out(tmp_path, tmp_path_factory):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     seeds(corpus)
-    options = [f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024", "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"]
-    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).parents[1] / "fuzz_readers.py"), str(corpus), *options], capture_output=True, text=True, cwd=tmp_path,
-                         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(tmp_path_factory.mktemp("files"))})
+    options = [f"-max_total_time={SECONDS}", "-timeout=600", "-report_slow_units=600", "-rss_limit_mb=1024",
+               "-max_len=8192", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"]
+    run = subprocess.run(["nice", "-n", "10", PYTHON, str(Path(__file__).parents[1] / "fuzz_readers.py"), str(corpus),
+                          *options], capture_output=True, text=True, cwd=tmp_path,
+                         env={**os.environ, "OPENBLAS_NUM_THREADS": "1",
+                              "TMPDIR": str(tmp_path_factory.mktemp("files"))})
     stated = re.search(r"number_of_executed_units: (\d+)", run.stderr)
     assert stated, run.stdout[-2000:] + run.stderr[-2000:]  # it did not come to its end
     runs = int(stated[1])

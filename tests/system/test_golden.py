@@ -1,7 +1,7 @@
 """Our pipeline against the published sampler: arrays that its own code wrote on a tiny base.
 
-The folder is named by STYLEBLEND_GOLDEN (base in base/, adapters of one style in style/, `<settings>__<mode>.npz`, units.npz,
-tokens.json); without it everything here is skipped. One line is printed for each case.
+The folder is named by STYLEBLEND_GOLDEN (base in base/, adapters of one style in style/, `<settings>__<mode>.npz`,
+units.npz, tokens.json); without it everything here is skipped. One line is printed for each case.
 """
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from styleblend.settings import BlendSettings, SamplingSettings
 GOLDEN = Path(os.environ.get("STYLEBLEND_GOLDEN", ""))
 HERE = "STYLEBLEND_GOLDEN" in os.environ
 CASES = sorted(path.stem for path in GOLDEN.glob("*__*.npz")) if HERE else []
-pytestmark = pytest.mark.skipif(not HERE, reason="STYLEBLEND_GOLDEN names no folder with the published sampler's arrays")
+pytestmark = pytest.mark.skipif(not HERE,
+                                reason="STYLEBLEND_GOLDEN names no folder with the published sampler's arrays")
 
 
 @pytest.fixture
@@ -76,8 +77,11 @@ def largest(ours, theirs) -> float:
 # ---------------------------------------------------------------- dual-branch runs
 
 def published(controls: tuple, blend: BlendSettings) -> tuple:
-    """The PyTorch repository as it stands: two direction names do not match, so a self-attention site swaps only when both
-    lists have it. Cross-attention is not affected, and inherits its window from all listed sites."""
+    """The PyTorch repository as it stands: two direction names do not match.
+
+    So a self-attention site swaps only when both lists have it. Cross-attention is not affected, and inherits its
+    window from all listed sites.
+    """
     both = set(blend.c2f_sites) & set(blend.f2c_sites)
     kept = [swap if swap.kind == "cross" else dataclasses.replace(swap, sites=tuple(s for s in swap.sites if s in both))
             for swap in controls]
@@ -154,7 +158,8 @@ def test_dual_branch_run(name, pipeline, style, report):
     pictures = pipeline.decode(path[-1]).transpose(0, 3, 1, 2)
     first, last = largest(path[0].numpy(), case["latents"][0]), relative(path[-1], case["latents"][-1])
     picture = largest(pictures, case["images"] * 255.0)
-    report(f"{name}: texts {text_error:.1e}, latents after step 1 {first:.1e} (absolute), last {last:.1e}, pictures {picture:.2f}/255")
+    report(f"{name}: texts {text_error:.1e}, latents after step 1 {first:.1e} (absolute), last {last:.1e}, "
+           f"pictures {picture:.2f}/255")
     assert len(path) == len(case["latents"])
     assert text_error <= 1e-5
     assert first <= 1e-5
@@ -221,6 +226,7 @@ def test_tokens(base, report):
     tokenizer = base.tokenizer()
     cases = json.loads((GOLDEN / "tokens.json").read_text(encoding="utf-8"))
     wrong = [case["text"] for case in cases
-             if tokenizer.ids(case["text"]) != case["ids"] or tokenizer.encode([case["text"]])[0].tolist() != case["padded"]]
+             if tokenizer.ids(case["text"]) != case["ids"]
+             or tokenizer.encode([case["text"]])[0].tolist() != case["padded"]]
     report(f"tokens: {len(cases) - len(wrong)} of {len(cases)} texts")
     assert not wrong

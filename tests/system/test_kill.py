@@ -1,4 +1,7 @@
-"""kill -9 at random moments of both trainings, the look-alikes and `test.py`: started again, every file is as if nothing had happened."""
+"""kill -9 at random moments: started again, every file is as if nothing had happened.
+
+Of both trainings, the look-alikes and `test.py`.
+"""
 import json
 import os
 import shutil
@@ -22,7 +25,7 @@ TRIALS = int(os.environ.get("STYLEBLEND_KILL_TRIALS", "40"))
 
 
 def config(world: Path, folder: Path) -> Path:
-    """The tiny world with more steps, a checkpoint every second one, grids, and everything that it writes below `folder`."""
+    """The tiny world with more steps, a checkpoint every second one, grids; it writes everything below `folder`."""
     settings = yaml.safe_load(world.read_text())
     settings.update(adapters=str(folder / "adapters"), look_alikes=str(folder / "look"), output=str(folder / "result"))
     training = settings["training"]
@@ -41,9 +44,12 @@ def unfinished(folder: Path) -> bool:
 
 
 def killed(command: list, path: Path, folder: Path, rng: np.random.Generator, seconds: float) -> bool:
-    """Start a command and kill it: by turns of a coin at a random time of its work, or while it writes its n-th file. False: it was done before."""
-    process = subprocess.Popen([sys.executable, "-m", "styleblend", *command, "--config", str(path)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    """Start a command and kill it. False: it was done before.
+
+    By turns of a coin at a random time of its work, or while it writes its n-th file.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "styleblend", *command, "--config", str(path)], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     said = ""
     while "learning the" not in said and "pictures:" not in said:  # Python and Jittor are up, the work begins
         read = process.stderr.read(1)
@@ -65,7 +71,7 @@ def killed(command: list, path: Path, folder: Path, rng: np.random.Generator, se
 
 
 def run_trials(world: Path, tmp_path: Path, count: int, seed: int) -> None:
-    """`count` trials, each with one command that is killed once or twice and then goes on to its end, against unbroken runs."""
+    """`count` trials: each kills one command once or twice and lets it go on to its end, against unbroken runs."""
     before, after, seconds = {}, {}, {}
     (tmp_path / "data" / "dots" / "prompt.json").write_text(json.dumps(["Cat", "Owl", "Boat", "Tree", "Moon"]))
     whole = tmp_path / "whole" / "state"
@@ -119,5 +125,8 @@ def mini_world(world, tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize("base", ["world", "mini_world"])
 def test_killed_at_many_moments_and_started_again(base, request, tmp_path):
-    """STYLEBLEND_KILL_TRIALS of them on each base, by default 40: some ten minutes on the tiny one, half an hour on the mini one."""
+    """STYLEBLEND_KILL_TRIALS of them on each base, by default 40.
+
+    That is some ten minutes on the tiny one, half an hour on the mini one.
+    """
     run_trials(request.getfixturevalue(base), tmp_path, TRIALS, seed=2)

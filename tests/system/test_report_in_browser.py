@@ -1,4 +1,4 @@
-"""report.html of a hundred pictures in a real browser: it loads alone, sorts, filters and compares, and fits on a phone.
+"""report.html of a hundred pictures in a real browser: it loads alone, sorts, filters, compares, and fits on a phone.
 
 Chromium by playwright (pip install playwright; STYLEBLEND_CHROMIUM names a Chromium, else playwright's own is taken).
 """
@@ -41,7 +41,8 @@ def draw(folder: Path, size: int) -> None:
             (folder / run / style).mkdir(parents=True)
         for i, prompt in enumerate(style_prompts(DATA / style)):
             image = Image.open(art[i % len(art)]).convert("RGB").resize((size, size), Image.LANCZOS)
-            image = ImageEnhance.Color(image.rotate(rng.uniform(-40, 40), Image.BICUBIC, fillcolor="white")).enhance(rng.uniform(0.4, 1.8))
+            image = ImageEnhance.Color(image.rotate(rng.uniform(-40, 40), Image.BICUBIC, fillcolor="white")).enhance(
+                rng.uniform(0.4, 1.8))
             image.save(folder / "first" / style / f"{prompt.name}.png")
             if (style, prompt.name) != NO_PICTURE:
                 image.filter(ImageFilter.GaussianBlur(size / 40)).save(folder / "second" / style / f"{prompt.name}.png")
@@ -69,7 +70,10 @@ def browser():
 
 @pytest.fixture
 def page(browser, report):
-    """The page as it is opened from a disk. In the end: nothing was said on its console, and nothing asked of a network."""
+    """The page as it is opened from a disk.
+
+    In the end: nothing was said on its console, and nothing asked of a network.
+    """
     page, said, asked = browser.new_page(viewport={"width": 1280, "height": 900}), [], []
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("console", lambda message: said.append(message.text))
@@ -83,13 +87,16 @@ def page(browser, report):
 def scores_of(report: Path, key: str) -> list:
     """{(style, prompt): score} of each run, by scores.json."""
     runs = json.loads((report / "scores.json").read_text())["runs"]
-    return [{(style, p["prompt"]): p[key] for style, pictures in run["pictures"].items() for p in pictures} for run in runs]
+    return [{(style, p["prompt"]): p[key] for style, pictures in run["pictures"].items() for p in pictures}
+            for run in runs]
 
 
 def shown(page) -> dict:
     """The prompts of each style that is shown, in the order of the page."""
-    return {style: page.eval_on_selector_all(f"section[data-style='{style}'] .card", "cards => cards.map(c => c.dataset.prompt)")
-            for style in page.eval_on_selector_all("section:not([hidden])", "sections => sections.map(s => s.dataset.style)")}
+    return {style: page.eval_on_selector_all(f"section[data-style='{style}'] .card",
+                                             "cards => cards.map(c => c.dataset.prompt)")
+            for style in page.eval_on_selector_all("section:not([hidden])",
+                                                   "sections => sections.map(s => s.dataset.style)")}
 
 
 def test_all_pictures_load_and_the_file_is_small(page, report):
@@ -130,12 +137,16 @@ def test_one_style_alone(page):
 
 
 def test_comparison(page, report):
-    """Both runs side by side with their numbers, sorted by what was lost or gained; what only one run has comes last."""
+    """Both runs side by side with their numbers, sorted by what was lost or gained.
+
+    What only one run has comes last.
+    """
     first, second = scores_of(report, "both")
     assert page.locator("article >> nth=0").locator("img").count() == 2
     rose = page.locator("section[data-style='fxemoji'] article[data-prompt='Rose']")
     assert rose.locator("img").count() == 1 and "second: no picture" in rose.inner_text()
-    bus = page.locator("section[data-style='fluent-3d'] article[data-prompt='Bus'] tr", has=page.locator("th", has_text="both")).locator("td").all_inner_texts()
+    bus = page.locator("section[data-style='fluent-3d'] article[data-prompt='Bus'] tr",
+                       has=page.locator("th", has_text="both")).locator("td").all_inner_texts()
     assert bus == [f"{run['fluent-3d', 'Bus']:.3f}" for run in (first, second)]
 
     page.select_option("#of", label="first minus second")
@@ -147,7 +158,8 @@ def test_comparison(page, report):
     page.select_option("#of", label="second")
     assert shown(page)["fluent-3d"] == sorted(lost["fluent-3d"], key=lambda prompt: second["fluent-3d", prompt])
 
-    row = page.locator(".scroll tr", has_text="95 % interval").locator("xpath=following-sibling::tr[1]").locator("td").all_inner_texts()
+    row = page.locator(".scroll tr", has_text="95 % interval").locator(
+        "xpath=following-sibling::tr[1]").locator("td").all_inner_texts()
     mean = np.mean([first[which] - second[which] for which in second])
     assert row[:2] == ["both all", f"{mean:+.3f}"] and row[3] == "99"
 
@@ -158,7 +170,8 @@ def test_on_a_phone_and_in_the_dark(page):
     for style in ("", "fluent-3d"):
         page.select_option("#style", style)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    one, other = (page.locator("section:not([hidden]) article >> nth=0").locator("img").nth(i).bounding_box() for i in (0, 1))
+    one, other = (page.locator("section:not([hidden]) article >> nth=0").locator("img").nth(i).bounding_box()
+                  for i in (0, 1))
     assert one["y"] == other["y"] and other["x"] >= one["x"] + one["width"] > 100 and other["x"] + other["width"] <= 360
     page.locator("section:not([hidden]) article >> nth=9").scroll_into_view_if_needed()
     own = page.locator("section:not([hidden]) .own").bounding_box()

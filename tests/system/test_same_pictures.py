@@ -1,4 +1,7 @@
-"""The pictures and the training that the program gave before it was rebuilt around recipes (`tests/reference/draw_same_pictures.py`)."""
+"""The pictures and the training that the program gave before it was rebuilt around recipes.
+
+`tests/reference/draw_same_pictures.py` makes both.
+"""
 import json
 import os
 import subprocess
@@ -18,7 +21,8 @@ FACTS = json.loads((BEFORE / "facts.json").read_text(encoding="utf-8"))
 def drawn(folder: Path, *options: str) -> dict:
     """What the script says of its pictures, with the number of threads that the ones before were drawn with."""
     environment = {**os.environ, "OMP_NUM_THREADS": FACTS["machine"]["threads"], "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "tests/reference/draw_same_pictures.py", str(folder), *options], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, "tests/reference/draw_same_pictures.py", str(folder), *options], cwd=ROOT,
+                   env=environment, check=True)
     return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
 

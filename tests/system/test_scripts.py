@@ -58,7 +58,8 @@ def test_one_worker_per_gpu(start):
                                         for i, gpu in ((1, 0), (2, 3))]
 
 
-@pytest.mark.parametrize("devices, gpus", [("-1", []), (" ", []), ("0, 2,-1,1", ["0", "2"]), ("GPU-5a,GPU-7b", ["GPU-5a", "GPU-7b"])])
+@pytest.mark.parametrize("devices, gpus", [("-1", []), (" ", []), ("0, 2,-1,1", ["0", "2"]),
+                                           ("GPU-5a,GPU-7b", ["GPU-5a", "GPU-7b"])])
 def test_gpus_are_those_that_cuda_takes(start, devices, gpus):
     out, _ = start("test.sh", ECHO, CUDA_VISIBLE_DEVICES=devices, WORKERS="3").communicate()
     lines = sorted(out.splitlines())
@@ -66,18 +67,21 @@ def test_gpus_are_those_that_cuda_takes(start, devices, gpus):
     assert not gpus or [line.split("gpu=")[1].split(" in")[0] for line in lines] == gpus
 
 
-@pytest.mark.parametrize("answer", ["echo 'NVIDIA-SMI has failed because it could not'; echo 'communicate with the driver.'; exit 9", "echo 'No devices were found'", "echo 0; exit 9"])
+@pytest.mark.parametrize("answer", [
+    "echo 'NVIDIA-SMI has failed because it could not'; echo 'communicate with the driver.'; exit 9",
+    "echo 'No devices were found'", "echo 0; exit 9"])
 def test_an_error_of_nvidia_smi_is_no_gpu(start, tmp_path, answer):
     program(tmp_path / "bin" / "nvidia-smi", answer)
-    out, _ = start("test.sh", ECHO, CUDA_VISIBLE_DEVICES=None, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", WORKERS="3").communicate()
+    out, _ = start("test.sh", ECHO, CUDA_VISIBLE_DEVICES=None, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                   WORKERS="3").communicate()
     assert sorted(line[:8] for line in out.splitlines()) == ["[1 of 3]", "[2 of 3]", "[3 of 3]"] and "gpu= " in out
 
 
 def test_gpus_that_jittor_cannot_use_are_cpu_workers(start, tmp_path):
     """Else there would be one process for each of them on the CPU, each with a thread for every core."""
     program(tmp_path / "bin" / "nvidia-smi", "echo 0; echo 1; echo 2")
-    process = start("test.sh", 'if [ "$1" = -c ]; then echo "cuDNN 8 is missing" >&2; exit 1; fi\n' + ECHO, CUDA_VISIBLE_DEVICES=None,
-                    PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", WORKERS="2")
+    process = start("test.sh", 'if [ "$1" = -c ]; then echo "cuDNN 8 is missing" >&2; exit 1; fi\n' + ECHO,
+                    CUDA_VISIBLE_DEVICES=None, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", WORKERS="2")
     out, err = process.communicate()
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert err == "Jittor cannot use the GPUs (cuDNN 8 is missing): CPU workers are started.\n"
@@ -88,7 +92,8 @@ def test_the_reason_for_cpu_workers_is_the_programs_own(start, tmp_path):
     program(tmp_path / "bin" / "nvidia-smi", "echo 0; echo 1")
     process = start("test.sh", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi\n' + ECHO, nvcc_path="",
                     CUDA_VISIBLE_DEVICES=None, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert "Jittor cannot use the GPUs (the environment says so: use_cuda=0 or nvcc_path=''): CPU" in process.communicate()[1]
+    assert ("Jittor cannot use the GPUs (the environment says so: use_cuda=0 or nvcc_path=''): CPU"
+            in process.communicate()[1])
 
 
 @pytest.mark.parametrize("option", [("--shard", "2/4"), ("--shard=2/4",)])
@@ -184,7 +189,8 @@ sys.exit(130 if stopped else 0)
 
 
 def test_a_second_signal_reaches_the_workers_too(start, tmp_path):
-    process = start("test.sh", f'trap "echo asked" TERM; touch "{tmp_path}/ready"; while sleep 0.05; do :; done &\nwait; wait; exit 130\n')
+    process = start("test.sh", f'trap "echo asked" TERM; touch "{tmp_path}/ready"; '
+                               'while sleep 0.05; do :; done &\nwait; wait; exit 130\n')
     while not (tmp_path / "ready").exists():
         time.sleep(0.02)
     for _ in range(2):
@@ -228,7 +234,8 @@ def test_make_makes_the_environment_of_another_python_anew_but_not_somebodys_own
     (old / "mine").touch()
     if not own:
         (old / "installed").touch()
-    result = subprocess.run(["make", ".venv/installed", f"PYTHON={sys.executable}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(["make", ".venv/installed", f"PYTHON={sys.executable}"], cwd=tmp_path,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if own:
         assert result.returncode == 2 and "was not made by make" in result.stderr and (old / "mine").exists()
     else:
@@ -241,5 +248,6 @@ def test_make_names_the_package_with_the_venv_module(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.txt").touch()
     program(tmp_path / "bin" / "python", f'if [ "$1" = -m ]; then exit 1; fi\nexec {sys.executable} "$@"')
-    result = subprocess.run(["make", ".venv/installed", f"PYTHON={tmp_path}/bin/python"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(["make", ".venv/installed", f"PYTHON={tmp_path}/bin/python"], cwd=tmp_path,
+                            stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2 and "sudo apt install python%d.%d-venv" % sys.version_info[:2] in result.stderr

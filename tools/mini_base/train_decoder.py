@@ -7,7 +7,7 @@ A decoder that learned from exact latents alone makes grey specks and lost edges
 spread. The encoder stays as it is, so all that was trained on its latents stays valid: the UNet, and every style.
 Resumes from OUT/decoder.pt.
 """
-import argparse, collections, copy, json, pathlib
+import collections, copy, json, pathlib
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from art import caption, load_art
 from base_folder import scheduler, tokens
 from encode import seen
 from train_vae import colour_axes
-from training import Clock, amp, checkpoint, device, note, to_tensor
+from training import Clock, amp, checkpoint, device, learn, note, options, parsed, to_tensor
 
 
 class Guesses:
@@ -107,8 +107,6 @@ def train(args):
         spread = torch.from_numpy(rng.uniform(0, args.noise, (third, 1, 1, 1)).astype(np.float32)).to(device)
         z[:third] += spread * torch.randn_like(z[:third])
         z[third:2 * third] = guesses(rng, z[third:2 * third], rows[third:2 * third], args.last)
-        for g in opt.param_groups:
-            g["lr"] = clock.lr(step)
         with amp():
             out = vae.decode(z / latents["scale"]).sample
         out, diff = out.float(), out.float() - image
@@ -119,8 +117,9 @@ def train(args):
             with amp():
                 doubt = -critic(out).float().mean()
             whole = loss + args.adversarial * balance(loss, doubt, vae.decoder.conv_out.weight) * doubt
-        opt.zero_grad(set_to_none=True); whole.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0); opt.step(); step += 1; run.append(loss.item())
+        learn(opt, whole, clock.lr(step), params)
+        step += 1
+        run.append(loss.item())
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), max(0.002, 1 / (1 + step / 10)))
         if step > args.warm - 100:
@@ -141,22 +140,14 @@ def train(args):
 
 
 if __name__ == "__main__":
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = options(__doc__, minutes=60, batch=12, lr=5e-4)
     ap.add_argument("--art", type=pathlib.Path, required=True)
-    ap.add_argument("--out", type=pathlib.Path, required=True)
     ap.add_argument("--tokenizer", type=pathlib.Path, required=True)
-    ap.add_argument("--minutes", type=float, default=60)
-    ap.add_argument("--batch", type=int, default=12)
-    ap.add_argument("--lr", type=float, default=5e-4)
     ap.add_argument("--noise", type=float, default=0.35, help="the most noise in a latent, of its spread")
     ap.add_argument("--last", type=int, default=350, help="the highest noise level at which the UNet draws a latent")
     ap.add_argument("--warm", type=int, default=600, help="steps before the critic joins")
     ap.add_argument("--adversarial", type=float, default=0.1,
                     help="what the critic counts, beside the distance to the picture; at 0.4 it took over")
-    ap.add_argument("--log", type=int, default=50)
-    ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
-    args = ap.parse_args()
+    args = parsed(ap)
     torch.manual_seed(0)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     train(args)

@@ -1,17 +1,19 @@
 """Train the judge: two small CNNs, one tells what an emoji picture shows, the other in which style it is drawn.
 
-    python tools/mini_base/train_judge.py --art art [--vae run/base/vae] [--candidates run/subjects.json] [--epochs 40] [--init FOLDER]
+    python tools/mini_base/train_judge.py --art art [--vae run/base/vae] [--candidates run/subjects.json]
+                                          [--epochs 40] [--init FOLDER]
 
-Needs the requirements beside it (PyTorch, diffusers) and the art that render_art.py makes; the runtime never imports this file.
-The judge learns all subjects and all styles, also those that the mini base never sees: it must know them to judge them. A fixed
-tenth of the (subject, style) pairs is kept back and only ever measured.
+Needs the requirements beside it (PyTorch, diffusers) and the art that render_art.py makes; the runtime never imports
+this file. The judge learns all subjects and all styles, also those that the mini base never sees: it must know them to
+judge them. A fixed tenth of the (subject, style) pairs is kept back and only ever measured.
 
-Generated pictures come out of a lossy autoencoder, so with --vae a part of the training pictures first goes through it. For the
-subject they are also shifted, zoomed, blurred, resampled and noised, and some lose their colour, so that the shape is learned. For
-the style they move only a little: line, texture and palette are what it is told by. Half of them also get a part of another
-picture in the same style, so that no single drawing is learned.
+Generated pictures come out of a lossy autoencoder, so with --vae a part of the training pictures first goes through it.
+For the subject they are also shifted, zoomed, blurred, resampled and noised, and some lose their colour, so that the
+shape is learned. For the style they move only a little: line, texture and palette are what it is told by. Half of them
+also get a part of another picture in the same style, so that no single drawing is learned.
 
---init goes on from the weights of an earlier run, also from the shipped ones (batch norm starts as the identity on them).
+--init goes on from the weights of an earlier run, also from the shipped ones (batch norm starts as the identity on
+them).
 """
 import argparse, json, pathlib, time
 
@@ -21,135 +23,19 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-SIZE, WIDTHS, BLOCKS = 128, (32, 64, 128, 192), (1, 1, 2, 1)
-STYLE_WIDTHS, STYLE_HIDDEN = (32, 64, 128, 192, 256), 128
+from judge_networks import (BLOCKS, SIZE, StyleNet, SubjectNet, fold, plain_forward, scaled, to_input,
+                            warm_start)
+
 TEST_SHARE, TEST_SEED = 0.1, 2
-FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"}, {"openmoji", "openmoji-black"},
-            {"emojione", "emojione-monotone"}]  # these sets share one drawing per subject
-SAME_LOOK = {"fluent-emoji": "fluent-3d"}  # two renderings of the same models that no eye tells apart at this size: one style
-LICENCES = ("Trained on Noto Emoji and its first version (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji in four variants (MIT), OpenMoji and "
-            "OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (CC-BY-4.0) and "
-            "Streamline Emojis (CC-BY-4.0); labels by emojibase (MIT).")
-
-
-class Conv(nn.Module):
-    """Convolution and batch norm; `folded()` is the one convolution that they make together after training."""
-
-    def __init__(self, inputs, outputs, kernel, stride=1):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x):
-        return self.norm(self.conv(x))
-
-    def folded(self):
-        scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
-        return dict(weight=self.conv.weight * scale[:, None, None, None], bias=self.norm.bias - self.norm.running_mean * scale)
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1, self.conv2 = Conv(inputs, outputs, 3, stride), Conv(outputs, outputs, 3)
-        if inputs != outputs:
-            self.skip = Conv(inputs, outputs, 1, stride)
-
-    def forward(self, x):
-        skip = self.skip(x) if hasattr(self, "skip") else x
-        return F.relu(self.conv2(F.relu(self.conv1(x))) + skip)
-
-
-class SubjectNet(nn.Module):
-    """A residual network; the subject is read from the means of its last stage."""
-
-    def __init__(self, subjects):
-        super().__init__()
-        self.stem = Conv(12, WIDTHS[0], 5, 2)  # reads blocks of 2 x 2 pixels
-        self.stages, inputs = nn.ModuleList(), WIDTHS[0]
-        for i, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS)):
-            self.stages.append(nn.Sequential(*[Block(inputs if j == 0 else width, width, 2 if i and j == 0 else 1) for j in range(blocks)]))
-            inputs = width
-        self.head = nn.Linear(WIDTHS[-1], subjects)
-
-    def forward(self, x):
-        x = F.relu(self.stem(x))
-        for stage in self.stages:
-            x = stage(x)
-        return self.head(x.mean((2, 3)))
-
-
-class StyleNet(nn.Module):
-    """How strong each feature is, at five scales, wherever it lies: means and root mean squares of every stage, then two linear layers."""
-
-    def __init__(self, styles):
-        super().__init__()
-        self.stem = Conv(12, STYLE_WIDTHS[0], 3)
-        self.stages = nn.ModuleList([Block(a, b, 2) for a, b in zip(STYLE_WIDTHS, STYLE_WIDTHS[1:])])
-        self.norm, self.drop = nn.BatchNorm1d(2 * sum(STYLE_WIDTHS)), nn.Dropout(0.3)
-        self.hidden, self.head = nn.Linear(2 * sum(STYLE_WIDTHS), STYLE_HIDDEN), nn.Linear(STYLE_HIDDEN, styles)
-
-    def forward(self, x):
-        x = F.relu(self.stem(x))
-        found = moments(x)
-        for stage in self.stages:
-            x = stage(x)
-            found += moments(x)
-        return self.head(F.relu(self.hidden(self.drop(self.norm(torch.cat(found, 1))))))
-
-
-def moments(x):
-    x = x.float()
-    return [x.mean((2, 3)), (x.square().mean((2, 3)) + 1e-6).sqrt()]
-
-
-def plain_forward(weights, x):
-    """Both networks as they are shipped: folded weights, no batch norm. Also makes the reference of tests/test_judge.py."""
-    def conv(x, name, stride=1):
-        w = weights[name + ".weight"].float()
-        return F.conv2d(x, w, weights[name + ".bias"].float(), stride, w.shape[2] // 2)
-
-    def linear(x, name):
-        return F.linear(x, weights[name + ".weight"].float(), weights[name + ".bias"].float())
-
-    def block(x, name, stride):
-        skip = conv(x, name + ".skip", stride) if name + ".skip.weight" in weights else x
-        return F.relu(conv(F.relu(conv(x, name + ".conv1", stride)), name + ".conv2") + skip)
-
-    y = F.relu(conv(x, "style.stem"))
-    found = moments(y)
-    for i in range(len(STYLE_WIDTHS) - 1):
-        y = block(y, f"style.stages.{i}", 2)
-        found += moments(y)
-    style = linear(F.relu(linear(torch.cat(found, 1), "style.hidden")), "style.head")
-    x = F.relu(conv(x, "subject.stem", 2))
-    for i, blocks in enumerate(BLOCKS):
-        for j in range(blocks):
-            x = block(x, f"subject.stages.{i}.{j}", 2 if i and j == 0 else 1)
-    return linear(x.mean((2, 3)), "subject.head"), style
-
-
-def fold(nets):
-    """The weights as they are shipped: every batch norm goes into the layer beside it."""
-    weights = {}
-    for name, module in nets.named_modules():
-        parts = module.folded() if isinstance(module, Conv) else dict(module.named_parameters()) if isinstance(module, nn.Linear) else {}
-        weights.update({f"{name}.{k}": v.detach() for k, v in parts.items()})
-    norm = nets["style"].norm  # stands before the hidden layer: h(a x + b) = (h a) x + h b
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    weight = weights["style.hidden.weight"]
-    weights["style.hidden.bias"] = weights["style.hidden.bias"] + weight @ (norm.bias - norm.running_mean * scale)
-    weights["style.hidden.weight"] = weight * scale
-    return {k: v.detach().half().contiguous() for k, v in weights.items()}
-
-
-def to_input(x):
-    """(N, 3, SIZE, SIZE) in -1..1 -> what the network reads: every 2 x 2 block of pixels as 12 channels."""
-    return F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
-
-
-def scaled(pictures):
-    return torch.from_numpy(pictures).float().div_(127.5).sub_(1)
+# these sets share one drawing per subject
+FAMILIES = [{"fluent-3d", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast"},
+            {"openmoji", "openmoji-black"}, {"emojione", "emojione-monotone"}]
+# two renderings of the same models that no eye tells apart at this size: one style
+SAME_LOOK = {"fluent-emoji": "fluent-3d"}
+LICENCES = ("Trained on Noto Emoji and its first version (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji in four "
+            "variants (MIT), OpenMoji and OpenMoji black (CC-BY-SA-4.0), EmojiOne 2 and its monotone set (CC-BY-4.0), "
+            "EmojiOne 1 (CC-BY-SA-4.0), FxEmojis (CC-BY-4.0) and Streamline Emojis (CC-BY-4.0); labels by emojibase "
+            "(MIT).")
 
 
 def moved(x, rng, share, turn=0.0, zoom=0.1, stretch=0.0, shift=0.1):
@@ -161,7 +47,8 @@ def moved(x, rng, share, turn=0.0, zoom=0.1, stretch=0.0, shift=0.1):
     flip = 1 - 2 * torch.from_numpy(rng.integers(0, 2, n).astype(np.float32))
     theta = torch.stack([flip * zoom * stretch * turn.cos(), -zoom * turn.sin(), draw(shift) * some,
                          flip * zoom * turn.sin(), zoom / stretch * turn.cos(), draw(shift) * some], 1).view(n, 2, 3)
-    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border", align_corners=False)
+    return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), padding_mode="border",
+                         align_corners=False)
 
 
 def tinted(x, rng, brightness, colour):
@@ -195,7 +82,10 @@ def for_subject(x, labels, rng):
 
 
 def for_style(x, labels, rng):
-    """What may happen to a picture without changing its style. (Moves by whole pixels only, without resampling, came out the same.)"""
+    """What may happen to a picture without changing its style.
+
+    Moves by whole pixels only, without resampling, came out the same.
+    """
     return patched(tinted(moved(x, rng, 0.5), rng, 0.0, 0.02), labels, rng, 0.5)
 
 
@@ -203,7 +93,8 @@ def patched(x, labels, rng, share):
     """A share of the pictures with a rectangle out of another one with the same label, in the same place."""
     mixed = x.clone()
     for i in np.flatnonzero(rng.random(len(x)) < share):
-        (height, width), other = rng.integers(SIZE // 4, 3 * SIZE // 4, 2), rng.choice(np.flatnonzero(labels == labels[i]))
+        (height, width), other = (rng.integers(SIZE // 4, 3 * SIZE // 4, 2),
+                                  rng.choice(np.flatnonzero(labels == labels[i])))
         top, left = rng.integers(SIZE - height), rng.integers(SIZE - width)
         mixed[i, :, top:top + height, left:left + width] = x[other, :, top:top + height, left:left + width]
     return mixed
@@ -226,12 +117,17 @@ def net_loss(net, x, labels, smoothing):
 
 @torch.no_grad()
 def reconstruct(pictures, folder):
-    """The pictures as the mini base's autoencoder gives them back, its latents a little disturbed, as generated ones are."""
+    """The pictures as the mini base's autoencoder gives them back.
+
+    Its latents are a little disturbed, as generated ones are.
+    """
     from diffusers import AutoencoderKL
-    vae, out, start = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(memory_format=torch.channels_last), [], time.time()
+    vae, out, start = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval().to(
+        memory_format=torch.channels_last), [], time.time()
     for i in range(0, len(pictures), 32):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            z = vae.encode(scaled(pictures[i:i + 32]).contiguous(memory_format=torch.channels_last)).latent_dist.mean.float()
+            z = vae.encode(scaled(pictures[i:i + 32]).contiguous(
+                memory_format=torch.channels_last)).latent_dist.mean.float()
             y = vae.decode(z + 0.1 * z.std() * torch.randn_like(z)).sample
         out.append(y.float().clamp(-1, 1).add(1).mul(127.5).round().byte().contiguous().numpy())
     print(f"{len(pictures)} autoencoder reconstructions in {time.time() - start:.0f} s", flush=True)
@@ -239,47 +135,24 @@ def reconstruct(pictures, folder):
 
 
 @torch.no_grad()
-def warm_start(nets, folder, x):
-    """Take over folded weights; each batch norm becomes the identity on what its convolution gives for the pictures `x`."""
-    weights, hooks = {k: v.float() for k, v in load_file(folder / "judge.safetensors").items()}, []
-
-    def set_norm(module, bias, y):
-        dims = [d for d in range(y.ndim) if d != 1]
-        mean, var = y.mean(dims), y.var(dims, unbiased=False)
-        module.running_mean.copy_(mean)
-        module.running_var.copy_(var)
-        module.weight.copy_((var + module.eps).sqrt())
-        module.bias.copy_(mean + bias)
-
-    for name, module in nets.named_modules():
-        if isinstance(module, Conv):
-            module.conv.weight.copy_(weights[name + ".weight"])
-            hooks.append(module.register_forward_pre_hook(
-                lambda module, inputs, bias=weights[name + ".bias"]: set_norm(module.norm, bias, module.conv(inputs[0]))))
-        elif isinstance(module, nn.BatchNorm1d):
-            hooks.append(module.register_forward_pre_hook(lambda module, inputs: set_norm(module, 0, inputs[0])))
-        elif isinstance(module, nn.Linear):
-            module.weight.copy_(weights[name + ".weight"])
-            module.bias.copy_(weights[name + ".bias"])
-    for net in nets.values():
-        net(x)
-    for hook in hooks:
-        hook.remove()
-
-
-@torch.no_grad()
 def figures(weights, pictures, subject, style, candidates=None):
-    logits, styles = [torch.cat(v).numpy() for v in zip(*[plain_forward(weights, to_input(scaled(pictures[i:i + 128]))) for i in range(0, len(pictures), 128)])]
+    logits, styles = [torch.cat(v).numpy() for v in zip(*[plain_forward(weights, to_input(scaled(pictures[i:i + 128])))
+                                                          for i in range(0, len(pictures), 128)])]
     if candidates is not None:
         keep = np.isin(subject, candidates)
-        logits, styles, subject, style = logits[keep][:, candidates], styles[keep], np.searchsorted(candidates, subject[keep]), style[keep]
+        logits, styles, subject, style = (logits[keep][:, candidates], styles[keep],
+                                          np.searchsorted(candidates, subject[keep]), style[keep])
     rank = (logits > logits[np.arange(len(subject)), subject][:, None]).sum(1)
-    return dict(pictures=len(subject), subject_top1=float(np.round(np.mean(rank < 1), 4)), subject_top5=float(np.round(np.mean(rank < 5), 4)),
+    return dict(pictures=len(subject), subject_top1=float(np.round(np.mean(rank < 1), 4)),
+                subject_top5=float(np.round(np.mean(rank < 5), 4)),
                 style=float(np.round(np.mean(styles.argmax(1) == style), 4))), styles.argmax(1)
 
 
 def evaluate(weights, pictures, subject, art_set, style, train, test, info, candidates, recon):
-    """All figures that judge.json reports; `recon` holds the test pictures as the autoencoder gives them back, or None."""
+    """All figures that judge.json reports.
+
+    `recon` holds the test pictures as the autoencoder gives them back, or None.
+    """
     names, known = info["styles"], looks(info)
     shown = {(int(subject[i]), names[art_set[i]]) for i in train}
     family = lambda s: next((f for f in FAMILIES if s in f), {s})
@@ -288,12 +161,14 @@ def evaluate(weights, pictures, subject, art_set, style, train, test, info, cand
     report["new_drawings"] = figures(weights, pictures[new], subject[new], style[new])[0]
     report["new_drawings"]["meaning"] = "held-out pictures whose drawing was not seen in a sister style either"
     if candidates is not None:
-        report["candidates"] = figures(weights, pictures[test], subject[test], style[test], candidates)[0] | {"candidates": len(candidates)}
+        report["candidates"] = figures(weights, pictures[test], subject[test], style[test],
+                                       candidates)[0] | {"candidates": len(candidates)}
         report["candidates_new_drawings"] = figures(weights, pictures[new], subject[new], style[new], candidates)[0]
     if recon is not None:
         report["through_autoencoder"] = figures(weights, recon, subject[test], style[test])[0]
         if candidates is not None:
-            report["candidates_through_autoencoder"] = figures(weights, recon, subject[test], style[test], candidates)[0]
+            report["candidates_through_autoencoder"] = figures(weights, recon, subject[test], style[test],
+                                                               candidates)[0]
     report["by_style"] = {}
     for k, name in enumerate(names):
         rows = test[art_set[test] == k]
@@ -310,24 +185,30 @@ def looks(info):
 
 
 def write_reference(folder, pictures, subject, art_set, test, info, path, count=10):
-    """Held-out pictures and PyTorch's logits for them, in fp32 from the exported weights: what tests/test_judge.py compares with."""
+    """Held-out pictures and PyTorch's logits for them, in fp32 from the exported weights, for tests/test_judge.py."""
     rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
     with torch.no_grad():
         logits = plain_forward(load_file(folder / "judge.safetensors"), to_input(scaled(pictures[rows])))
-    np.savez_compressed(path, pictures=pictures[rows].transpose(0, 2, 3, 1), subject_logits=logits[0].numpy(), style_logits=logits[1].numpy(),
-                        subjects=[info["subjects"][i] for i in subject[rows]], styles=[info["styles"][i] for i in art_set[rows]])
+    np.savez_compressed(path, pictures=pictures[rows].transpose(0, 2, 3, 1), subject_logits=logits[0].numpy(),
+                        style_logits=logits[1].numpy(), subjects=[info["subjects"][i] for i in subject[rows]],
+                        styles=[info["styles"][i] for i in art_set[rows]])
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--art", type=pathlib.Path, required=True, help="folder with art.npz and art.json")
-    ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parents[2] / "styleblend" / "data" / "judge")
-    ap.add_argument("--vae", type=pathlib.Path, help="autoencoder of the mini base: a part of the training pictures passes through it")
-    ap.add_argument("--vae-share", type=float, default=0.5, help="share of the training pictures that are also shown as it gives them back")
+    ap.add_argument("--out", type=pathlib.Path,
+                    default=pathlib.Path(__file__).parents[2] / "styleblend" / "data" / "judge")
+    ap.add_argument("--vae", type=pathlib.Path,
+                    help="autoencoder of the mini base: a part of the training pictures passes through it")
+    ap.add_argument("--vae-share", type=float, default=0.5,
+                    help="share of the training pictures that are also shown as it gives them back")
     ap.add_argument("--init", type=pathlib.Path, help="folder with the judge.safetensors to go on from")
     ap.add_argument("--only", nargs=1, choices=["subject", "style"], help="train one of the two networks, with --init")
-    ap.add_argument("--candidates", type=pathlib.Path, help="JSON list of subject labels: report the figures among these as well")
-    ap.add_argument("--reference", type=pathlib.Path, help="train nothing: write this file for tests/test_judge.py from the weights in --out")
+    ap.add_argument("--candidates", type=pathlib.Path,
+                    help="JSON list of subject labels: report the figures among these as well")
+    ap.add_argument("--reference", type=pathlib.Path,
+                    help="train nothing: write this file for tests/test_judge.py from the weights in --out")
     ap.add_argument("--epochs", type=float, default=40)
     ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, default=3e-3)
@@ -349,26 +230,31 @@ def main():
     test, train = np.sort(order[:cut]), np.sort(order[cut:])
     if args.reference:
         return write_reference(args.out, pictures, subject, art_set, test, info, args.reference)
-    candidates = np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())]) if args.candidates else None
+    candidates = (np.sort([info["subjects"].index(s) for s in json.loads(args.candidates.read_text())])
+                  if args.candidates else None)
     rng = np.random.default_rng(args.seed)
     through = np.sort(rng.permutation(train)[:int(args.vae_share * len(train))]) if args.vae else np.empty(0, int)
     recon = reconstruct(pictures[np.concatenate([test, through])], args.vae) if args.vae else None
     recon_row = np.full(len(pictures), -1)
     recon_row[through] = np.arange(len(test), len(test) + len(through))
 
-    nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(looks(info))))).to(memory_format=torch.channels_last)
+    nets = nn.ModuleDict(dict(subject=SubjectNet(len(info["subjects"])), style=StyleNet(len(looks(info))))).to(
+        memory_format=torch.channels_last)
     if args.init:
         warm_start(nets, args.init, to_input(scaled(pictures[train[::40]])))
     learning = nn.ModuleDict({name: nets[name] for name in args.only or nets})
-    learners = [(torch.compile(net) if args.compile else net, *{"subject": (for_subject, subject, 0.05), "style": (for_style, style, 0.02)}[name])
+    learners = [(torch.compile(net) if args.compile else net,
+                 *{"subject": (for_subject, subject, 0.05), "style": (for_style, style, 0.02)}[name])
                 for name, net in learning.items()]
     decay = [p for p in learning.parameters() if p.ndim > 1]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in learning.parameters() if p.ndim == 1], "weight_decay": 0}],
+    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
+                             {"params": [p for p in learning.parameters() if p.ndim == 1], "weight_decay": 0}],
                             args.lr, betas=(0.9, 0.98), fused=True)
     steps = int(args.epochs * len(train) / args.batch)
     plan = torch.optim.lr_scheduler.OneCycleLR(opt, args.lr, total_steps=steps, pct_start=0.15)
     queue, start, run = np.empty(0, int), time.time(), []
-    print(f"{len(train)} pictures to learn, {len(test)} kept back, {sum(p.numel() for p in learning.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
+    print(f"{len(train)} pictures to learn, {len(test)} kept back, "
+          f"{sum(p.numel() for p in learning.parameters()) / 1e6:.2f} M parameters, {steps} steps", flush=True)
     for step in range(1, steps + 1):
         if len(queue) < args.batch:
             queue = np.concatenate([queue, rng.permutation(train)])
@@ -378,31 +264,38 @@ def main():
             swap = (recon_row[rows] >= 0) & (rng.random(len(rows)) < 0.6)
             batch[swap] = recon[recon_row[rows[swap]]]
         x = scaled(batch)
-        losses = [net_loss(net, change(x, labels[rows], rng), torch.from_numpy(labels[rows]), smoothing) for net, change, labels, smoothing in learners]
+        losses = [net_loss(net, change(x, labels[rows], rng), torch.from_numpy(labels[rows]), smoothing)
+                  for net, change, labels, smoothing in learners]
         opt.zero_grad(set_to_none=True)
         sum(losses).backward()
         opt.step()
         plan.step()
         run.append([loss.item() for loss in losses])
         if step % 100 == 0:
-            print(f"step {step}/{steps} loss {np.round(np.mean(run, 0), 3)} {step * args.batch / (time.time() - start):.0f} pictures/s, "
+            print(f"step {step}/{steps} loss {np.round(np.mean(run, 0), 3)} "
+                  f"{step * args.batch / (time.time() - start):.0f} pictures/s, "
                   f"CPU {time.process_time() / 60:.1f} min", flush=True)
             run = []
     minutes = time.process_time() / 60
 
     weights = fold(nets.eval())
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, args.out / "judge.safetensors", metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
+    save_file(weights, args.out / "judge.safetensors",
+              metadata={"size": str(SIZE), "blocks": ",".join(map(str, BLOCKS))})
     with torch.no_grad():
-        report = evaluate(weights, pictures, subject, art_set, style, train, test, info, candidates, None if recon is None else recon[:len(test)])
+        report = evaluate(weights, pictures, subject, art_set, style, train, test, info, candidates,
+                          None if recon is None else recon[:len(test)])
     compact = lambda v: json.dumps(v, separators=(",", ":"))
-    fields = dict(size=SIZE, blocks=list(BLOCKS), sets=info["styles"], styles=looks(info), same_look=SAME_LOOK, subjects=info["subjects"], heldout=report,
+    fields = dict(size=SIZE, blocks=list(BLOCKS), sets=info["styles"], styles=looks(info), same_look=SAME_LOOK,
+                  subjects=info["subjects"], heldout=report,
                   heldout_pairs=[[int(subject[i]), int(art_set[i])] for i in test],
                   recipe=f"{steps} steps of {args.batch} pictures, AdamW at {args.lr:g}, one cycle, label smoothing"
-                         + (f", {len(through)} pictures also through the autoencoder" if args.vae else "") + f"; {minutes:.0f} minutes of CPU time"
-                  + (", from the weights of an earlier run" if args.init else ""),
+                         + (f", {len(through)} pictures also through the autoencoder" if args.vae else "")
+                         + f"; {minutes:.0f} minutes of CPU time"
+                         + (", from the weights of an earlier run" if args.init else ""),
                   licences=LICENCES)
-    (args.out / "judge.json").write_text("{\n" + ",\n".join(f" {compact(k)}: {compact(v)}" for k, v in fields.items()) + "\n}\n")
+    (args.out / "judge.json").write_text(
+        "{\n" + ",\n".join(f" {compact(k)}: {compact(v)}" for k, v in fields.items()) + "\n}\n")
     print(json.dumps(report, indent=1))
 
 

@@ -6,7 +6,7 @@ Goes on from OUT/unet.pt, without it from OUT/base/ (its optimiser's state is to
 random numbers. The state is saved every --save minutes, at the end, and on SIGTERM; the learning rate falls to zero
 over the last 40 % of --minutes.
 """
-import argparse, collections, copy, pathlib, statistics, time
+import collections, copy, pathlib, statistics, time
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from art import caption
 from base_folder import save_base, scheduler, tokens
-from training import Clock, amp, checkpoint, device, note
+from training import Clock, amp, checkpoint, device, learn, note, options, parsed
 
 PARTS = ("text", "unet", "ema_text", "ema_unet")
 
@@ -66,12 +66,7 @@ class Networks:
 
     def update(self, loss, lr, longest):
         """One step of the optimiser, and of the running means: over the last `longest` steps at most."""
-        for group in self.opt.param_groups:
-            group["lr"] = lr
-        self.opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
-        self.opt.step()
+        learn(self.opt, loss, lr, self.params)
         self.step += 1
         with torch.no_grad():
             share = max(1 / longest, 1 / (1 + self.step / 10))
@@ -144,22 +139,12 @@ def train(args):
 
 
 if __name__ == "__main__":
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--out", type=pathlib.Path, required=True)
+    ap = options(__doc__, minutes=10, batch=64, lr=1e-3)
     ap.add_argument("--tokenizer", type=pathlib.Path, required=True)
-    ap.add_argument("--minutes", type=float, default=10)
-    ap.add_argument("--batch", type=int, default=64)
-    ap.add_argument("--lr", type=float, default=1e-3)
     ap.add_argument("--treated", type=float, default=0.5, help="share of a batch that comes from treated pictures")
     ap.add_argument("--levels", type=float, nargs=2, metavar=("CENTRE", "SPREAD"),
                     help="draw noise levels from a logit-normal distribution; without it evenly")
     ap.add_argument("--ema", type=float, default=2000, help="steps that the mean of the weights looks back at most")
     ap.add_argument("--save", type=float, default=10, help="minutes between two saved states")
-    ap.add_argument("--log", type=int, default=50)
-    ap.add_argument("--threads", type=int, default=0,
-                    help="0 = PyTorch's choice; 1 when other jobs share the cores (threads that spin cost ten-fold)")
     ap.add_argument("--unet-channels", type=int, nargs=4, default=[64, 128, 192, 192])
-    args = ap.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    train(args)
+    train(parsed(ap))

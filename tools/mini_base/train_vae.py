@@ -8,7 +8,7 @@ goes on from OUT/base/vae, and from random numbers without that. --anchor keeps 
 they were in OUT/base/vae, so that a UNet which was trained on them stays valid, while the autoencoder learns new
 looks.
 """
-import argparse, copy, math, pathlib
+import copy, math, pathlib
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from art import load_art
-from training import Clock, amp, checkpoint, device, note, to_tensor
+from training import Clock, amp, checkpoint, device, learn, note, options, parsed, to_tensor
 
 
 def new_vae(channels=(16, 32, 64, 128)):
@@ -45,7 +45,8 @@ def begin(args):
     if (args.out / "base" / "vae").exists():
         return AutoencoderKL.from_pretrained(args.out / "base" / "vae", torch_dtype=torch.float32)
     vae = new_vae(tuple(args.vae_channels))
-    with torch.no_grad():  # almost no noise: from a deviation of 1 the decoder learns to ignore the latent, and stays there
+    # almost no noise: from a deviation of 1 the decoder learns to ignore the latent, and stays there
+    with torch.no_grad():
         vae.quant_conv.bias[vae.config.latent_channels:] = -6
     return vae
 
@@ -131,13 +132,8 @@ def train(args):
     if not first:
         fit(probe, vae, torch.cat([crops() for _ in range(8)]), axes)
     while not clock.done():
-        for g in opt.param_groups:
-            g["lr"] = clock.lr(step)
         loss, seen = losses(vae, probe, crops(), axes, anchor, crops.counts[1])
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        opt.step()
+        learn(opt, loss, clock.lr(step), vae.parameters())
         step += 1
         if step % args.log == 0:
             psnr = -10 * math.log10(seen.pop("square").item() / 4)
@@ -153,21 +149,13 @@ def train(args):
 
 
 if __name__ == "__main__":
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = options(__doc__, minutes=10, batch=64, lr=1e-3)
     ap.add_argument("--art", type=pathlib.Path, required=True)
-    ap.add_argument("--out", type=pathlib.Path, required=True)
-    ap.add_argument("--minutes", type=float, default=10)
-    ap.add_argument("--batch", type=int, default=64)
-    ap.add_argument("--lr", type=float, default=1e-3)
     ap.add_argument("--crop", type=int, default=64)
     ap.add_argument("--treated", type=float, default=0.5, help="share of a batch that comes from treated pictures")
     ap.add_argument("--anchor", type=float, default=0, help="what a changed latent of an untreated picture costs")
     ap.add_argument("--vae-channels", type=int, nargs=4, default=[16, 32, 64, 128])
-    ap.add_argument("--log", type=int, default=50)
-    ap.add_argument("--threads", type=int, default=0, help="0 = PyTorch's choice")
-    args = ap.parse_args()
+    args = parsed(ap)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     train(args)

@@ -1,9 +1,30 @@
-"""What every training of the mini base shares: device, precision, clock, state on disk, history."""
-import json, math, signal, time
+"""What every training of the mini base shares: options, device, precision, step, clock, state on disk, history."""
+import argparse, json, math, pathlib, signal, time
 
 import torch
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def options(doc, minutes, batch, lr):
+    """A parser with the options that every training has, with these defaults."""
+    ap = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--out", type=pathlib.Path, required=True)
+    ap.add_argument("--minutes", type=float, default=minutes)
+    ap.add_argument("--batch", type=int, default=batch)
+    ap.add_argument("--lr", type=float, default=lr)
+    ap.add_argument("--log", type=int, default=50)
+    ap.add_argument("--threads", type=int, default=0,
+                    help="0 = PyTorch's choice; 1 when other jobs share the cores (threads that spin cost ten-fold)")
+    return ap
+
+
+def parsed(ap):
+    """What the command line says; PyTorch takes as many threads as it asks for."""
+    args = ap.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args
 
 
 def amp():
@@ -13,6 +34,16 @@ def amp():
 def to_tensor(pictures):
     """uint8 (N, side, side, 3) -> float (N, 3, side, side) in -1..1."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def learn(opt, loss, lr, clipped):
+    """One step of the optimiser; the gradients of the parameters `clipped` are together no longer than 1."""
+    for group in opt.param_groups:
+        group["lr"] = lr
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(clipped, 1.0)
+    opt.step()
 
 
 def checkpoint(path, **state):
