@@ -24,7 +24,8 @@ list_gpus() {
 
 # Why Jittor computes on the CPU although there are GPUs; nothing where it will use them.
 why_cpu() {
-  "$PYTHON" -c 'import sys; from styleblend.machine.environment import cpu_reason; sys.exit(cpu_reason())' 2>&1 >/dev/null | tail -n 1
+  "$PYTHON" -c 'import sys; from styleblend.machine.environment import cpu_reason; sys.exit(cpu_reason())' \
+    2>&1 >/dev/null | tail -n 1
 }
 
 # Copies its input, with "$1" before each line; progress bars, which redraw one line, become lines.

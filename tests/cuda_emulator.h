@@ -1,8 +1,9 @@
-// Enough of CUDA to run the GPU's kernels with g++ on the CPU: the same source, thread by thread, with what `ptx.h` has as instructions.
-// Every thread of a block is a fiber that runs until it meets a barrier or an instruction of its whole warp. Stricter than a GPU where
-// mistakes would show by chance only: shared memory begins as NaN, a warp runs as far ahead of the others as barriers let it, copies arrive at the last
-// moment (or at the first: `copies_arrive_early`), and threads that wait for each other for ever, lanes of a warp at different instructions, addresses
-// that are not aligned and copies beyond the shared memory end the launch with an error.
+// Enough of CUDA to run the GPU's kernels with g++ on the CPU: the same source, thread by thread, with what `ptx.h`
+// has as instructions. Every thread of a block is a fiber that runs until it meets a barrier or an instruction of its
+// whole warp. It is stricter than a GPU where mistakes would show by chance only. Shared memory begins as NaN. A warp
+// runs as far ahead of the others as barriers let it. Copies arrive at the last moment (or at the first:
+// `copies_arrive_early`). An error ends the launch where threads wait for each other for ever, lanes of a warp are at
+// different instructions, addresses are not aligned, or copies go beyond the shared memory.
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -36,13 +37,16 @@ struct __half {
         uint32_t all = __float_as_uint(x), size = all & 0x7fffffff;
         if (size > 0x7f800000) size = 0x7e00;                                                          // not a number
         else if (size >= 0x477ff000) size = 0x7c00;                                                    // too large
-        else if (size < 0x38800000) size = __float_as_uint(std::fabs(x) + 0.5f) - __float_as_uint(0.5f);  // in steps of 2^-24
+        else if (size < 0x38800000)  // in steps of 2^-24
+            size = __float_as_uint(std::fabs(x) + 0.5f) - __float_as_uint(0.5f);
         else size = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
         bits = all >> 16 & 0x8000 | size;
     }
     explicit operator float() const {
         uint32_t exponent = bits >> 10 & 31, digits = bits & 1023;
-        float size = exponent == 31 ? (digits ? NAN : INFINITY) : exponent ? __uint_as_float((exponent + 112) << 23 | digits << 13) : std::ldexp((float)digits, -24);
+        float size = exponent == 31 ? (digits ? NAN : INFINITY)
+                   : exponent ? __uint_as_float((exponent + 112) << 23 | digits << 13)
+                   : std::ldexp((float)digits, -24);
         return bits & 0x8000 ? -size : size;
     }
 };
@@ -50,7 +54,10 @@ struct __half {
 struct __nv_bfloat16 {
     uint16_t bits;
     __nv_bfloat16() = default;
-    explicit __nv_bfloat16(float x) { uint32_t all = __float_as_uint(x); bits = x != x ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16; }
+    explicit __nv_bfloat16(float x) {
+        uint32_t all = __float_as_uint(x);
+        bits = x != x ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16;
+    }
     explicit operator float() const { return __uint_as_float((uint32_t)bits << 16); }
 };
 
@@ -147,7 +154,8 @@ static dim3 blockIdx(0);
 inline void __syncthreads() { emulator::wait(emulator::block, (int)emulator::threads.size()); }
 
 template <class P> void (*launched)(P);
-template <class P> cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t bytes, int) {
+template <class P>
+cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t bytes, int) {
     using namespace emulator;
     if (bytes > sizeof styleblend::cuda::memory) return cudaErrorLaunchFailure;
     shared_bytes = bytes; failure = nullptr; argument = arguments[0];
@@ -178,7 +186,9 @@ template <class P> cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, di
 #define HERE ([]() -> const void* { static char place; return &place; }())
 
 inline float __shfl_sync(unsigned, float x, int from) { return emulator::exchange(HERE, x)[from]; }
-inline float __shfl_xor_sync(unsigned, float x, int other) { return emulator::exchange(HERE, x)[(emulator::current % 32) ^ other]; }
+inline float __shfl_xor_sync(unsigned, float x, int other) {
+    return emulator::exchange(HERE, x)[(emulator::current % 32) ^ other];
+}
 
 namespace styleblend { namespace cuda {
 
@@ -205,14 +215,16 @@ template <class Pair> void mma(float2& upper, float2& lower, const Pair* a, Pair
         int place = k % 8 / 2, number = k % 2;
         Factors left = all[4 * g + place];
         double x = left.a[k / 8 * 4 + number], y = left.a[k / 8 * 4 + 2 + number];
-        double c = all[4 * (2 * t) + place].b[k / 8 * 2 + number], d = all[4 * (2 * t + 1) + place].b[k / 8 * 2 + number];
+        double c = all[4 * (2 * t) + place].b[k / 8 * 2 + number];
+        double d = all[4 * (2 * t + 1) + place].b[k / 8 * 2 + number];
         sums[0] += x * c; sums[1] += x * d; sums[2] += y * c; sums[3] += y * d;
     }
     add(upper, lower, sums);
 }
 
 inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1) {
-    auto cut = [](float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); };  // the digits that TF32 has not are not looked at
+    // the digits that TF32 has not are not looked at
+    auto cut = [](float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); };
     Factors mine = {{cut(a[0]), cut(a[1]), cut(a[2]), cut(a[3])}, {cut(b0), cut(b1)}};
     auto all = emulator::exchange(HERE, mine);
     int g = emulator::current % 32 / 4, t = emulator::current % 4;
@@ -241,7 +253,8 @@ template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row)
 
 inline void copy_16_bytes(void* to, const void* from, bool there) {
     size_t place = (char*)to - (char*)memory;
-    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulator::fail("a copy of 16 bytes between addresses that are not aligned");
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16)
+        emulator::fail("a copy of 16 bytes between addresses that are not aligned");
     if (place + 16 > emulator::shared_bytes) emulator::fail("a copy to where the launch asked for no shared memory");
     emulator::Copy copy = {to, from, there};
     if (emulator::early) copy.arrive();

@@ -3,8 +3,7 @@
     python tools/mini_base/encode.py --art ART --out OUT [--subjects tools/mini_base/subjects.json]
 
 Reads OUT/base/vae; writes OUT/latents.pt, and what the base is taught: OUT/base/subjects.json, OUT/base/looks.json.
-The pictures of art.npz are encoded as they are and mirrored; those of looks.npz were mirrored and moved as they were
-drawn.
+The pictures of art.npz are encoded as they are and mirrored; those of looks.npz were mirrored and moved when drawn.
 """
 import argparse, json, pathlib
 

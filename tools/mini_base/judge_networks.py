@@ -87,7 +87,7 @@ def moments(x):
 def plain_forward(weights, x):
     """Both networks as they are shipped: folded weights, no batch norm.
 
-    Also makes the reference of tests/test_judge.py.
+    Also makes the reference of tests/metrics/test_judge.py.
     """
     def conv(x, name, stride=1):
         w = weights[name + ".weight"].float()
