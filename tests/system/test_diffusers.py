@@ -80,7 +80,7 @@ def theirs(peer, exported, tmp_path_factory):
     drawn, jobs = str(noise(out / "noise.npy", *(seed for *_, seed in PICTURES))), [plain]
     own = f"<{NAME.lower()}-coarse>", f"<{NAME.lower()}-fine>"  # the tokens that are in the files of diffusers
     by_name = f"{NAME}-coarse".lower(), f"{NAME}-fine".lower()  # a file of kohya's has no token: the user gives one
-    for name, lora, embeddings, tokens in (
+    for name, weights, embeddings, tokens in (
             ("diffusers", "diffusers/pytorch_lora_weights",
              ("diffusers/coarse_learned_embeds", "diffusers/fine_learned_embeds"), own),
             ("kohya", f"kohya/{NAME}", (f"kohya/{NAME}-coarse", f"kohya/{NAME}-fine"), by_name),
@@ -89,7 +89,7 @@ def theirs(peer, exported, tmp_path_factory):
             ("single", f"single/{NAME}", (), own), ("parts of single", f"single/{NAME}", (), own)):
         c, f = tokens
         jobs.append({"name": name, "prompts": [phrase + rest.format(c=c, f=f) for phrase, rest, _ in PICTURES],
-                     "noise": drawn, "lora": str(exported / f"{lora}.safetensors"),
+                     "noise": drawn, "lora": str(exported / f"{weights}.safetensors"),
                      "parts": dict(zip(("emb.<C>", "emb.<F>"), tokens)) if name.startswith("parts") else None,
                      "embeddings": {str(exported / f"{file}.safetensors"): None if name == "diffusers" else token
                                     for file, token in zip(embeddings, tokens)}})

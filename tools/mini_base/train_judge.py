@@ -185,7 +185,7 @@ def looks(info):
 
 
 def write_reference(folder, pictures, subject, art_set, test, info, path, count=10):
-    """Held-out pictures and PyTorch's logits for them, in fp32 from the exported weights, for tests/test_judge.py."""
+    """Held-out pictures and their logits by PyTorch, in fp32 from the exported weights (tests/metrics/test_judge.py)."""
     rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
     with torch.no_grad():
         logits = plain_forward(load_file(folder / "judge.safetensors"), to_input(scaled(pictures[rows])))
@@ -208,7 +208,7 @@ def main():
     ap.add_argument("--candidates", type=pathlib.Path,
                     help="JSON list of subject labels: report the figures among these as well")
     ap.add_argument("--reference", type=pathlib.Path,
-                    help="train nothing: write this file for tests/test_judge.py from the weights in --out")
+                    help="train nothing: write this file for tests/metrics/test_judge.py from the weights in --out")
     ap.add_argument("--epochs", type=float, default=40)
     ap.add_argument("--batch", type=int, default=128)
     ap.add_argument("--lr", type=float, default=3e-3)
