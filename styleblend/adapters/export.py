@@ -1,4 +1,4 @@
-"""A trained style for other programs: diffusers, kohya's names (ComfyUI, A1111), or everything in one file.
+"""A trained style for other programs: diffusers, kohya's names (ComfyUI, A1111), the original ones, or all in one file.
 
 What leaves this project is an ordinary LoRA and two embeddings. The exchange between the two branches is no weight and
 stays behind.
@@ -19,13 +19,14 @@ from styleblend.models.configs import ScheduleConfig, UNetConfig, VaeConfig, rea
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import in_turn
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
+from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.parts import STYLEBLEND
 from styleblend.adapters.style import part_file, read_part_file, settings_in
 
 Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
-LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, "
-        "without the exchange of attention between two branches, so pictures differ from those that are drawn here")
+LOSS = ("written as an ordinary LoRA and two embeddings: both act on one picture at once, without the exchange of "
+        "attention between two branches, so pictures differ from those that are drawn here")
 
 
 def lora_of(tensors: dict, network: str, source: str) -> Dict[str, np.ndarray]:
@@ -66,21 +67,31 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
 
 def base_of(folder: Path) -> Dict[str, str]:
     """The fingerprint of the base that a style was trained on, where its files say one."""
-    files = [path for path in (part_file(folder, folder.name, part) for part in STYLEBLEND)
-             if path and path.suffix == ".safetensors"]
+    files = [path for path in (part_file(folder, folder.name, part) for part in STYLEBLEND) if path]
     return next(({"base": known["base"]} for known in map(tensor_files.read_metadata, files) if "base" in known), {})
 
 
-def kohya(loras: Dict[str, dict], strengths: Dict[str, float]) -> Dict[str, np.ndarray]:
-    """kohya's names; the strength is in alpha, where these programs look for it."""
+def kohya_name(network: str, layers: List[str]) -> Dict[str, str]:
+    """kohya's name of each layer."""
+    return {layer: PREFIXES[network][1] + layer.replace(".", "_") for layer in layers}
+
+
+def ldm_name(network: str, layers: List[str]) -> Dict[str, str]:
+    """The original name of each layer, as the original's whole checkpoints have it."""
+    start = {"unet": UNET_START, "text": TEXT_START}[network]
+    return {layer: start + name for layer, name in original_names(layers, network).items()}
+
+
+def with_alphas(loras: Dict[str, dict], strengths: Dict[str, float], named) -> Dict[str, np.ndarray]:
+    """kohya's endings behind names of `named`; the strength is in alpha, where these programs look for it."""
     found = {}
     for network, tensors in loras.items():
+        names = named(network, [key.split(".lora.")[0] for key in tensors])
         for key, value in tensors.items():
-            layer, end = key.replace(".lora.", "|").split("|")
-            name = PREFIXES[network][1] + layer.replace(".", "_")
-            found[f"{name}.lora_{end}"] = value
+            layer, end = key.split(".lora.")
+            found[f"{names[layer]}.lora_{end}"] = value
             if end == "down.weight":
-                found[f"{name}.alpha"] = np.array(value.shape[0] * strengths[network], np.float32)
+                found[f"{names[layer]}.alpha"] = np.array(value.shape[0] * strengths[network], np.float32)
     return found
 
 
@@ -170,20 +181,36 @@ def for_diffusers(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarr
 def for_kohya(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], strengths: Dict[str, float],
               base: Optional[Path], lora_folder: str = "", embeddings_folder: str = "") -> Files:
     """kohya's names with kohya's headers; A1111 takes LoRAs and embeddings from two folders."""
-    tensors, facts = kohya(loras, strengths), model_facts(base, vectors, "lora")
-    width = next((v.shape[-1] for v in vectors.values()), 0)
-    title = {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
-    header, of_vectors = kohya_facts(name, tensors, facts, width), model_facts(base, vectors, "textual-inversion")
-    return {f"{lora_folder}{name}.safetensors": (tensors, {**header, **facts, **title}),
-            **{f"{embeddings_folder}{name}-{part}.safetensors": ({"emb_params": vector}, of_vectors)
-               for part, vector in vectors.items()}}
+    tensors, facts = with_alphas(loras, strengths, kohya_name), model_facts(base, vectors, "lora")
+    header = kohya_facts(name, tensors, facts, next((v.shape[-1] for v in vectors.values()), 0))
+    return {f"{lora_folder}{name}.safetensors": (tensors, {**header, **facts, **title(name)}),
+            **kohya_embeddings(f"{embeddings_folder}{name}", vectors, base)}
+
+
+def kohya_embeddings(start: str, vectors: Dict[str, np.ndarray], base: Optional[Path]) -> Files:
+    """The embeddings as kohya's scripts save them; `start`: how the names of the files begin."""
+    facts = model_facts(base, vectors, "textual-inversion")
+    return {f"{start}-{part}.safetensors": ({"emb_params": vector}, facts) for part, vector in vectors.items()}
+
+
+def title(name: str) -> Dict[str, str]:
+    """What to call a style, and what to write into a prompt."""
+    return {"modelspec.title": name, "modelspec.trigger_phrase": f"in the style of {name}-fine"}
+
+
+def for_ldm(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], strengths: Dict[str, float],
+            base: Optional[Path]) -> Files:
+    """The original names: LDM's for the UNet, OpenCLIP's for the text encoder, with q, k and v apart."""
+    return {f"{name}.safetensors": (with_alphas(loras, strengths, ldm_name),
+                                    {**model_facts(base, vectors, "lora"), **title(name)}),
+            **kohya_embeddings(name, vectors, base)}
 
 
 def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0,
            base: Optional[Path] = None) -> List[Path]:
     """Write the style of `folder` into the folder `output`; the files.
 
-    `kind`: "diffusers", "kohya", "webui" or "single". `fine_scale` of the style's settings is multiplied in, except
+    `kind`: "diffusers", "kohya", "webui", "ldm" or "single". `fine_scale` of the style's settings is multiplied in, except
     into "single", which carries the settings. `base`: the folder of the base, for kohya's headers.
     """
     folder, output = Path(os.path.abspath(folder)), Path(output)  # "." has no name of its own
@@ -198,6 +225,8 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         files = in_one_file(folder, loras, vectors, strengths)
     elif kind == "diffusers":
         files = for_diffusers(folder.name, loras, vectors, strengths)
+    elif kind == "ldm":
+        files = for_ldm(folder.name, loras, vectors, strengths, base)
     else:
         folders = ("Lora/", "embeddings/") if kind == "webui" else ()
         files = for_kohya(folder.name, loras, vectors, strengths, base, *folders)

@@ -4,27 +4,27 @@ What is no adapter is named before its data are read, and no file makes more dat
 """
 from __future__ import annotations
 
-import math
-import re
+import difflib
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
-from styleblend.files import tensor_files
+from styleblend.files import content, tensor_files
 from styleblend.errors import StyleBlendError, printable
-from styleblend.adapters.formats import flat, layer_and_end, number, outside_attention, refuse_foreign
+from styleblend.adapters.alphas import alphas
+from styleblend.adapters.formats import (flat, layer_and_end, outside_attention, refuse_foreign,
+                                         refuse_other_widths, text_widths)
+from styleblend.adapters.original_names import UNREAD, parts_of_fused
 from styleblend.adapters.pickles import read_arrays
-from styleblend.files.text import LARGEST, parse_json, read_json
 
 # As float32. Rank 128 in every attention layer of Stable Diffusion 2.1's two networks takes 194 MiB.
 # Few LoRAs have more.
 # While a file of this size is read, converted and scaled, the program stays below 1 GB, whatever the kind of the file.
 MAX_BYTES = 224 << 20
 MAX_NAMES, MAX_NAME = 50_000, 500
-PEFT_PREFIX, DIFFUSERS_KEY = "base_model.model.", "lora_adapter_metadata"
-NAME_PATTERN = re.compile(r"(\^?)((?:\w|\\?\.)+)\$?")  # the names that PEFT's patterns are, in practice
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def check_names(names, source: str) -> None:
@@ -41,48 +41,85 @@ def wanted(names: Sequence[str], source: str, attention_only: bool) -> List[str]
     Else StyleBlendError where there are some.
     """
     kinds = {name: outside_attention(name) for name in names}
-    layers = {(layer_and_end(name) or [name])[0] for name, kind in kinds.items() if kind}
+    layers = {(layer_and_end(name) or [name.rpartition(".")[0] or name])[0] for name, kind in kinds.items() if kind}
     kept = [name for name in names if not kinds[name]]
     if not layers:
         return kept
+    found = sorted(set(filter(None, kinds.values())))
     what = (f"{len(layers)} layer{'s' * (len(layers) > 1)} outside attention "
-            f"({', '.join(sorted(set(filter(None, kinds.values())))[:7])})")
+            f"({', '.join(found[:7])}{', ...' * (len(found) > 7)})")
     if not kept:
-        raise StyleBlendError(f"{source} changes nothing but {what}, and a style here has no place for them: "
-                              "give a LoRA that changes attention layers")
+        raise StyleBlendError(f"{source} changes nothing but {what}, for which a style has no place: "
+                              "give a LoRA of attention layers")
     if not attention_only:
-        raise StyleBlendError(f"{source} also changes {what}, and a style here has no place for them: styleblend load "
-                              "--attention-only leaves them out, and the LoRA then does less than elsewhere; "
-                              "or train it on attention layers alone, as the scripts of diffusers do")
+        raise StyleBlendError(f"{source} also changes {what}, for which a style has no place: styleblend load "
+                              "--attention-only leaves them out, and the LoRA then does less")
     warnings.warn(f"{source}: {what} are left out; what the LoRA does elsewhere it does here only in part")
     return kept
 
 
+def without_unread(names: Sequence[str], source: str) -> List[str]:
+    """The names without those of a text encoder's layer that Stable Diffusion 2.x does not use."""
+    kept = [name for name in names if not UNREAD.fullmatch(name)]
+    if len(kept) < len(names) and kept:
+        warnings.warn(f"{source}: layer 23 of the text encoder is left out: no Stable Diffusion 2.x reads it")
+    return kept or list(names)
+
+
 def too_large(size: int, source: str) -> StyleBlendError:
-    return StyleBlendError(f"{source} takes {size / 2**20:,.0f} MiB, more than any adapter (rank 128 in all attention "
-                           f"layers takes 194, and {MAX_BYTES >> 20} are read): "
-                           "give a LoRA of a lower rank or a textual inversion file, not a whole checkpoint")
+    return StyleBlendError(f"{source} takes {size / 2**20:,.0f} MiB, more than any adapter ({MAX_BYTES >> 20} are "
+                           "read): give a LoRA of a lower rank or an embedding, not a whole checkpoint")
+
+
+def refuse_no_file(path: Path) -> None:
+    """StyleBlendError where there is no file, with the name of one that may be meant."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".safetensors", *PICKLED))
+        names = f" such as {printable(inside[0])}" if inside else ": there is no .safetensors, .bin or .pt in it"
+        raise StyleBlendError(f"{path} is no file but a folder: name a file in it{names}")
+    if path.is_symlink():
+        raise StyleBlendError(f"{path} is no file but a link to {printable(str(path.readlink()))}, which is not there: "
+                              "download the file again")
+    near = difflib.get_close_matches(path.name, (p.name for p in path.parent.glob("*")), 1) if path.name else []
+    meant = f"did you mean {printable(near[0])}?" if near else "name a .safetensors, .bin or .pt file"
+    raise StyleBlendError(f"{path} is no file: {meant}")
+
+
+def refuse_other(path: Path) -> str:
+    """The kind of an adapter file by what it holds (see `files.content`). Another name is said.
+
+    StyleBlendError for what is neither safetensors nor PyTorch's.
+    """
+    kind, ending = content.kind_of(path), path.suffix.lower()
+    if not kind:
+        found = content.other(path)
+        if found:
+            raise StyleBlendError(f"{path} is {found.what}: {found.cure}")
+        raise StyleBlendError(f"{path} is no whole adapter file: it begins as neither safetensors nor PyTorch files "
+                              "do; download it again")
+    if kind == content.PYTORCH and ending == ".safetensors":
+        warnings.warn(f"{path} is a PyTorch file that is named .safetensors: it is read as one, and nothing in it runs")
+    if kind == content.SAFETENSORS and ending in PICKLED:
+        warnings.warn(f"{path} is a safetensors file that is named {ending}: it is read as one")
+    return kind
 
 
 def read_tensors(path: Path, attention_only: bool = False) -> Dict[str, Any]:
-    """What a .safetensors, .bin or .pt file holds, by name.
+    """What an adapter file holds, by name; its kind is told by what it holds.
 
-    These are arrays; from a pickle also dicts of arrays, text and numbers. Alphas that PEFT and diffusers keep beside
-    the matrices come as `<layer>.alpha`, as kohya has them. `attention_only` leaves out the layers of a LoRA that no
-    style changes; without it such a file is refused.
+    These are arrays; from a pickle also dicts of arrays, text and numbers. Alphas that PEFT, diffusers and kohya keep
+    beside the matrices come as `<layer>.alpha`, as kohya has them; a text encoder's fused matrices in three.
+    `attention_only` leaves out the layers of a LoRA that no style changes; without it such a file is refused.
     """
     path, source = Path(path), str(path)
-    if not path.is_file():
-        raise StyleBlendError(f"{source} is no file: name a .safetensors, .bin or .pt file")
-    with open(path, "rb") as file:
-        start = file.read(64)
-    if start.startswith(b"version https://git-lfs"):
-        raise StyleBlendError(f"{source} is only a pointer of Git LFS to the file: "
-                              "type git lfs pull, or download the file itself")
-    if path.suffix == ".safetensors":
+    refuse_no_file(path)
+    if refuse_other(path) == content.SAFETENSORS:
         names = tensor_files.read_names(path)
         check_names(names, source)
-        names = wanted(names, source, attention_only)
+        refuse_other_models(tensor_files.read_shapes(path, names), source)
+        names = without_unread(wanted(names, source, attention_only), source)
         size = sum(tensor_files.read_sizes(path, names).values())
         if size > MAX_BYTES:
             raise too_large(size, source)
@@ -93,89 +130,30 @@ def read_tensors(path: Path, attention_only: bool = False) -> Dict[str, Any]:
         tensors = read_arrays(path)
         entries = flat(tensors)
         check_names(entries, source)
-        names = wanted(list(entries), source, attention_only)
-        size = sum(value.size * max(4, value.itemsize) for value in entries.values() if isinstance(value, np.ndarray))
+        arrays = {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
+        refuse_other_models({name: value.shape for name, value in arrays.items()}, source)
+        names = without_unread(wanted(list(entries), source, attention_only), source)
+        size = sum(value.size * max(4, value.itemsize) for value in arrays.values())
         if size > MAX_BYTES:
             raise too_large(size, source)
         if len(names) < len(entries):
             tensors = {name: entries[name] for name in names}
+    tensors = apart(tensors, source)
     return {**tensors, **alphas(path, tensors)}
 
 
-class Strength(NamedTuple):
-    """What PEFT's settings say of the strength of a LoRA."""
-
-    alpha: float
-    # whether it is the layer's whole name, and the name -> place in the list, alpha
-    by_name: Dict[Tuple[bool, str], Tuple[int, float]]
-    rank_stabilised: bool
-
-    def of(self, layer: str, rank: int) -> float:
-        """The alpha of a layer, such that alpha / rank is what its matrices are multiplied by."""
-        parts = layer.split(".")
-        ends = [(True, layer)] + [(False, ".".join(parts[i:])) for i in range(len(parts))]
-        # as PEFT: the first that fits
-        alpha = min((self.by_name[end] for end in ends if end in self.by_name), default=(0, self.alpha))[1]
-        return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+def refuse_other_models(shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """StyleBlendError for a LoRA of another model, by the widths of the text that it reads."""
+    refuse_other_widths(text_widths({key: tuple(shape) for key, shape in shapes.items()}, source), source)
 
 
-def strength(config: Dict[str, Any], source: str) -> Strength:
-    """The part of a PEFT configuration that says how strong the LoRA is.
-
-    StyleBlendError for what is no such configuration.
-    """
-    patterns, by_name = config.get("alpha_pattern") or {}, {}
-    if not isinstance(patterns, dict):
-        raise StyleBlendError(f"{source}: alpha_pattern is no JSON object: "
-                              "the file is damaged, save or download it again")
-    for place, (pattern, alpha) in enumerate(patterns.items()):
-        match = NAME_PATTERN.fullmatch(pattern)
-        if not match:
-            raise StyleBlendError(f"{source}: {printable(pattern)} in alpha_pattern is more than the name of a layer, "
-                                  "and other patterns are not followed: write the names out")
-        by_name.setdefault((bool(match[1]), match[2].replace("\\.", ".")),
-                           (place, number(alpha, "alpha_pattern", source)))
-    return Strength(number(config["lora_alpha"], "lora_alpha", source), by_name, config.get("use_rslora") is True)
-
-
-def configurations(path: Path, names) -> Iterator[Tuple[str, Strength]]:
-    """(how keys begin, the strength of these layers), where the file or its folder says so.
-
-    Of a PEFT folder's adapter_config.json, or of the header that newer diffusers write.
-    """
-    if any(name.startswith(PEFT_PREFIX) for name in names):
-        beside = path.with_name("adapter_config.json")
-        config = read_json(beside, "download it again") if beside.is_file() else {}
-        if isinstance(config, dict) and "lora_alpha" in config:
-            yield PEFT_PREFIX, strength(config, str(beside))
-        else:
-            warnings.warn(f"{path} does not say how strong it is, since PEFT keeps lora_alpha in adapter_config.json, "
-                          "and there is none beside it: alpha is taken as the rank")
-    text = tensor_files.read_metadata(path).get(DIFFUSERS_KEY) if path.suffix == ".safetensors" else None
-    if text is None:
-        return
-    try:
-        found = parse_json(text if len(text) <= LARGEST else "")
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-    except ValueError as error:
-        raise StyleBlendError(f"{path}: {DIFFUSERS_KEY} in its header cannot be read ({printable(str(error))}): "
-                              "save or download it again") from None
-    for start in ("unet.", "text_encoder.", ""):  # the last: a file of one network, without prefix
-        if f"{start}lora_alpha" in found:
-            yield start, strength({key[len(start):]: value for key, value in found.items() if key.startswith(start)},
-                                  str(path))
-
-
-def alphas(path: Path, tensors: Dict[str, Any]) -> Dict[str, float]:
-    """`<layer>.alpha` of each layer whose alpha stands beside the matrices and not among them."""
-    known, found = list(configurations(path, tensors)), {}
-    for key, value in tensors.items() if known else ():
+def apart(tensors: Dict[str, Any], source: str) -> Dict[str, Any]:
+    """The same with LoRAs of q, k and v in place of one on OpenCLIP's fused matrix."""
+    found = {}
+    for key, value in tensors.items():
         layer, end = layer_and_end(key) or ("", "")
-        start = next((s for s, _ in known if key.startswith(s)), None)
-        if (end == "down" and start is not None and f"{layer}.alpha" not in tensors and isinstance(value, np.ndarray)
-                and value.ndim):
-            found[f"{layer}.alpha"] = dict(known)[start].of(layer[len(start):], value.shape[0])
+        parts = parts_of_fused(layer, end, value, source)
+        found.update({part + key[len(layer):]: one for part, one in parts.items()} if parts else {key: value})
     return found
 
 

@@ -1,15 +1,16 @@
 """The names that other programs give to LoRAs and embeddings, and ours.
 
-Read: diffusers (current, PEFT, the attention processors of early 2023), kohya, A1111 and the published StyleBlend.
-Written: the current names of diffusers.
+Read: diffusers (current, PEFT, the attention processors of early 2023), kohya, A1111, the published StyleBlend, and
+the original names (`original_names`). Written: the current names of diffusers.
 """
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 import numpy as np
 
+from styleblend.adapters.original_names import original_names, usual_prefix
 from styleblend.errors import StyleBlendError, printable
 
 # How a key ends; the layer's name is what stands before.
@@ -28,34 +29,50 @@ MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
 
 # Files that are no adapter of ours: how a key of theirs begins or ends, what the file is, and what to do.
 OTHER_MODEL = "get or train one for Stable Diffusion 2.x"
-NO_ADAPTER = "give a LoRA or a textual inversion file; a base is a diffusers folder, named as `base:` in a config"
-NOT_PLAIN = "train it again as a plain LoRA (in kohya's scripts: --network_module networks.lora, without DoRA)"
+NO_ADAPTER = "give a LoRA or an embedding (a base is a diffusers folder: `base:` in a config)"
+NOT_PLAIN = "train a plain LoRA for Stable Diffusion 2.x (kohya: --network_module networks.lora)"
+# What other programs train beside matrices: the vectors of norms and biases.
+VECTORS = re.compile(r".*\.(?:diff_b|b_norm|w_norm)|(?:.*[._])?(?:\w*norm\w*|ln_(?:1|2|final)|(?:in|out)_layers[._]0"
+                     r"|diffusion_model[._]out[._]0)\.diff")
 FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in (
-    (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.",
+    (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\."
+     r"(?!.*[._](lora_\w+|alpha|diff|diff_b|hada_\w+|lokr_\w+|dora_scale)(\.\w+)*$)",
      "a whole checkpoint", NO_ADAPTER),
     (r"(control_model|controlnet_cond_embedding|controlnet_down_blocks)\.", "a ControlNet", NO_ADAPTER),
     (r"(ip_adapter|image_proj)\.", "an IP-Adapter", NO_ADAPTER),
     (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$"
      r"|(text_model\.)?embeddings\.token_embedding\.weight$",
      "a network of a base", NO_ADAPTER),
-    (r"lora_te2_|text_encoder_2\.|clip_[lg]$|lora_unet_(input_blocks|middle_block|output_blocks)_|emb\.clip_[lg]$",
-     "made for Stable Diffusion XL", OTHER_MODEL),
+    # its blocks have up to ten transformers, those of Stable Diffusion 1 and 2 have one
+    (r"lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.|conditioner\.embedders\.|clip_[lg]$|emb\.clip_[lg]$"
+     r"|.*_blocks?[._].*transformer_blocks[._][1-9]", "made for Stable Diffusion XL", OTHER_MODEL),
     (r"(lora_unet_|diffusion_model\.|transformer\.)?(double|single)_blocks[_.]|lora_te3_|lora_unet_joint_blocks_"
-     r"|lora_transformer_|(base_model\.model\.)?transformer[_.]|diffusion_model\.|t5xxl$"
+     r"|lora_transformer_|(base_model\.model\.)?transformer[_.](?!resblocks)|text_encoders\.t5|t5xxl$"
+     r"|(model\.)?diffusion_model\.(?!(input|output|middle|down|mid|up)_blocks?\.|(time|label)_em|out\.)"
      r"|(lora_unet_)?(single_)?transformer_blocks[_.]",
      "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
     (r".*\.hada_(w[12]_[ab]|t[12])$", "a LoHa of LyCORIS", NOT_PLAIN),
     (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
-    (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff(_b)?|[ab][12]\.weight|w_norm|b_norm)$",
+    (rf"(?!{VECTORS.pattern}).*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff|[ab][12]\.weight)$",
      "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
     (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
 # The text encoder's whole table, which PEFT saves along with a LoRA where tokens were added to it.
 TABLE = re.compile(r"base_model\.model\.(?:text_model\.)?embeddings\.(token_embedding)\.weight")
 # What LoRAs of other programs also change: feed-forward, the projections around attention, convolutions.
-OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._]fc[12]"
-                     r"|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12])")
-TARGET = re.compile(r"(?:^|.*[._])attn[12][._](?:processor[._])?(to_[qkv]|to_out)(?:[._]0)?"
-                    r"|(?:^|.*[._])self_attn[._]([qkv]_proj|out_proj|to_[qkv]|to_out)")
+OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out|mlp[._](?:fc[12]|c_fc|c_proj)"
+                     r"|conv(?:1|2|_shortcut|_in|_out)?|time_emb_proj|linear_[12]"
+                     # LDM's and OpenCLIP's
+                     r"|(?:in|out|emb)_layers[._][123]|skip_connection|input_blocks[._]\d+[._]0(?:[._]op)?"
+                     r"|(?:time_embed|label_emb)[._](?:0[._])?[02]|diffusion_model[._]out[._]2"
+                     r"|text_projection|token_embedding)")
+# Stable Diffusion 2's layers of attention, which those of the mini base are among.
+UNET_PATHS = tuple(f"{block}.transformer_blocks.0.attn{n}.{layer}"
+                   for block in [*(f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)),
+                                 "mid_block.attentions.0",
+                                 *(f"up_blocks.{i}.attentions.{j}" for i in range(1, 4) for j in range(3))]
+                   for n in (1, 2) for layer in ("to_q", "to_k", "to_v", "to_out.0"))
+TEXT_PATHS = tuple(f"text_model.encoder.layers.{i}.self_attn.{layer}"
+                   for i in range(23) for layer in ("q_proj", "k_proj", "v_proj", "out_proj"))
 
 
 def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
@@ -74,13 +91,31 @@ def refuse_foreign(keys: Iterable[str], source: str) -> None:
     for pattern, what, advice in FOREIGN:
         for key in keys:
             if pattern.match(key):
-                raise StyleBlendError(f"{source} is {what} ({printable(key)}); StyleBlend needs a plain LoRA or an "
-                                      f"embedding for Stable Diffusion 2.x: {advice}")
+                raise StyleBlendError(f"{source} is {what} ({printable(key)}): {advice}")
 
 
 def with_model(width: int) -> str:
     """A width and the model that has it."""
     return f"{width} ({MODELS[width]})" if width in MODELS else str(width)
+
+
+def refuse_other_widths(widths: Set[int], source: str) -> None:
+    """StyleBlendError for a file whose text widths are those of another model."""
+    other = [width for width in sorted(widths) if width in MODELS and width not in OURS]
+    if other:
+        raise StyleBlendError(f"{source} is for the text width {with_model(other[-1])}, and StyleBlend needs "
+                              f"{with_model(1024)}: get or train one for that")
+
+
+def text_widths(shapes: Mapping[str, Tuple[int, ...]], source: str) -> Set[int]:
+    """The widths of the text that the layers of a LoRA read, from the shapes of its matrices by key."""
+    found = set()
+    for key, shape in shapes.items():
+        if len(shape) > 1 and (layer_and_end(key) or ("", ""))[1] == "down" and not outside_attention(key):
+            network, layer, _ = split(key, source)
+            if network == "text" or re.search(r"attn2[._](?:processor[._])?to_[kv]$", layer):
+                found.add(shape[1])
+    return found
 
 
 def layer_and_end(key: str) -> Optional[Tuple[str, str]]:
@@ -102,6 +137,8 @@ def outside_attention(key: str) -> str:
     Empty for any other key.
     """
     named = layer_and_end(key)
+    if VECTORS.fullmatch(key):
+        return "bias" if key.endswith(("diff_b", "b_norm")) else "norm"
     match = OUTSIDE.fullmatch(named[0]) if named else TABLE.fullmatch(key)
     return match[1].replace(".", "_") if match else ""
 
@@ -110,6 +147,7 @@ def split(key: str, source: str) -> Tuple[str, str, str]:
     """A key as network ("unet" or "text"), the layer as the file names it, and "down", "up" or "alpha"."""
     name = key[len("base_model.model."):] if key.startswith("base_model.model.") else key
     name = re.sub("^lora_te1_", "lora_te_", name)  # so diffusers writes kohya's names, for any Stable Diffusion
+    name = usual_prefix(name)
     for network in PREFIXES:
         for prefix in PREFIXES[network] + BARE[network]:
             if name.startswith(prefix):
@@ -117,8 +155,8 @@ def split(key: str, source: str) -> Tuple[str, str, str]:
                 named = layer_and_end(layer)
                 if named:
                     return network, *named
-    raise StyleBlendError(f"{source}: {printable(key)} is no name that a LoRA of diffusers, PEFT, "
-                          "kohya or StyleBlend has: save it with one of these, as a plain LoRA of linear layers")
+    raise StyleBlendError(f"{source}: {printable(key)} is no name that a LoRA of diffusers, PEFT, kohya, ComfyUI "
+                          "or StyleBlend has: save it as a plain LoRA of one of these")
 
 
 def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
@@ -126,7 +164,9 @@ def layer_table(paths: Iterable[str], kind: str) -> Dict[str, str]:
 
     Made from the network's paths: kohya's underscores cannot be undone by rule.
     """
-    table = {}
+    table, paths = {}, list(paths)
+    for path, name in original_names(paths, kind).items():
+        table[name] = table[PREFIXES[kind][1] + name.replace(".", "_")] = path
     for path in paths:
         processor = re.sub(r"\.(to_q|to_k|to_v|to_out)(?:\.0)?$", r".processor.\1", path)
         processor = re.sub(r"\.(q|k|v|out)_proj$", r".to_\1", processor)  # the text encoder's, of the same months
@@ -148,6 +188,23 @@ def matrix(value: Any, key: str, source: str) -> np.ndarray:
                               "LoRAs of linear layers, can be read")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is refused by name later
         return np.ascontiguousarray(value, np.float32)
+
+
+def silent_layers(ours: Mapping[str, np.ndarray]) -> List[str]:
+    """The layers to which a LoRA adds nothing, since one of their matrices is zero or their alpha is."""
+    layers = [key[:-len(".lora.up.weight")] for key in ours if key.endswith(".lora.up.weight")]
+    return [layer for layer in layers
+            if not (ours[f"{layer}.lora.up.weight"].any() and ours[f"{layer}.lora.down.weight"].any())]
+
+
+def said_of_silence(ours: Mapping[str, np.ndarray]) -> str:
+    """The rest of a sentence on the layers of a LoRA to which it adds nothing; empty where there are none."""
+    silent, count = len(silent_layers(ours)), len(ours) // 2
+    if not silent:
+        return ""
+    if silent == count:
+        return "has a strength of 0 (its alpha or one of its matrices is 0): it changes nothing"
+    return f"has a strength of 0 in {silent} of {count} layers, which it does not change"
 
 
 def number(value: Any, key: str, source: str) -> float:

@@ -10,10 +10,12 @@ from typing import Any, Dict, Set
 
 import numpy as np
 
+from styleblend.adapters.alphas import where_said
 from styleblend.adapters.foreign_files import read_tensors, refuse_damaged
 from styleblend.errors import StyleBlendError, printable
-from styleblend.adapters.formats import (MODELS, MOST_VECTORS, OURS, TARGET, flat, is_lora_key, number, pairs, split,
-                                         with_model)
+from styleblend.adapters.formats import (MOST_VECTORS, TEXT_PATHS, UNET_PATHS, flat, is_lora_key, layer_table, number,
+                                         pairs, refuse_other_widths, said_of_silence, split, text_widths, with_model)
+from styleblend.adapters.original_names import is_original
 from styleblend.files.tensor_files import read_metadata
 
 STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te", "kohya"),
@@ -43,8 +45,9 @@ def inspect(path: Path) -> Dict[str, str]:
         if not single:
             loras.update(vectors)  # what is neither is named below
         writer = next((n for w, n in STYLES_OF_NAMES if any(w in k for k in loras)), "diffusers")
+        writer = "original names, as of ComfyUI's trainer" if any(map(is_original, loras)) else writer
         facts["kind"] = "StyleBlend style in one file" if single else f"LoRA ({writer})"
-        widths |= add_lora_facts(facts, loras, source)
+        widths |= add_lora_facts(facts, loras, path)
     if vectors and (not loras or single):
         facts.setdefault("kind", "embedding (diffusers)")
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
@@ -53,28 +56,35 @@ def inspect(path: Path) -> Dict[str, str]:
         raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: "
                               f"it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")
     refuse_other_widths(widths, source)
+    if len(widths) > 1:
+        raise StyleBlendError(f"{source} has the text widths {' and '.join(map(with_model, sorted(widths)))}, "
+                              "which no base has: get or train one for Stable Diffusion 2.x")
     facts["width"] = ", ".join(map(with_model, widths)) or "unknown"
-    if path.suffix == ".safetensors":
-        known = read_metadata(path)
-        facts.update({key: printable(known[key]) for key in SHOWN_METADATA if key in known})
+    known = read_metadata(path)
+    facts.update({key: printable(known[key]) for key in SHOWN_METADATA if key in known})
     return facts
 
 
-def add_lora_facts(facts: Dict[str, str], loras: Dict[str, Any], source: str) -> Set[int]:
+def add_lora_facts(facts: Dict[str, str], loras: Dict[str, Any], path: Path) -> Set[int]:
     """Add a LoRA's rank, layers, strength and targets to `facts`; the text widths that it was made for."""
-    downs = {(network, key): value for network in NETWORKS
-             for key, value in pairs(loras, network, source, attention_layer(source)).items()
+    source = str(path)
+    tables = {network: layer_table(paths, network) for network, paths in (("text", TEXT_PATHS), ("unet", UNET_PATHS))}
+    ours = {network: pairs(loras, network, source, attention_layer(tables[network], source)) for network in tables}
+    downs = {(network, key): value for network, found in ours.items() for key, value in found.items()
              if key.endswith(".down.weight")}
     facts["rank"] = ", ".join(map(str, sorted({value.shape[0] for value in downs.values()})))
     facts["layers"] = ", ".join(f"{count} of the {NETWORKS[network]}"
                                 for network, count in sorted(Counter(network for network, _ in downs).items()))
-    strengths = {number(value, key, source) / downs[network, f"{layer}.lora.down.weight"].shape[0]
+    strengths = {number(value, key, source) / downs[network, f"{tables[network][layer]}.lora.down.weight"].shape[0]
                  for key, value in loras.items() for network, layer, end in [split(key, source)] if end == "alpha"}
     facts["alpha / rank"] = ", ".join(f"{value:.3g}" for value in sorted(strengths)[:4]) or "1 (not said)"
-    facts["targets"] = ", ".join(sorted({target(split(key, source)[1]) for key in loras}))
-    # the text encoder's layers read its width; keys of cross-attention read it too
-    return {value.shape[1] for (network, key), value in downs.items()
-            if network == "text" or ("attn2" in key and ("to_k" in key or "to_v" in key))}
+    if strengths:
+        facts["alpha is from"] = where_said(path, loras)
+    silence = said_of_silence({f"{network} {key}": value for network in ours for key, value in ours[network].items()})
+    if silence:
+        facts["strength"] = silence
+    facts["targets"] = ", ".join(sorted({target(key) for _, key in downs}))
+    return text_widths({key: value.shape for key, value in loras.items() if isinstance(value, np.ndarray)}, source)
 
 
 def embedding_widths(vectors: Dict[str, np.ndarray], source: str) -> Set[int]:
@@ -87,25 +97,16 @@ def embedding_widths(vectors: Dict[str, np.ndarray], source: str) -> Set[int]:
     return {value.shape[-1] for value in vectors.values()}
 
 
-def refuse_other_widths(widths: Set[int], source: str) -> None:
-    """StyleBlendError for a file that is for another model, or for several."""
-    other = [w for w in sorted(widths) if w in MODELS and w not in OURS]
-    if other or len(widths) > 1:
-        raise StyleBlendError(f"{source} has the text width {' and '.join(map(with_model, sorted(widths)))}; "
-                              f"StyleBlend needs {with_model(1024)}: get or train one for that")
+def target(key: str) -> str:
+    """What kind of layer a LoRA changes ("to_q"), from our name of one of its matrices."""
+    return key[:-len(".lora.down.weight")].removesuffix(".0").rpartition(".")[2]
 
 
-def target(layer: str) -> str:
-    """What kind of layer a LoRA changes ("to_q"), empty when it is none that a style has."""
-    match = TARGET.fullmatch(layer)
-    return (match[1] or match[2]) if match else ""
-
-
-def attention_layer(source: str):
-    """A `rename` for `formats.pairs` that keeps the file's names and refuses layers that no style changes."""
+def attention_layer(table: Dict[str, str], source: str):
+    """A `rename` for `formats.pairs`: our name of a layer. Those that no Stable Diffusion 2.x has are refused."""
     def rename(layer: str, key: str) -> str:
-        if not target(layer):
-            raise StyleBlendError(f"{source}: {printable(key)} names no layer that a style changes: "
-                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
-        return layer
+        if layer not in table:
+            raise StyleBlendError(f"{source}: {printable(key)} names no layer that a style changes: give a LoRA of "
+                                  "Stable Diffusion 2.x's attention layers alone")
+        return table[layer]
     return rename

@@ -16,7 +16,7 @@ from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import write_bytes
-from styleblend.adapters.formats import is_lora_key, flat, split
+from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
 from styleblend.settings import StyleBlendStyle
 from styleblend.adapters.parts import STYLEBLEND
 from styleblend.adapters.style import (check_base, checked_part, part_file, part_of_single, save_part, settings_in,
@@ -118,9 +118,10 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
             # a training that goes on now would write over what is loaded
             trainings.enter_context(claim(folder / "training", stage))
         there = [part for part in STYLEBLEND if part_file(folder, name, part)]
-        if there and not overwrite:
-            raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, there))}): "
-                                  "choose another --name, or --overwrite to replace those parts that are loaded")
+        again = [part for part in there if part in found]
+        if again and not overwrite:
+            raise StyleBlendError(f"{folder} holds a style already, with the {' and the '.join(map(title, again))}: "
+                                  "choose another --name, or --overwrite to replace what is loaded")
         whole = [part for part in STYLEBLEND if part in arrays or part in there]
         settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()),
                         settings_in(folder, name))
@@ -156,6 +157,9 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
         size = (f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers"
                 if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}")
         lines.append(f"{title(part)} ({size}) from {own.path}")
+        silence = said_of_silence(arrays[part]) if ranks else ""
+        if silence:
+            lines.append(f"the {title(part)} {silence}")
     kept = [title(part) for part in whole if part not in found]
     if kept:
         lines.append(f"kept as it was: {', '.join(kept)}")
@@ -168,5 +172,5 @@ def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Se
                  for part in missing if is_embedding(part) and (coarse if part == "coarse_embeds" else fine)]
         lines.append(f"missing: {', '.join(title(part) for part in missing)}; "
                      f"{drawn}{', one ' if words else ''}{' and one '.join(words)}; "
-                     f"train {name} or load them with --overwrite to add them")
+                     f"train {name} or load them to add them")
     return lines

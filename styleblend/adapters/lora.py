@@ -122,7 +122,7 @@ def normalised(tensors: Dict[str, Any], network, pattern: Optional[str], kind: s
     def ours(layer: str, key: str) -> str:
         if layer not in table:
             raise StyleBlendError(f"{source}: {printable(key)} names no layer of this base that a style changes: "
-                                  "use a LoRA that was trained on the attention layers of Stable Diffusion 2.x alone")
+                                  "give a LoRA of Stable Diffusion 2.x's attention layers alone")
         return table[layer]
 
     found = pairs(tensors, kind, source, ours)

@@ -4,18 +4,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import numpy as np
 
 from styleblend.adapters import formats, lora
-from styleblend.adapters.foreign_files import read_tensors, refuse_damaged
+from styleblend.adapters.foreign_files import PICKLED, read_tensors, refuse_damaged
 from styleblend.adapters.parts import PARTS, Part, part_named
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import tensor_files
 from styleblend.machine.runtime import jt
 from styleblend.settings import StyleBlendStyle, StyleSettings, read_style_settings, style_settings_from
+
+ENDINGS = ("", ".safetensors", *PICKLED)  # of a part's file, in any case: what it holds tells what it is
 
 
 @dataclass
@@ -55,11 +57,21 @@ def style_hash(style: Style) -> str:
 
 def part_file(folder: Path, name: str, part: str) -> Optional[Path]:
     """The file of a part, safetensors before pickles, then a file that holds a whole style; None when there is none."""
-    for file in [f"{name}_{stem}{ending}" for ending in (".safetensors", ".bin") for stem in part_named(part).stems]:
+    stems = [f"{name}_{stem}" for stem in part_named(part).stems]
+    for file in [f"{stem}{ending}" for ending in (".safetensors", ".bin") for stem in stems]:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     single = Path(folder) / f"{name}.safetensors"
-    return single if single.is_file() and part_of_single(dict.fromkeys(tensor_files.read_names(single)), part) else None
+    if single.is_file() and part_of_single(dict.fromkeys(tensor_files.read_names(single)), part):
+        return single
+    return otherwise_named(Path(folder), stems)
+
+
+def otherwise_named(folder: Path, stems: Sequence[str]) -> Optional[Path]:
+    """A file with one of these names whose ending is another one, in other case, or left away."""
+    files = {path.name: path for path in (sorted(folder.iterdir()) if folder.is_dir() else ()) if path.is_file()}
+    return next((path for stem in stems for name, path in files.items()
+                 if name.startswith(stem) and name[len(stem):].lower() in ENDINGS), None)
 
 
 def remove_part(folder: Path, name: str, part: str) -> None:
@@ -121,7 +133,7 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
 
 def check_base(path: Path, base: Base) -> None:
     """Refuse adapters that say of themselves that they were trained on another base."""
-    theirs = tensor_files.read_metadata(path).get("base") if path.suffix == ".safetensors" else None
+    theirs = tensor_files.read_metadata(path).get("base")
     if theirs not in (None, base.fingerprint()):
         raise StyleBlendError(f"{path} was trained on another base ({printable(theirs)}; "
                               f"{base.folder} is {base.fingerprint()}): "
@@ -150,7 +162,7 @@ def settings_in(folder: Path, name: str) -> StyleSettings:
 
 def settings_in_header(path: Path) -> StyleSettings:
     """The settings that a style in one file carries; the defaults for any other file."""
-    known = tensor_files.read_metadata(path) if path.suffix == ".safetensors" else {}
+    known = tensor_files.read_metadata(path)
     source, text = f"the header of {path}", known.get("settings", "{}") if "styleblend" in known else "{}"
     return with_known_parts(style_settings_from(text, source), source)
 

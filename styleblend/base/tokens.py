@@ -10,6 +10,7 @@ from typing import List, Sequence
 import numpy as np
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.content import instead_of_text
 from styleblend.models.configs import read_object
 
 
@@ -49,6 +50,9 @@ class Tokenizer:
         for name in ("vocab.json", "merges.txt"):
             if not (folder / name).is_file():
                 raise StyleBlendError(f"{folder / name} is missing: copy the base's whole tokenizer folder")
+            instead = instead_of_text(folder / name)
+            if instead:
+                raise StyleBlendError(f"{folder / name} is {instead.what}: {instead.cure}")
         # it would say that PyTorch is missing: it is not needed
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import CLIPTokenizer

@@ -1,24 +1,28 @@
 """`inspect`, `load` and `export`: adapter files of this program and of others."""
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
+from typing import Iterator, Optional
 
-from styleblend.cli.options import add_command, add_config, settings_of
+from styleblend.cli.options import MINI, add_command, add_config, settings_of
 from styleblend.cli.progress import tell
+from styleblend.errors import StyleBlendError
 
-FORMATS = ("diffusers", "kohya", "webui", "single")
+FORMATS = ("diffusers", "kohya", "webui", "ldm", "single")
+EXPORTED = "export"  # where `export` writes a folder of each style
 
 
 def add_commands(commands) -> None:
     inspect = add_command(commands, "inspect", "say what an adapter file is: kind, rank, layers, tokens, width",
                           example="inspect ink_lora.safetensors")
-    inspect.add_argument("file", help=".safetensors, .bin or .pt")
+    inspect.add_argument("file", help="a .safetensors, .bin or .pt file, whatever its name ends in")
     inspect.set_defaults(run=run_inspect)
     add_load_options(add_command(commands, "load", "take adapter files of other programs as a style",
                                  example="load ink_lora.safetensors ink_embedding.pt --name ink --config "
                                          "configs/sd21.yaml"))
     add_export_options(add_command(commands, "export", "write a trained style for other programs",
-                                   example="export checkpoints/mini/styles/fxemoji --format kohya --output out"))
+                                   example="export fxemoji --format kohya --output out"))
 
 
 def add_load_options(parser) -> None:
@@ -36,18 +40,19 @@ def add_load_options(parser) -> None:
 
 
 def add_export_options(parser) -> None:
-    parser.add_argument("style", metavar="FOLDER",
-                        help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
+    parser.add_argument("style", metavar="NAME",
+                        help="a style by its name, or its folder, such as checkpoints/mini/styles/fxemoji")
     parser.add_argument("--format", choices=FORMATS, default="kohya",
-                        help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this "
-                             "program")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the files")
+                        help="diffusers; kohya (ComfyUI); webui (A1111's folders); ldm: the original names of the UNet's "
+                             "and the text encoder's layers; single: all in one file, for this program")
+    parser.add_argument("--output", metavar="FOLDER", help=f"folder for the files; default: {EXPORTED}/NAME")
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
     parser.add_argument("--config", metavar="FILE",
-                        help="the config of the base that the style was trained on: kohya's files then name its kind, "
-                             "size and prediction type; default: they do not")
+                        help="the config of the base that the style was trained on, and of the folder in which a NAME is: "
+                             "kohya's files then name the base's kind, size and prediction type; default: they do "
+                             f"not, and a NAME is looked for in that of {MINI}")
     parser.set_defaults(run=run_export)
 
 
@@ -74,32 +79,62 @@ def run_load(args) -> int:
     return 0
 
 
+def style_folder(style: str, config: Optional[str]) -> Path:
+    """The folder of a style that is named by it, or by the style's name in the config's folder of adapters."""
+    is_name = Path(style).name == style
+    if Path(style).is_dir() and not (is_name and config):
+        return Path(style)
+    from styleblend.files.names import entry
+    from styleblend.settings import read_settings
+    adapters = Path(read_settings(config or MINI).adapters)
+    folder = entry(adapters, style)
+    if is_name and folder.is_dir():
+        return folder
+    if Path(style).is_dir():
+        return Path(style)
+    there = sorted(path.name for path in adapters.iterdir() if path.is_dir()) if adapters.is_dir() else []
+    near = difflib.get_close_matches(style, there, 3, 0.4) or there[:6]
+    raise StyleBlendError(f"there is no style {style!r} in {adapters}"
+                          + (f": it has {', '.join(near)}{', ...' * (len(near) < len(there))}" if near else "")
+                          + "; name one, or its folder")
+
+
 def run_export(args) -> int:
+    folder = style_folder(args.style, args.config)
     from styleblend.adapters.export import export
     base = None
     if args.config:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength,
-                       base):
+    output = Path(args.output or Path(EXPORTED, folder.resolve().name))
+    before = set(output.rglob("*.safetensors"))
+    written = export(folder, args.format, output, args.coarse_strength, args.fine_strength, base)
+    for path in written:
         print(path)
-    if args.format != "single":
-        tell(what_is_lost(Path(args.style)))
+    replaced = sum(path in before for path in written)
+    if replaced:
+        tell(f"{replaced} of these files in {output} were there already and are replaced")
+    for option, strength in (("coarse", args.coarse_strength), ("fine", args.fine_strength)):
+        if strength == 0:
+            tell(f"with --{option}-strength 0 the {'text encoder' if option == 'coarse' else 'UNet'}'s LoRA changes "
+                 "nothing")
+    for sentence in what_is_lost(folder) if args.format != "single" else ():
+        tell(sentence)
+    if args.format == "ldm":
+        tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
     return 0
 
 
-def what_is_lost(folder: Path) -> str:
-    """A sentence on what the style in `folder` does not do in other programs."""
+def what_is_lost(folder: Path) -> Iterator[str]:
+    """Sentences on what the style in `folder` does not do in other programs."""
     from styleblend.adapters.export import LOSS, own_blend, own_settings
     blend, guidance = own_blend(folder), own_settings(folder).guidance
-    own = ""
+    yield LOSS
     if blend.fine_scale != 1:
-        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}"
+        yield f"the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}"
     if blend.negative_scale != 1:
-        own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
-                "(negative_scale): "
-                "should the style come out weaker there, export with a higher --fine-strength")
+        yield (f"elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
+               "(negative_scale): should the style come out weaker there, export with a higher --fine-strength")
     if guidance is not None:
-        own += f"; it is drawn with a guidance (CFG scale) of {guidance:g}"
-    return LOSS + own
+        yield f"the style is drawn with a guidance (CFG scale) of {guidance:g}"

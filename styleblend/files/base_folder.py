@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from styleblend.errors import StyleBlendError
+from styleblend.files import content
 from styleblend.files.hub import fetch, is_id
+from styleblend.files.no_base_folder import refuse_file, refuse_other_folder
 
 # Stable Diffusion 2.1 left its first home in November 2025; these are copies. Those called -2-1-base (also Manojb's,
 # and ModelScope's) are another model: 512 pixels, epsilon prediction.
@@ -32,7 +34,9 @@ def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
     be had.
     """
     if Path(model).is_dir():
+        refuse_other_folder(Path(model), KNOWN_COPIES[0])
         return Path(model)
+    refuse_file(Path(model), KNOWN_COPIES[0])
     if not fallback_id and str(model).rstrip("/").endswith(MINI):
         raise StyleBlendError(f"{model} is not there, and the mini base comes with this project: "
                               "start the command in the project's folder, or get the whole project again")
@@ -59,9 +63,16 @@ def pickled_weights(folder: Path) -> List[str]:
 
 
 def weight_file(folder: Path, stems: Sequence[str]) -> Path:
-    """The safetensors file of one network. StyleBlendError when there is none."""
+    """The safetensors file of one network, its ending in any case or left away. StyleBlendError when there is none."""
     names, pickled = weight_names(stems), pickled_weights(folder)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None and folder.is_dir():
+        alike = {name: path for path in sorted(folder.iterdir()) if path.is_file() and content.is_safetensors(path)
+                 for name in (path.name.lower(), f"{path.name.lower()}.safetensors")}
+        found = next((alike[name] for name in names if name in alike), None)
+    if found is None and pickled and content.is_safetensors(folder / pickled[0]):
+        raise StyleBlendError(f"{folder / pickled[0]} is named as a pickle and holds safetensors: "
+                              f"name it {pickled[0][:-len('.bin')]}.safetensors")
     if found is None and pickled:
         raise StyleBlendError(f"{folder} holds only {', '.join(pickled)}, a pickle, which is never executed here: "
                               "get the .safetensors files of the same base")

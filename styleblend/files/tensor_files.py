@@ -5,13 +5,14 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files import content
 from styleblend.files.limits import MAX_HEADER
 from styleblend.files.whole_files import write_bytes
 
@@ -23,6 +24,7 @@ WIDE = ("F64", "I64", "U64")  # eight bytes a number
 def opened(path: Path):
     """A safetensors file, for reading. All that the library can find wrong becomes one StyleBlendError."""
     try:
+        refuse_other(path)
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
@@ -34,8 +36,20 @@ def opened(path: Path):
     except StyleBlendError:
         raise
     except Exception as error:  # the library's own error, and those of NumPy for shapes that are too large
-        raise StyleBlendError(f"{path} is no whole safetensors file ({printable(str(error), 150)}): "
-                              "download or train it again") from None
+        reason = content.shortfall(path, MAX_HEADER) or printable(str(error), 100)
+        raise StyleBlendError(f"{path} is no whole safetensors file ({reason}): download or train it again") from None
+
+
+def refuse_other(path: Path) -> None:
+    """StyleBlendError for a file of another kind, which is named, whatever the file is called."""
+    if content.is_safetensors(path):
+        return
+    if content.kind_of(path) == content.PYTORCH:
+        raise StyleBlendError(f"{path} is no whole safetensors file but a PyTorch file, a pickle, which is never "
+                              "executed here: get the .safetensors version")
+    found = content.other(path)
+    if found:
+        raise StyleBlendError(f"{path} is no whole safetensors file but {found.what}: {found.cure}")
 
 
 def read_names(path: Path) -> List[str]:
@@ -86,8 +100,16 @@ def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
     return found
 
 
+def read_shapes(path: Path, names: Sequence[str]) -> Dict[str, Tuple[int, ...]]:
+    """The shapes of these tensors, from the header."""
+    with opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
 def read_metadata(path: Path) -> Dict[str, str]:
-    """The header's text fields, empty when there are none."""
+    """The header's text fields, empty when there are none; so they are of a file that is no safetensors file."""
+    if Path(path).is_file() and content.kind_of(path) == content.PYTORCH:
+        return {}
     with opened(path) as file:
         return dict(file.metadata() or {})
 

@@ -36,7 +36,7 @@ def find_style(folder: Path, name: str) -> Optional[StyleFound]:
         if not files and (parts_of(settings) or not (folder / "style.json").is_file()):
             return None
         missing = tuple(missing_parts(folder, name))
-        bases = {read_metadata(path).get("base") for path in files.values() if path.suffix == ".safetensors"} - {None}
+        bases = {read_metadata(path).get("base") for path in files.values()} - {None}
     except StyleBlendError as error:
         return StyleFound(name, "", (), (), None, None, str(error))
     problem = f"its parts were trained on {len(bases)} bases" if len(bases) > 1 else None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.content import instead_of_text
 from styleblend.files.text import read_json
 from styleblend.settings import MOST_STEPS
 
@@ -232,6 +233,9 @@ def read_object(path: Path) -> dict:
     if not Path(path).is_file():
         raise StyleBlendError(f"{path} is missing: give a whole diffusers folder (unet, text_encoder, vae, tokenizer, "
                               "scheduler)")
+    instead = instead_of_text(path)
+    if instead:
+        raise StyleBlendError(f"{path} is {instead.what}: {instead.cure}")
     data = read_json(path, "download it again")
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no JSON object: download it again")
