@@ -210,8 +210,8 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
            base: Optional[Path] = None) -> List[Path]:
     """Write the style of `folder` into the folder `output`; the files.
 
-    `kind`: "diffusers", "kohya", "webui", "ldm" or "single". `fine_scale` of the style's settings is multiplied in, except
-    into "single", which carries the settings. `base`: the folder of the base, for kohya's headers.
+    `kind`: "diffusers", "kohya", "webui", "ldm" or "single". `fine_scale` of the style's settings is multiplied in,
+    except into "single", which carries the settings. `base`: the folder of the base, for kohya's headers.
     """
     folder, output = Path(os.path.abspath(folder)), Path(output)  # "." has no name of its own
     for option, strength in (("--coarse-strength", coarse_strength), ("--fine-strength", fine_strength)):

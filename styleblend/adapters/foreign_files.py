@@ -45,15 +45,15 @@ def wanted(names: Sequence[str], source: str, attention_only: bool) -> List[str]
     kept = [name for name in names if not kinds[name]]
     if not layers:
         return kept
-    found = sorted(set(filter(None, kinds.values())))
-    what = (f"{len(layers)} layer{'s' * (len(layers) > 1)} outside attention "
-            f"({', '.join(found[:7])}{', ...' * (len(found) > 7)})")
+    listed = ", ".join(sorted(set(filter(None, kinds.values()))))
+    listed = listed if len(listed) <= 70 else listed[:70].rpartition(",")[0] + ", ..."
+    what = f"{len(layers)} layer{'s' * (len(layers) > 1)} outside attention ({listed})"
     if not kept:
         raise StyleBlendError(f"{source} changes nothing but {what}, for which a style has no place: "
                               "give a LoRA of attention layers")
     if not attention_only:
-        raise StyleBlendError(f"{source} also changes {what}, for which a style has no place: styleblend load "
-                              "--attention-only leaves them out, and the LoRA then does less")
+        raise StyleBlendError(f"{source} also changes {what}: styleblend load --attention-only leaves them out, "
+                              "and the LoRA then does less")
     warnings.warn(f"{source}: {what} are left out; what the LoRA does elsewhere it does here only in part")
     return kept
 

@@ -282,7 +282,7 @@ def read_old(path: Path) -> Any:
         size = survey.storages[key].flat.nbytes
         if (int.from_bytes(program.read(8), "little") != len(survey.storages[key].flat)
                 or program.tell() + size > len(data)):
-            survey.refuse(f"declares another size than it holds for storage {printable(key)}")
+            survey.refuse(f"is half a download, or declares another size than it holds for storage {printable(key)}")
         storages[key] = program.read(size)
     program.seek(start)
     return Machine(str(path), len(data), storages.__getitem__).run(program)
@@ -337,6 +337,8 @@ def read_arrays(path: Path) -> Dict[str, Any]:
         raise
     except Exception as error:  # a damaged or hostile file can bring numpy, zipfile and pickletools to raise anything
         reason = printable(str(error)) or type(error).__name__
+        if isinstance(error, zipfile.BadZipFile) and str(error) == "File is not a zip file":  # it has no end
+            reason = "it ends in the middle: half a download"
         raise StyleBlendError(f"{path} is no whole checkpoint ({reason}): "
                               "download or train it again, or get the .safetensors version") from None
     if type(result) is not dict:

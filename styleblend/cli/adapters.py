@@ -43,16 +43,16 @@ def add_export_options(parser) -> None:
     parser.add_argument("style", metavar="NAME",
                         help="a style by its name, or its folder, such as checkpoints/mini/styles/fxemoji")
     parser.add_argument("--format", choices=FORMATS, default="kohya",
-                        help="diffusers; kohya (ComfyUI); webui (A1111's folders); ldm: the original names of the UNet's "
-                             "and the text encoder's layers; single: all in one file, for this program")
+                        help="diffusers; kohya (ComfyUI); webui (A1111's folders); ldm: the original names of the "
+                             "UNet's and the text encoder's layers; single: all in one file, for this program")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the files; default: {EXPORTED}/NAME")
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
     parser.add_argument("--config", metavar="FILE",
-                        help="the config of the base that the style was trained on, and of the folder in which a NAME is: "
-                             "kohya's files then name the base's kind, size and prediction type; default: they do "
-                             f"not, and a NAME is looked for in that of {MINI}")
+                        help="the config of the base that the style was trained on, in whose folder of adapters a "
+                             "NAME is: kohya's files then name the base's kind, size and prediction type; default: "
+                             f"they do not, and a NAME is one of {MINI}")
     parser.set_defaults(run=run_export)
 
 

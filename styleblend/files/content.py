@@ -13,8 +13,9 @@ FIRST = 4096  # bytes that are looked at; of a text so many times 16
 LARGEST_LISTING = 1 << 20  # bytes of a zip file's directory: a LoRA's has some hundred
 MEANT = "save the file itself"
 
-ARCHIVES = ((b"\x1f\x8b", "gzip", "gunzip"), (b"7z\xbc\xaf\x27\x1c", "7z", "7z x"), (b"Rar!\x1a\x07", "RAR", "unrar x"),
-            (b"\xfd7zXZ\0", "xz", "unxz"), (b"BZh", "bzip2", "bunzip2"), (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"))
+ARCHIVES = ((b"\x1f\x8b", "a gzip", "gunzip"), (b"7z\xbc\xaf\x27\x1c", "a 7z", "7z x"),
+            (b"Rar!\x1a\x07", "a RAR", "unrar x"), (b"\xfd7zXZ\0", "an xz", "unxz"), (b"BZh", "a bzip2", "bunzip2"),
+            (b"\x28\xb5\x2f\xfd", "a zstd", "unzstd"))
 PICTURES = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF"), (b"II*\0", "TIFF"),
             (b"MM\0*", "TIFF"), (b"RIFF", "WebP"), (b"BM", "BMP"))
 OTHERS = ((b"GGUF", "a GGUF file"), (b"\x89HDF", "an HDF5 file"), (b"\x93NUMPY", "a NumPy array"),
@@ -59,7 +60,7 @@ def other(path: Path) -> Optional[Other]:
         return Other("an empty file", "the download did not begin, or the disk was full; download it again")
     if not start.strip(b"\0"):
         return Other("a file of zeros", "half a download; download it again")
-    if len(start) < 9:
+    if len(start) < 9 and not start.isalnum():
         return Other(f"a file of {len(start)} byte{'s' * (len(start) > 1)}", "half a download; download it again")
     return archive(path, start) or picture(start) or text_of(path, start)
 
@@ -74,10 +75,10 @@ def archive(path: Path, start: bytes) -> Optional[Other]:
             return Other(f"a zip file with {shown(inside[0])}{more} in it", "unpack it (unzip) and name that file")
         return Other(f"a zip file ({', '.join(shown(name, 20) for name in names[:2]) or 'empty'})",
                      "no weights are in it; download another")
-    tar = start[257:262] == b"ustar"
-    found = next(((name, how) for magic, name, how in ARCHIVES if start.startswith(magic)),
-                 ("tar", "tar -xf") if tar else None)
-    return Other(f"a {found[0]} archive", f"unpack it ({found[1]}) and name the file that is in it") if found else None
+    found = next(((name, how) for magic, name, how in ARCHIVES if start.startswith(magic)), None)
+    if found is None and start[257:262] == b"ustar":
+        found = ("a tar", "tar -xf")
+    return Other(f"{found[0]} archive", f"unpack it ({found[1]}) and name the file that is in it") if found else None
 
 
 def first_entry(start: bytes) -> str:

@@ -29,7 +29,7 @@ def kind_of_weights(path: Path) -> str:
     reader = next((name for name in names if TEXT_READER.fullmatch(name)), None)
     if reader or any(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names):
         width = tensor_files.read_shapes(path, [reader])[reader][-1] if reader else 0
-        return f"a checkpoint in one file ({MODELS.get(width, 'of the original layout')})"
+        return f"{MODELS.get(width, 'a checkpoint')} in one file"
     if any(NETWORK.fullmatch(name) for name in names):
         return "one network of a base"
     return f"a file of tensors ({printable(names[0], 40) if names else 'none'})"
@@ -55,7 +55,7 @@ def refuse_file(path: Path, copy: str) -> None:
     else:
         found = content.other(path)
         what = found.what if found else "a file"
-    convert = " (or convert it: diffusers' from_single_file and save_pretrained)" if "checkpoint" in what else ""
+    convert = " (diffusers' from_single_file converts it)" if what == f"{MODELS[1024]} in one file" else ""
     raise StyleBlendError(f"{path} is {what}; {diffusers_folder(copy)}{convert}")
 
 

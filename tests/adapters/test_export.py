@@ -39,7 +39,8 @@ def same_product(ours, theirs):
 
 @pytest.mark.parametrize("kind, lora, fine", [("diffusers", "pytorch_lora_weights", "fine_learned_embeds"),
                                               ("kohya", "dots", "dots-fine"),
-                                              ("webui", "Lora/dots", "embeddings/dots-fine")])
+                                              ("webui", "Lora/dots", "embeddings/dots-fine"),
+                                              ("ldm", "dots", "dots-fine")])
 def test_what_is_exported_is_read_again(kind, lora, fine, folder, tmp_path, tiny_base, tiny_style, capsys):
     assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out"),
                  "--fine-strength", "0.5"]) == 0
@@ -66,6 +67,7 @@ def test_a_style_in_one_file_is_the_whole_style(folder, tmp_path, tiny_base, tin
 
 @pytest.mark.parametrize("kind, file, words", [("kohya", "dots", ("LoRA (kohya)", "text encoder", "UNet")),
                                                ("kohya", "dots-fine", ("embedding (kohya)", "dots-fine")),
+                                               ("ldm", "dots", ("original names", "text encoder", "UNet")),
                                                ("diffusers", "pytorch_lora_weights", ("LoRA (diffusers)",)),
                                                ("diffusers", "fine_learned_embeds", ("<dots-fine>",)),
                                                ("single", "dots", ("one file", "<C>", "<F>"))])
@@ -125,7 +127,27 @@ def test_the_folder_may_be_named_from_within(folder, tmp_path, monkeypatch, here
                                                                     "dots-fine.safetensors", "dots.safetensors"]
 
 
-@pytest.mark.parametrize("kind, lora", [("kohya", "dots"), ("diffusers", "pytorch_lora_weights"), ("single", "dots")])
+def test_a_style_is_exported_by_its_name(trained, tmp_path, monkeypatch, capsys):
+    """Into a folder of its own; what is replaced there is said."""
+    monkeypatch.chdir(tmp_path)
+    for replaced in ("", "3 of these files in export/dots were there already and are replaced"):
+        assert main(["export", "dots", "--config", str(trained)]) == 0
+        said = capsys.readouterr()
+        assert said.out.split() == [f"export/dots/dots{end}.safetensors" for end in ("", "-coarse", "-fine")]
+        assert replaced in said.err and ("replaced" in said.err) == bool(replaced)
+    (tmp_path / "dots").mkdir()  # a folder of that name that is no style
+    assert main(["export", "dots", "--config", str(trained), "--output", "out", "--fine-strength", "0"]) == 0
+    said = capsys.readouterr().err
+    assert "--fine-strength 0 the UNet's LoRA changes nothing" in said and "--coarse-strength" not in said
+    assert all(len(line) < 240 for line in said.splitlines())
+    for name, words in (("dot", "it has dots"), ("sketch", "it has dots"), ("../nowhere", "there is no style")):
+        assert main(["export", name, "--config", str(trained)]) == 2
+        said = capsys.readouterr().err
+        assert words in said and "or its folder" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind, lora", [("kohya", "dots"), ("ldm", "dots"), ("diffusers", "pytorch_lora_weights"),
+                                        ("single", "dots")])
 def test_the_styles_own_strength_leaves_with_it(kind, lora, folder, tmp_path, tiny_base, tiny_style, capsys):
     """In the numbers, for programs that read no style.json; in a style in one file as the setting that it is."""
     (folder / "style.json").write_text('{"blend": {"fine_scale": 1.5}}')

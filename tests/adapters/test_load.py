@@ -1,4 +1,5 @@
 """`styleblend load`: adapters of other programs become a style here, whole or in part, with the same numbers."""
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def assert_same(found: Style, expected: Style) -> None:
         assert set(ours) == set(theirs) and all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("kind", ["diffusers", "kohya", "webui", "single"])
+@pytest.mark.parametrize("kind", ["diffusers", "kohya", "webui", "ldm", "single"])
 def test_what_leaves_comes_back_bit_for_bit(
         kind, folder, tmp_path, load, adapters, tiny_base, tiny_style):  # noqa: F811
     assert main(["export", str(folder), "--format", kind, "--output", str(tmp_path / "out")]) == 0
@@ -241,6 +242,46 @@ def test_a_style_is_never_overwritten_unasked(folder, tmp_path, load, adapters, 
     assert code == 0 and "kept as it was: coarse embedding, text encoder LoRA, UNet LoRA" in said
     assert np.array_equal(load_style(adapters / "ink", "ink", tiny_base).parts["fine_embeds"],
                           tiny_style.parts["fine_embeds"] * 2)
+
+
+def test_a_part_that_is_missing_is_added_without_overwriting(folder, tmp_path, load, adapters, tiny_base,  # noqa: F811
+                                                             tiny_style):
+    """First the UNet's LoRA alone, then the rest; and of a style whose training was not ended."""
+    parts = {path.stem[len("dots_"):]: path for path in folder.glob("*.safetensors")}
+    code, said = load(parts["unet_lora"], "--name", "ink")
+    assert code == 0 and "train ink or load them to add them" in said
+    code, said = load(parts["unet_lora"], "--name", "ink")
+    assert code == 2 and "holds a style already, with the UNet LoRA" in said and "--overwrite" in said
+    code, said = load(parts["fine_style_embeds"], parts["text_encoder_lora"], "--name", "ink")
+    assert code == 0 and "kept as it was: UNet LoRA" in said
+    code, said = load(parts["fine_style_embeds"], parts["coarse_style_embeds"], "--name", "ink")
+    assert code == 2 and missing_parts(adapters / "ink", "ink") == []
+    assert load(parts["coarse_style_embeds"], "--name", "ink")[0] == 0
+    assert_same(load_style(adapters / "ink", "ink", tiny_base), tiny_style)
+    (adapters / "ink" / "ink_unet_lora.safetensors").unlink()
+    (adapters / "ink" / "style.json").write_text("{}")
+    assert missing_parts(adapters / "ink", "ink") == ["unet_lora"]
+    assert load(parts["unet_lora"], "--name", "ink")[0] == 0
+    assert_same(load_style(adapters / "ink", "ink", tiny_base), tiny_style)
+
+
+@pytest.mark.parametrize("ending", ["SAFETENSORS", "bin", "pt", ""])
+def test_the_files_of_a_style_are_found_whatever_their_ending_is(ending, trained, tmp_path, tiny_base, tiny_style):
+    here = tmp_path / "adapters" / "dots"
+    for path in list(here.glob("*.safetensors")):
+        path.rename(path.with_suffix(f".{ending}" if ending else ""))
+    assert missing_parts(here, "dots") == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is named otherwise
+        assert_same(load_style(here, "dots", tiny_base), tiny_style)
+
+
+def test_a_strength_of_0_is_said(tmp_path, load, tiny_style):
+    theirs = renamed(tiny_style.parts["unet_lora"], *UNET_NAMES["kohya"])
+    theirs.update({key.replace(".lora_up.weight", ".alpha"): np.array(0.0) for key in theirs if "lora_up" in key})
+    tensor_files.write_safetensors(tmp_path / "ink.safetensors", theirs)
+    code, said = load(tmp_path / "ink.safetensors", "--name", "ink")
+    assert code == 0 and "the UNet LoRA has a strength of 0" in said and "changes nothing" in said
 
 
 def other_base(path, style):
