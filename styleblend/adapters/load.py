@@ -120,7 +120,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         there = [part for part in STYLEBLEND if part_file(folder, name, part)]
         again = [part for part in there if part in found]
         if again and not overwrite:
-            raise StyleBlendError(f"{folder} holds a style already, with the {' and the '.join(map(title, again))}: "
+            raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, again))}): "
                                   "choose another --name, or --overwrite to replace what is loaded")
         whole = [part for part in STYLEBLEND if part in arrays or part in there]
         settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()),

@@ -48,8 +48,9 @@ def kind_of(path: Path) -> str:
     if is_safetensors(path):
         return SAFETENSORS
     start = first_bytes(path)
-    if start.startswith(b"PK\x03\x04") and (first_entry(start).endswith("/data.pkl") or "data.pkl" in listing(path)):
-        return PYTORCH
+    if start.startswith(b"PK\x03\x04"):
+        first = first_entry(start)  # PyTorch begins with its program; without any name the zip file is damaged
+        return PYTORCH if not first or first.endswith("/data.pkl") or "data.pkl" in listing(path) else ""
     return PYTORCH if start.startswith(b"\x80") else ""
 
 

@@ -251,7 +251,7 @@ def test_a_part_that_is_missing_is_added_without_overwriting(folder, tmp_path, l
     code, said = load(parts["unet_lora"], "--name", "ink")
     assert code == 0 and "train ink or load them to add them" in said
     code, said = load(parts["unet_lora"], "--name", "ink")
-    assert code == 2 and "holds a style already, with the UNet LoRA" in said and "--overwrite" in said
+    assert code == 2 and "holds a style already (UNet LoRA)" in said and "--overwrite" in said
     code, said = load(parts["fine_style_embeds"], parts["text_encoder_lora"], "--name", "ink")
     assert code == 0 and "kept as it was: UNet LoRA" in said
     code, said = load(parts["fine_style_embeds"], parts["coarse_style_embeds"], "--name", "ink")
