@@ -9,18 +9,18 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Sequence
 
 from styleblend.adapters.foreign_files import read_tensors
-from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import write_bytes
 from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
 from styleblend.settings import StyleBlendStyle
-from styleblend.adapters.parts import STYLEBLEND
-from styleblend.adapters.style import (check_base, checked_part, part_file, part_of_single, save_part, settings_in,
-                                       settings_in_header)
+from styleblend.adapters.parts import STYLEBLEND, part_of_single
+
+if TYPE_CHECKING:
+    from styleblend.base.base import Base
 
 COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "texture")
 
@@ -108,6 +108,9 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     the first file is written. A new style comes into its place as a whole; in a style that is there the parts are
     replaced one by one, each whole.
     """
+    # not above: it starts Jittor, and what is wrong with a file is said before
+    from styleblend.adapters.style import (check_base, checked_part, part_file, save_part, settings_in,
+                                           settings_in_header)
     folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
         check_base(own.path, base)

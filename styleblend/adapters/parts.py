@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,10 @@ def product_of(training: str) -> str:
 def part_named(name: str) -> Part:
     """The part of this name; no two methods have one of the same name."""
     return next(parts[name] for parts in PARTS.values() if name in parts)
+
+
+def part_of_single(tensors: Dict[str, Any], part: str) -> Dict[str, Any]:
+    """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
+    about = part_named(part)
+    start = f"emb.{about.token}" if about.kind == "embedding" else f"{about.kind}."
+    return {key: value for key, value in tensors.items() if key.startswith(start)}

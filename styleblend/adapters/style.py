@@ -10,7 +10,7 @@ import numpy as np
 
 from styleblend.adapters import formats, lora
 from styleblend.adapters.foreign_files import PICKLED, read_tensors, refuse_damaged
-from styleblend.adapters.parts import PARTS, Part, part_named
+from styleblend.adapters.parts import PARTS, Part, part_named, part_of_single
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import tensor_files
@@ -97,13 +97,6 @@ def missing_parts(folder: Path, name: str) -> list:
     settings = settings_in(folder, name)
     return [part for part in (parts_of(settings) if settings.parts is None else settings.parts)
             if part_file(folder, name, part) is None]
-
-
-def part_of_single(tensors: Dict[str, np.ndarray], part: str) -> Dict[str, np.ndarray]:
-    """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
-    about = part_named(part)
-    start = f"emb.{about.token}" if about.kind == "embedding" else f"{about.kind}."
-    return {key: value for key, value in tensors.items() if key.startswith(start)}
 
 
 def read_part_file(path: Path, part: str, name: str) -> dict:

@@ -69,9 +69,10 @@ def run_load(args) -> int:
     settings, name = settings_of(args), check_name(args.name)
     # before the base, which takes longer to read
     found = gather([Path(file) for file in args.files], args.attention_only)
-    from styleblend.base.base import load_base
     from styleblend.files.base_folder import find_base
-    base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
+    folder, output = find_base(settings.base, settings.base_id), Path(args.output or settings.adapters)
+    from styleblend.base.base import load_base
+    base = load_base(folder)
     for line in load_files(found, name, base, output, args.overwrite):
         print(line)
     advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
@@ -96,7 +97,7 @@ def style_folder(style: str, config: Optional[str]) -> Path:
     near = difflib.get_close_matches(style, there, 3, 0.4) or there[:6]
     raise StyleBlendError(f"there is no style {style!r} in {adapters}"
                           + (f": it has {', '.join(near)}{', ...' * (len(near) < len(there))}" if near else "")
-                          + "; name one, or its folder")
+                          + "; name one, another --config, or its folder")
 
 
 def run_export(args) -> int:

@@ -38,3 +38,22 @@ def test_files_are_read_and_written_without_jittor():
 def test_what_needs_jittor_is_found_by_this():
     result = imported("styleblend.machine")
     assert result.returncode == 1 and "jittor" in result.stderr
+
+
+WITHOUT_JITTOR_RUN = WITHOUT_JITTOR.split("package =")[0] + """
+from styleblend.cli import main
+print([main(command.split()) for command in sys.argv[1:]])
+"""
+
+
+def test_what_is_wrong_with_an_adapter_is_said_before_jittor_starts(tmp_path):
+    """The first start of it takes minutes."""
+    page, zipped = tmp_path / "page.safetensors", tmp_path / "lora.zip"
+    page.write_text("<!DOCTYPE html><title>Sign in</title>")
+    zipped.write_bytes(b"PK\3\4" + bytes(22) + b"\x0f\0\0\0ink.safetensors")
+    commands = [f"load {page} --name ink", f"load {zipped} --name ink", f"inspect {page}", "export fxemojy"]
+    result = subprocess.run([sys.executable, "-c", WITHOUT_JITTOR_RUN, *commands], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+    assert result.stdout.split() == ["[2,", "2,", "2,", "2]"], result.stderr
+    for words in ("a web page", "a zip file with ink.safetensors", "there is no style 'fxemojy'"):
+        assert words in result.stderr
