@@ -78,9 +78,8 @@ def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, sourc
             or down.shape[0] != up.shape[1]):
         widths = (f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})"
                   if reads_text(path) and down.ndim == 2 else "")
-        raise StyleBlendError(f"{source}: {path} has matrices {down.shape} and {up.shape}, "
-                              f"the base's layer is {linear.in_features} -> {linear.out_features}{widths}: "
-                              "this LoRA was trained for another base, get or train one for this base")
+        raise StyleBlendError(f"{source} was trained for another base: {path} has {down.shape} and {up.shape}, here it "
+                              f"is {linear.in_features} -> {linear.out_features}{widths}: get one for this base")
 
 
 def reads_text(path: str) -> bool:

@@ -128,9 +128,8 @@ def check_base(path: Path, base: Base) -> None:
     """Refuse adapters that say of themselves that they were trained on another base."""
     theirs = tensor_files.read_metadata(path).get("base")
     if theirs not in (None, base.fingerprint()):
-        raise StyleBlendError(f"{path} was trained on another base ({printable(theirs)}; "
-                              f"{base.folder} is {base.fingerprint()}): "
-                              "name a config with its base (--config), or train the style on this one")
+        raise StyleBlendError(f"{path} was trained on another base ({printable(theirs, 20)}; {base.folder} is "
+                              f"{base.fingerprint()}): name the config of its base (--config), or train it on this one")
 
 
 def read_part(folder: Path, name: str, part: str, base: Base):

@@ -109,7 +109,7 @@ def run_export(args) -> int:
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
     output = Path(args.output or Path(EXPORTED, folder.resolve().name))
-    before = set(output.rglob("*.safetensors"))
+    before = {path for pattern in ("*", "*/*") for path in output.glob(f"{pattern}.safetensors")}
     written = export(folder, args.format, output, args.coarse_strength, args.fine_strength, base)
     for path in written:
         print(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from test_hostile_pickles import HOSTILE
 from test_load import torch_file
 
 from styleblend.adapters.foreign_files import read_tensors
@@ -87,3 +88,14 @@ def test_each_is_read_as_it_is_meant(files, capsys):
 def test_a_file_that_is_named_otherwise_says_so(files):
     with pytest.warns(UserWarning, match="is a PyTorch file that is named .safetensors: it is read as one"):
         read_tensors(files["pickle_named.safetensors"])
+
+
+@pytest.mark.filterwarnings("ignore:.*is a PyTorch file")
+@pytest.mark.parametrize("name", ["ink.safetensors", "ink", "ink.png"])
+def test_no_name_leads_a_pickle_around_the_restricted_reader(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data, words in (HOSTILE["pickle: os.system, protocol 2"], (torch_file(WHOLE)[:-40], "half a download")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(StyleBlendError, match=words):
+            inspect(Path(name))
+    assert os.listdir(tmp_path) == [name]

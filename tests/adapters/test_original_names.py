@@ -94,12 +94,14 @@ TEXT = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say how strong")
 @pytest.mark.parametrize("names", UNET)
 def test_every_spelling_of_the_unets_names_is_ours(tiny_base, ours, tmp_path, names):
     write_safetensors(tmp_path / "x", renamed(ours, *UNET[names]))
     assert_same(unet_lora(read_tensors(tmp_path / "x"), tiny_base.unet, "file"), ours)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say how strong")
 @pytest.mark.parametrize("names", TEXT)
 def test_every_spelling_of_the_text_encoders_names_is_ours(tiny_base, our_text, tmp_path, names):
     write_safetensors(tmp_path / "x", renamed(our_text, *TEXT[names]))
