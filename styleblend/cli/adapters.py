@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import List, Optional
 
 from styleblend.cli.options import MINI, add_command, add_config, settings_of
 from styleblend.cli.progress import tell
@@ -109,33 +109,30 @@ def run_export(args) -> int:
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
     output = Path(args.output or Path(EXPORTED, folder.resolve().name))
-    before = {path for pattern in ("*", "*/*") for path in output.glob(f"{pattern}.safetensors")}
-    written = export(folder, args.format, output, args.coarse_strength, args.fine_strength, base)
-    for path in written:
+    for path in export(folder, args.format, output, args.coarse_strength, args.fine_strength, base):
         print(path)
-    replaced = sum(path in before for path in written)
-    if replaced:
-        tell(f"{replaced} of these files in {output} were there already and are replaced")
     for option, strength in (("coarse", args.coarse_strength), ("fine", args.fine_strength)):
         if strength == 0:
             tell(f"with --{option}-strength 0 the {'text encoder' if option == 'coarse' else 'UNet'}'s LoRA changes "
                  "nothing")
-    for sentence in what_is_lost(folder) if args.format != "single" else ():
-        tell(sentence)
+    if args.format != "single":
+        for sentence in what_is_lost(folder):
+            tell(sentence)
     if args.format == "ldm":
         tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
     return 0
 
 
-def what_is_lost(folder: Path) -> Iterator[str]:
-    """Sentences on what the style in `folder` does not do in other programs."""
+def what_is_lost(folder: Path) -> List[str]:
+    """What the style in `folder` does not do in other programs."""
     from styleblend.adapters.export import LOSS, own_blend, own_settings
     blend, guidance = own_blend(folder), own_settings(folder).guidance
-    yield LOSS
+    said = [LOSS]
     if blend.fine_scale != 1:
-        yield f"the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}"
+        said.append(f"the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}")
     if blend.negative_scale != 1:
-        yield (f"elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
-               "(negative_scale): should the style come out weaker there, export with a higher --fine-strength")
+        said.append(f"elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
+                    "(negative_scale): should the style come out weaker there, export with a higher --fine-strength")
     if guidance is not None:
-        yield f"the style is drawn with a guidance (CFG scale) of {guidance:g}"
+        said.append(f"draw it with a guidance (CFG scale) of {guidance:g}")
+    return said

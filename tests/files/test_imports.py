@@ -55,5 +55,5 @@ def test_what_is_wrong_with_an_adapter_is_said_before_jittor_starts(tmp_path):
     result = subprocess.run([sys.executable, "-c", WITHOUT_JITTOR_RUN, *commands], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True)
     assert result.stdout.split() == ["[2,", "2,", "2,", "2]"], result.stderr
-    for words in ("a web page", "a zip file with ink.safetensors", "there is no style 'fxemojy'"):
+    for words in ("a web page", "a zip file with ink.safetensors", "there is no style"):
         assert words in result.stderr
