@@ -31,9 +31,6 @@ MOST_VECTORS = 48  # of one token, of the 77 that the text encoder reads
 OTHER_MODEL = "get or train one for Stable Diffusion 2.x"
 NO_ADAPTER = "give a LoRA or an embedding (a base is a diffusers folder: `base:` in a config)"
 NOT_PLAIN = "train a plain LoRA for Stable Diffusion 2.x (kohya: --network_module networks.lora)"
-# What other programs train beside matrices: the vectors of norms and biases.
-VECTORS = re.compile(r".*\.(?:diff_b|b_norm|w_norm)|(?:.*[._])?(?:\w*norm\w*|ln_(?:1|2|final)|(?:in|out)_layers[._]0"
-                     r"|diffusion_model[._]out[._]0)\.diff")
 FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in (
     (r"(state_dict\.)?(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\."
      r"(?!.*[._](lora_\w+|alpha|diff|diff_b|hada_\w+|lokr_\w+|dora_scale)(\.\w+)*$)",
@@ -53,7 +50,7 @@ FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in
      "made for Flux, Stable Diffusion 3 or another transformer", OTHER_MODEL),
     (r".*\.hada_(w[12]_[ab]|t[12])$", "a LoHa of LyCORIS", NOT_PLAIN),
     (r".*\.lokr_(w[12](_[ab])?|t2)$", "a LoKr of LyCORIS", NOT_PLAIN),
-    (rf"(?!{VECTORS.pattern}).*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff|[ab][12]\.weight)$",
+    (r".*\.(lora_mid\.weight|oft_(blocks|diag)|on_input|diff|[ab][12]\.weight)$",
      "an adapter of LyCORIS that is no plain LoRA", NOT_PLAIN),
     (r".*\.(dora_scale|lora_magnitude_vector(\.\w+)*)$", "a DoRA", NOT_PLAIN)))
 # The text encoder's whole table, which PEFT saves along with a LoRA where tokens were added to it.
@@ -65,6 +62,9 @@ OUTSIDE = re.compile(r"(?:.*[._])?(ff[._]net[._](?:0[._]proj|2)|proj_in|proj_out
                      r"|(?:in|out|emb)_layers[._][123]|skip_connection|input_blocks[._]\d+[._]0(?:[._]op)?"
                      r"|(?:time_embed|label_emb)[._](?:0[._])?[02]|diffusion_model[._]out[._]2"
                      r"|text_projection|token_embedding)")
+# What ComfyUI's trainer and LyCORIS train beside matrices: the vectors of biases, and of norms, whose layers end so.
+BIASES, NORMS = ("diff_b", "b_norm"), ("diff", "w_norm")
+NORM = re.compile(r"norm\w{0,5}$|(?:^|[._])ln_(?:1|2|final)$|(?:in|out)_layers[._]0$|diffusion_model[._]out[._]0$")
 # Stable Diffusion 2's layers of attention, which those of the mini base are among.
 UNET_PATHS = tuple(f"{block}.transformer_blocks.0.attn{n}.{layer}"
                    for block in [*(f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)),
@@ -83,11 +83,19 @@ def flat(tensors: Dict[str, Any]) -> Dict[str, Any]:
     return found
 
 
+def vector(key: str) -> str:
+    """"bias" or "norm" for a key that is one's difference, empty for any other."""
+    layer, _, end = key.rpartition(".")
+    is_norm = end in NORMS and (end == "w_norm" or NORM.search(layer[-40:]))  # names may be long; their ends count
+    return "bias" if end in BIASES else "norm" if is_norm else ""
+
+
 def refuse_foreign(keys: Iterable[str], source: str) -> None:
     """One sentence for a file that is for another model, of another method, or no adapter at all.
 
     `keys`: its dotted names.
     """
+    keys = [key for key in keys if not vector(key)]
     for pattern, what, advice in FOREIGN:
         for key in keys:
             if pattern.match(key):
@@ -137,10 +145,8 @@ def outside_attention(key: str) -> str:
     Empty for any other key.
     """
     named = layer_and_end(key)
-    if VECTORS.fullmatch(key):
-        return "bias" if key.endswith(("diff_b", "b_norm")) else "norm"
     match = OUTSIDE.fullmatch(named[0]) if named else TABLE.fullmatch(key)
-    return match[1].replace(".", "_") if match else ""
+    return match[1].replace(".", "_") if match else vector(key)
 
 
 def split(key: str, source: str) -> Tuple[str, str, str]:

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import zipfile
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional
+
+from styleblend.files.text import parse_json
 
 SAFETENSORS, PYTORCH = "safetensors", "PyTorch"
 FIRST = 4096  # bytes that are looked at; of a text so many times 16
@@ -40,7 +41,7 @@ def first_bytes(path: Path, count: int = FIRST) -> bytes:
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors files do: eight bytes of a length, and a JSON object of that length."""
     start = first_bytes(path, 9)
-    return start[8:] == b"{" and (start[4:8] == bytes(4) or start[:1] not in (b"{", b"["))
+    return start[8:] == b"{" and (start[4:8] == bytes(4) or start[:1] not in (b"{", b"[", b"<"))
 
 
 def kind_of(path: Path) -> str:
@@ -129,7 +130,8 @@ def text_of(path: Path, start: bytes) -> Optional[Other]:
             return Other("only a pointer of git-annex to the file", "type git annex get, or download the file itself")
         return Other("only a pointer of Git LFS to the file", "type git lfs pull, or download the file itself")
     if low.startswith(PAGES) or "<html" in low:
-        title = re.search(r"<title[^>]*>(.*?)</title", decoded(first_bytes(path, 16 * FIRST)) or text, re.S | re.I)
+        more = decoded(first_bytes(path, 16 * FIRST)) or text
+        title = re.search(r"<title[^>]{0,99}>(.{0,400}?)</title", more, re.S | re.I)
         named = quoted(html.unescape(title[1])) if title else ""
         return Other(f"a web page{named}", f"the download wants a login or another link; {MEANT}")
     if low.startswith("<svg") or (low.startswith("<?xml") and "<svg" in low):
@@ -151,8 +153,8 @@ def instead_of_text(path: Path) -> Optional[Other]:
 def json_of(path: Path) -> Other:
     """JSON: a server's message, or a file that lies beside the wanted one."""
     try:
-        data = json.loads((decoded(first_bytes(path, 16 * FIRST)) or "").lstrip("\ufeff"))
-    except (ValueError, RecursionError):
+        data = parse_json((decoded(first_bytes(path, 16 * FIRST)) or "").lstrip("\ufeff"))
+    except ValueError:
         data = None
     names = list(data) if isinstance(data, dict) else []
     if "lora_alpha" in names or "peft_type" in names:

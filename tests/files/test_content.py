@@ -68,6 +68,8 @@ PAGES = {
     "an answer of three letters": (b"404", "404", "a server answered"),
     "PEFT's settings": (b'{"peft_type":"LORA","lora_alpha":8}', "settings of a PEFT LoRA", "adapter_model.safetensors"),
     "an index": (b'{"metadata":{},"weight_map":{"a":"b"}}', "index of a model", "name a file of weights"),
+    "an answer without end": (b"[" * 100_000, "JSON text", "name the .safetensors file"),
+    "a page that begins with a script": (b"<script>{window.title = 1}</script>", "a web page", "a login"),
     "prompts": (b'{"0":"Cat"}', "JSON text (0)", "name the .safetensors file"),
 }
 OTHERS = {
