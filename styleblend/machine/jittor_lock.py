@@ -21,14 +21,18 @@ LOCKS = Path("/proc/locks")
 
 
 @contextlib.contextmanager
-def import_locked(lock, path: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Have the lock under which Jittor is imported; `lock` is Jittor's own object, which then need not wait."""
-    wait_for(lambda: fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB), path, say)
-    lock.is_locked = True
+def import_locked(lock, say: Callable[[str], None]) -> Iterator[None]:
+    """Have the lock under which Jittor is imported, by Jittor's own object in `jittor_utils.lock`: it need not wait."""
+    if lock.disable_lock:  # the user says so
+        yield
+        return
+    handle = lock.jittor_lock.handle
+    wait_for(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB), lock.lock_path, say)
+    lock.jittor_lock.is_locked = True
     try:
         yield
     finally:
-        lock.unlock()
+        lock.jittor_lock.unlock()
 
 
 @contextlib.contextmanager

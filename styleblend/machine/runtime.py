@@ -19,7 +19,8 @@ import threading
 from pathlib import Path
 
 import styleblend
-from styleblend.machine.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
+from styleblend.machine.environment import (folder_problem, installed_version, jittor_cache, onednn_ready,
+                                            prepare_environment)
 from styleblend.errors import StartAgain, StyleBlendError, printable
 from styleblend.machine.compiled_code import CompiledCode, recorded_folders, repair
 from styleblend.machine.compilers import compiler_problem
@@ -44,12 +45,13 @@ def import_jittor():
         with process_kept():
             jittor_utils = import_jittor_utils(os.environ.get("STYLEBLEND_VERBOSE") == "1")
             code = CompiledCode(Path(jittor_utils.cache_path))
+            check_folders(code.folder)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(import_locked(jittor_utils.lock, say))
                 remove_damaged(code, jittor_utils.lock.lock_path)
                 if not is_built(jittor_utils.cache_path):
                     say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
-                        f"The result stays in {jittor_utils.cache_path}")
+                        f"The result stays in {jittor_cache()}")
                     # Jittor locks per Python version, but all versions unpack oneDNN into one folder
                     stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
                     stack.enter_context(stdout_to_stderr())
@@ -68,6 +70,15 @@ def import_jittor():
     if jittor.has_cuda and not chosen:
         jittor.flags.use_cuda = 1
     return jittor
+
+
+def check_folders(cache: Path) -> None:
+    """Jittor's own folders, of which some are another user's after a run with sudo."""
+    below = [path for path in cache.iterdir() if path.is_dir()]
+    for folder in [cache.parent, cache, *below]:
+        problem = folder_problem(folder)
+        if problem:
+            raise StyleBlendError(problem)
 
 
 def remove_damaged(code: CompiledCode, lock: str) -> None:
@@ -95,6 +106,9 @@ def cannot_be_imported(error: Exception) -> StyleBlendError:
     """The sentence, after a last look for damage."""
     if any(repair(code, thorough=True) for code in recorded_folders(jittor_cache())):
         return StartAgain("a damaged part of Jittor's cache was removed: type the same command again.")
+    if isinstance(error, OSError) and error.filename and jittor_cache() in Path(error.filename).parents:
+        return StyleBlendError(f"{error.filename}: {error.strerror}, and Jittor keeps its compiled code there: set HOME "
+                               "to a folder of yours.")
     reason = compiler_problem(error) or (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.")
 
