@@ -8,9 +8,7 @@ from typing import List, Optional
 
 from styleblend.cli.progress import Display, messages_on_stderr
 from styleblend.cli.stopping import StopRequest, sigterm_as_ctrl_c
-from styleblend.cli.watched import AGAIN, watched
 from styleblend.errors import StartAgain, Stopped, StyleBlendError
-from styleblend.machine.compilers import compiler_problem
 
 
 def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
@@ -21,11 +19,12 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     args = parser.parse_args(argv)
     if argv is not None:
         return run_parsed(args)
+    from styleblend.cli.watched import watched
     return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))
 
 
 def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
-    """Run a command; `may_ask`: it may ask for a second start."""
+    """Run a command; `may_ask`: it may ask for a second start, with StartAgain."""
     try:
         with messages_on_stderr(), sigterm_as_ctrl_c():
             return args.run(args)
@@ -34,8 +33,7 @@ def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
         return 130
     except StyleBlendError as error:
         if may_ask and isinstance(error, StartAgain):
-            print(f"styleblend: {str(error).partition(':')[0]}: the command starts again", file=sys.stderr)
-            return AGAIN
+            raise
         # one line, also where a file's name has a line break
         print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -43,6 +41,7 @@ def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # Jittor raises no other
+        from styleblend.machine.compilers import compiler_problem
         problem = compiler_problem(error)
         if problem is None:
             raise

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Callable, Optional
 
+from styleblend.errors import StartAgain
 from styleblend.machine.compiled_code import recorded_folders, repair
 from styleblend.machine.environment import jittor_cache
 from styleblend.machine.jittor_lock import PATIENCE, awaited, waiting
@@ -31,8 +32,8 @@ LAST_GRACE = 10.0  # seconds after it was asked a second time
 def watched(command: Callable[[bool], int], stopped: str) -> int:
     """Run a command in a child process; its exit code.
 
-    `command` is told whether it may ask for a second start, with the exit code AGAIN. `stopped` is what is said when it
-    was stopped and could not say so itself.
+    `command` is told whether it may ask for a second start, by raising StartAgain. `stopped` is what is said when it was
+    stopped and could not say so itself.
     """
     code = Child(command, stopped, may_ask=True).result()
     return Child(command, stopped, may_ask=False).result() if code == AGAIN else code
@@ -54,7 +55,7 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             begin(parent, before)
-            raise SystemExit(command(may_ask))
+            raise SystemExit(code_of(command, may_ask))
         with contextlib.suppress(OSError):  # it has done so itself, and is running
             os.setpgid(self.pid, self.pid)
 
@@ -140,6 +141,15 @@ def begin(parent: int, mask) -> None:
     if os.getppid() != parent:  # it has ended before
         os.kill(os.getpid(), signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def code_of(command: Callable[[bool], int], may_ask: bool) -> int:
+    """In the child: run the command; its exit code, or AGAIN."""
+    try:
+        return command(may_ask)
+    except StartAgain as again:
+        tell(f"{str(again).partition(':')[0]}: the command starts again")
+        return AGAIN
 
 
 def compiles(pid: int) -> bool:

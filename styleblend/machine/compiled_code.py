@@ -167,7 +167,9 @@ def recorded_folders(cache: Path) -> List[CompiledCode]:
 
 def named(paths: List[str]) -> str:
     """One file by its name, several by their number."""
-    name = os.path.basename(paths[0])
+    folder, name = os.path.split(paths[0])
+    if os.path.basename(folder) == PARSED:
+        name = "a precompiled header"
     name = name if len(name) <= 40 else f"{name[:24]}...{name[-13:]}"
     return name if len(paths) == 1 else f"{len(paths)} files"
 

@@ -42,6 +42,7 @@ def prepare_environment() -> str | None:
             raise StyleBlendError(problem)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("HOME", str(home_folder()))  # a user without one, as in a container
     os.environ.pop("PYTHONOPTIMIZE", None)  # Jittor's compiling script does its work inside of assert statements
     if found_python_config() is None:
         os.environ["python_config_path"] = str(write_python_config(jittor_cache().parent / "styleblend"))

@@ -76,7 +76,7 @@ def waiting(processes: List[int]) -> str:
     """The sentence about who has the lock."""
     known = [about(pid) for pid in processes]
     who = " and ".join(known) or "a process that cannot be seen from here, as in another container,"
-    return f"waiting for {who}, which compiles or loads Jittor's code. Ctrl-C stops the waiting."
+    return f"waiting for {who}, which has Jittor's lock while it compiles or loads code (Ctrl-C stops the waiting)."
 
 
 def about(pid: int) -> str:
