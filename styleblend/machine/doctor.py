@@ -63,7 +63,8 @@ def machine_lines() -> Iterator[Line]:
     yield check("NumPy", environment.numpy_problem(), version("numpy") or "none")
     yield check("Jittor", environment.jittor_problem(), version("jittor") or "none")
     yield check("oneDNN", environment.onednn_problem(), f"jittor-offline {version('jittor-offline') or 'not needed'}")
-    yield check("cache folder", environment.cache_problem(), str(environment.jittor_cache()))
+    yield check("cache folder", environment.cache_problem() or environment.quotes_problem(),
+                str(environment.jittor_cache()))
     yield check("launcher", environment.launcher_problem(), "not under mpirun")
     yield packages_line()
     yield cuda_line()

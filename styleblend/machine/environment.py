@@ -21,7 +21,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -129,6 +129,16 @@ def cache_problem() -> str | None:
     return None
 
 
+def quotes_problem() -> str | None:
+    """Jittor puts paths between quotes into commands, and does not expect any in them."""
+    found = importlib.util.find_spec("jittor")
+    for path, cure in ((jittor_cache(), "set HOME to another folder"),
+                       (Path(found.origin or "") if found else Path(), "make the virtual environment in another folder")):
+        if set(str(path)) & set("\"'`$\\\n"):
+            return f"{printable(str(path), 200)} has a quote, $ or \\ in it, which Jittor cannot take: {cure}."
+    return None
+
+
 def folder_problem(folder: Path) -> str | None:
     """Why Jittor cannot compile into a folder that is there, or None."""
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
@@ -153,7 +163,7 @@ def launcher_problem() -> str | None:
 
 
 CHECKS = (python_problem, launcher_problem, compiler_problem, headers_problem, numpy_problem, jittor_problem,
-          cache_problem, onednn_problem)
+          cache_problem, quotes_problem, onednn_problem)
 
 
 def missing_package(error: ModuleNotFoundError) -> int:

@@ -25,6 +25,7 @@ from styleblend.errors import StartAgain, StyleBlendError, printable
 from styleblend.machine.compiled_code import CompiledCode, recorded_folders, repair
 from styleblend.machine.compilers import compiler_problem
 from styleblend.machine.jittor_lock import file_locked, import_locked, operators_locked
+from styleblend.machine.plain_paths import make_paths_plain
 from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
 
@@ -57,6 +58,7 @@ def import_jittor():
                     stack.enter_context(stdout_to_stderr())
                 import jittor
                 close_compilers(jittor_utils)
+                make_paths_plain(jittor)
                 if not others:
                     precompile_headers(jittor)
     except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
