@@ -32,8 +32,8 @@ LAST_GRACE = 10.0  # seconds after it was asked a second time
 def watched(command: Callable[[bool], int], stopped: str) -> int:
     """Run a command in a child process; its exit code.
 
-    `command` is told whether it may ask for a second start, by raising StartAgain. `stopped` is what is said when it was
-    stopped and could not say so itself.
+    `command` is told whether it may ask for a second start, by raising StartAgain. `stopped` is what is said when it
+    was stopped and could not say so itself.
     """
     code = Child(command, stopped, may_ask=True).result()
     return Child(command, stopped, may_ask=False).result() if code == AGAIN else code

@@ -1,8 +1,8 @@
 """What Jittor has compiled, and whether it is still whole.
 
-A power cut or a full disk leaves files in Jittor's cache that are cut short, empty, or zero where there was code. Jittor
-takes a file for good when its name is there, and a process that runs it crashes. So what a run has compiled is written
-down with size, times and checksum, and looked at before Jittor is imported.
+A power cut or a full disk leaves files in Jittor's cache that are cut short, empty, or zero where there was code.
+Jittor takes a file for good when its name is there, and a process that runs it crashes. So what a run has compiled is
+written down with size, times and checksum, and looked at before Jittor is imported.
 
 Sizes and times are enough as long as the machine runs: whoever writes to a file changes its ctime. After a start of the
 machine every checksum is computed once. A file that nobody has written down yet is whole if it ends where its ELF
@@ -69,7 +69,7 @@ class CompiledCode:
             write_bytes(self.folder / RECORD, json.dumps({"boot": boot_id(), "files": lines}).encode())
 
     def read(self) -> Tuple[str, Dict[str, Written]]:
-        """In which session of the machine the record was written, and what it says. Nothing where it is damaged itself."""
+        """Since which start of the machine it is, and what the record says: nothing where it is damaged itself."""
         try:
             content = json.loads((self.folder / RECORD).read_bytes())
             return str(content["boot"]), {name: Written((size, inode, written, changed), checksum) for

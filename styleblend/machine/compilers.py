@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Optional
 
@@ -29,7 +28,7 @@ def compiler_problem(error: Exception) -> Optional[str]:
 def full_disk() -> Optional[str]:
     """Which of the disks that a compiler writes to is full, or None."""
     for folder, fix in ((jittor_cache(), "free some space there"),
-                        (Path(os.environ.get("TMPDIR") or tempfile.gettempprefix()), "or set TMPDIR to another folder")):
+                        (Path(os.environ.get("TMPDIR") or "/tmp"), "or set TMPDIR to another folder")):
         there = next((place for place in [folder.absolute(), *folder.absolute().parents] if place.exists()), Path("/"))
         free = shutil.disk_usage(there).free
         if free < FULL:

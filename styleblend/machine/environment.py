@@ -23,6 +23,7 @@ from pathlib import Path
 
 from styleblend.errors import StyleBlendError, printable
 
+LEAST_FREE = 16 << 20  # bytes on the disk of Jittor's cache
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # Read by Jittor at import. use_mpi, use_cutlass: not needed here, and both reach for things that are often missing
@@ -132,8 +133,9 @@ def cache_problem() -> str | None:
 def quotes_problem() -> str | None:
     """Jittor puts paths between quotes into commands, and does not expect any in them."""
     found = importlib.util.find_spec("jittor")
+    installed = Path(found.origin or "") if found else Path()
     for path, cure in ((jittor_cache(), "set HOME to another folder"),
-                       (Path(found.origin or "") if found else Path(), "make the virtual environment in another folder")):
+                       (installed, "make the virtual environment in another folder")):
         if set(str(path)) & set("\"'`$\\\n"):
             return f"{printable(str(path), 200)} has a quote, $ or \\ in it, which Jittor cannot take: {cure}."
     return None
@@ -162,8 +164,19 @@ def launcher_problem() -> str | None:
     return None
 
 
+def disk_problem() -> str | None:
+    """An operator that does not fit is left half-written, after pages of what the compiler says."""
+    folder = next(path for path in [jittor_cache(), *jittor_cache().parents] if path.exists())
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        if usage.free < LEAST_FREE and usage.total:  # 0: a file system that does not tell
+            return (f"the disk of {folder} has only {usage.free / 2**20:.0f} MB left, too few to compile: "
+                    "free some space there, or set HOME to a folder on another disk.")
+    return None
+
+
 CHECKS = (python_problem, launcher_problem, compiler_problem, headers_problem, numpy_problem, jittor_problem,
-          cache_problem, quotes_problem, onednn_problem)
+          cache_problem, quotes_problem, disk_problem, onednn_problem)
 
 
 def missing_package(error: ModuleNotFoundError) -> int:

@@ -45,8 +45,8 @@ def link_to(folder: Path) -> Path:
                 if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022:
                     make_link(own / name, folder)
                     return own / name
-    raise StyleBlendError(f"Jittor cannot compile from {folder}, which a shell takes for several words: make the virtual "
-                          "environment in a folder without spaces.")
+    raise StyleBlendError(f"Jittor cannot compile from {folder}, which a shell takes for several words: "
+                          "make the virtual environment in a folder without spaces.")
 
 
 def make_link(link: Path, folder: Path) -> None:

@@ -109,8 +109,8 @@ def cannot_be_imported(error: Exception) -> StyleBlendError:
     if any(repair(code, thorough=True) for code in recorded_folders(jittor_cache())):
         return StartAgain("a damaged part of Jittor's cache was removed: type the same command again.")
     if isinstance(error, OSError) and error.filename and jittor_cache() in Path(error.filename).parents:
-        return StyleBlendError(f"{error.filename}: {error.strerror}, and Jittor keeps its compiled code there: set HOME "
-                               "to a folder of yours.")
+        return StyleBlendError(f"{error.filename}: {error.strerror}, and Jittor keeps its compiled code there: "
+                               "set HOME to a folder of yours.")
     reason = compiler_problem(error) or (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.")
 
@@ -120,8 +120,8 @@ def process_kept():
     """Put back what the import changes in the whole process.
 
     jittor_utils switches the verification of HTTPS certificates off. Jittor's own handler of Ctrl-C ends the process
-    with no clean-up; that of a crash waits for ever for the threads that crashed; that of SIGCHLD ends the process when a
-    compiler is killed. It ends the processes that it forks with SIGTERM, so they must not have a handler of that.
+    with no clean-up; that of a crash waits for ever for the threads that crashed; that of SIGCHLD ends the process when
+    a compiler is killed. It ends the processes that it forks with SIGTERM, so they must not have a handler of that.
     """
     verify_https = ssl._create_default_https_context
     before = {number: signal.getsignal(number) for number in CAUGHT}
