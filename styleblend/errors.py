@@ -17,7 +17,7 @@ class Stopped(StyleBlendError):
 
 
 class StartAgain(StyleBlendError):
-    """The same command works when it is started again, since what was in its way is gone. The program does that once."""
+    """The same command works when it is started again, since what was in its way is gone. The program does so once."""
 
 
 def printable(text: str, length: int = 80) -> str:

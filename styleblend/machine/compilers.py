@@ -8,7 +8,6 @@ from typing import Optional
 
 from styleblend.machine.environment import jittor_cache
 
-FULL = 64 << 20  # bytes: with less on the disk it is the disk that is to blame
 
 
 def compiler_problem(error: Exception) -> Optional[str]:
@@ -26,11 +25,11 @@ def compiler_problem(error: Exception) -> Optional[str]:
 
 
 def full_disk() -> Optional[str]:
-    """Which of the disks that a compiler writes to is full, or None."""
-    for folder, fix in ((jittor_cache(), "free some space there"),
-                        (Path(os.environ.get("TMPDIR") or "/tmp"), "or set TMPDIR to another folder")):
+    """Which of the disks that a compiler writes to has less than it takes, and so is to blame; or None."""
+    for folder, least, fix in ((jittor_cache(), 64 << 20, "free some space there"),
+                               (Path(os.environ.get("TMPDIR") or "/tmp"), 4 << 20, "set TMPDIR to another folder")):
         there = next((place for place in [folder.absolute(), *folder.absolute().parents] if place.exists()), Path("/"))
         free = shutil.disk_usage(there).free
-        if free < FULL:
+        if free < least:
             return f"the disk of {there} has only {free >> 20} MB left, and compiling takes more; {fix}"
     return None
