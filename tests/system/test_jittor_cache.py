@@ -31,7 +31,7 @@ def warm(cache):
     return cache, sorted(used or before, key=lambda path: path.stat().st_atime_ns, reverse=True)
 
 
-@pytest.mark.parametrize("damage", ["cut short", "empty", "zeros"])
+@pytest.mark.parametrize("damage", ["cut short", "zeros"])
 def test_damaged_operators_are_compiled_again(warm, damage):
     """All of them, since which of them are used is Jittor's to say; a process that ran one would crash."""
     cache, operators = warm
@@ -40,7 +40,7 @@ def test_damaged_operators_are_compiled_again(warm, damage):
         if damage == "zeros":
             path.write_bytes(bytes(size))
         else:
-            os.truncate(path, size // 2 if damage == "cut short" else 0)
+            os.truncate(path, size // 2)
     result = cache.run("-c", COMPUTE)
     assert (result.returncode, result.stdout) == (0, RESULT), result.stderr
     assert re.search(r"in Jittor's cache (is|are) damaged, as after a power cut .*: compiled again", result.stderr)
