@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Callable, Optional
 
-from styleblend.errors import StartAgain
+from styleblend.errors import StartAgain, StyleBlendError
 from styleblend.machine.compiled_code import recorded_folders, repair
 from styleblend.machine.environment import jittor_cache
 from styleblend.machine.jittor_lock import PATIENCE, awaited, waiting
@@ -122,10 +122,12 @@ class Child:
         return 128 + number
 
     def crashed(self, name: str) -> int:
-        """Look for damage in what Jittor has compiled, of which it mostly comes: without that it is of no use to start
-        again.
-        """
-        said = list(filter(None, (repair(code, thorough=True) for code in recorded_folders(jittor_cache()))))
+        """Mostly it comes of damage to what Jittor has compiled: only where there is some is a new start of use."""
+        try:
+            said = list(filter(None, (repair(code, thorough=True) for code in recorded_folders(jittor_cache()))))
+        except StyleBlendError as error:
+            tell(str(error))
+            return 2
         if said and self.may_ask:
             tell(f"the program crashed ({name}). {said[0]}")
             return AGAIN
@@ -137,6 +139,7 @@ class Child:
 def begin(parent: int, mask) -> None:
     """In the child: a process group of its own, the signals as they were, and an end with the parent's."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a group in the background may write to the terminal, too
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended before
         os.kill(os.getpid(), signal.SIGKILL)

@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
+from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 
 RECORD = "compiled.json"
@@ -25,9 +26,13 @@ PARSED = "jit.h.gch"  # the folder of precompiled headers
 
 
 class Written(NamedTuple):
-    """What is known of a file: `stamp` is its size, its inode, and when content and inode were changed."""
+    """What is known of a file: `stamp` is its size, its inode, and when content and inode were changed.
+
+    `key`: when Jittor wrote the key of it, by which it can be told from a damaged one that it was compiled again.
+    """
 
     stamp: Tuple[int, int, int, int]
+    key: int
     checksum: str
 
 
@@ -44,13 +49,11 @@ class CompiledCode:
         found = []
         for path, stamp in self.files():
             known = written.get(self.name(path))
-            if known is None:
-                bad = finished(path) and not whole(path, stamp[0])
-            elif known.stamp == stamp and not thorough:
-                bad = False
-            else:
-                bad = known.stamp[0] != stamp[0] or checksum(path) != known.checksum
-            if bad:
+            if known and known.stamp == stamp and not thorough:
+                continue
+            if known and known.stamp[0] == stamp[0] and known.checksum == checksum(path):
+                continue
+            if known and known.key == key_time(path) or finished(path) and not whole(path, stamp[0]):
                 found.append(path)
         return found
 
@@ -63,17 +66,18 @@ class CompiledCode:
             if known and known.stamp == stamp:
                 now[self.name(path)] = known
             elif finished(path) and whole(path, stamp[0]):
-                now[self.name(path)] = Written(stamp, checksum(path))
+                now[self.name(path)] = Written(stamp, key_time(path), checksum(path))
         if boot != boot_id() or now != written:
-            lines = {name: [*known.stamp, known.checksum] for name, known in now.items()}
+            lines = {name: [*known.stamp, known.key, known.checksum] for name, known in now.items()}
             write_bytes(self.folder / RECORD, json.dumps({"boot": boot_id(), "files": lines}).encode())
 
     def read(self) -> Tuple[str, Dict[str, Written]]:
         """Since which start of the machine it is, and what the record says: nothing where it is damaged itself."""
         try:
             content = json.loads((self.folder / RECORD).read_bytes())
-            return str(content["boot"]), {name: Written((size, inode, written, changed), checksum) for
-                                          name, (size, inode, written, changed, checksum) in content["files"].items()}
+            return str(content["boot"]), {
+                name: Written((size, inode, written, changed), key, summed)
+                for name, (size, inode, written, changed, key, summed) in content["files"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return "", {}
 
@@ -125,6 +129,14 @@ def finished(path: str) -> bool:
             or any(os.path.exists(name) for name in says_good(path)))
 
 
+def key_time(path: str) -> int:
+    """When Jittor wrote that it takes a file for good; 0 where it writes nothing."""
+    for name in says_good(path):
+        with contextlib.suppress(OSError):
+            return os.stat(name).st_mtime_ns
+    return 0
+
+
 def says_good(path: str) -> Tuple[str, str]:
     """The files beside a compiled one by which Jittor takes it for good, of which it writes one."""
     return f"{path}.key", os.path.splitext(path)[0] + ".md5"
@@ -133,7 +145,7 @@ def says_good(path: str) -> Tuple[str, str]:
 def whole(path: str, size: int) -> bool:
     """Whether a file that is in no record ends where it should, and has not been written to after its key."""
     with contextlib.suppress(OSError):
-        if os.stat(path).st_mtime_ns > os.stat(f"{path}.key").st_mtime_ns:
+        if 0 < key_time(path) < os.stat(path).st_mtime_ns:
             return False
     if os.path.basename(os.path.dirname(path)) == PARSED:
         return size > 0
@@ -156,8 +168,12 @@ def elf_end(path: str) -> int:
 def remove(path: str) -> None:
     """Take away a damaged file and what says that it is up to date: Jittor compiles it again."""
     for name in (path, *says_good(path)):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StyleBlendError(f"{name} is damaged, and cannot be removed ({error.strerror}): delete it.") from None
 
 
 def recorded_folders(cache: Path) -> List[CompiledCode]:

@@ -240,7 +240,12 @@ def read_yaml(config: Path) -> dict:
 def compiled_lines() -> Iterator[Line]:
     """Whether what Jittor has compiled so far is still whole, of each compiler and Python; what is not is removed."""
     for code in recorded_folders(environment.jittor_cache()):
-        files, said = sum(1 for _ in code.files()), repair(code, thorough=True)
+        files = sum(1 for _ in code.files())
+        try:
+            said = repair(code, thorough=True)
+        except StyleBlendError as error:
+            yield check("compiled code", str(error), "")
+            continue
         if said:
             yield Line("compiled code", "warn", said, "nothing is to be done")
         else:
