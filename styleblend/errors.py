@@ -16,6 +16,10 @@ class Stopped(StyleBlendError):
     """The user stopped the program; what was done is saved. Exit code 130, as shells have it for Ctrl-C."""
 
 
+class StartAgain(StyleBlendError):
+    """The same command works when it is started again, since what was in its way is gone. The program does so once."""
+
+
 def printable(text: str, length: int = 80) -> str:
     """Text from a file that is not to be trusted, short and without control characters."""
     return text[:length].encode("unicode_escape").decode("ascii")

@@ -8,28 +8,52 @@ from typing import List, Optional
 
 from styleblend.cli.progress import Display, messages_on_stderr
 from styleblend.cli.stopping import StopRequest, sigterm_as_ctrl_c
-from styleblend.errors import Stopped, StyleBlendError
+from styleblend.errors import StartAgain, Stopped, StyleBlendError
 
 
 def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
-    """Parse and run; 2 and one sentence on stderr for what the user can mend, 130 for what they stopped."""
+    """Parse and run; 2 and one sentence on stderr for what the user can mend, 130 for what they stopped.
+
+    Without `argv` this process is the program, and the command runs in a child of it.
+    """
     args = parser.parse_args(argv)
+    if argv is not None:
+        return run_parsed(args)
+    from styleblend.cli.watched import watched
+    return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))
+
+
+def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
+    """Run a command; `may_ask`: it may ask for a second start, with StartAgain."""
     try:
         with messages_on_stderr(), sigterm_as_ctrl_c():
             return args.run(args)
     except (KeyboardInterrupt, Stopped) as stop:
-        overwrites = getattr(args, "overwrite", False) and getattr(args, "command", None) != "load"
-        anew = " (without --overwrite, which begins anew)" if overwrites else ""
-        said = str(stop) or "stopped; whole files are kept"
-        print(f"styleblend: {said}: start the same command again to go on{anew}", file=sys.stderr)
+        print(f"styleblend: {go_on(args, str(stop))}", file=sys.stderr)
         return 130
     except StyleBlendError as error:
+        if may_ask and isinstance(error, StartAgain):
+            raise
         # one line, also where a file's name has a line break
         print(f"styleblend: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # Jittor raises no other
+        from styleblend.machine.compilers import compiler_problem
+        problem = compiler_problem(error)
+        if problem is None:
+            raise
+        print(f"styleblend: {problem}", file=sys.stderr)
+        return 2
+
+
+def go_on(args: argparse.Namespace, stopped: str = "") -> str:
+    """The sentence for who has stopped a command."""
+    overwrites = getattr(args, "overwrite", False) and getattr(args, "command", None) != "load"
+    anew = " (without --overwrite, which begins anew)" if overwrites else ""
+    return f"{stopped or 'stopped; whole files are kept'}: start the same command again to go on{anew}"
 
 
 def follow(job, step_ends: bool = False):

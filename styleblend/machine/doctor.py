@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,9 +19,9 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.base_folder import DESCRIPTIONS, FILES, KNOWN_COPIES, pickled_weights, weight_file, weight_names
 from styleblend.files.limits import MAX_HEADER
 from styleblend.machine import environment
+from styleblend.machine.compiled_code import recorded_folders, repair
 
-GET_SD21 = ("put a diffusers folder of SD 2.1 there: python -c \"from huggingface_hub import snapshot_download; "
-            f"snapshot_download('{KNOWN_COPIES[0]}', local_dir='{{folder}}')\"")
+GET_SD21 = f"type: hf download {KNOWN_COPIES[0]} --local-dir {{folder}}"
 # A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
 TRY_JITTOR = ("from styleblend.machine.runtime import jt, device; import numpy as np; "
               "assert (jt.array(np.arange(4.0)) + 1).numpy().tolist() == [1, 2, 3, 4]; print('computes on', device())")
@@ -45,6 +46,7 @@ def run_doctor(root: str | Path = ".", configs: tuple[str, ...] = ("configs/mini
     lines = list(machine_lines())
     lines += disk_lines(Path(root), configs)
     lines += [base_line(Path(root), config, needed=index == 0) for index, config in enumerate(configs)]
+    lines += compiled_lines()
     if all(problem() is None for problem in environment.CHECKS):
         print("trying Jittor (the first time it compiles itself: 1 to 3 minutes) ...", file=sys.stderr, flush=True)
         lines.append(jittor_line())
@@ -61,7 +63,8 @@ def machine_lines() -> Iterator[Line]:
     yield check("NumPy", environment.numpy_problem(), version("numpy") or "none")
     yield check("Jittor", environment.jittor_problem(), version("jittor") or "none")
     yield check("oneDNN", environment.onednn_problem(), f"jittor-offline {version('jittor-offline') or 'not needed'}")
-    yield check("cache folder", environment.cache_problem(), str(environment.jittor_cache()))
+    yield check("cache folder", environment.cache_problem() or environment.quotes_problem(),
+                str(environment.jittor_cache()))
     yield check("launcher", environment.launcher_problem(), "not under mpirun")
     yield packages_line()
     yield cuda_line()
@@ -234,6 +237,21 @@ def read_yaml(config: Path) -> dict:
     return content
 
 
+def compiled_lines() -> Iterator[Line]:
+    """Whether what Jittor has compiled so far is still whole, of each compiler and Python; what is not is removed."""
+    for code in recorded_folders(environment.jittor_cache()):
+        files = sum(1 for _ in code.files())
+        try:
+            said = repair(code, thorough=True)
+        except StyleBlendError as error:
+            yield check("compiled code", str(error), "")
+            continue
+        if said:
+            yield Line("compiled code", "warn", said, "nothing is to be done")
+        else:
+            yield Line("compiled code", "ok", f"{files} files are whole")
+
+
 def jittor_line() -> Line:
     """Import Jittor and compute, in a process of its own because a bad CUDA aborts the process."""
     project = str(Path(__file__).parents[2])
@@ -249,22 +267,12 @@ def jittor_line() -> Line:
 
 
 def show(lines: list[Line]) -> None:
-    """The table; plain lines where `rich` is not installed, since that may be what is wrong."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        for line in lines:
-            print(f"{line.status:5} {line.name}: {line.found}" + (f"\n      -> {line.fix}" if line.fix else ""))
-        return
-    colours = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "check", "found"):
-        table.add_column(title, overflow="fold")
+    """What was found, a line each, and below it what to type: in one piece, however narrow the terminal is."""
+    width = max(len(line.name) for line in lines)
+    columns = max(60, shutil.get_terminal_size().columns)
     for line in lines:
-        found = Text(line.found)
+        head = f"{line.status:4}  {line.name:{width}}  "
+        print(textwrap.fill(line.found, columns, initial_indent=head, subsequent_indent=" " * len(head),
+                            break_long_words=False, break_on_hyphens=False))
         if line.fix:
-            found.append(f"\n-> {line.fix}", style="bold")
-        table.add_row(Text(line.status, style=colours[line.status]), line.name, found)
-    Console().print(table)
+            print(f"      -> {line.fix}")

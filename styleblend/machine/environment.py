@@ -21,8 +21,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 
+LEAST_FREE = 16 << 20  # bytes on the disk of Jittor's cache
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # Read by Jittor at import. use_mpi, use_cutlass: not needed here, and both reach for things that are often missing
@@ -42,6 +43,8 @@ def prepare_environment() -> str | None:
             raise StyleBlendError(problem)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("HOME", str(home_folder()))  # a user without one, as in a container
+    os.environ.pop("PYTHONOPTIMIZE", None)  # Jittor's compiling script does its work inside of assert statements
     if found_python_config() is None:
         os.environ["python_config_path"] = str(write_python_config(jittor_cache().parent / "styleblend"))
     nvcc, reason = choose_nvcc()
@@ -105,15 +108,53 @@ def onednn_ready() -> bool:
     """Whether oneDNN is unpacked in Jittor's cache, or the user has switched it off or has one of their own."""
     if os.environ.get("use_mkl", "1") != "1" or os.environ.get("mkl_lib_path"):
         return True
-    return bool(glob.glob(glob.escape(str(jittor_cache())) + "/mkl/dnnl*/lib/libmkldnn.so"))
+    found = glob.glob(glob.escape(str(jittor_cache())) + "/mkl/dnnl*/lib/libmkldnn.so")
+    return any(map(os.path.isfile, found))  # a link to what is not unpacked yet is none
 
 
 def cache_problem() -> str | None:
-    """Jittor keeps what it compiles in the home folder."""
-    folder = next(path for path in [jittor_cache(), *jittor_cache().parents] if path.exists())
-    if not os.access(folder, os.W_OK):
-        return f"{folder} cannot be written, and Jittor keeps its compiled code there: set HOME to a folder of yours."
+    """Jittor keeps what it compiles in the home folder, and with JITTOR_HOME a note there of where else."""
+    for cache in dict.fromkeys((home_folder() / ".cache" / "jittor", jittor_cache())):
+        folder = next(path for path in [cache, *cache.parents] if path.exists())
+        problem = folder_problem(folder)
+        if problem:
+            return problem
+    note = home_folder() / ".cache" / "jittor" / "config.json"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            damaged = not isinstance(json.loads(note.read_text()), dict)
+        except ValueError:
+            damaged = True
+        if damaged:
+            return f"{note}, in which Jittor notes where its cache is, is damaged: delete it."
     return None
+
+
+def quotes_problem() -> str | None:
+    """Jittor puts paths between quotes into commands, and does not expect any in them."""
+    found = importlib.util.find_spec("jittor")
+    installed = Path(found.origin or "") if found else Path()
+    for path, cure in ((jittor_cache(), "set HOME to another folder"),
+                       (installed, "make the virtual environment in another folder")):
+        if set(str(path)) & set("\"'`$\\\n"):
+            return f"{printable(str(path), 200)} has a quote, $ or \\ in it, which Jittor cannot take: {cure}."
+    return None
+
+
+def folder_problem(folder: Path) -> str | None:
+    """Why Jittor cannot compile into a folder that is there, or None."""
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return None
+    why = "belongs to another user" if folder.is_dir() and folder.stat().st_uid != os.getuid() else "cannot be written"
+    why = why if folder.is_dir() else "is no folder"
+    return f"{folder} {why}, and Jittor keeps its compiled code there: set HOME to a folder of yours."
+
+
+def home_folder() -> Path:
+    """The user's home folder; / for a user without one, as containers have it."""
+    with contextlib.suppress(RuntimeError):
+        return Path.home()
+    return Path("/")
 
 
 def launcher_problem() -> str | None:
@@ -123,8 +164,19 @@ def launcher_problem() -> str | None:
     return None
 
 
+def disk_problem() -> str | None:
+    """An operator that does not fit is left half-written, after pages of what the compiler says."""
+    folder = next(path for path in [jittor_cache(), *jittor_cache().parents] if path.exists())
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        if usage.free < LEAST_FREE and usage.total:  # 0: a file system that does not tell
+            return (f"the disk of {folder} has only {usage.free / 2**20:.0f} MB left, too few to compile: "
+                    "free some space there, or set HOME to a folder on another disk.")
+    return None
+
+
 CHECKS = (python_problem, launcher_problem, compiler_problem, headers_problem, numpy_problem, jittor_problem,
-          onednn_problem, cache_problem)
+          cache_problem, quotes_problem, disk_problem, onednn_problem)
 
 
 def missing_package(error: ModuleNotFoundError) -> int:
@@ -152,9 +204,9 @@ def jittor_cache() -> Path:
     """The folder where Jittor keeps compiled code and oneDNN (the same rule as jittor_utils.home)."""
     home = os.environ.get("JITTOR_HOME")
     if not home:
-        with contextlib.suppress(OSError, ValueError):
-            home = json.loads((Path.home() / ".cache/jittor/config.json").read_text()).get("JITTOR_HOME")
-    return Path(home or Path.home()).absolute() / ".cache" / "jittor"
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            home = json.loads((home_folder() / ".cache/jittor/config.json").read_text()).get("JITTOR_HOME")
+    return Path(home or home_folder()).absolute() / ".cache" / "jittor"
 
 
 # ---------------------------------------------------------------- python-config

@@ -60,6 +60,8 @@ def precompile(jittor, folder: Path) -> None:
         parsed = header.with_name("jit.h.gch") / key
         if not parsed.is_file():
             parse(header, parsed, compiler, flags)
+        elif not header.is_file() or header.read_bytes() != HEADER.encode():  # Jittor reads it for each operator
+            write_bytes(header, HEADER.encode())
         hold(parsed)
     jittor.flags.cc_flags = f'{flags} -include "{header}" '
 

@@ -19,11 +19,20 @@ import threading
 from pathlib import Path
 
 import styleblend
-from styleblend.machine.environment import installed_version, jittor_cache, onednn_ready, prepare_environment
-from styleblend.errors import StyleBlendError, printable
-from styleblend.files.claims import claim
+from styleblend.machine.environment import (folder_problem, installed_version, jittor_cache, onednn_ready,
+                                            prepare_environment)
+from styleblend.errors import StartAgain, StyleBlendError, printable
+from styleblend.machine.compiled_code import CompiledCode, recorded_folders, repair
+from styleblend.machine.compilers import compiler_problem
+from styleblend.machine.jittor_lock import file_locked, import_locked, operators_locked
+from styleblend.machine.plain_paths import make_paths_plain
 from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
+
+
+# Signals that Jittor takes over, and SIGTERM.
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE,
+          signal.SIGILL)
 
 
 def import_jittor():
@@ -36,36 +45,86 @@ def import_jittor():
     try:
         with process_kept():
             jittor_utils = import_jittor_utils(os.environ.get("STYLEBLEND_VERBOSE") == "1")
+            code = CompiledCode(Path(jittor_utils.cache_path))
+            check_folders(code.folder)
             with contextlib.ExitStack() as stack:
+                stack.enter_context(import_locked(jittor_utils.lock, say))
+                remove_damaged(code, jittor_utils.lock.lock_path)
                 if not is_built(jittor_utils.cache_path):
                     say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
-                        f"The result stays in {jittor_utils.cache_path}")
+                        f"The result stays in {jittor_cache()}")
                     # Jittor locks per Python version, but all versions unpack oneDNN into one folder
-                    stack.enter_context(claim(jittor_cache(), "styleblend", wait=True))
+                    stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
                     stack.enter_context(stdout_to_stderr())
                 import jittor
                 close_compilers(jittor_utils)
+                make_paths_plain(jittor)
                 if not others:
                     precompile_headers(jittor)
     except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
-        raise StyleBlendError("Jittor has rebuilt a part of itself: type the same command again.") from stop
+        raise StartAgain("Jittor has rebuilt a part of itself: type the same command again.") from stop
+    except StyleBlendError:
+        raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.") from error
+        raise cannot_be_imported(error) from error
+    record(code)
+    atexit.register(record, code)
     if jittor.has_cuda and not chosen:
         jittor.flags.use_cuda = 1
     return jittor
+
+
+def check_folders(cache: Path) -> None:
+    """Jittor's own folders, of which some are another user's after a run with sudo."""
+    below = [path for path in cache.iterdir() if path.is_dir()]
+    for folder in [cache.parent, cache, *below]:
+        problem = folder_problem(folder)
+        if problem:
+            raise StyleBlendError(problem)
+
+
+def remove_damaged(code: CompiledCode, lock: str) -> None:
+    """Take away damaged parts of Jittor's cache and say so: Jittor compiles them again."""
+    onednn = CompiledCode(jittor_cache() / "mkl")
+    for part, locked in ((onednn, file_locked(jittor_cache() / "styleblend.lock", say)),
+                         (code, operators_locked(lock, say))):
+        if part.damaged():
+            with locked:
+                said = repair(part)
+            if said:
+                say(said)
+
+
+def record(code: CompiledCode) -> None:
+    """Write down what is compiled now, of Jittor and of oneDNN, so that the next start finds what is damaged."""
+    try:
+        code.record()
+        CompiledCode(jittor_cache() / "mkl").record()
+    except (OSError, StyleBlendError) as error:
+        say(f"what was compiled could not be recorded ({printable(str(error))}): damage to it is found more slowly.")
+
+
+def cannot_be_imported(error: Exception) -> StyleBlendError:
+    """The sentence, after a last look for damage."""
+    if any(repair(code, thorough=True) for code in recorded_folders(jittor_cache())):
+        return StartAgain("a damaged part of Jittor's cache was removed: type the same command again.")
+    if isinstance(error, OSError) and error.filename and jittor_cache() in Path(error.filename).parents:
+        return StyleBlendError(f"{error.filename}: {error.strerror}, and Jittor keeps its compiled code there: "
+                               "set HOME to a folder of yours.")
+    reason = compiler_problem(error) or (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return StyleBlendError(f"Jittor cannot be imported ({reason}): type `python -m styleblend doctor`.")
 
 
 @contextlib.contextmanager
 def process_kept():
     """Put back what the import changes in the whole process.
 
-    jittor_utils switches the verification of HTTPS certificates off; Jittor's own handler of Ctrl-C ends the process
-    with no clean-up. It ends the processes that it forks with SIGTERM, so they must not have a handler of that.
+    jittor_utils switches the verification of HTTPS certificates off. Jittor's own handler of Ctrl-C ends the process
+    with no clean-up; that of a crash waits for ever for the threads that crashed; that of SIGCHLD ends the process when
+    a compiler is killed. It ends the processes that it forks with SIGTERM, so they must not have a handler of that.
     """
     verify_https = ssl._create_default_https_context
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in CAUGHT}
     in_main_thread = threading.current_thread() is threading.main_thread()
     try:
         if in_main_thread:
