@@ -8,7 +8,11 @@ import sys
 import time
 import warnings
 
-QUIET_SECONDS = 10.0  # between two lines in a log file, unless TQDM_MININTERVAL says otherwise
+from styleblend.cli.log_lines import quiet_seconds
+
+# read when these libraries are imported: what they say at their own lower levels is no business of the user's
+QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+                   "HF_HUB_VERBOSITY": "error"}
 
 
 def tell(sentence: str) -> None:
@@ -27,17 +31,24 @@ class Teller(logging.Handler):
 
 @contextlib.contextmanager
 def messages_on_stderr():
-    """What the library says and warns of is told while a command runs."""
-    logger, teller = logging.getLogger("styleblend"), Teller()
+    """What this program says and warns of is told while a command runs; what other libraries say is not.
+
+    They know nothing of what the user does: where it matters, there is a sentence of our own.
+    """
+    logger, teller, silence = logging.getLogger("styleblend"), Teller(), logging.NullHandler()
     logger.addHandler(teller)
+    logging.getLogger().addHandler(silence)  # else Python shows warnings of loggers that nobody has set up
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        # Jittor's compiled code flushes subnormal numbers to zero, which NumPy remarks on; nothing here depends on them
-        warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module=r"styleblend\b")
         warnings.showwarning = lambda message, *_: tell(str(message))
         try:
             yield
         finally:
             logger.removeHandler(teller)
+            logging.getLogger().removeHandler(silence)
 
 
 class Bar:
@@ -66,7 +77,7 @@ class Lines:
 
     def __init__(self, event, inside: bool):
         self.first, self.began, self.inside, self.new = event.done, time.monotonic(), inside, True
-        self.seconds = float(os.environ.get("TQDM_MININTERVAL") or QUIET_SECONDS)
+        self.seconds = quiet_seconds()
 
     def show(self, event) -> None:
         now = time.monotonic()
@@ -98,6 +109,10 @@ class Display:
 
     def __enter__(self) -> "Display":
         return self
+
+    def is_outermost(self, event) -> bool:
+        """Whether this progress is inside no other work."""
+        return next(iter(self.shown), event.title) == event.title
 
     def show(self, event) -> None:
         """Progress and sentences; what becomes of pictures and files is the command's to say."""

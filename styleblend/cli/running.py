@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import List, Optional
 
+from styleblend.cli.log_lines import lines_in_a_log_file
 from styleblend.cli.progress import Display, messages_on_stderr
 from styleblend.cli.stopping import StopRequest, sigterm_as_ctrl_c
 from styleblend.errors import Stopped, StyleBlendError
@@ -14,6 +15,12 @@ from styleblend.errors import Stopped, StyleBlendError
 def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> int:
     """Parse and run; 2 and one sentence on stderr for what the user can mend, 130 for what they stopped."""
     args = parser.parse_args(argv)
+    with lines_in_a_log_file():
+        return run_parsed(args)
+
+
+def run_parsed(args: argparse.Namespace) -> int:
+    """Run a command; its exit code."""
     try:
         with messages_on_stderr(), sigterm_as_ctrl_c():
             return args.run(args)
@@ -46,9 +53,10 @@ def follow(job, step_ends: bool = False):
                 event = next(job)
             except StopIteration as end:
                 return end.value
+            outer = isinstance(event, Progress) and display.is_outermost(event)  # a picture grid is part of its step
             display.show(event)
-            if stop.requested and isinstance(event, Progress):
+            if stop.requested and outer:
                 job.close()
                 raise Stopped(f"stopped at step {event.done} of {event.title}, which is saved")
-            if isinstance(event, (Progress, Log)):
+            if outer or isinstance(event, Log):
                 stop.step_ends = isinstance(event, Progress) and event.unit == "step" and event.done < event.total

@@ -64,9 +64,13 @@ def test_a_terminal_gets_a_bar_with_its_speed(monkeypatch):
 
 
 def test_what_the_library_says_is_told_in_the_programs_voice(capsys):
+    """And what other libraries say is not: it would come before our own sentence on the same thing."""
     with messages_on_stderr():
         say("the first of 100 % sentences")
-        warnings.warn("a warning")
+        warnings.warn_explicit("a warning", UserWarning, "pictures.py", 1, "styleblend.files.pictures")
+        warnings.warn_explicit("overflow", RuntimeWarning, "judge.py", 1, "styleblend.metrics.judge")
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
+        logging.getLogger("PIL.Image").warning("from a library's logger")
     assert capsys.readouterr().err == "styleblend: the first of 100 % sentences\nstyleblend: a warning\n"
     assert not [handler for handler in logging.getLogger("styleblend").handlers if isinstance(handler, progress.Teller)]
 
