@@ -18,6 +18,7 @@ from styleblend.files.base_folder import find_base
 from styleblend.errors import Busy, StyleBlendError
 from styleblend.files.captions import style_names, style_pictures
 from styleblend.files.names import entry
+from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import check_picture
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
@@ -28,8 +29,9 @@ from styleblend.pipeline import Pipeline
 from styleblend.settings import RunSettings
 from styleblend.training.coarse import train_coarse
 from styleblend.training.fine import train_fine
-from styleblend.training.look_alikes import DRAWN_WITH, LookAlikesDrawn
+from styleblend.training.look_alikes import DRAWN_WITH
 from styleblend.training.loop import TrainingStep
+from styleblend.training.work import WorkDone
 
 
 class Training(NamedTuple):
@@ -70,6 +72,8 @@ def train_styles(request: TrainRequest) -> Job[None]:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
                           settings.pictures.max_pixels)
+        for folder in (settings.adapters, settings.look_alikes):
+            refuse_unwritable(Path(folder) / name)
     base = find_base(settings.base, settings.base_id)
     settings = yield from within(settings, "training", request.max_memory)
     for name in names:
@@ -131,12 +135,12 @@ def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def as_event(step: Union[TrainingStep, LookAlikesDrawn, Path]) -> Event:
+def as_event(step: Union[TrainingStep, WorkDone, Path]) -> Event:
     """What a training yields, as the event of a job."""
     if isinstance(step, Path):
         return Written(step)
-    if isinstance(step, LookAlikesDrawn):
-        return Progress("look-alikes", step.done, step.total, "picture")
+    if isinstance(step, WorkDone):
+        return Progress(step.title, step.done, step.total, step.unit)
     numbers = [("loss", step.loss, ".4f"), ("lr", step.lr, ".1e"), ("score", step.score, ".3f")]
     note = ", ".join(f"{name}={value:{form}}" for name, value, form in numbers if value is not None)
     return Progress(step.stage, step.step, step.steps, "step", note if step.loss is not None else "")
