@@ -108,7 +108,7 @@ def test_training_is_checkpointed_first(sd21):
 
 
 @pytest.mark.parametrize("text, size", [("8GB", 8e9), ("7.5 GiB", 7.5 * 2 ** 30), ("900M", 9e8), ("1024k", 1_024_000),
-                                        ("3tb", 3e12), ("500", 500)])
+                                        ("3tb", 3e12), ("500 B", 500)])
 def test_sizes_as_people_write_them(text, size):
     assert parse_size(text) == size
 
