@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from styleblend.cli.options import add_command, add_config, settings_of
+from styleblend.cli.options import add_command, add_config, named_folder, settings_of
 from styleblend.cli.progress import tell
 
 FORMATS = ("diffusers", "kohya", "webui", "single")
@@ -42,6 +42,7 @@ def add_export_options(parser) -> None:
                         help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this "
                              "program")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the files")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names that are there")
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
@@ -61,12 +62,15 @@ def run_inspect(args) -> int:
 def run_load(args) -> int:
     from styleblend.adapters.load import gather, load_files
     from styleblend.files.names import check_name
+    from styleblend.files.output_files import refuse_unwritable
     settings, name = settings_of(args), check_name(args.name)
     # before the base, which takes longer to read
     found = gather([Path(file) for file in args.files], args.attention_only)
     from styleblend.base.base import load_base
     from styleblend.files.base_folder import find_base
-    base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
+    output = named_folder(args.output) or Path(settings.adapters)
+    refuse_unwritable(output)
+    base = load_base(find_base(settings.base, settings.base_id))
     for line in load_files(found, name, base, output, args.overwrite):
         print(line)
     advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
@@ -81,8 +85,8 @@ def run_export(args) -> int:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength,
-                       base):
+    for path in export(Path(args.style), args.format, named_folder(args.output), args.coarse_strength,
+                       args.fine_strength, base, args.overwrite):
         print(path)
     if args.format != "single":
         tell(what_is_lost(Path(args.style)))

@@ -23,6 +23,7 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import check_name, entry
+from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import load_picture
 from styleblend.files.prompts import Prompt, make_prompt, style_prompts
 from styleblend.files.text import read_json
@@ -233,7 +234,8 @@ def tune(request: TuneRequest) -> Job[List[str]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     question, settings, quick = request.question, request.settings, request.quick()
     request.check()
-    of_style = style_prompts(entry(settings.data, check_name(question.style))) if request.seeds_each > 1 else []
+    refuse_unwritable(Path(settings.adapters) / check_name(question.style))
+    of_style = style_prompts(entry(settings.data, question.style)) if request.seeds_each > 1 else []
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
     for sentence in missing:
         yield Log(sentence)
