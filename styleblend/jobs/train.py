@@ -66,7 +66,7 @@ def train_styles(request: TrainRequest) -> Job[None]:
     StyleBlendError at the end names what could not be trained, where there were others to go on with. Busy, unless
     `share`, when another process trains a style now.
     """
-    settings, began, failed = request.settings, time.time(), {}
+    settings, began, failed = request.settings, time.time(), []
     names = named_styles(request.styles) if request.styles is not None else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
@@ -87,11 +87,11 @@ def train_styles(request: TrainRequest) -> Job[None]:
             except StyleBlendError as error:  # of one style: the others need not wait for it
                 if len(names) == 1:
                     raise
-                failed[f"{name} ({part})"] = str(error)
+                failed.append(f"{name} ({part})")
                 yield Log(f"{name}: {error}; going on with the next one")
     if failed:
-        raise StyleBlendError(f"{len(failed)} trainings failed: "
-                              + "; ".join(f"{what}: {why}" for what, why in failed.items()))
+        some = ", ".join(failed[:4]) + (" and others" if failed[4:] else "")
+        raise StyleBlendError(f"{len(failed)} trainings failed: {some}; what is wrong with each is said above")
 
 
 def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrite: bool,

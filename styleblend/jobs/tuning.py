@@ -84,9 +84,9 @@ def choose_prompts(base: Base, judge: Judge, folder: Path,
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
     more = len(chosen) if question.finalists > 1 else 0
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
-        second = ", as many for the second round" if more else ""
-        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for "
-                              f"--prompts {question.prompts}{second} and --unseen {question.unseen}: ask for fewer")
+        second = " twice" if more else ""
+        raise StyleBlendError(f"only {len(free)} subjects are neither prompts nor pictures of {question.style}: ask for "
+                              f"fewer than --prompts {question.prompts}{second} and --unseen {question.unseen}")
     # from both ends: neither changes with the number of the other
     return chosen, rest[len(rest) - more:], rest[:question.unseen]
 

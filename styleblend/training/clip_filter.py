@@ -44,8 +44,8 @@ def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
             tried.append(str(error))
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise StyleBlendError(f"no CLIP for the look-alikes (tried {', '.join(tried)}): "
-                              "put config.json and model.safetensors of openai/clip-vit-large-patch14 into a folder "
-                              f"and name it in {SETTING}; without {SETTING} all candidates are kept")
+                              "name a folder with openai/clip-vit-large-patch14 in "
+                              f"{SETTING}, or take that setting out to keep all")
     return folder
 
 

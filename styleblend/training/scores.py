@@ -52,8 +52,7 @@ class Scorer:
         """The score of a grid; says so when many of its pictures leak the content of the style pictures."""
         leaked = self.leaked(pictures)
         if leaked > MANY:
-            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows (by the "
-                f"features of {self.watch.name}, more than other art of one style does): "
+            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows: "
                 "the content leaks, not only the style; train fewer steps or with a lower learning rate")
         return self.score(pictures, prompts)
 

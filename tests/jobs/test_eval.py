@@ -67,7 +67,7 @@ def folders(tmp_path, real):
 
 def evaluate(folders, *more, result="sharp"):
     return main(["eval", str(folders / result), "--data", str(folders / "data"),
-                 "--output", str(folders / "report"), *map(str, more)])
+                 "--output", str(folders / "report"), "--overwrite", *map(str, more)])
 
 
 def scores(folders):
