@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List
 
 from styleblend.cli.options import add_command, add_config, named_folder, settings_of
 from styleblend.cli.progress import tell
+from styleblend.cli.running import follow
 
 FORMATS = ("diffusers", "kohya", "webui", "single")
 
@@ -60,21 +62,13 @@ def run_inspect(args) -> int:
 
 
 def run_load(args) -> int:
-    from styleblend.adapters.load import gather, load_files
-    from styleblend.files.names import check_name
-    from styleblend.files.output_files import refuse_unwritable
-    settings, name = settings_of(args), check_name(args.name)
-    # before the base, which takes longer to read
-    found = gather([Path(file) for file in args.files], args.attention_only)
-    from styleblend.base.base import load_base
-    from styleblend.files.base_folder import find_base
-    output = named_folder(args.output) or Path(settings.adapters)
-    refuse_unwritable(output)
-    base = load_base(find_base(settings.base, settings.base_id))
-    for line in load_files(found, name, base, output, args.overwrite):
+    from styleblend.jobs.load import LoadRequest, load_style_files
+    request = LoadRequest(settings_of(args), [Path(file) for file in args.files], args.name, named_folder(args.output),
+                          args.overwrite, args.attention_only)
+    for line in follow(load_style_files(request)):
         print(line)
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
-    print(f"{name} is in {output / name}" + ("" if args.output else advice))
+    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {args.name} --prompt "A rabbit"'
+    print(f"{args.name} is in {request.folder() / args.name}" + ("" if args.output else advice))
     return 0
 
 
@@ -89,21 +83,21 @@ def run_export(args) -> int:
                        args.fine_strength, base, args.overwrite):
         print(path)
     if args.format != "single":
-        tell(what_is_lost(Path(args.style)))
+        for sentence in what_is_lost(Path(args.style)):
+            tell(sentence)
     return 0
 
 
-def what_is_lost(folder: Path) -> str:
-    """A sentence on what the style in `folder` does not do in other programs."""
+def what_is_lost(folder: Path) -> List[str]:
+    """What the style in `folder` does not do in other programs."""
     from styleblend.adapters.export import LOSS, own_blend, own_settings
     blend, guidance = own_blend(folder), own_settings(folder).guidance
-    own = ""
+    said = [LOSS]
     if blend.fine_scale != 1:
-        own = f"; the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}"
+        said.append(f"the UNet's LoRA is multiplied by the style's own fine_scale, {blend.fine_scale:g}")
     if blend.negative_scale != 1:
-        own += (f"; elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
-                "(negative_scale): "
-                "should the style come out weaker there, export with a higher --fine-strength")
+        said.append(f"elsewhere the negative prompt feels the whole LoRA, here {blend.negative_scale:g} of it "
+                    "(negative_scale): should the style come out weaker there, export with a higher --fine-strength")
     if guidance is not None:
-        own += f"; it is drawn with a guidance (CFG scale) of {guidance:g}"
-    return LOSS + own
+        said.append(f"draw it with a guidance (CFG scale) of {guidance:g}")
+    return said

@@ -85,8 +85,8 @@ def choose_prompts(base: Base, judge: Judge, folder: Path,
     more = len(chosen) if question.finalists > 1 else 0
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
         second = " twice" if more else ""
-        raise StyleBlendError(f"only {len(free)} subjects are neither prompts nor pictures of {question.style}: ask for "
-                              f"fewer than --prompts {question.prompts}{second} and --unseen {question.unseen}")
+        raise StyleBlendError(f"only {len(free)} subjects are neither prompts nor pictures of {question.style}, "
+                              f"too few for --prompts {question.prompts}{second} and --unseen {question.unseen}")
     # from both ends: neither changes with the number of the other
     return chosen, rest[len(rest) - more:], rest[:question.unseen]
 

@@ -10,7 +10,8 @@ from styleblend.cli.log_lines import END, LogLines, duration, unfinished
 # word for word what Jittor 1.3.11 writes; one text takes a second
 OPERATORS = "\n" + "".join(f"Compiling Operators({i}/46) used: {i * 1.0:.3g}s eta: {46.0 - i:4.3g}s \r"
                            for i in range(1, 47)) + "\n"
-CORE = "".join(f"Compiling jittor_core({i}/150) used: {i * 2:.3f}s eta: {300 - 2 * i:.3f}s\r" for i in range(1, 151)) + "\n"
+CORE = "".join(f"Compiling jittor_core({i}/150) used: {i * 2:.3f}s eta: {300 - 2 * i:.3f}s\r"
+               for i in range(1, 151)) + "\n"
 
 
 def shown(*texts, seconds=10.0):
