@@ -51,13 +51,21 @@ def messages_on_stderr():
             logging.getLogger().removeHandler(silence)
 
 
+def size_of_terminal() -> dict:
+    """tqdm's options for the size: the terminal's, also when it changes; a usual one where it says none."""
+    with contextlib.suppress(OSError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns:
+            return {"dynamic_ncols": True}
+    return {"ncols": 80, "nrows": 24}
+
+
 class Bar:
     """A progress bar on a terminal. One inside another goes when it is full."""
 
     def __init__(self, event, inside: bool):
         from tqdm import tqdm
         self.bar = tqdm(total=event.total, initial=event.done, desc=event.title, unit=event.unit, leave=not inside,
-                        dynamic_ncols=True, file=sys.stderr)
+                        file=sys.stderr, **size_of_terminal())
 
     def show(self, event) -> None:
         self.bar.set_postfix_str(event.note, refresh=False)

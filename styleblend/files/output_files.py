@@ -10,11 +10,11 @@ from typing import Callable
 from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import not_written
 
-PROBE = 1 << 16  # bytes that are written to see whether there is space
+SMALL, PICTURE = 1 << 12, 1 << 16  # bytes that are written to see whether there is space
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """StyleBlendError with the cause where no file can be made in a folder. The folder need not be there yet.
+def refuse_unwritable(folder: Path, size: int = SMALL) -> None:
+    """StyleBlendError with the cause where no file of so many bytes can be made in a folder, which need not be there.
 
     Nothing stays of the attempt, and no folder is made.
     """
@@ -26,7 +26,7 @@ def refuse_unwritable(folder: Path) -> None:
         if longest > os.pathconf(there, "PC_NAME_MAX"):
             os.stat(there / ("x" * longest))  # raises what the system says of such a name
         with tempfile.TemporaryFile(dir=there) as file:  # also tells a file from a folder
-            file.write(bytes(PROBE))
+            file.write(bytes(size))
             file.flush()
     except OSError as error:
         raise not_written(folder, error) from None
@@ -45,7 +45,7 @@ def refuse_unwritable_file(path: Path) -> None:
         pass
     except OSError as error:
         raise not_written(path, error) from None
-    refuse_unwritable(path.parent)
+    refuse_unwritable(path.parent, PICTURE)
 
 
 def refuse_taken(path: Path, overwrite: bool) -> None:

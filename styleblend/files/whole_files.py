@@ -21,12 +21,16 @@ CURES = {errno.ENOSPC: FREE, errno.EDQUOT: FREE, errno.EFBIG: FREE,
          errno.EROFS: "choose a folder on a file system that can be written",
          errno.ENAMETOOLONG: "choose a shorter name",
          errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER, errno.EISDIR: "it is a folder: name a file in it"}
+LONGEST_SHOWN = 118  # characters of a path in a sentence
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 def not_written(path: Path, error: OSError) -> StyleBlendError:
     """The sentence for a full disk, a read-only folder and their kind, each with its own cure."""
-    return StyleBlendError(f"{path} could not be written ({error.strerror or error}): "
+    shown = str(path)
+    if len(shown) > LONGEST_SHOWN:
+        shown = f"{shown[:LONGEST_SHOWN // 2]}...{shown[-LONGEST_SHOWN // 2:]}"
+    return StyleBlendError(f"{shown} could not be written ({error.strerror or error}): "
                            f"{CURES.get(error.errno, 'choose another folder')}")
 
 

@@ -1,8 +1,14 @@
 """What a command shows: bars on a terminal, few lines in a log file, sentences beside both."""
+import fcntl
 import io
 import logging
+import os
+import struct
+import subprocess
 import sys
+import termios
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +17,9 @@ from styleblend.cli.progress import Display, Lines, messages_on_stderr
 from styleblend.cli.running import follow
 from styleblend.jobs.events import Log, Progress
 from styleblend.machine.runtime import say
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Terminal(io.StringIO):
@@ -97,3 +106,26 @@ def test_a_command_gets_what_its_job_returns_and_closes_what_fails(capsys):
     with pytest.raises(KeyError):
         follow(job(KeyError()))
     assert closed == [1, 1] and capsys.readouterr().err.count("styleblend: at work") == 2
+
+
+SHOW = """
+import sys
+from styleblend.cli.progress import Display
+from styleblend.jobs.events import Progress
+with Display() as display:
+    for done in range(4):
+        display.show(Progress("drawing", done, 3, "step"))
+"""
+
+
+@pytest.mark.parametrize("columns", [0, 60])
+def test_a_real_terminal_gets_a_bar_also_when_it_does_not_say_how_wide_it_is(columns):
+    parent, child = os.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", SHOW], cwd=ROOT, stderr=child)
+    assert process.wait(60) == 0
+    os.close(child)
+    said = os.read(parent, 1 << 16).decode()
+    os.close(parent)
+    assert "drawing: 100%" in said and "3/3" in said and "step/s" in said
+    assert columns == 0 or max(map(len, said.replace("\n", "\r").split("\r"))) <= columns
