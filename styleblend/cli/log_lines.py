@@ -169,7 +169,7 @@ def forked_reader(source: int, unused: int, seconds: float) -> int:
 @contextlib.contextmanager
 def lines_in_a_log_file():
     """While a command runs whose stderr is no terminal, all that is written to it becomes lines."""
-    if sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2 or sys.stderr.isatty():
+    if not sys.stderr or sys.stderr is not sys.__stderr__ or sys.stderr.fileno() != 2 or sys.stderr.isatty():
         yield
         return
     sys.stderr.flush()

@@ -85,6 +85,7 @@ class Lines:
 
     def __init__(self, event, inside: bool):
         self.first, self.began, self.inside, self.new = event.done, time.monotonic(), inside, True
+        self.warm = False  # the first unit is made: for it Jittor may have had to compile, so the speed leaves it out
         self.seconds = quiet_seconds()
 
     def show(self, event) -> None:
@@ -93,6 +94,8 @@ class Lines:
         if at_an_end or now - Lines.said >= self.seconds and event.done > self.first:
             Lines.said, self.new = now, False
             print(self.line(event, now - self.began), file=sys.stderr, flush=True)
+        if not self.warm and event.done > self.first:
+            self.first, self.began, self.warm = event.done, now, True
 
     def line(self, event, seconds: float) -> str:
         """"lora: 150/200 steps, 1.3 steps/s, 00:38 left, loss=0.0712"."""

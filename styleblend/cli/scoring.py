@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from argparse import BooleanOptionalAction
+
 from styleblend.cli.options import (add_command, add_config, add_metrics, add_output_file, add_styles, named_file,
                                     named_folder, settings_of)
 from styleblend.cli.running import follow

@@ -54,6 +54,15 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch, clock):
     assert all("steps/s" in line and "left" in line for line in said[1:-1])
 
 
+def test_the_speed_leaves_out_what_was_compiled_for_the_first_step(monkeypatch):
+    now = iter([0, 0, 300, 311, 320])  # each line and its bar ask for the time
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(Lines, "said", -100.0)
+    said = shown(monkeypatch, io.StringIO(), steps(3)).splitlines()
+    assert said[1:] == ["lora: 1/3 steps, 300.0 s/step, 10:00 left", "lora: 2/3 steps, 11.0 s/step, 00:11 left",
+                        "lora: 3/3 steps, 10.0 s/step"]
+
+
 def test_lines_are_as_far_apart_as_the_environment_says(monkeypatch, clock):
     monkeypatch.setenv("TQDM_MININTERVAL", "0")
     assert len(shown(monkeypatch, io.StringIO(), steps(20)).splitlines()) == 21
