@@ -1,6 +1,7 @@
 """Where a command writes: what cannot be written is found before the work, and nothing is replaced unasked."""
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import tempfile
@@ -32,8 +33,8 @@ def refuse_unwritable(folder: Path, size: int = SMALL) -> None:
         raise not_written(folder, error) from None
 
 
-def refuse_unwritable_file(path: Path) -> None:
-    """The same of a file: also one that is a folder, a device, or has a name that is too long."""
+def refuse_no_file(path: Path) -> None:
+    """StyleBlendError for what is there and no file, and for a path that cannot be one's."""
     path = Path(path)
     try:
         os.lstat(path)
@@ -45,7 +46,14 @@ def refuse_unwritable_file(path: Path) -> None:
         pass
     except OSError as error:
         raise not_written(path, error) from None
-    refuse_unwritable(path.parent, PICTURE)
+
+
+def refuse_unwritable_file(path: Path) -> None:
+    """StyleBlendError with the cause where a picture cannot be written to `path`."""
+    refuse_no_file(path)
+    refuse_unwritable(Path(path).parent, PICTURE)
+    if len(os.fsencode(Path(path).name)) > os.pathconf("/", "PC_NAME_MAX"):  # in a folder that is not there yet
+        raise not_written(path, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
 
 
 def refuse_taken(path: Path, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import composed, entry
-from styleblend.files.output_files import refuse_taken, refuse_unwritable, refuse_unwritable_file
+from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.files.saved_pictures import save_picture
 from styleblend.files.prompts import Prompt, style_prompts
@@ -153,9 +153,9 @@ def refuse_outputs(output: Path, places: Sequence[Place], overwrite: bool) -> No
     for folder in dict.fromkeys(place.path.parent for place in places):
         refuse_unwritable(folder)
     for place in places:
-        if place.path.is_dir():
-            refuse_unwritable_file(place.path)
-    if not (output / f"{LOCK}.lock").exists():  # no board has been drawn here
+        refuse_no_file(place.path)
+    drawn_here = (output / f"{LOCK}.lock").exists() or any(place.path.exists() for place in places)
+    if not drawn_here:
         for path in [output / PAGE, *(output / f"{name}.png" for name in dict.fromkeys(p.style for p in places))]:
             refuse_taken(path, overwrite)
 

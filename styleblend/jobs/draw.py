@@ -14,7 +14,7 @@ from styleblend.adapters.style import Style, load_style, style_hash
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
-from styleblend.files.output_files import free_path, refuse_taken, refuse_unwritable_file
+from styleblend.files.output_files import free_path, refuse_no_file, refuse_taken, refuse_unwritable_file
 from styleblend.files.pictures import contact_sheet, sheet_size
 from styleblend.files.prompts import phrase_of
 from styleblend.files.saved_pictures import FORMATS, format_of, refuse_unsaved, save_picture
@@ -69,8 +69,9 @@ class DrawRequest:
         else:
             output = Path(self.output)
         format_of(output)
+        refuse_unwritable_file(files_of(output, seeds)[-1])  # the one with the longest name
         for path in files_of(output, seeds):
-            refuse_unwritable_file(path)
+            refuse_no_file(path)
             if self.again and path.exists() and path.samefile(self.again):
                 raise StyleBlendError(f"{path} is the picture that is drawn again, and would be lost: choose another "
                                       "--output")

@@ -21,6 +21,7 @@ WRONG = {
     "below a file": (lambda f: (f / "x").touch(), "x/y.png", "Not a directory"),
     "far below a file": (lambda f: (f / "x").touch(), "x/y/z/a.png", "Not a directory"),
     "a long name": (lambda f: None, f"{LONG}.png", "File name too long): choose a shorter name"),
+    "a long name in a new folder": (lambda f: None, f"new/{LONG}.png", "File name too long"),
     "a long folder": (lambda f: None, f"new/{LONG}/a.png", "File name too long"),
     "a pipe": (lambda f: os.mkfifo(f / "x.png"), "x.png", "is a device and no file"),
     "a link to itself": (lambda f: (f / "x").symlink_to("x"), "x/a.png", "symbolic links"),

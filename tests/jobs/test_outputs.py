@@ -117,6 +117,8 @@ def test_a_board_replaces_no_page_of_others(asked, tmp_path):
         assert code == 2 and f"{name} is there already" in said and os.listdir(".") == [name]
         Path(name).unlink()
     assert asked("board", "--output", ".")[0] == 0 and asked("board", "--output", ".")[0] == 0
+    Path(".board.lock").unlink()  # as in a copy: the pictures say whose the folder is
+    assert asked("board", "--output", ".")[0] == 0
     os.mkdir("Kite.png")
     (tmp_path / "result" / "dots" / "Kite.png").mkdir(parents=True)
     code, _, said = asked("board", "--prompts", "Kite")
