@@ -177,6 +177,13 @@ def test_long_prompt_is_cut_with_a_warning(tiny_base):
     assert ids.shape == (1, 77) and ids[0, -1] == tokenizer.ids("")[-1]
 
 
+def test_the_library_does_not_warn_before_that(trained, tmp_path, capfd):
+    """transformers would say "will result in indexing errors", which is not so."""
+    assert main(["draw", "--config", str(trained), "--prompt", "word " * 90, "--output", str(tmp_path / "a.png")]) == 0
+    said = capfd.readouterr().err
+    assert "styleblend: the prompt has 90 tokens" in said and "indexing" not in said and "Token indices" not in said
+
+
 def test_placeholder_that_is_a_word(tiny_base):
     from styleblend.errors import StyleBlendError
     from styleblend.base.tokens import Tokenizer
