@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.worker import serve
+from styleblend.cli.options import HelpFormatter
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +103,7 @@ class Worker:
 
 def arguments(doc: str, sd21: bool = True) -> argparse.ArgumentParser:
     """The options of every benchmark. `sd21`: whether random weights of that size will do."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=doc, formatter_class=HelpFormatter)
     random = '; "sd21": Stable Diffusion 2.1\'s sizes with random weights, the same on both sides'
     parser.add_argument("--base", default="checkpoints/mini/base", help="base folder" + (random if sd21 else ""))
     parser.add_argument("--latent", type=int, default=16,

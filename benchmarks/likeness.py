@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from styleblend.cli.options import HelpFormatter
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.training.scores import likeness_limit
 
@@ -29,7 +30,7 @@ def each(pictures: np.ndarray, change) -> np.ndarray:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("art", type=Path, help="folder with art.npz and art.json")
     parser.add_argument("--draws", type=int, default=100, help="sets of style pictures of each size for each style")
     args = parser.parse_args()

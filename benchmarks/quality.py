@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
+from styleblend.cli.options import HelpFormatter
 from styleblend.cli.running import run
 from styleblend.jobs.choices import chosen_styles
 from styleblend.errors import StyleBlendError
@@ -93,7 +94,7 @@ def measure(args) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--config", default="configs/mini.yaml", help="settings of the base and the styles")
     parser.add_argument("--styles", help="names with commas between them; default: all that have adapters")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")

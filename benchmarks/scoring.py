@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from styleblend.cli.options import HelpFormatter
 from styleblend.models.configs import ClipTextConfig, ClipVisionConfig, Dinov2Config
 from styleblend.metrics.judge import Judge
 from styleblend.metrics import load_metrics
@@ -65,7 +66,7 @@ def megabytes(what: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--styles", type=int, default=28,
                         help="styles of the board, 25 pictures and 4 style pictures each")
     parser.add_argument("--size", type=int, default=512, help="pixels of a side")

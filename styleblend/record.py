@@ -12,6 +12,7 @@ from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.names import control_character
 from styleblend.files.pictures import opened
+from styleblend.files.saved_pictures import texts_of
 from styleblend.files.text import parse_json
 from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, DType, MethodSettings, SamplingSettings, validated
 
@@ -50,7 +51,7 @@ class Record:
     decoder: str = ""  # fingerprint of the base's autoencoder
 
     def chunks(self) -> Dict[str, str]:
-        """The text chunks of the PNG file."""
+        """The texts in the picture's file (`files.saved_pictures`)."""
         s, kind = self.sampling, KINDS[self.method]
         facts = {"Steps": s.steps, "Sampler": SAMPLERS[s.sampler].title, "CFG scale": s.guidance, "Seed": self.seed,
                  "Size": f"{s.width}x{s.height}", "RNG": "CPU", "Model hash": self.base[:10],
@@ -89,9 +90,9 @@ def changes(then: Record, now: Record) -> List[str]:
 def read_record(path: Path) -> Record:
     """The record of a picture that was drawn here."""
     with opened(path) as image:
-        text = image.info.get(CHUNK)
-    if not isinstance(text, str):
-        raise StyleBlendError(f"{path} does not say how it was drawn: only PNG files of this program do, and a program "
+        text = texts_of(image).get(CHUNK)
+    if text is None:
+        raise StyleBlendError(f"{path} does not say how it was drawn: only pictures of this program do, and a program "
                               "that saves one again may drop it")
     try:
         data, sampling, settings = parts_of(parse_json(text), path)

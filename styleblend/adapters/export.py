@@ -18,6 +18,7 @@ from styleblend.adapters.foreign_files import refuse_damaged
 from styleblend.models.configs import ScheduleConfig, UNetConfig, VaeConfig, read_config
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import in_turn
+from styleblend.files.output_files import refuse_taken, refuse_unwritable
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
@@ -207,16 +208,18 @@ def for_ldm(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], s
 
 
 def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0,
-           base: Optional[Path] = None) -> List[Path]:
+           base: Optional[Path] = None, overwrite: bool = False) -> List[Path]:
     """Write the style of `folder` into the folder `output`; the files.
 
     `kind`: "diffusers", "kohya", "webui", "ldm" or "single". `fine_scale` of the style's settings is multiplied in,
-    except into "single", which carries the settings. `base`: the folder of the base, for kohya's headers.
+    except into "single", which carries the settings. `base`: the folder of the base, for kohya's headers. Files that
+    are there are replaced with `overwrite` only.
     """
     folder, output = Path(os.path.abspath(folder)), Path(output)  # "." has no name of its own
     for option, strength in (("--coarse-strength", coarse_strength), ("--fine-strength", fine_strength)):
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
+    refuse_unwritable(output)
     loras, vectors = read_style(folder)
     scale = 1 if kind == "single" else own_blend(folder).fine_scale
     strengths = {"text": coarse_strength, "unet": fine_strength * scale}
@@ -234,6 +237,8 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text "
                               "encoder's and the UNet's LoRA there are numbers beyond float32: give smaller ones")
     with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
+        for file in files:
+            refuse_taken(output / file, overwrite)
         for file, (tensors, metadata) in files.items():
             tensor_files.write_safetensors(output / file, tensors, {**metadata, **known_base})
     return [output / file for file in files]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, NamedTuple, Sequenc
 from styleblend.adapters.foreign_files import read_tensors
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
-from styleblend.files.whole_files import write_bytes
+from styleblend.files.whole_files import not_written, write_bytes
 from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
 from styleblend.settings import StyleBlendStyle
 from styleblend.adapters.parts import STYLEBLEND, part_of_single
@@ -141,8 +141,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
                     write_bytes(written / "style.json", text.encode())
                 put_in_place(written, folder)
         except OSError as error:
-            raise StyleBlendError(f"{folder} could not be written ({error.strerror or error}): "
-                                  "free space or choose another --output") from None
+            raise not_written(folder, error) from None
     return report(name, found, arrays, whole)
 
 

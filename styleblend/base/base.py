@@ -6,7 +6,7 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ContextManager, Dict, Optional, Sequence
+from typing import ContextManager, Dict, Generator, Optional, Sequence
 
 import numpy as np
 
@@ -113,6 +113,16 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
 
     StyleBlendError names the first thing that is missing or does not fit, and what to do.
     """
+    loading = base_by_parts(folder, dtype)
+    while True:
+        try:
+            next(loading)
+        except StopIteration as end:
+            return end.value
+
+
+def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, Base]:
+    """`load_base` for whoever shows how far it is: yields the name of each network (NETWORKS) before it is read."""
     folder = Path(folder)
     if not folder.is_dir():
         raise StyleBlendError(f"the base folder {folder} does not exist: "
@@ -132,6 +142,7 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
                               "StyleBlend needs a 2.x base (width 1024)")
     networks, renames = {}, {"unet": dict, "vae": vae_names, "text_encoder": text_names}
     for part, network in NETWORKS.items():
+        yield part
         path = weight_file(folder / part, FILES[part])
         networks[part] = network(configs[part])
         load(networks[part], renames[part](read_safetensors(path)), str(path),

@@ -127,7 +127,8 @@ class Tokenizer:
 
     def words(self, text: str) -> List[int]:
         """All ids of a text with start and end, one for each placeholder."""
-        return [int(i) for i in self.bpe(normalise(text))["input_ids"]]
+        # verbose: the library would warn of indexing errors before `encode` cuts the text and says so
+        return [int(i) for i in self.bpe(normalise(text), verbose=False)["input_ids"]]
 
     def ids(self, text: str) -> List[int]:
         """All ids of a text with start and end, not cut, not padded: those that the text encoder reads."""

@@ -5,8 +5,9 @@ import difflib
 from pathlib import Path
 from typing import List, Optional
 
-from styleblend.cli.options import MINI, add_command, add_config, settings_of
+from styleblend.cli.options import MINI, add_command, add_config, named_folder, settings_of
 from styleblend.cli.progress import tell
+from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
 FORMATS = ("diffusers", "kohya", "webui", "ldm", "single")
@@ -46,6 +47,7 @@ def add_export_options(parser) -> None:
                         help="diffusers; kohya (ComfyUI); webui (A1111's folders); ldm: the original names of the "
                              "UNet's and the text encoder's layers; single: all in one file, for this program")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the files; default: {EXPORTED}/NAME")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same names that are there")
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
@@ -64,19 +66,13 @@ def run_inspect(args) -> int:
 
 
 def run_load(args) -> int:
-    from styleblend.adapters.load import gather, load_files
-    from styleblend.files.names import check_name
-    settings, name = settings_of(args), check_name(args.name)
-    # before the base, which takes longer to read
-    found = gather([Path(file) for file in args.files], args.attention_only)
-    from styleblend.files.base_folder import find_base
-    folder, output = find_base(settings.base, settings.base_id), Path(args.output or settings.adapters)
-    from styleblend.base.base import load_base
-    base = load_base(folder)
-    for line in load_files(found, name, base, output, args.overwrite):
+    from styleblend.jobs.load import LoadRequest, load_style_files
+    request = LoadRequest(settings_of(args), [Path(file) for file in args.files], args.name, named_folder(args.output),
+                          args.overwrite, args.attention_only)
+    for line in follow(load_style_files(request)):
         print(line)
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
-    print(f"{name} is in {output / name}" + ("" if args.output else advice))
+    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {args.name} --prompt "A rabbit"'
+    print(f"{args.name} is in {request.folder() / args.name}" + ("" if args.output else advice))
     return 0
 
 
@@ -108,8 +104,8 @@ def run_export(args) -> int:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    output = Path(args.output or Path(EXPORTED, folder.resolve().name))
-    for path in export(folder, args.format, output, args.coarse_strength, args.fine_strength, base):
+    output = named_folder(args.output) or Path(EXPORTED, folder.resolve().name)
+    for path in export(folder, args.format, output, args.coarse_strength, args.fine_strength, base, args.overwrite):
         print(path)
     for option, strength in (("coarse", args.coarse_strength), ("fine", args.fine_strength)):
         if strength == 0:

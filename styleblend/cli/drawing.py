@@ -4,8 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_offload,
-                                    add_styles,
-                                    settings_of)
+                                    add_output_file, add_styles, named_file, named_folder, settings_of)
 from styleblend.cli.running import follow
 
 OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
@@ -27,11 +26,11 @@ def add_draw_options(parser) -> None:
     parser.add_argument("--from", dest="again", metavar="PICTURE",
                         help="draw a picture of this program again, with the settings that it carries; other options "
                              "change these")
-    parser.add_argument("--output", metavar="FILE.png",
-                        help="file to write; default: picture.png, or NAME-again.png for --from NAME.png")
+    add_output_file(parser, "picture.png", "the picture")
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N",
-                         help="default: the config's (sampling.seed), or the picture's")
+                         help="where the noise comes from; -1: by chance, and said; default: the config's "
+                              "(sampling.seed), or the picture's")
     drawing.add_argument("--count", type=int, default=1, metavar="N",
                          help="pictures to draw, with the seeds from --seed on: NAME-SEED.png each, and NAME.png is a "
                               "contact sheet of them")
@@ -62,10 +61,10 @@ def add_draw_options(parser) -> None:
 def run_draw(args) -> int:
     from styleblend.jobs.draw import DrawRequest, draw
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
-    again, output = args.again and Path(args.again), args.output and Path(args.output)
+    again, output = args.again and Path(args.again), named_file(args.output)
     request = DrawRequest(settings_of(args), args.prompt, args.style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory)
+                          args.dtype, output, args.max_memory, args.overwrite)
     for path in follow(draw(request)):
         print(path)
     return 0
@@ -93,7 +92,7 @@ def run_board(args) -> int:
     from styleblend.jobs.board import BoardRequest, draw_board
     from styleblend.jobs.plans import with_sampling
     settings = settings_of(args)
-    if args.output:
+    if named_folder(args.output):
         settings = settings.model_copy(update={"output": args.output})
     if args.batch is not None:
         sampling = with_sampling(settings.sampling, {"batch": args.batch}, "--batch")

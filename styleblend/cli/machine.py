@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from styleblend.cli.options import add_command, add_config, add_dtype, settings_of
+from styleblend.cli.running import follow
 
 
 def add_commands(commands) -> None:
@@ -21,6 +22,6 @@ def run_doctor(args) -> int:
 
 def run_memory(args) -> int:
     from styleblend.jobs.memory import MIB, estimate
-    for name, size in estimate(settings_of(args)):
+    for name, size in follow(estimate(settings_of(args))):
         print(f"{name:28} {size / MIB:8,.0f} MiB")
     return 0

@@ -2,6 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
+from typing import Optional
+
+from styleblend.errors import StyleBlendError
 
 MINI = "configs/mini.yaml"
 
@@ -44,14 +49,37 @@ def add_dtype(parser) -> None:
 
 def add_max_memory(parser) -> None:
     parser.add_argument("--max-memory", metavar="SIZE",
-                        help="such as 8GB: estimate first what is needed; change what a picture or style hardly "
-                             "depends on until it fits, or refuse; default: no limit")
+                        help="with its unit, such as 8GB, 7.5GiB or 900MB: estimate first what is needed; change what "
+                             "a picture or style hardly depends on until it fits, or refuse; default: no limit")
 
 
 def add_offload(parser) -> None:
     parser.add_argument("--offload", action="store_true",
                         help="on a GPU: keep each network in the host's memory while another one works; slower, and "
                              "less memory of the card; default: the config's (offload), else no")
+
+
+def add_output_file(parser, usual: str, what: str) -> None:
+    """--output and --overwrite of a command that writes pictures."""
+    name, _, ending = usual.rpartition(".")
+    parser.add_argument("--output", metavar="FILE",
+                        help=f"file of {what}, as its ending says: .png, .jpg or .webp; default: {usual}, or "
+                             f"{name}-2.{ending}, ... where there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output if it is there")
+
+
+def named_file(text: Optional[str]) -> Optional[Path]:
+    """The file of --output. StyleBlendError for no name, and for one that can only be a folder's."""
+    if text and text.endswith(os.sep):
+        raise StyleBlendError(f"--output {text} is a folder: name a file in it, such as {text}picture.png")
+    return named_folder(text)
+
+
+def named_folder(text: Optional[str]) -> Optional[Path]:
+    """The folder of --output. StyleBlendError for an empty name."""
+    if text is not None and not text.strip():
+        raise StyleBlendError("--output is empty: give a name, or leave --output out")
+    return None if text is None else Path(text)
 
 
 def add_metrics(parser) -> None:

@@ -8,7 +8,11 @@ import sys
 import time
 import warnings
 
-QUIET_SECONDS = 10.0  # between two lines in a log file, unless TQDM_MININTERVAL says otherwise
+from styleblend.cli.log_lines import quiet_seconds
+
+# read when these libraries are imported: what they say at their own lower levels is no business of the user's
+QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+                   "HF_HUB_VERBOSITY": "error"}
 
 
 def tell(sentence: str) -> None:
@@ -27,17 +31,32 @@ class Teller(logging.Handler):
 
 @contextlib.contextmanager
 def messages_on_stderr():
-    """What the library says and warns of is told while a command runs."""
-    logger, teller = logging.getLogger("styleblend"), Teller()
+    """What this program says and warns of is told while a command runs; what other libraries say is not.
+
+    They know nothing of what the user does: where it matters, there is a sentence of our own.
+    """
+    logger, teller, silence = logging.getLogger("styleblend"), Teller(), logging.NullHandler()
     logger.addHandler(teller)
+    logging.getLogger().addHandler(silence)  # else Python shows warnings of loggers that nobody has set up
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        # Jittor's compiled code flushes subnormal numbers to zero, which NumPy remarks on; nothing here depends on them
-        warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module=r"styleblend\b")
         warnings.showwarning = lambda message, *_: tell(str(message))
         try:
             yield
         finally:
             logger.removeHandler(teller)
+            logging.getLogger().removeHandler(silence)
+
+
+def size_of_terminal() -> dict:
+    """tqdm's options for the size: the terminal's, also when it changes; a usual one where it says none."""
+    with contextlib.suppress(OSError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns:
+            return {"dynamic_ncols": True}
+    return {"ncols": 80, "nrows": 24}
 
 
 class Bar:
@@ -46,7 +65,7 @@ class Bar:
     def __init__(self, event, inside: bool):
         from tqdm import tqdm
         self.bar = tqdm(total=event.total, initial=event.done, desc=event.title, unit=event.unit, leave=not inside,
-                        dynamic_ncols=True, file=sys.stderr)
+                        file=sys.stderr, **size_of_terminal())
 
     def show(self, event) -> None:
         self.bar.set_postfix_str(event.note, refresh=False)
@@ -66,7 +85,8 @@ class Lines:
 
     def __init__(self, event, inside: bool):
         self.first, self.began, self.inside, self.new = event.done, time.monotonic(), inside, True
-        self.seconds = float(os.environ.get("TQDM_MININTERVAL") or QUIET_SECONDS)
+        self.warm = False  # the first unit is made: for it Jittor may have had to compile, so the speed leaves it out
+        self.seconds = quiet_seconds()
 
     def show(self, event) -> None:
         now = time.monotonic()
@@ -74,6 +94,8 @@ class Lines:
         if at_an_end or now - Lines.said >= self.seconds and event.done > self.first:
             Lines.said, self.new = now, False
             print(self.line(event, now - self.began), file=sys.stderr, flush=True)
+        if not self.warm and event.done > self.first:
+            self.first, self.began, self.warm = event.done, now, True
 
     def line(self, event, seconds: float) -> str:
         """"lora: 150/200 steps, 1.3 steps/s, 00:38 left, loss=0.0712"."""
@@ -98,6 +120,10 @@ class Display:
 
     def __enter__(self) -> "Display":
         return self
+
+    def is_outermost(self, event) -> bool:
+        """Whether this progress is inside no other work."""
+        return next(iter(self.shown), event.title) == event.title
 
     def show(self, event) -> None:
         """Progress and sentences; what becomes of pictures and files is the command's to say."""

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import List, Optional
 
+from styleblend.cli.log_lines import lines_in_a_log_file
 from styleblend.cli.progress import Display, messages_on_stderr
 from styleblend.cli.stopping import StopRequest, sigterm_as_ctrl_c
 from styleblend.errors import StartAgain, Stopped, StyleBlendError
@@ -17,10 +18,11 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     Without `argv` this process is the program, and the command runs in a child of it.
     """
     args = parser.parse_args(argv)
-    if argv is not None:
-        return run_parsed(args)
-    from styleblend.cli.watched import watched
-    return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))
+    with lines_in_a_log_file():  # out here: a process that the command itself starts would be taken for a compiler
+        if argv is not None:
+            return run_parsed(args)
+        from styleblend.cli.watched import watched
+        return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))
 
 
 def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
@@ -70,9 +72,10 @@ def follow(job, step_ends: bool = False):
                 event = next(job)
             except StopIteration as end:
                 return end.value
+            outer = isinstance(event, Progress) and display.is_outermost(event)  # a picture grid is part of its step
             display.show(event)
-            if stop.requested and isinstance(event, Progress):
+            if stop.requested and outer:
                 job.close()
                 raise Stopped(f"stopped at step {event.done} of {event.title}, which is saved")
-            if isinstance(event, (Progress, Log)):
+            if outer or isinstance(event, Log):
                 stop.step_ends = isinstance(event, Progress) and event.unit == "step" and event.done < event.total

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from argparse import BooleanOptionalAction
-from pathlib import Path
 
-from styleblend.cli.options import add_command, add_config, add_metrics, add_styles, settings_of
+from styleblend.cli.options import (add_command, add_config, add_metrics, add_output_file, add_styles, named_file,
+                                    named_folder, settings_of)
 from styleblend.cli.running import follow
 from styleblend.jobs.grid_axes import AXES
 
@@ -32,7 +32,10 @@ def add_eval_options(parser) -> None:
     parser.add_argument("--judge", action=BooleanOptionalAction, default=True,
                         help="let the mini judge speak: it knows emoji art, so leave it out (--no-judge) for other "
                              "pictures")
-    parser.add_argument("--output", default="report", metavar="REPORT", help="folder for scores.json and report.html")
+    parser.add_argument("--output", metavar="REPORT",
+                        help="folder for scores.json and report.html; default: report, or report-2, ... where there is "
+                             "one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the report that is in this folder")
     parser.set_defaults(run=run_eval)
 
 
@@ -48,7 +51,7 @@ def add_grid_options(parser) -> None:
                         help='what is drawn: names ("Cat,Dog") or how many of prompt.json; several are one more axis; '
                              "default: the first of prompt.json")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="refuse a grid of more pictures")
-    parser.add_argument("--output", default="grid.png", metavar="FILE.png", help="file to write")
+    add_output_file(parser, "grid.png", "the sheet")
     parser.set_defaults(run=run_grid)
 
 
@@ -88,17 +91,17 @@ def run_eval(args) -> int:
     from styleblend.jobs.evaluate import EvaluateRequest, evaluate
     found = follow(evaluate(EvaluateRequest(settings_of(args), args.result, args.against, args.data, args.styles,
                                             args.judge, args.metrics,
-                                            args.weights, Path(args.output))))
+                                            args.weights, named_folder(args.output), args.overwrite)))
     print_tables(found.runs, found.compared, found.judge, found.metrics)
-    print(f"the pictures with their scores are in {Path(args.output) / 'report.html'}")
+    print(f"the pictures with their scores are in {found.report}")
     return 0
 
 
 def run_grid(args) -> int:
     from styleblend.jobs.grid import GridRequest, draw_grid, parse_axis
     axes = [parse_axis(text, option) for option, text in (("--x", args.x), ("--y", args.y), ("--z", args.z)) if text]
-    follow(draw_grid(GridRequest(settings_of(args), args.style, axes, args.prompts, Path(args.output), args.limit)))
-    print(args.output)
+    print(follow(draw_grid(GridRequest(settings_of(args), args.style, axes, args.prompts, named_file(args.output),
+                                       args.limit, args.overwrite))))
     return 0
 
 

@@ -44,7 +44,12 @@ class Sampler:
 
 
 def leading_timesteps(schedule, steps: int) -> np.ndarray:
-    """DDIM's steps: every (1000 // steps)-th, from `steps_offset` up, largest first."""
+    """DDIM's steps: every (1000 // steps)-th, from `steps_offset` up, largest first.
+
+    Of a single step the published spacing would begin at the clean end, where there is nothing to draw from noise.
+    """
+    if steps == 1:
+        return np.array([len(schedule) - 1])
     return (np.arange(steps) * (len(schedule) // steps)).round()[::-1].astype(np.int64) + schedule.config.steps_offset
 
 
@@ -54,7 +59,12 @@ def midpoint_timesteps(schedule, steps: int) -> np.ndarray:
 
 
 def linear_timesteps(schedule, steps: int) -> np.ndarray:
-    """Euler's steps, from one end of the schedule to the other; they need not be whole numbers."""
+    """Euler's steps, from one end of the schedule to the other; they need not be whole numbers.
+
+    A single one is at the noisy end: at the other one a picture is hardly noise any more, and comes out brown.
+    """
+    if steps == 1:
+        return np.array([len(schedule) - 1.0])
     return np.linspace(0, len(schedule) - 1, steps)[::-1]
 
 

@@ -7,14 +7,13 @@ import struct
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, Optional, Sequence
+from typing import BinaryIO, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 # each enters its readers into Image.OPEN
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401
 from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
-from PIL.PngImagePlugin import PngInfo
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.limits import MAX_PIXELS
@@ -196,13 +195,10 @@ def check_picture(path: Path, width: int, height: int, fit: str = "crop", max_pi
                       f"it is enlarged {ratio:.0f} times for {width} x {height} and will be a blur")
 
 
-def save_png(path: Path, pixels, metadata: Dict[str, str] = {}) -> None:
-    """Write uint8 (H, W, 3) or an Image whole or not at all; `metadata` become text chunks."""
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    info, buffer = PngInfo(), io.BytesIO()
-    for key, value in metadata.items():
-        info.add_text(key, value)
-    image.save(buffer, "PNG", pnginfo=info)
+def save_png(path: Path, pixels) -> None:
+    """Write uint8 (H, W, 3) or an Image as a PNG, whole or not at all."""
+    image, buffer = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels), io.BytesIO()
+    image.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
@@ -219,10 +215,14 @@ def is_whole(path: Path) -> bool:
     return whole_picture(path) is not None
 
 
+def sheet_size(rows: int, columns: int, cell: int = 160, margin: int = 8, line: int = 16) -> Tuple[int, int]:
+    """Width and height of a contact sheet."""
+    return margin + columns * (cell + margin), margin + rows * (cell + line + margin)
+
+
 def contact_sheet(rows: Sequence[Sequence[tuple]], cell: int = 160, margin: int = 8, line: int = 16) -> Image.Image:
     """Rows of (label, Image) cells on white, each picture fitted into `cell` pixels with its label below."""
-    width = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (margin + width * (cell + margin), margin + len(rows) * (cell + line + margin)), "white")
+    sheet = Image.new("RGB", sheet_size(len(rows), max(map(len, rows)), cell, margin, line), "white")
     draw = ImageDraw.Draw(sheet)
     for r, row in enumerate(rows):
         for c, (label, image) in enumerate(row):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -12,33 +13,67 @@ from styleblend.errors import StyleBlendError
 UNFINISHED = ".styleblend.tmp"
 
 
+FREE = "free space, then start the same command again"
+NO_FOLDER = "a part of this path is a file, not a folder: choose another"
+CURES = {errno.ENOSPC: FREE, errno.EDQUOT: FREE, errno.EFBIG: FREE,
+         errno.EACCES: "choose a folder that you may write in, or change its permissions",
+         errno.EPERM: "choose a folder that you may write in, or change its permissions",
+         errno.EROFS: "choose a folder on a file system that can be written",
+         errno.ENAMETOOLONG: "choose a shorter name",
+         errno.ENOTDIR: NO_FOLDER, errno.EEXIST: NO_FOLDER, errno.EISDIR: "it is a folder: name a file in it"}
+LONGEST_SHOWN = 118  # characters of a path in a sentence
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+
+
 def not_written(path: Path, error: OSError) -> StyleBlendError:
-    """The sentence for a full disk, a read-only folder and their kind."""
-    return StyleBlendError(f"{path} could not be written ({error.strerror or error}): "
-                           "free space or choose another folder, then start the same command again")
+    """The sentence for a full disk, a read-only folder and their kind, each with its own cure."""
+    shown = str(path)
+    if len(shown) > LONGEST_SHOWN:
+        shown = f"{shown[:LONGEST_SHOWN // 2]}...{shown[-LONGEST_SHOWN // 2:]}"
+    return StyleBlendError(f"{shown} could not be written ({error.strerror or error}): "
+                           f"{CURES.get(error.errno, 'choose another folder')}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, replace: bool = True) -> None:
     """Write a file so that it is there whole or not at all.
 
     It is written under a temporary name, synced, renamed, and the folder synced. Two processes or threads may write one
-    file: the later one's stays.
+    file: the later one's stays. Without `replace` the file that is there stays, and FileExistsError is raised.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")  # short: a name may be as long as one can
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_locked(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(temporary, path)
+            if not replace:
+                put_beside(temporary, path)
+            else:
+                os.replace(temporary, path)
         sync_folder(path.parent)
+    except FileExistsError as error:
+        if not replace and os.path.lexists(path):
+            raise
+        raise not_written(path, error) from None
     except OSError as error:
         raise not_written(path, error) from None
     finally:  # also after Ctrl-C
         with contextlib.suppress(OSError):  # the folder is gone or read-only: the first error says so
             temporary.unlink(missing_ok=True)
+
+
+def put_beside(temporary: Path, path: Path) -> None:
+    """Give a file its name unless there is one of that name: FileExistsError. Two processes cannot both succeed."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        if os.path.lexists(path):  # a file system without hard links: what comes between these two lines is lost
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
 
 
 def open_locked(path: Path):

@@ -13,7 +13,9 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import composed, entry
+from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
+from styleblend.files.saved_pictures import save_picture
 from styleblend.files.prompts import Prompt, style_prompts
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
@@ -29,6 +31,7 @@ from styleblend.settings import RunSettings
 
 SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
 COLUMNS = 6  # of a contact sheet
+LOCK, PAGE = ".board", "index.html"  # in the output folder
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
               for p in chosen_prompts(entry(settings.data, n), request.prompts)]
     mine = part_of(places, request.shard)
     styles = list(dict.fromkeys(place.style for place in mine))
-    with claim_files(output, ".board", [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
+    refuse_outputs(output, mine, request.overwrite)
+    with claim_files(output, LOCK, [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
         remove_unfinished(output, *(output / name for name in styles))
         drawn = yield from draw_missing(settings, mine, request.overwrite, base)
         with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
@@ -142,6 +146,18 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
                 yield Written(write_sheet(settings, name))
             yield Written(write_page(output))
     return drawn
+
+
+def refuse_outputs(output: Path, places: Sequence[Place], overwrite: bool) -> None:
+    """StyleBlendError where a picture cannot be written, or a page or sheet would replace what is no board's."""
+    for folder in dict.fromkeys(place.path.parent for place in places):
+        refuse_unwritable(folder)
+    for place in places:
+        refuse_no_file(place.path)
+    drawn_here = (output / f"{LOCK}.lock").exists() or any(place.path.exists() for place in places)
+    if not drawn_here:
+        for path in [output / PAGE, *(output / f"{name}.png" for name in dict.fromkeys(p.style for p in places))]:
+            refuse_taken(path, overwrite)
 
 
 def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
@@ -195,17 +211,11 @@ def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
                                             plan.sampling, plan.settings)
         for place, record, picture in zip(batch, records, pictures):
             if place in todo:
-                saved = save_drawn(place.path, picture, record)
+                saved = saved_size(picture, record.sampling.saved_size)
+                save_picture(place.path, saved, record.chunks())
                 board.drawn.append(place.path)
                 yield Drawn(place.path, saved, record)
                 yield board.progress(f"{name} {place.prompt.name}")
-
-
-def save_drawn(path: Path, picture: Image.Image, record: Record) -> Image.Image:
-    """Write a picture with its record, in the size that the record's settings say; returns it in that size."""
-    saved = saved_size(picture, record.sampling.saved_size)
-    save_png(path, saved, record.chunks())
-    return saved
 
 
 def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Image]]:
@@ -230,7 +240,7 @@ def write_sheet(settings: RunSettings, name: str) -> Path:
 
 
 def write_page(output: Path) -> Path:
-    """`index.html` with everything that lies in the output folder."""
+    """The page with everything that lies in the output folder."""
     styles: Dict[str, list] = {}
     for folder in sorted(p for p in Path(output).iterdir() if p.is_dir()):
         pictures = sorted(folder.glob("*.png"))
@@ -238,5 +248,5 @@ def write_page(output: Path) -> Path:
             styles[folder.name] = [(p.stem, f"{folder.name}/{p.name}") for p in pictures]
     pages = Environment(loader=PackageLoader("styleblend.jobs", "pages"), autoescape=True)
     page = pages.get_template("index.html").render(styles=styles)
-    write_bytes(Path(output) / "index.html", page.encode("utf-8"))
-    return Path(output) / "index.html"
+    write_bytes(Path(output) / PAGE, page.encode("utf-8"))
+    return Path(output) / PAGE

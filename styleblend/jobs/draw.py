@@ -1,6 +1,9 @@
 """Draw one phrase: in a style or plain, with one seed or several, anew or as a picture says of itself."""
 from __future__ import annotations
 
+import math
+import os
+import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple
@@ -11,9 +14,11 @@ from styleblend.adapters.style import Style, load_style, style_hash
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
-from styleblend.files.pictures import contact_sheet, save_png
+from styleblend.files.output_files import free_path, refuse_no_file, refuse_taken, refuse_unwritable_file
+from styleblend.files.pictures import contact_sheet, sheet_size
 from styleblend.files.prompts import phrase_of
-from styleblend.jobs.board import save_drawn
+from styleblend.files.saved_pictures import FORMATS, format_of, refuse_unsaved, save_picture
+from styleblend.jobs.board import saved_size
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
@@ -25,6 +30,8 @@ from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, val
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
+BY_CHANCE = -1  # a seed that is drawn by chance,
+CHANCES = (1 << 31) - 2  # one of so many: what Jittor's generator tells apart
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class DrawRequest:
 
     From that picture comes all that is not given. `count` pictures have the seeds from `seed` on (None: the picture's,
     else the config's). `strength` is a factor of the style. `sampling` are fields of the sampling settings that differ,
-    and `negative` the negative prompt. `output` is the file of a single picture; the pictures of several are
-    <output>-<seed>.png, and `output` is their contact sheet. `max_memory` as in `BoardRequest`.
+    and `negative` the negative prompt. `output` is the file of a single picture (.png, .jpg or .webp); the pictures of
+    several are <output>-<seed>.png, and `output` is their contact sheet. `overwrite` replaces what is there. `seed` -1
+    is drawn by chance. `max_memory` as in `BoardRequest`.
     """
 
     settings: RunSettings
@@ -49,22 +57,44 @@ class DrawRequest:
     dtype: Optional[str] = None
     output: Optional[Path] = None
     max_memory: Optional[str] = None
+    overwrite: bool = False
 
-    def file(self) -> Path:
-        """Where the picture, or the contact sheet, is written."""
-        output = Path(self.output or (f"{Path(self.again).stem}-again.png" if self.again else "picture.png"))
-        if self.again and output.exists() and output.samefile(self.again):
-            raise StyleBlendError(f"{output} is the picture that is drawn again, and would be lost: choose another "
-                                  "--output")
+    def file(self, seeds: Sequence[int]) -> Path:
+        """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
+
+        Without `output` it is a free name; a name that is given must be free, or its file be replaced with `overwrite`.
+        """
+        if self.output is None:
+            output = free_path(self.usual_file(), lambda path: any(map(os.path.lexists, files_of(path, seeds))))
+        else:
+            output = Path(self.output)
+        format_of(output)
+        refuse_unwritable_file(files_of(output, seeds)[-1])  # the one with the longest name
+        for path in files_of(output, seeds):
+            refuse_no_file(path)
+            if self.again and path.exists() and path.samefile(self.again):
+                raise StyleBlendError(f"{path} is the picture that is drawn again, and would be lost: choose another "
+                                      "--output")
+            refuse_taken(path, self.overwrite)
         return output
+
+    def usual_file(self) -> Path:
+        """Where it is written when nobody says where."""
+        if not self.again:
+            return Path("picture.png")
+        again = Path(self.again)
+        return Path(f"{again.stem}-again{again.suffix if again.suffix.lower() in FORMATS else '.png'}")
 
 
 def seeds_of(request: DrawRequest, first: int) -> List[int]:
     """The seeds of the pictures. StyleBlendError when there are none."""
     if not 1 <= request.count <= MOST_PICTURES:
         raise StyleBlendError(f"--count {request.count}: give a number from 1 to {MOST_PICTURES}")
+    if first == BY_CHANCE:
+        first = 1 + secrets.randbelow(CHANCES)
     if not 0 <= first <= LARGEST_SEED - request.count + 1:
-        raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - request.count + 1}")
+        raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - request.count + 1}, "
+                              f"or {BY_CHANCE} for one by chance")
     return list(range(first, first + request.count))
 
 
@@ -105,17 +135,14 @@ def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
     return replace(plan, settings=settings)
 
 
-def refuse_lost(again: Path, output: Path, seeds: Sequence[int]) -> None:
-    """Refuse to write one of several pictures over the one that is drawn again."""
-    for path in [file_of_seed(output, seed) for seed in seeds] if len(seeds) > 1 else []:
-        if path.exists() and path.samefile(again):
-            raise StyleBlendError(f"{path} is the picture that is drawn again, and would be lost: choose another "
-                                  "--output")
-
-
 def file_of_seed(output: Path, seed: int) -> Path:
     """One of several pictures: NAME-SEED.png beside NAME.png, their contact sheet."""
-    return output.with_name(f"{output.stem}-{seed}.png")
+    return output.with_name(f"{output.stem}-{seed}{output.suffix}")
+
+
+def files_of(output: Path, seeds: Sequence[int]) -> List[Path]:
+    """All files of a drawing."""
+    return [output, *(file_of_seed(output, seed) for seed in seeds if len(seeds) > 1)]
 
 
 def refuse_other(again: Path, then: Record, now: Record) -> None:
@@ -141,11 +168,17 @@ def checked(request: DrawRequest) -> Optional[Record]:
 
 def draw(request: DrawRequest) -> Job[List[Path]]:
     """Draw the pictures and write them; returns their files, and that of the contact sheet where there are several."""
-    record, output = checked(request), request.file()
+    record = checked(request)
     phrase = phrase_of(request.prompt) if request.prompt else record.prompt
     plan = planned(request, record)
     default = record.seed if record else plan.sampling.seed
     seeds = seeds_of(request, default if request.seed is None else request.seed)
+    output = request.file(seeds)
+    refuse_unsaved(output, (plan.sampling.width, plan.sampling.height), plan.record(phrase, seeds[-1]).chunks())
+    if len(seeds) > 1:
+        refuse_unsaved(output, sheet_size(math.ceil(len(seeds) / COLUMNS), COLUMNS, CELL), {})
+    if request.seed == BY_CHANCE:
+        yield Log(f"drawn by chance: --seed {seeds[0]}")
     batch = min(len(seeds), plan.config.sampling.batch)
     single = len(seeds) == batch  # then each network can go when its work is done
     # what makes a run leaner changes no picture, so the record says the settings as they were asked for
@@ -156,22 +189,21 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
     records = [plan.record(phrase, seed, *hashes) for seed in seeds]
     if record:
-        refuse_lost(request.again, output, seeds)
         refuse_other(request.again, record, records[0])
         if not record.decoder:
             yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than "
                       f"{base.folder / 'vae'} it looked a little different")
-    drawn = yield from draw_records(records, output, style, base, lean.sampling)
+    drawn = yield from draw_records(records, output, style, base, lean.sampling, request.overwrite)
     files = [path for path, _ in drawn]
     if len(drawn) > 1:
         cells = [(f"seed {seed}", picture) for seed, (_, picture) in zip(seeds, drawn)]
-        files.append(write_sheet_of_seeds(output, cells))
-        yield Written(output)
+        files.append(write_sheet_of_seeds(output, cells, request.overwrite))
+        yield Written(files[-1])
     return files
 
 
 def draw_records(records: Sequence[Record], output: Path, style: Optional[Style], base: Base,
-                 sampling: SamplingSettings) -> Job[List[Tuple[Path, Image.Image]]]:
+                 sampling: SamplingSettings, overwrite: bool) -> Job[List[Tuple[Path, Image.Image]]]:
     """The pictures of these records, which differ in their seeds alone, with their files."""
     pipeline, size, drawn, several = Pipeline(base), sampling.batch, [], len(records) > 1
     refuse_reserved(pipeline, style, [records[0].prompt])
@@ -182,16 +214,17 @@ def draw_records(records: Sequence[Record], output: Path, style: Optional[Style]
         pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].settings,
                                             once=len(batch) == len(records) and not base.offloaded)
         for one, picture in zip(batch, pictures):
-            path = file_of_seed(output, one.seed) if several else output
-            drawn.append((path, save_drawn(path, picture, one)))
-            yield Drawn(path, drawn[-1][1], one)
+            saved = saved_size(picture, one.sampling.saved_size)
+            path = save_picture(file_of_seed(output, one.seed) if several else output, saved, one.chunks(), overwrite)
+            drawn.append((path, saved))
+            yield Drawn(path, saved, one)
     if several:
         yield Progress("pictures", len(drawn), len(records), "picture")
     return drawn
 
 
-def write_sheet_of_seeds(path: Path, cells: Sequence[Tuple[str, Image.Image]]) -> Path:
-    """A contact sheet of labelled pictures of one size."""
+def write_sheet_of_seeds(path: Path, cells: Sequence[Tuple[str, Image.Image]], overwrite: bool) -> Path:
+    """A contact sheet of labelled pictures of one size; its file."""
     cell = min(CELL, max(max(picture.size) for _, picture in cells))
-    save_png(path, contact_sheet([cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)], cell))
-    return path
+    sheet = contact_sheet([cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)], cell)
+    return save_picture(path, sheet, replace=overwrite)

@@ -7,10 +7,11 @@ from typing import List, Optional, Sequence
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import in_turn
+from styleblend.files.output_files import free_path, refuse_taken, refuse_unwritable
 from styleblend.jobs.asked_metrics import asked_metrics
 from styleblend.jobs.choices import named_styles
 from styleblend.jobs.events import Job, Log, Written
-from styleblend.jobs.report import differences, write_report
+from styleblend.jobs.report import REPORT_FILES, differences, write_report
 from styleblend.jobs.scoring import Run, score_run
 from styleblend.metrics import Metric
 from styleblend.metrics.judge import Judge
@@ -23,7 +24,8 @@ class EvaluateRequest:
 
     `data`: folder of the styles, None: the config's. `styles`: names with commas between them, None: all that have
     pictures. `judge`: whether the mini judge speaks. `metrics` names others (`asked_metrics`), whose networks are in
-    the folder `weights`. The report is written into `output`.
+    the folder `weights`. The report is written into the folder `output`, where `overwrite` replaces another one; None:
+    into a new folder.
     """
 
     settings: RunSettings
@@ -34,7 +36,16 @@ class EvaluateRequest:
     judge: bool = True
     metrics: Optional[str] = None
     weights: Optional[Path] = None
-    output: Path = Path("report")
+    output: Optional[Path] = None
+    overwrite: bool = False
+
+    def folder(self) -> Path:
+        """Where the report is written. StyleBlendError where that is not possible."""
+        folder = free_path(Path("report")) if self.output is None else Path(self.output)
+        refuse_unwritable(folder)
+        for file in REPORT_FILES:
+            refuse_taken(folder / file, self.overwrite)
+        return folder
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,12 @@ class Evaluation:
     compared: List[dict]
     judge: Optional[Judge]
     metrics: List[Metric]
+    report: Path  # the page
 
 
 def evaluate(request: EvaluateRequest) -> Job[Evaluation]:
     """Score, compare, and write `scores.json` and `report.html`."""
-    settings, judge = request.settings, Judge.load() if request.judge else None
+    settings, judge, output = request.settings, Judge.load() if request.judge else None, request.folder()
     data = Path(request.data or settings.data)
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
     styles, runs = named_styles(request.styles) if request.styles is not None else None, []
@@ -62,7 +74,8 @@ def evaluate(request: EvaluateRequest) -> Job[Evaluation]:
         raise StyleBlendError(f"nothing in {request.result} could be scored: it should hold <style>/<Prompt>.png of "
                               f"the styles in {data}")
     compared = differences(runs)
-    with in_turn(Path(request.output)):  # the page and the scores of one run
-        for path in write_report(runs, compared, judge, Path(request.output), metrics):
-            yield Written(path)
-    return Evaluation(runs, compared, judge, metrics)
+    with in_turn(output):  # the page and the scores of one run
+        written = write_report(runs, compared, judge, output, metrics)
+    for path in written:
+        yield Written(path)
+    return Evaluation(runs, compared, judge, metrics, written[-1])

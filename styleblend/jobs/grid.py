@@ -20,8 +20,10 @@ from styleblend.jobs.grid_axes import AXES, OF_BLEND, OF_SAMPLING
 from styleblend.jobs.plans import Plan, plan_for, with_sampling
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name, entry
-from styleblend.files.pictures import contact_sheet, save_png, shortened
+from styleblend.files.output_files import free_path, refuse_taken, refuse_unwritable_file
+from styleblend.files.pictures import contact_sheet, shortened
 from styleblend.files.prompts import Prompt
+from styleblend.files.saved_pictures import format_of, refuse_unsaved, save_picture
 from styleblend.adapters.style import style_hash
 from styleblend.methods.drawn_with import drawn_with
 from styleblend.pipeline import Pipeline
@@ -192,23 +194,33 @@ def sheet(blocks: Sequence[Tuple[str, Sequence[Sequence[Image.Image]]]], columns
 class GridRequest:
     """The sheet: the first of `axes` to the right, the second downwards, a block for each combination of the others.
 
-    `prompts` as in `BoardRequest`. More pictures than `limit` are refused. The sheet is written to `output`.
+    `prompts` as in `BoardRequest`. More pictures than `limit` are refused. The sheet is written to `output` (.png, .jpg
+    or .webp), which `overwrite` replaces; None: to a free name.
     """
 
     settings: RunSettings
     style: str
     axes: Sequence[Axis]
     prompts: Optional[str] = None
-    output: Path = Path("grid.png")
+    output: Optional[Path] = None
     limit: int = 100
+    overwrite: bool = False
+
+    def file(self) -> Path:
+        """Where the sheet is written. StyleBlendError where that is not possible."""
+        output = free_path(Path("grid.png")) if self.output is None else Path(self.output)
+        format_of(output)
+        refuse_unwritable_file(output)
+        refuse_taken(output, self.overwrite)
+        return output
 
 
-def draw_grid(request: GridRequest) -> Job[int]:
-    """Draw the sheet; returns how many pictures are in it.
+def draw_grid(request: GridRequest) -> Job[Path]:
+    """Draw the sheet; returns its file.
 
-    Too many are refused, with the time that they would take, before the first one is drawn.
+    Too many pictures are refused, with the time that they would take, before the first one is drawn.
     """
-    settings, name = request.settings, check_name(request.style)
+    settings, name, output = request.settings, check_name(request.style), request.file()
     axes, chosen = axes_and_prompts(request.axes, request.prompts, entry(settings.data, name))
     plan, folder = plan_for(settings, name), Path(settings.adapters) / name
     cells = [make_cell(values, plan, chosen) for values in combinations(axes)]
@@ -220,16 +232,18 @@ def draw_grid(request: GridRequest) -> Job[int]:
     size = size_of(axes, cells, seconds_per_step(pipeline, whole, plan))
     if len(cells) > request.limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
-    yield Log(size)
-    pictures = yield from draw_cells(pipeline, cells, styles, settings.plain_prompt)
     record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(),
                   axes={a.name: a.values for a in axes},
                   prompts=list(chosen), sampling=plan.sampling.model_dump(),
                   **{plan.own.section: plan.settings.model_dump()},
                   seeds=plan.own.seeds, version=__version__)
-    save_png(request.output, laid_out(axes, pictures), {CHUNK: json.dumps(record, ensure_ascii=False)})
-    yield Written(request.output)
-    return len(cells)
+    texts = {CHUNK: json.dumps(record, ensure_ascii=False)}
+    refuse_unsaved(output, blank_sheet(axes, plan.sampling).size, texts)
+    yield Log(size)
+    pictures = yield from draw_cells(pipeline, cells, styles, settings.plain_prompt)
+    output = save_picture(output, laid_out(axes, pictures), texts, request.overwrite)
+    yield Written(output)
+    return output
 
 
 def combinations(axes: Sequence[Axis]) -> List[Dict[str, str]]:
@@ -244,6 +258,12 @@ def size_of(axes: Sequence[Axis], cells: Sequence[Cell], seconds: float) -> str:
     minutes = seconds * sum(cell.sampling.steps for cell in cells) / 60
     duration = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max(1, minutes * 60):.0f} seconds"
     return f"{' x '.join(str(len(a.values)) for a in axes)} = {len(cells)} pictures, about {duration}"
+
+
+def blank_sheet(axes: Sequence[Axis], sampling: SamplingSettings) -> Image.Image:
+    """The sheet without its pictures: it has the size of the one with them."""
+    blank = Image.new("RGB", (sampling.width, sampling.height))
+    return laid_out(axes, [blank] * len(combinations(axes)))
 
 
 def laid_out(axes: Sequence[Axis], pictures: Sequence[Image.Image]) -> Image.Image:

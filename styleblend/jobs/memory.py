@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from styleblend.base.base import NETWORKS, read_configs
-from styleblend.files.base_folder import find_base
-from styleblend.models.configs import UNetConfig, VaeConfig
+from styleblend.files.base_folder import KNOWN_COPIES, find_base
+from styleblend.files.hub import fetch, is_id
+from styleblend.models.configs import ClipTextConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
 from styleblend.machine.precision import vae_type
@@ -29,6 +30,8 @@ UNET, VAE = 1.9, 1.3  # measured peak / counted numbers
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 STRIP = 64
 TOKENS = 77
+SMALL_FILES = ["*/config.json", "scheduler/*.json"]  # what an estimate needs of a base on the hub
+STABLE_DIFFUSION = {"text_encoder": ClipTextConfig(), "unet": UNetConfig(), "vae": VaeConfig()}  # 2.1
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,13 @@ def decoder_blocks(config: VaeConfig, height: int, width: int) -> Iterator[Block
 
 
 class Sizes:
-    """The networks of a base folder: bytes of their weights, and of what they compute, at one precision."""
+    """The networks of a base folder: bytes of their weights, and of what they compute, at one precision.
 
-    def __init__(self, folder: Path, dtype: str):
-        self.configs, self.dtype = read_configs(folder), dtype
+    Without a folder they are those of Stable Diffusion 2.1. Of a folder only the descriptions are read.
+    """
+
+    def __init__(self, folder: Optional[Path], dtype: str):
+        self.configs, self.dtype = read_configs(folder) if folder else STABLE_DIFFUSION, dtype
         self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
             built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
@@ -230,10 +236,13 @@ def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "8GB", "7.5 GiB" or "900M"."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    """Bytes of "8GB", "7.5 GiB" or "900M". A plain number is refused: nobody means bytes."""
+    match = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*(?:([kmgt])(i?)b?|b)?\s*", text.lower())
     if not match or not float(match[1]):
-        raise StyleBlendError(f"--max-memory {text} is no size: write 8GB, 7.5GiB or 900MB")
+        raise StyleBlendError(f"--max-memory {text[:40]} is no size: write 8GB, 7.5GiB or 900MB")
+    if not match[0].strip()[-1].isalpha():
+        raise StyleBlendError(f"--max-memory {text} has no unit: write {text.strip()}GB for gigabytes, "
+                              f"{text.strip()}MB for megabytes")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
 
 
@@ -263,6 +272,12 @@ def within(settings: RunSettings, kind: str, limit: Optional[str]) -> Job[RunSet
     return (yield from fitted(settings, find_base(settings.base, settings.base_id), kind, limit)) if limit else settings
 
 
-def estimate(settings: RunSettings) -> List[Tuple[str, int]]:
-    """`table` of the base that the settings name."""
-    return table(Sizes(find_base(settings.base, settings.base_id), settings.dtype), settings)
+def estimate(settings: RunSettings) -> Job[List[Tuple[str, int]]]:
+    """`table` of the base that the settings name. No weights are needed: of Stable Diffusion 2.1 no file at all."""
+    here, hub_id = Path(settings.base).is_dir(), settings.base_id or settings.base
+    if not here and hub_id in KNOWN_COPIES:
+        yield Log(f"{settings.base} is not there: estimated from the known sizes of Stable Diffusion 2.1")
+        return table(Sizes(None, settings.dtype), settings)
+    hub = not here and settings.base_id and is_id(settings.base_id)
+    folder = fetch(settings.base_id, SMALL_FILES) if hub else find_base(settings.base)
+    return table(Sizes(folder, settings.dtype), settings)

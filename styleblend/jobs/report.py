@@ -15,6 +15,7 @@ from styleblend.metrics.judge import Judge
 from styleblend.metrics import Metric
 from styleblend.jobs.scoring import Run
 
+REPORT_FILES = ("scores.json", "report.html")
 FEW = "Paired over the same prompts, by bootstrap; with fewer than ten pairs the interval is too narrow to lean on."
 
 
@@ -70,8 +71,8 @@ def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[
     data = {"version": __version__, "judge": spoken,
             "networks": {metric.name: metric.source for metric in metrics if metric.source},
             "runs": [as_data(run) for run in runs], "differences": compared}
-    write_bytes(Path(output) / "scores.json",
-                (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    scores, report = (Path(output) / file for file in REPORT_FILES)
+    write_bytes(scores, (json.dumps(without_nan(data), indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     pages = Environment(loader=PackageLoader("styleblend.jobs", "pages"), autoescape=True)
     page = pages.get_template("report.html").render(
         runs=runs, labels=labels(runs), names=names, lower=lower, sets=sets,
@@ -80,8 +81,8 @@ def write_report(runs: Sequence[Run], compared: Sequence[dict], judge: Optional[
         said_by=said_by(judge, metrics), few=FEW,
         differences=[d for d in compared if d["pairs"]], notes=notes_of(runs), shown=shown, nan=math.nan,
         version=__version__)
-    write_bytes(Path(output) / "report.html", page.encode("utf-8"))
-    return [Path(output) / "scores.json", Path(output) / "report.html"]
+    write_bytes(report, page.encode("utf-8"))
+    return [scores, report]
 
 
 def scores_of_sets(runs: Sequence[Run]) -> List[tuple]:

@@ -113,7 +113,7 @@ def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: O
     for name in styles:
         yield Progress(str(folder), done, total, "picture", name)
         metrics = [*([JudgeMetric(judge, name)] if judge else []), *others]
-        score_style(run, name, files[name], entry(data, name), metrics, boards, settings)
+        yield from score_style(run, name, files[name], entry(data, name), metrics, boards, settings)
         done += len(files[name])
         yield Progress(str(folder), done, total, "picture", name)
     for metric, parts in boards.values():
@@ -155,7 +155,7 @@ def captions_of(name: str, folder: Path, notes: List[str]) -> Dict[Path, str]:
 
 
 def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence[Metric],
-                boards: Dict[str, tuple], settings: PictureSettings) -> None:
+                boards: Dict[str, tuple], settings: PictureSettings) -> Job[None]:
     """Score the pictures of one style and put them into the run.
 
     What a metric cannot do is noted, and the others go on.
@@ -174,7 +174,8 @@ def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metric
     phrases = [texts.get(prompt, prompt) for prompt in prompts]
     drawn, originals = Opened(files, settings), Opened(models, settings)
     of_pictures: Dict[str, np.ndarray] = {}
-    for metric in metrics:
+    for number, metric in enumerate(metrics):
+        yield Progress("metrics", number, len(metrics), "metric", metric.name)
         if isinstance(metric, JudgeMetric):
             run.notes += metric.gaps(drawn, phrases)
         try:
@@ -193,5 +194,7 @@ def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metric
                 of_pictures[key] = np.asarray(value, float)
             else:
                 run.of_style.setdefault(name, {})[key] = float(value)
+    if metrics:
+        yield Progress("metrics", len(metrics), len(metrics), "metric")
     run.pictures[name] = [Scored(prompt, {key: float(values[i]) for key, values in of_pictures.items()}, image)
                           for i, (prompt, image) in enumerate(zip(prompts, images))]

@@ -18,6 +18,7 @@ from styleblend.files.base_folder import find_base
 from styleblend.errors import Busy, StyleBlendError
 from styleblend.files.captions import style_names, style_pictures
 from styleblend.files.names import entry
+from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import check_picture
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
@@ -28,8 +29,9 @@ from styleblend.pipeline import Pipeline
 from styleblend.settings import RunSettings
 from styleblend.training.coarse import train_coarse
 from styleblend.training.fine import train_fine
-from styleblend.training.look_alikes import DRAWN_WITH, LookAlikesDrawn
+from styleblend.training.look_alikes import DRAWN_WITH
 from styleblend.training.loop import TrainingStep
+from styleblend.training.work import WorkDone
 
 
 class Training(NamedTuple):
@@ -64,12 +66,14 @@ def train_styles(request: TrainRequest) -> Job[None]:
     StyleBlendError at the end names what could not be trained, where there were others to go on with. Busy, unless
     `share`, when another process trains a style now.
     """
-    settings, began, failed = request.settings, time.time(), {}
+    settings, began, failed = request.settings, time.time(), []
     names = named_styles(request.styles) if request.styles is not None else style_names(Path(settings.data))
     for name in names:
         for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
                           settings.pictures.max_pixels)
+        for folder in (settings.adapters, settings.look_alikes):
+            refuse_unwritable(Path(folder) / name)
     base = find_base(settings.base, settings.base_id)
     settings = yield from within(settings, "training", request.max_memory)
     for name in names:
@@ -83,11 +87,11 @@ def train_styles(request: TrainRequest) -> Job[None]:
             except StyleBlendError as error:  # of one style: the others need not wait for it
                 if len(names) == 1:
                     raise
-                failed[f"{name} ({part})"] = str(error)
+                failed.append(f"{name} ({part})")
                 yield Log(f"{name}: {error}; going on with the next one")
     if failed:
-        raise StyleBlendError(f"{len(failed)} trainings failed: "
-                              + "; ".join(f"{what}: {why}" for what, why in failed.items()))
+        some = ", ".join(failed[:4]) + (" and others" if failed[4:] else "")
+        raise StyleBlendError(f"{len(failed)} trainings failed: {some}; what is wrong with each is said above")
 
 
 def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrite: bool,
@@ -131,12 +135,12 @@ def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def as_event(step: Union[TrainingStep, LookAlikesDrawn, Path]) -> Event:
+def as_event(step: Union[TrainingStep, WorkDone, Path]) -> Event:
     """What a training yields, as the event of a job."""
     if isinstance(step, Path):
         return Written(step)
-    if isinstance(step, LookAlikesDrawn):
-        return Progress("look-alikes", step.done, step.total, "picture")
+    if isinstance(step, WorkDone):
+        return Progress(step.title, step.done, step.total, step.unit)
     numbers = [("loss", step.loss, ".4f"), ("lr", step.lr, ".1e"), ("score", step.score, ".3f")]
     note = ", ".join(f"{name}={value:{form}}" for name, value, form in numbers if value is not None)
     return Progress(step.stage, step.step, step.steps, "step", note if step.loss is not None else "")

@@ -23,6 +23,7 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
 from styleblend.files.names import check_name, entry
+from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import load_picture
 from styleblend.files.prompts import Prompt, make_prompt, style_prompts
 from styleblend.files.text import read_json
@@ -83,9 +84,9 @@ def choose_prompts(base: Base, judge: Judge, folder: Path,
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
     more = len(chosen) if question.finalists > 1 else 0
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
-        second = ", as many for the second round" if more else ""
-        raise StyleBlendError(f"{len(free)} subjects are neither prompts nor pictures of {question.style}, too few for "
-                              f"--prompts {question.prompts}{second} and --unseen {question.unseen}: ask for fewer")
+        second = " twice" if more else ""
+        raise StyleBlendError(f"only {len(free)} subjects are neither prompts nor pictures of {question.style}, "
+                              f"too few for --prompts {question.prompts}{second} and --unseen {question.unseen}")
     # from both ends: neither changes with the number of the other
     return chosen, rest[len(rest) - more:], rest[:question.unseen]
 
@@ -233,7 +234,8 @@ def tune(request: TuneRequest) -> Job[List[str]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     question, settings, quick = request.question, request.settings, request.quick()
     request.check()
-    of_style = style_prompts(entry(settings.data, check_name(question.style))) if request.seeds_each > 1 else []
+    refuse_unwritable(Path(settings.adapters) / check_name(question.style))
+    of_style = style_prompts(entry(settings.data, question.style)) if request.seeds_each > 1 else []
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
     for sentence in missing:
         yield Log(sentence)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from styleblend.errors import StyleBlendError
 
+SHOWN = 6  # names in a sentence
+
 
 def parse_weights(text: str, source: str) -> Dict[str, float]:
     """"subject=2,style" -> {"subject": 2, "style": 1}. `source` begins the sentence of the error."""
@@ -28,6 +30,13 @@ def described(weights: Dict[str, float]) -> str:
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
+def no_score(name: str, known: Sequence[str], source: str) -> StyleBlendError:
+    """The sentence for a score that there is not, with some that there are."""
+    more = f" and {len(known) - SHOWN} more (docs/metrics.md)" if len(known) > SHOWN else ""
+    return StyleBlendError(f"{source}: there is no score {name!r} of single pictures; "
+                           f"there are {', '.join(known[:SHOWN])}{more}")
+
+
 def weighted_mean(weights: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str],
                   originals: Sequence[Image.Image], source: str) -> np.ndarray:
     """(N,) weighted mean of the scores in `weights`, which `metrics` (`styleblend.metrics.Metric`) give.
@@ -41,7 +50,6 @@ def weighted_mean(weights: Dict[str, float], metrics: Sequence, pictures: Sequen
                       for name, value in metric.score(pictures, prompts, originals).items() if np.ndim(value)})
     unknown = next((name for name in weights if name not in found), None)
     if unknown:
-        raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; "
-                              f"there are {', '.join(found)}")
+        raise no_score(unknown, list(found), source)
     return (sum(weight * signs[name] * np.asarray(found[name], float)
                 for name, weight in weights.items()) / sum(map(abs, weights.values())))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional
+from typing import Generator, List, Optional
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from styleblend.machine.runtime import jt, say
 from styleblend.settings import LookAlikeSettings, PictureSettings
 from styleblend.base.weights import load
 from styleblend.files.tensor_files import read_safetensors
+from styleblend.training.work import WorkDone
 
 FILES = ("config.json", "model.safetensors")
 SETTING = "training.look_alikes.clip"
@@ -43,8 +44,8 @@ def find_clip(settings: LookAlikeSettings) -> Optional[Path]:
             tried.append(str(error))
     if not (folder / "config.json").is_file() or not any(folder.glob("model*.safetensors")):
         raise StyleBlendError(f"no CLIP for the look-alikes (tried {', '.join(tried)}): "
-                              "put config.json and model.safetensors of openai/clip-vit-large-patch14 into a folder "
-                              f"and name it in {SETTING}; without {SETTING} all candidates are kept")
+                              "name a folder with openai/clip-vit-large-patch14 in "
+                              f"{SETTING}, or take that setting out to keep all")
     return folder
 
 
@@ -77,11 +78,14 @@ def patch_features(clip: CLIPVisionModel, path: Path, reading: PictureSettings =
 
 
 def nearest_look_alikes(pictures: List[StylePicture], files: List[List[Path]], keep: int, folder: Path,
-                        reading: PictureSettings = PictureSettings()) -> List[List[Path]]:
-    """For each picture the `keep` files with the largest cosine similarity, by the CLIP in `folder`."""
+                        reading: PictureSettings = PictureSettings()
+                        ) -> Generator[WorkDone, None, List[List[Path]]]:
+    """Choose for each picture the `keep` files with the largest cosine similarity, by the CLIP in `folder`."""
     clip, kept = load_clip(folder), []
     for picture, candidates in zip(pictures, files):
+        yield WorkDone("choosing look-alikes", len(kept), len(pictures), "picture")
         wanted = patch_features(clip, picture.path, reading)
         likeness = [float(patch_features(clip, path, reading) @ wanted) for path in candidates]
         kept.append([candidates[i] for i in np.argsort(likeness)[::-1][:keep]])
+    yield WorkDone("choosing look-alikes", len(kept), len(pictures), "picture")
     return kept

@@ -14,7 +14,7 @@ from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.adapters.style import Applied, save_part
 from styleblend.training.clip_filter import find_clip, nearest_look_alikes
-from styleblend.training.latents import LatentCache
+from styleblend.training.latents import encode_pictures
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.noise_loss import noise_loss
 from styleblend.training.picture_grids import grid_writer
@@ -37,10 +37,11 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterat
     files = yield from make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes,
                                         settings.sampling, config.seed, settings.pictures)
     if clip:
-        files = nearest_look_alikes(pictures, files, config.look_alikes.chosen, clip, settings.pictures)
+        files = yield from nearest_look_alikes(pictures, files, config.look_alikes.chosen, clip,
+                                               settings.pictures)
     owner = np.array([n for n, group in enumerate(files) for _ in group])
-    cache = LatentCache(base, [path for group in files for path in group], settings.sampling.width,
-                        settings.sampling.height, stage.flip)
+    cache = yield from encode_pictures(base, [path for group in files for path in group], settings.sampling.width,
+                                       settings.sampling.height, stage.flip)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids

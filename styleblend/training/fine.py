@@ -16,7 +16,7 @@ from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
 from styleblend.adapters.style import Applied, save_part
-from styleblend.training.latents import LatentCache
+from styleblend.training.latents import encode_pictures
 from styleblend.training.loop import loss_curve, step_rng, train
 from styleblend.training.noise_loss import noise_loss
 from styleblend.training.picture_grids import grid_writer
@@ -36,12 +36,13 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
     folder = Path(settings.adapters) / name
     pictures = style_pictures(entry(settings.data, name))
     mirror = config.inversion.flip or config.lora.flip
-    cache = LatentCache(base, [p.path for p in pictures], settings.sampling.width, settings.sampling.height, mirror,
-                        settings.pictures)
+    cache = yield from encode_pictures(base, [p.path for p in pictures], settings.sampling.width,
+                                       settings.sampling.height, mirror, settings.pictures)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    words = starting_words(pipeline, config.initial_fine, pictures, cache, config.seed, config.inversion.batch)
+    words = yield from starting_words(pipeline, config.initial_fine, pictures, cache, config.seed,
+                                      config.inversion.batch)
     start = pipeline.tokenizer("styleblend").ids_of(words)
     identity = (f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} "
                 f"{settings.pictures.fit} {config.initial_fine}")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Generator, Iterator, List, Set, Tuple
 
@@ -27,16 +26,9 @@ from styleblend.diffusion.samplers import leading_timesteps
 from styleblend.settings import LookAlikeSettings, PictureSettings, SamplingSettings
 from styleblend.files.text import read_json
 from styleblend.training.loop import step_rng
+from styleblend.training.work import WorkDone
 
 DRAWN_WITH = "drawn_with.json"  # beside the look-alikes
-
-
-@dataclass(frozen=True)
-class LookAlikesDrawn:
-    """`done` of `total` look-alikes of a style are there."""
-
-    done: int
-    total: int
 
 
 def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: LookAlikeSettings, noise: np.ndarray):
@@ -119,7 +111,7 @@ def draw_candidates(pipeline: Pipeline, pixels: np.ndarray, phrase: str, rngs: L
 
 def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: Path, settings: LookAlikeSettings,
                      sampling: SamplingSettings, seed: int, reading: PictureSettings = PictureSettings()
-                     ) -> Generator[LookAlikesDrawn, None, List[List[Path]]]:
+                     ) -> Generator[WorkDone, None, List[List[Path]]]:
     """Write `<picture>-<i:03d>.png` look-alikes of every picture into `folder`; returns the files of each picture.
 
     Whole files that are there are kept, so a killed run goes on where it was.
@@ -131,7 +123,7 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
         files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
         missing = {i for i, path in enumerate(files) if not is_whole(path)}
         done += settings.candidates - len(missing)
-        yield LookAlikesDrawn(done, total)
+        yield WorkDone("look-alikes", done, total, "picture")
         if missing:
             # strength and noise of a candidate depend on its number alone, not on what is there already
             rngs = [step_rng(seed, f"look-alike {number}", i) for i in range(settings.candidates)]
@@ -141,6 +133,6 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
                                             missing):
                 save_png(files[i], Image.fromarray(drawn))
                 done += 1
-                yield LookAlikesDrawn(done, total)
+                yield WorkDone("look-alikes", done, total, "picture")
         found.append(files)
     return found

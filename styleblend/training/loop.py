@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Generator, Optional, Union
+from typing import Callable, Dict, Generator, Iterator, Optional, Union
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from styleblend.machine.runtime import jt, say
 from styleblend.settings import StageSettings, TrainingSettings
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
+from styleblend.training.work import WorkDone, ended
 
 
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
@@ -42,7 +43,7 @@ class TrainingStep:
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path,
           identity: str = "", sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "",
-          plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, Path], None, Log]:
+          plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, WorkDone, Path], None, Log]:
     """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`.
 
     Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses
@@ -50,8 +51,9 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
 
     The checkpoints in `<folder>/<stage>/`, written every `config.save_every` steps and at the end, hold the whole
     state: a run that was killed continues as if nothing had happened. `identity` names what the run depends on besides
-    the settings (base, pictures): a checkpoint of something else is refused. `sample(path)` draws a picture grid and
-    may return its score; with `config.keep_adapters` "best" the parameters end as they were at the best one.
+    the settings (base, pictures): a checkpoint of something else is refused. `sample(path)` is a generator that draws a
+    picture grid, yields what is done of it, and may return its score; with `config.keep_adapters` "best" the parameters
+    end as they were at the best one.
     `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
     `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
     """
@@ -69,8 +71,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
             last, path = optimiser.step == settings.steps, folder / f"{stage}-{optimiser.step:05d}.png"
             grid = sample and config.sample_every and (optimiser.step % config.sample_every == 0 or last)
             if grid:  # before the step is saved: a run that is killed while it draws goes on from before it
-                keep_score(sample(path), log, checkpoints, optimiser)
-                plot(log)
+                yield from ended(make_grid(sample, path, log, checkpoints, optimiser, plot))
             if optimiser.step % config.save_every == 0 or last:
                 checkpoints.save(optimiser.step, optimiser.state(), log)
                 saved = optimiser.step
@@ -79,7 +80,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
             yield present(stage, optimiser, log)
             if optimiser.step % 50 == 0:
                 jt.gc()
-    except GeneratorExit:  # between two steps, since only there it waits
+    except GeneratorExit:  # between two steps: a grid is drawn to its end first
         if optimiser.step > saved:
             checkpoints.save(optimiser.step, optimiser.state(), log)
         plot(log)
@@ -130,6 +131,13 @@ def make_step(stage: str, optimiser: AdamW, loss, checkpoints: Checkpoints) -> f
                               "in the config; "
                               f"the last good state is in {checkpoints.folder}")
     return value
+
+
+def make_grid(sample: Callable, path: Path, log: Log, checkpoints: Checkpoints, optimiser: AdamW,
+              plot: Callable) -> Iterator[WorkDone]:
+    """Draw a picture grid, note its score, and plot the curve."""
+    keep_score((yield from sample(path)), log, checkpoints, optimiser)
+    plot(log)
 
 
 def keep_score(score: Optional[float], log: Log, checkpoints: Checkpoints, optimiser: AdamW) -> None:

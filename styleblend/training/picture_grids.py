@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, Generator, Optional, Sequence
 
 from PIL import Image
 
@@ -13,14 +13,17 @@ from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import RunSettings
 from styleblend.training.scores import Scorer
+from styleblend.training.work import WorkDone
+
+TITLE = "picture grid"
 
 
 def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: Callable[[], Applied],
                 seeds: Sequence[int] = (1, 2), frozen_text: bool = False, scorer: Optional[Scorer] = None) -> Callable:
-    """A function that draws the config's sample prompts, writes them to a path, and returns their score.
+    """A generator function that draws the config's sample prompts, writes them to a path, and returns their score.
 
-    None without a `scorer`. `style()` gives the adapters as they are then; `branch` draws alone. `frozen_text` encodes
-    the prompts here and now, once: the text encoder may be freed afterwards.
+    It yields `WorkDone`; its result is None without a `scorer`. `style()` gives the adapters as they are then; `branch`
+    draws alone. `frozen_text` encodes the prompts here and now, once: the text encoder may be freed afterwards.
     """
     sampling, prompts = settings.sampling, settings.training.sample_prompts
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -37,9 +40,15 @@ def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: C
 
     texts = [encode(request) for request in requests] if frozen_text else [None] * len(requests)
 
-    def write(path: Path) -> Optional[float]:
-        pictures = [Image.fromarray(event.pixels) for request, text in zip(requests, texts)
-                    for event in pipeline.draw(request, style(), text) if isinstance(event, Picture)]
+    def write(path: Path) -> Generator[WorkDone, None, Optional[float]]:
+        pictures, steps = [], sampling.steps
+        for number, (request, text) in enumerate(zip(requests, texts)):
+            yield WorkDone(TITLE, number * steps, len(requests) * steps, "step")
+            for event in pipeline.draw(request, style(), text):
+                if isinstance(event, Picture):
+                    pictures.append(Image.fromarray(event.pixels))
+                else:
+                    yield WorkDone(TITLE, number * steps + event.done, len(requests) * steps, "step")
         cells = [(f"{prompt} {seed}", picture) for (prompt, seed), picture in zip(jobs, pictures)]
         save_png(path, contact_sheet([cells[i:i + len(seeds)] for i in range(0, len(cells), len(seeds))]))
         return scorer(pictures, [prompt for prompt, _ in jobs], path) if scorer else None

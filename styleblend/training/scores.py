@@ -13,7 +13,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
 from styleblend.metrics.networks import Networks
-from styleblend.metrics.weighted import described, parse_weights, weighted_mean
+from styleblend.metrics.weighted import described, no_score, parse_weights, weighted_mean
 from styleblend.files.names import entry
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.machine.runtime import say
@@ -52,8 +52,7 @@ class Scorer:
         """The score of a grid; says so when many of its pictures leak the content of the style pictures."""
         leaked = self.leaked(pictures)
         if leaked > MANY:
-            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows (by the "
-                f"features of {self.watch.name}, more than other art of one style does): "
+            say(f"{leaked:.0%} of the pictures in {path} show nearly what a picture of {self.name} shows: "
                 "the content leaks, not only the style; train fewer steps or with a lower learning rate")
         return self.score(pictures, prompts)
 
@@ -91,8 +90,7 @@ def metrics_for(settings: RunSettings, name: str, weights: Dict[str, float]) -> 
     of_metric = {score: metric for metric, kind in metric_kinds().items() for score in kind.higher_is_better}
     unknown = [score for score in weights if score not in of_metric and score not in JudgeMetric.higher_is_better]
     if unknown:
-        raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; "
-                              f"there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
+        raise no_score(unknown[0], [*JudgeMetric.higher_is_better, *of_metric], SOURCE)
     if any(score in JudgeMetric.higher_is_better for score in weights):
         judge = Judge.load()
         if judge.reads(sampling.width, sampling.height):

@@ -192,7 +192,7 @@ def test_the_header_of_kohyas_file(folder, tmp_path, world, tiny_style):
     path = tmp_path / "out" / "dots.safetensors"
     for strengths, alpha in ((["--fine-strength", "0.5"], "Dynamic"),
                              (["--fine-strength", "0.5", "--coarse-strength", "0.5"], "1"), ([], "2")):
-        assert main(["export", str(folder), "--output", str(tmp_path / "out"), *strengths]) == 0
+        assert main(["export", str(folder), "--output", str(tmp_path / "out"), "--overwrite", *strengths]) == 0
         header, tensors = tensor_files.read_metadata(path), load_file(path)
         alphas = {float(value) for key, value in tensors.items() if key.endswith(".alpha")}
         assert (header["ss_network_dim"] == "2" and header["ss_network_alpha"] == alpha
@@ -201,7 +201,8 @@ def test_the_header_of_kohyas_file(folder, tmp_path, world, tiny_style):
         assert (header["sshs_model_hash"], header["sshs_legacy_hash"]) == hashes_of_kohya(path)
         assert not any(key in header
                        for key in ("modelspec.architecture", "modelspec.prediction_type", "ss_base_model_version"))
-    assert main(["export", str(folder), "--output", str(tmp_path / "out"), "--config", str(world)]) == 0
+    assert main(["export", str(folder), "--output", str(tmp_path / "out"), "--overwrite",
+                 "--config", str(world)]) == 0
     header = tensor_files.read_metadata(path)
     assert ((header["modelspec.prediction_type"], header["modelspec.sai_model_spec"]) == ("v", "1.0.0")
             and "x" in header["modelspec.resolution"])

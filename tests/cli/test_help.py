@@ -87,3 +87,10 @@ def test_the_board_script_has_the_same_options():
                          stdout=subprocess.PIPE, text=True, check=True).stdout
     for option in re.findall(r"^  (--[a-z-]+)", help_of("board"), re.M):
         assert option in out
+
+
+def test_no_help_says_that_nothing_is_the_default():
+    """Of the scripts, too: all that show defaults do so by the formatter that leaves out what is none."""
+    scripts = [path for room in ("styleblend", "benchmarks", "tools", "scripts") for path in (ROOT / room).rglob("*.py")]
+    users = {path.name for path in scripts if "ArgumentDefaultsHelpFormatter" in path.read_text(encoding="utf-8")}
+    assert users == {"options.py"}

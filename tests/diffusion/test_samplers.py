@@ -138,3 +138,14 @@ def test_noise_is_asked_for_where_it_means_something():
     for name in ("dpmpp_2m", "euler"):
         with pytest.raises(TypeError, match="eta"):
             SAMPLERS[name].run(Model(), values("x"), schedule(), 4, eta=0.5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_single_step_begins_at_the_noisy_end(name):
+    """The published spacings of DDIM and Euler would begin at the clean one, and show noise or a brown square."""
+    sampler, ours = SAMPLERS[name], schedule()
+    assert sampler.timesteps(ours, 1).tolist() == [999]
+    a, s = level(ours, 999)
+    x0, noise = values("x0"), values("eps")
+    [step] = sampler.run(lambda x, time, index: a * noise - s * x0, a * x0 + s * noise, ours, 1, noised=True)
+    np.testing.assert_allclose(step.x, x0, atol=0.05 if name == "ddim" else 1e-5)  # DDIM ends at abar_0

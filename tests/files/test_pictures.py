@@ -15,9 +15,10 @@ from styleblend.files.captions import style_pictures
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import composed
+from styleblend.jobs.events import result_of
 from styleblend.files.pictures import check_picture, contact_sheet, is_whole, load_picture, to_array
 from styleblend.settings import PictureSettings
-from styleblend.training.latents import LatentCache
+from styleblend.training.latents import encode_pictures
 
 SIZE = 32
 RED, GREEN, BLUE, WHITE, BLACK, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3, (128,) * 3
@@ -315,9 +316,12 @@ def test_the_latents_are_those_of_the_padded_picture(tiny_base, tmp_path):
     wide, square = Image.new("RGB", (64, 32), RED), Image.new("RGB", (64, 64), "white")
     square.paste(wide, (0, 16))
     wide.save(tmp_path / "wide.png"), square.save(tmp_path / "square.png")
-    padded, cropped = (LatentCache(tiny_base, [tmp_path / "wide.png"], 64, 64, False, PictureSettings(fit=fit)).mean
-                       for fit in ("pad", "crop"))
-    assert np.array_equal(padded, LatentCache(tiny_base, [tmp_path / "square.png"], 64, 64, False).mean)
+
+    def latents(name, fit="crop"):
+        return result_of(encode_pictures(tiny_base, [tmp_path / name], 64, 64, False, PictureSettings(fit=fit))).mean
+
+    padded, cropped = latents("wide.png", "pad"), latents("wide.png")
+    assert np.array_equal(padded, latents("square.png"))
     assert not np.allclose(padded, cropped)
 
 

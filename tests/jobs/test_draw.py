@@ -12,7 +12,8 @@ from styleblend.settings import read_settings
 
 
 def drawn(config, tmp_path, *more, name="picture.png"):
-    assert main(["draw", "--config", str(config), "--output", str(tmp_path / name), *map(str, more)]) == 0
+    assert main(["draw", "--config", str(config), "--output", str(tmp_path / name), "--overwrite",
+                 *map(str, more)]) == 0
     return np.asarray(Image.open(tmp_path / name), int)
 
 

@@ -67,7 +67,7 @@ def folders(tmp_path, real):
 
 def evaluate(folders, *more, result="sharp"):
     return main(["eval", str(folders / result), "--data", str(folders / "data"),
-                 "--output", str(folders / "report"), *map(str, more)])
+                 "--output", str(folders / "report"), "--overwrite", *map(str, more)])
 
 
 def scores(folders):
@@ -334,3 +334,17 @@ def test_nothing_to_score_is_an_error(folders, capsys, spoil, words):
     spoil(folders)
     assert evaluate(folders) == 2
     assert words in capsys.readouterr().err and not (folders / "report").exists()
+
+
+def test_a_report_is_not_replaced_unasked(folders, capsys, monkeypatch):
+    """Before anything is scored; without --output the next one has a folder of its own."""
+    command = ["eval", str(folders / "sharp"), "--data", str(folders / "data"),
+               "--config", str(Path(__file__).parents[2] / "configs" / "mini.yaml")]
+    monkeypatch.chdir(folders)
+    assert main(command) == 0 and main(command) == 0
+    assert "report-2/report.html" in capsys.readouterr().out
+    assert (folders / "report" / "scores.json").read_bytes() == (folders / "report-2" / "scores.json").read_bytes()
+    monkeypatch.setattr("styleblend.jobs.evaluate.score_run", lambda *given: pytest.fail("it was scored"))
+    (folders / "file").touch()
+    for output, words in (("report", "scores.json is there already"), ("file", "Not a directory"), ("", "empty")):
+        assert main([*command, "--output", output]) == 2 and words in capsys.readouterr().err

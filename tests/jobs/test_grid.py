@@ -16,7 +16,8 @@ SIZE, STEP = 64, 64 + grid.MARGIN
 
 
 def draw(trained, tmp_path, *more):
-    assert main(["grid", "dots", "--config", str(trained), "--output", str(tmp_path / "grid.png"), *more]) == 0
+    assert main(["grid", "dots", "--config", str(trained), "--output", str(tmp_path / "grid.png"), "--overwrite",
+                 *more]) == 0
     return Image.open(tmp_path / "grid.png")
 
 
@@ -37,7 +38,7 @@ def alone(trained, tmp_path, prompt="A cat", seed="2024", **changes):
     (tmp_path / "alone.yaml").write_text(text)
     (tmp_path / "adapters" / "dots" / "style.json").write_text(json.dumps(changes))
     command = ["generate", "--config", str(tmp_path / "alone.yaml"), "--style", "dots", "--prompt", prompt]
-    assert main([*command, "--seed", seed, "--output", str(tmp_path / "one.png")]) == 0
+    assert main([*command, "--seed", seed, "--output", str(tmp_path / "one.png"), "--overwrite"]) == 0
     (tmp_path / "adapters" / "dots" / "style.json").unlink()
     return np.asarray(Image.open(tmp_path / "one.png"))
 

@@ -108,7 +108,7 @@ def test_training_is_checkpointed_first(sd21):
 
 
 @pytest.mark.parametrize("text, size", [("8GB", 8e9), ("7.5 GiB", 7.5 * 2 ** 30), ("900M", 9e8), ("1024k", 1_024_000),
-                                        ("3tb", 3e12), ("500", 500)])
+                                        ("3tb", 3e12), ("500 B", 500)])
 def test_sizes_as_people_write_them(text, size):
     assert parse_size(text) == size
 
@@ -127,3 +127,30 @@ def test_the_commands(world, capsys):
     for command in (["test"], ["train", "all"], ["generate", "--style", "dots", "--prompt", "A cat"]):
         assert cli.main(command + ["--config", str(world), "--max-memory", "50MB"]) == 2
         assert "at the least, and --max-memory allows 48" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["8", " 8 ", "16.5", "8000000000"])
+def test_a_number_without_a_unit_is_refused(text):
+    """It would be bytes, which nobody means."""
+    with pytest.raises(StyleBlendError, match=f"has no unit: write {text.strip()}GB for gigabytes"):
+        parse_size(text)
+
+
+def test_an_estimate_needs_no_weights(sd21, tmp_path, capsys):
+    """Of a base's folder its descriptions will do; of Stable Diffusion 2.1 nothing, and nothing is fetched."""
+    text = (ROOT / "configs" / "sd21.yaml").read_text()
+    assert "base: checkpoints/stable-diffusion-2-1" in text
+    tables = {}
+    for name, base in (("described", sd21), ("known", tmp_path / "nowhere" / "sd21")):
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(text.replace("base: checkpoints/stable-diffusion-2-1", f"base: {base}"))
+        assert cli.main(["memory", "--config", str(config)]) == 0
+        tables[name], said = capsys.readouterr()
+        assert ("known sizes of Stable Diffusion 2.1" in said) == (name == "known")
+    assert tables["known"] == tables["described"] and "weights of the unet" in tables["known"]
+    (sd21 / "unet" / "config.json").rename(tmp_path / "config.json")
+    try:
+        assert cli.main(["memory", "--config", str(tmp_path / "described.yaml")]) == 2
+        assert "unet/config.json" in capsys.readouterr().err
+    finally:
+        (tmp_path / "config.json").rename(sd21 / "unet" / "config.json")

@@ -53,7 +53,7 @@ def folders(tmp_path):
 
 def evaluate(folders, weights, *more, metrics=METRICS):
     return main(["eval", str(folders / "result"), "--data", str(folders / "data"),
-                 "--output", str(folders / "report"), "--no-judge", "--metrics", metrics,
+                 "--output", str(folders / "report"), "--overwrite", "--no-judge", "--metrics", metrics,
                  "--weights", str(weights), *map(str, more)])
 
 

@@ -112,7 +112,7 @@ def test_seeds_of_a_style_that_are_none(trained, capsys, tmp_path, seeds):
     assert "style.json: seeds" in refused(capsys, "test", "--config", trained)
 
 
-@pytest.mark.parametrize("seed", [-1, 1 << 63, 10 ** 30])
+@pytest.mark.parametrize("seed", [-2, 1 << 63, 10 ** 30])
 def test_a_seed_that_is_none(trained, capsys, tmp_path, seed):
     assert "--seed" in refused(capsys, "generate", "--config", trained, "--style", "dots", "--prompt", "A cat",
                                "--seed", seed, "--output", tmp_path / "a.png")
@@ -175,6 +175,13 @@ def test_long_prompt_is_cut_with_a_warning(tiny_base):
     with pytest.warns(UserWarning, match="left out: 'word"):
         ids = tokenizer.encode(["word " * 90])
     assert ids.shape == (1, 77) and ids[0, -1] == tokenizer.ids("")[-1]
+
+
+def test_the_library_does_not_warn_before_that(trained, tmp_path, capfd):
+    """transformers would say "will result in indexing errors", which is not so."""
+    assert main(["draw", "--config", str(trained), "--prompt", "word " * 90, "--output", str(tmp_path / "a.png")]) == 0
+    said = capfd.readouterr().err
+    assert "styleblend: the prompt has 90 tokens" in said and "indexing" not in said and "Token indices" not in said
 
 
 def test_placeholder_that_is_a_word(tiny_base):

@@ -10,6 +10,7 @@ from styleblend.settings import StageSettings, TrainingSettings
 from styleblend.training.checkpoints import Checkpoints, Log, digest
 from styleblend.jobs.events import result_of
 from styleblend.training.loop import train
+from styleblend.training.work import WorkDone
 from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 
 
@@ -118,7 +119,11 @@ def a_run(folder, cut=None, **changes):
         rows = data[rng.integers(0, 20, 5)] + rng.standard_normal((5, 4)).astype(np.float32)
         return ((x - jt.array(rows)) ** 2).mean()
 
-    run = train("coarse", config, {"x": x}, loss_of, folder, sample=lambda path: -abs(float(x.mean().item()) - 0.9))
+    def sample(path):
+        yield WorkDone("picture grid", 0, 1, "step")
+        return -abs(float(x.mean().item()) - 0.9)
+
+    run = train("coarse", config, {"x": x}, loss_of, folder, sample=sample)
     return result_of(run), x.numpy()
 
 
@@ -161,3 +166,24 @@ def test_the_best_step_is_lost(tmp_path):
     (tmp_path / "coarse" / "best.safetensors").unlink()
     with pytest.raises(StyleBlendError, match="best.safetensors"):
         a_run(tmp_path, keep_adapters="best")
+
+
+def test_a_run_that_is_closed_while_a_grid_is_drawn_ends_the_grid_first(tmp_path):
+    """Its score belongs to the step that is saved: the rest of the run is that of an unbroken one."""
+    def run(folder):
+        x = jt.array(np.zeros(1, np.float32))
+
+        def sample(path):
+            for done in range(3):
+                yield WorkDone("picture grid", done, 3, "step")
+            return float(x.numpy()[0])
+
+        config = TrainingSettings(coarse=StageSettings(steps=4, lr=0.5), save_every=100, sample_every=2)
+        return train("coarse", config, {"x": x}, lambda rng: ((x - 3) ** 2).sum(), folder, sample=sample)
+
+    whole, cut = result_of(run(tmp_path / "whole")), run(tmp_path / "cut")
+    for event in cut:
+        if isinstance(event, WorkDone) and event.done == 1:
+            cut.close()
+    assert names(tmp_path / "cut" / "coarse") and result_of(run(tmp_path / "cut")) == whole
+    assert sorted(whole.scores) == [2, 4]

@@ -16,6 +16,7 @@ from styleblend.files.captions import StylePicture
 from styleblend.cli import main
 from styleblend.models.configs import ClipVisionConfig
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.events import result_of
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModel
 from styleblend.machine.runtime import jt
 from styleblend.settings import LookAlikeSettings, PictureSettings
@@ -95,7 +96,7 @@ def test_features_are_all_patches_of_the_normalised_picture(clip_folder, picture
 
 def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
     style, *candidates = pictures
-    kept, = nearest_look_alikes([StylePicture(style, "style", "A style")], [candidates], 3, clip_folder)
+    kept, = result_of(nearest_look_alikes([StylePicture(style, "style", "A style")], [candidates], 3, clip_folder))
     assert [path.stem for path in kept] == ["b", "d", "c"]
 
 

@@ -22,6 +22,7 @@ from styleblend.adapters import lora
 from styleblend.base.base import load_base
 from styleblend.cli import main
 from styleblend.cli.running import follow
+from styleblend.jobs.events import result_of
 from styleblend.jobs.train import as_event
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.machine.runtime import jt
@@ -200,13 +201,13 @@ def test_learning_is_real():
     """On a style that the base never saw, the loss on pictures that the training never saw goes down."""
     from styleblend.files.captions import style_pictures
     from styleblend.pipeline import Pipeline
-    from styleblend.training.latents import LatentCache
+    from styleblend.training.latents import encode_pictures
     from styleblend.training.noise_loss import noise_loss
     from styleblend.training.prompts import prompt_ids
     base = load_base(MINI)
     pipeline = Pipeline(base)
     pictures = style_pictures(sorted((ROOT / "data" / "mini").glob("*/images"))[0].parent)
-    cache = LatentCache(base, [p.path for p in pictures], 128, 128, mirror=False)
+    cache = result_of(encode_pictures(base, [p.path for p in pictures], 128, 128, mirror=False))
     nothing = jt.zeros((2, base.text_encoder.config.hidden_size))  # <F> is not learned here
     texts = base.text_encoder(prompt_ids(pipeline.tokenizer("styleblend"), "fine", pictures), nothing).numpy()
     train, held = np.arange(len(pictures) - 2), np.arange(len(pictures) - 2, len(pictures))
@@ -236,13 +237,13 @@ def test_the_fine_token_starts_from_the_words_that_suit_the_pictures(style, best
     """Two styles that the base never saw, and of its own styles the one that a person would call nearest."""
     from styleblend.files.captions import style_pictures
     from styleblend.pipeline import Pipeline
-    from styleblend.training.latents import LatentCache
+    from styleblend.training.latents import encode_pictures
     pipeline = Pipeline(load_base(MINI))
     pictures = style_pictures(ROOT / "data" / "mini" / style)
-    cache = LatentCache(pipeline.base, [p.path for p in pictures], 128, 128, mirror=False)
+    cache = result_of(encode_pictures(pipeline.base, [p.path for p in pictures], 128, 128, mirror=False))
     for phrases in (["black and white", "smooth gradient", "noto"], ["noto", "smooth gradient", "black and white"]):
-        assert starting_words(pipeline, phrases, pictures, cache, seed=1, batch=4) == best
-    assert starting_words(pipeline, ["noto"], pictures, cache, seed=1, batch=4) == "noto"
+        assert result_of(starting_words(pipeline, phrases, pictures, cache, seed=1, batch=4)) == best
+    assert result_of(starting_words(pipeline, ["noto"], pictures, cache, seed=1, batch=4)) == "noto"
 
 
 def test_words_of_several_tokens_become_as_many_vectors(world, tmp_path, capsys):
