@@ -20,6 +20,7 @@ def package(folder: str) -> str:
 
 
 setup(packages=[*find_namespace_packages(include=["styleblend*"]), *map(package, SHIPPED)],
+      py_modules=["styleblend_command"],
       package_dir={package(folder): folder for folder in SHIPPED},
       package_data={"": ["*.h", "*.cu", "*.html", "*.json", "*.safetensors"],
                     **{package(folder): files for folder, files in SHIPPED.items()}})

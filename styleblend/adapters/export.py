@@ -21,7 +21,7 @@ from styleblend.files.claims import in_turn
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.parts import STYLEBLEND
-from styleblend.adapters.style import part_file, read_part_file, settings_in
+from styleblend.adapters.style_files import part_file, read_part_file, settings_in
 
 Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
 LOSS = ("written as an ordinary LoRA and two embeddings: both parts act on one picture at once, "

@@ -19,8 +19,8 @@ from styleblend.files.whole_files import write_bytes
 from styleblend.adapters.formats import is_lora_key, flat, split
 from styleblend.settings import StyleBlendStyle
 from styleblend.adapters.parts import STYLEBLEND
-from styleblend.adapters.style import (check_base, checked_part, part_file, part_of_single, save_part, settings_in,
-                                       settings_in_header)
+from styleblend.adapters.style import check_base, checked_part, save_part
+from styleblend.adapters.style_files import part_file, part_of_single, settings_in, settings_in_header
 
 COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "texture")
 

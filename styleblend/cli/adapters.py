@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
-from styleblend.cli.options import add_command, add_config, settings_of
+from styleblend.cli.options import MINI, add_command, add_config, settings_of
 from styleblend.cli.progress import tell
+from styleblend.errors import StyleBlendError, nearest
 
 FORMATS = ("diffusers", "kohya", "webui", "single")
 
@@ -15,10 +17,9 @@ def add_commands(commands) -> None:
     inspect.add_argument("file", help=".safetensors, .bin or .pt")
     inspect.set_defaults(run=run_inspect)
     add_load_options(add_command(commands, "load", "take adapter files of other programs as a style",
-                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config "
-                                         "configs/sd21.yaml"))
+                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config sd21"))
     add_export_options(add_command(commands, "export", "write a trained style for other programs",
-                                   example="export checkpoints/mini/styles/fxemoji --format kohya --output out"))
+                                   example="export fxemoji --format kohya --output out"))
 
 
 def add_load_options(parser) -> None:
@@ -36,8 +37,8 @@ def add_load_options(parser) -> None:
 
 
 def add_export_options(parser) -> None:
-    parser.add_argument("style", metavar="FOLDER",
-                        help="folder of a trained style, such as checkpoints/mini/styles/fxemoji")
+    parser.add_argument("style", metavar="STYLE",
+                        help="name of a trained style, such as fxemoji, or its folder")
     parser.add_argument("--format", choices=FORMATS, default="kohya",
                         help="diffusers; kohya (ComfyUI); webui (A1111's folders); single: all in one file, for this "
                              "program")
@@ -45,9 +46,9 @@ def add_export_options(parser) -> None:
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
-    parser.add_argument("--config", metavar="FILE",
+    parser.add_argument("--config", metavar="NAME",
                         help="the config of the base that the style was trained on: kohya's files then name its kind, "
-                             "size and prediction type; default: they do not")
+                             "size and prediction type; default: they do not, and STYLE is one of mini")
     parser.set_defaults(run=run_export)
 
 
@@ -59,14 +60,17 @@ def run_inspect(args) -> int:
 
 
 def run_load(args) -> int:
-    from styleblend.adapters.load import gather, load_files
+    from styleblend.files.base_folder import check_base
     from styleblend.files.names import check_name
     settings, name = settings_of(args), check_name(args.name)
+    for file in map(Path, args.files):
+        refuse_absent(file)
+    folder = check_base(settings.base, settings.base_id)
+    from styleblend.adapters.load import gather, load_files
     # before the base, which takes longer to read
     found = gather([Path(file) for file in args.files], args.attention_only)
     from styleblend.base.base import load_base
-    from styleblend.files.base_folder import find_base
-    base, output = load_base(find_base(settings.base, settings.base_id)), Path(args.output or settings.adapters)
+    base, output = load_base(folder), Path(args.output or settings.adapters)
     for line in load_files(found, name, base, output, args.overwrite):
         print(line)
     advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
@@ -76,17 +80,34 @@ def run_load(args) -> int:
 
 def run_export(args) -> int:
     from styleblend.adapters.export import export
-    base = None
+    base, style = None, style_folder(args.style, args.config)
     if args.config:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    for path in export(Path(args.style), args.format, Path(args.output), args.coarse_strength, args.fine_strength,
+    for path in export(style, args.format, Path(args.output), args.coarse_strength, args.fine_strength,
                        base):
         print(path)
     if args.format != "single":
-        tell(what_is_lost(Path(args.style)))
+        tell(what_is_lost(style))
     return 0
+
+
+def refuse_absent(file: Path) -> None:
+    """StyleBlendError for a file that is not there, with the one beside it that is named nearly so."""
+    if not file.exists():
+        beside = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
+        near = nearest(file.name, beside)
+        raise StyleBlendError(f"{file} does not exist" + (f"; did you mean {file.parent / near}?" if near else ""))
+
+
+def style_folder(text: str, config: Optional[str]) -> Path:
+    """The folder of a style that is named by its folder, or by its name among those of a config."""
+    from styleblend.adapters.style_files import find_style
+    from styleblend.files.shipped import own_or_shipped
+    from styleblend.settings import read_settings
+    path = own_or_shipped(text)
+    return path if path.is_dir() or path.name != text else find_style(read_settings(config or MINI).adapters, text)
 
 
 def what_is_lost(folder: Path) -> str:

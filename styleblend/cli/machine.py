@@ -6,7 +6,7 @@ from styleblend.cli.options import add_command, add_config, add_dtype, settings_
 
 def add_commands(commands) -> None:
     memory = add_command(commands, "memory", "estimate the memory that drawing and training with a config take",
-                         example="memory --config configs/sd21.yaml --dtype bfloat16")
+                         example="memory --config sd21 --dtype bfloat16")
     add_config(memory)
     add_dtype(memory)
     memory.set_defaults(run=run_memory)
@@ -20,7 +20,10 @@ def run_doctor(args) -> int:
 
 
 def run_memory(args) -> int:
+    from styleblend.files.base_folder import find_base
+    settings = settings_of(args)
+    find_base(settings.base, settings.base_id)  # said before Jittor starts
     from styleblend.jobs.memory import MIB, estimate
-    for name, size in estimate(settings_of(args)):
+    for name, size in estimate(settings):
         print(f"{name:28} {size / MIB:8,.0f} MiB")
     return 0

@@ -6,7 +6,7 @@ from typing import Dict, Sequence
 import numpy as np
 from PIL import Image
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, did_you_mean
 
 
 def parse_weights(text: str, source: str) -> Dict[str, float]:
@@ -42,6 +42,6 @@ def weighted_mean(weights: Dict[str, float], metrics: Sequence, pictures: Sequen
     unknown = next((name for name in weights if name not in found), None)
     if unknown:
         raise StyleBlendError(f"{source}: there is no score {unknown!r} of single pictures; "
-                              f"there are {', '.join(found)}")
+                              f"{did_you_mean(unknown, found)}")
     return (sum(weight * signs[name] * np.asarray(found[name], float)
                 for name, weight in weights.items()) / sum(map(abs, weights.values())))

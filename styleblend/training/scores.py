@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from styleblend.files.captions import style_pictures
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, did_you_mean
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
 from styleblend.metrics.networks import Networks
 from styleblend.metrics.weighted import described, parse_weights, weighted_mean
-from styleblend.files.names import entry
+from styleblend.files.shipped import data_of
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.machine.runtime import say
 from styleblend.settings import RunSettings
@@ -92,7 +92,7 @@ def metrics_for(settings: RunSettings, name: str, weights: Dict[str, float]) -> 
     unknown = [score for score in weights if score not in of_metric and score not in JudgeMetric.higher_is_better]
     if unknown:
         raise StyleBlendError(f"{SOURCE}: there is no score {unknown[0]!r} of single pictures; "
-                              f"there are {', '.join([*JudgeMetric.higher_is_better, *of_metric])}")
+                              f"{did_you_mean(unknown[0], [*JudgeMetric.higher_is_better, *of_metric])}")
     if any(score in JudgeMetric.higher_is_better for score in weights):
         judge = Judge.load()
         if judge.reads(sampling.width, sampling.height):
@@ -138,7 +138,7 @@ def scorer_for(settings: RunSettings, name: str, score: Optional[str]) -> Option
     wanted = parse_weights(score, SOURCE)
     metrics, gaps = metrics_for(settings, name, wanted)
     arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
-              for p in style_pictures(entry(settings.data, name))]
+              for p in style_pictures(data_of(settings.data, name))]
     originals = [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]
     found, more = scores_at_hand(metrics, wanted, originals, training.sample_prompts)
     gaps += more

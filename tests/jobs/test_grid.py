@@ -120,9 +120,9 @@ def test_axes(text, axis):
 @pytest.mark.parametrize("arguments, words", [
     (["--x", "scal=1"], "did you mean scale?"),
     (["--x", "sampler=ddim"], "unknown axis 'sampler'"),
-    (["--x", "xyz=1"], "known: preset, scale, fine_scale"),
+    (["--x", "xyz=1"], "there are preset, scale, fine_scale"),
     (["--x", "scale"], "has no values"),
-    (["--x", "preset=ballanced"], "known: balanced, strong_layout"),
+    (["--x", "preset=ballanced"], "did you mean balanced? There are balanced, strong_layout"),
     (["--x", "scale=much"], "scale"),
     (["--x", "steps=0"], "steps"),
     (["--x", "c2f_ratio=2"], "c2f_ratio"),
