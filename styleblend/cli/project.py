@@ -10,7 +10,7 @@ What next:
   {cd}put three to ten pictures of a style into {images}, each named after what it shows
   python -m styleblend train all {config}--styles mystyle
   python -m styleblend board {config}--styles mystyle --prompts Rabbit,Castle"""
-OF_MINI = "  python -m styleblend draw --style fxemoji --prompt \"A rabbit\"     # styles that come with the program: styles"
+OF_MINI = "  python -m styleblend draw --style fxemoji --prompt \"A rabbit\"     # `styleblend styles` lists them"
 
 
 def add_commands(commands) -> None:

@@ -18,8 +18,8 @@ def make_project(folder: Path, name: str) -> List[Path]:
     StyleBlendError where there is a config already: nothing is changed then.
     """
     source, target = shipped_folder() / CONFIGS / f"{name}.yaml", Path(folder) / CONFIGS / f"{name}.yaml"
-    if not source.is_file():
-        known = sorted(path.stem for path in source.parent.glob("*.yaml"))
+    known = sorted(path.stem for path in source.parent.glob("*.yaml"))
+    if name not in known:
         raise StyleBlendError(f"no config {name} comes with the program: {did_you_mean(name, known)}")
     if target.exists():
         raise StyleBlendError(f"{target} is there already, so this is a project folder: nothing is changed; name "

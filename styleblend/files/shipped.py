@@ -78,10 +78,12 @@ def find_config(text: Union[str, Path]) -> Path:
     StyleBlendError says which there are.
     """
     given = Path(text)
-    named = [Path(CONFIGS) / f"{given}.yaml", Path(f"{given}.yaml")] if not given.suffix and given.name else []
-    here = [*named, given] if given.name == str(text) else [given, *named]
-    shipped = [place for path in [*named, Path(CONFIGS) / given, given] for place in places(path)[1:]]
-    found = next((path for path in [*here, *shipped] if path.is_file()), None)
+    if given.name == str(text) and not given.suffix:
+        named, file = [Path(CONFIGS) / f"{given}.yaml", Path(f"{given}.yaml")], [given]
+    else:
+        named, file = [given, Path(CONFIGS) / given], []
+    shipped = [place for path in named for place in places(path)[1:]]
+    found = next((path for path in [*named, *shipped, *file] if path.is_file()), None)
     if found is None:
         known = config_names()
         raise StyleBlendError(f"the config {text} does not exist: {did_you_mean(given.stem, known)} "

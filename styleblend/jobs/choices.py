@@ -12,7 +12,7 @@ from typing import List, Optional, Sequence, Tuple
 from styleblend.adapters.style_files import find_style, missing_parts, style_names_in
 from styleblend.errors import StyleBlendError, did_you_mean, nearest
 from styleblend.files.base_folder import check_base
-from styleblend.files.captions import NoPictures, pictures_if_any, style_names, style_pictures
+from styleblend.files.captions import ONE_FOLDER_EACH, NoPictures, pictures_if_any, style_names, style_pictures
 from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import check_picture
 from styleblend.files.prompts import Prompt, make_prompt, phrase_of, style_prompts
@@ -152,8 +152,11 @@ def not_listed(settings: RunSettings, names: Sequence[str], choice: Optional[str
         if (folder / "prompt.json").exists():
             known = [p.name for p in style_prompts(folder)]
             for prompt in chosen_prompts(folder, choice):
+                near = nearest(prompt.name, known)
                 if prompt.name not in known:
-                    strange.setdefault((prompt.name, nearest(prompt.name, known)), []).append(name)
+                    # a longer word holds many short ones
+                    near = near if near and abs(len(near) - len(prompt.name)) < 3 else None
+                    strange.setdefault((prompt.name, near), []).append(name)
     return [f"{prompt} is not in the prompt.json of {', '.join(styles[:4])}{' ...' if len(styles) > 4 else ''}: it is "
             "drawn all the same" + (f"; did you mean {near}?" if near else "")
             for (prompt, near), styles in strange.items()]
@@ -190,6 +193,9 @@ def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:
                 raise StyleBlendError(f"there is no style {name} in {settings.data}: "
                                       f"{did_you_mean(name, style_folders(settings.data))}")
     else:
+        if not Path(settings.data).is_dir():
+            raise StyleBlendError(f"the data folder {settings.data} does not exist: {ONE_FOLDER_EACH}; python -m "
+                                  "styleblend init makes a folder to work in")
         there = style_names(Path(settings.data))
         found = [name for name in there if pictures_if_any(data_of(settings.data, name))]
         left = [name for name in there if name not in found]

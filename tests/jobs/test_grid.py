@@ -8,7 +8,8 @@ from PIL import Image
 
 from styleblend.jobs import grid
 from styleblend.cli import main
-from styleblend.jobs.grid import Axis, parse_axis, sheet
+from styleblend.jobs.grid import sheet
+from styleblend.jobs.grid_axes import Axis, parse_axis
 from styleblend.record import read_record
 from styleblend.settings import PRESETS, read_settings
 
