@@ -67,12 +67,17 @@ def run_load(args) -> int:
         refuse_absent(file)
     folder = check_base(settings.base, settings.base_id)
     from styleblend.adapters.load import gather, load_files
+    from styleblend.adapters.style_files import style_names_in
+    from styleblend.files.shipped import adapters_of
     # before the base, which takes longer to read
     found = gather([Path(file) for file in args.files], args.attention_only)
     from styleblend.base.base import load_base
     base, output = load_base(folder), Path(args.output or settings.adapters)
+    shipped = adapters_of(output, name) if name in style_names_in(output) else output / name
     for line in load_files(found, name, base, output, args.overwrite):
         print(line)
+    if shipped != output / name:
+        tell(f"a style {name} comes with the program, too ({shipped}): from now on yours is drawn in this folder")
     advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
     print(f"{name} is in {output / name}" + ("" if args.output else advice))
     return 0

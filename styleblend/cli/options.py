@@ -125,7 +125,7 @@ def announce_config(text: str) -> None:
     from styleblend.files.shipped import CONFIGS, find_config, places
     found, given = find_config(text), Path(text)
     own = next(iter(places(Path(CONFIGS) / found.name)[1:]), None)
-    if given.suffix and not given.is_absolute() and not given.is_file():
+    if given.suffix and found == own:
         tell(f"{text} is not in this folder: the one that comes with the program is taken")
     elif own and not given.suffix and found != own and own.read_bytes() != found.read_bytes():
         tell(f"the settings are those of {found} in this folder, which differ from the program's own {text}")

@@ -21,7 +21,7 @@ def add_commands(commands) -> None:
 
 
 def add_eval_options(parser) -> None:
-    parser.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as `styleblend board` draws it")
+    parser.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as board draws it")
     add_config(parser)
     parser.add_argument("--against", nargs="+", default=[], metavar="OTHER",
                         help="folders to compare it with, prompt by prompt")
@@ -102,10 +102,10 @@ def run_eval(args) -> int:
 
 
 def run_grid(args) -> int:
-    from styleblend.jobs.choices import ready_to_draw
+    from styleblend.jobs.choices import ready_for_grid
     axes = [parse_axis(text, option) for option, text in (("--x", args.x), ("--y", args.y), ("--z", args.z)) if text]
     settings = settings_of(args)
-    ready_to_draw(settings, args.style)
+    ready_for_grid(settings, args.style, args.prompts)
     from styleblend.jobs.grid import GridRequest, draw_grid
     follow(draw_grid(GridRequest(settings, args.style, axes, args.prompts, Path(args.output), args.limit)))
     print(args.output)

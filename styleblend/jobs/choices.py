@@ -181,6 +181,13 @@ def ready_for_board(settings: RunSettings, names: Optional[str], prompts: Option
     check_base(settings.base, settings.base_id)
 
 
+def ready_for_grid(settings: RunSettings, name: str, prompts: Optional[str]) -> None:
+    """StyleBlendError where the base, the style or the prompts are not as they should be."""
+    ready_to_draw(settings, name)
+    if prompts:
+        chosen_prompts(data_of(settings.data, name), prompts)
+
+
 # ---------------------------------------------------------------- a training
 
 def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:

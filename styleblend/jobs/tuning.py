@@ -277,7 +277,7 @@ def tune(request: TuneRequest) -> Job[List[str]]:
             lines.append(sentence)
         if final == bench.own:
             return lines + ["Nothing is written"]
-        lines += write_style(bench, final)
+        lines += write_style(final, question.style, bench.read_from, bench.folder)
         return lines + [f"Written to {bench.folder / 'style.json'}; python -m styleblend board --overwrite draws with "
                         "it"]
 
@@ -300,23 +300,26 @@ def with_metric(request: TuneRequest, judge: Judge) -> Tuple[TuneRequest, List[s
         f"colours of the style's pictures (--metric {OF_OTHER_STYLES}); --metric and --metrics name others"]
 
 
-def write_style(bench: Bench, own: StyleSettings) -> List[str]:
-    """Write the style's settings into its folder; a sentence where that is of a copy, since what is shipped stays."""
-    text, name = own.model_dump_json(exclude_defaults=True, indent=2) + "\n", bench.style.name
-    if bench.read_from == bench.folder:
-        write_bytes(bench.folder / "style.json", text.encode("utf-8"))
+def write_style(own: StyleSettings, name: str, read_from: Path, folder: Path) -> List[str]:
+    """Write a style's settings into its folder.
+
+    Where it was read from another one, as a shipped style is, its parts are copied too, and a sentence says so.
+    """
+    text = own.model_dump_json(exclude_defaults=True, indent=2) + "\n"
+    if read_from == folder:
+        write_bytes(folder / "style.json", text.encode("utf-8"))
         return []
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=bench.folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as temporary:
             written = Path(temporary) / name
             written.mkdir()
-            for path in {part_file(bench.read_from, name, part) for part in parts_of(own)} - {None}:
+            for path in {part_file(read_from, name, part) for part in parts_of(own)} - {None}:
                 shutil.copyfile(path, written / path.name)
             write_bytes(written / "style.json", text.encode("utf-8"))
-            put_in_place(written, bench.folder)
+            put_in_place(written, folder)
     except OSError as error:
-        raise not_written(bench.folder, error) from None
-    return [f"{bench.folder} has a copy of the style, which counts from now on: what comes with the program stays"]
+        raise not_written(folder, error) from None
+    return [f"{folder} has a copy of the style, which counts from now on: what comes with the program stays"]
 
 
 def confirmed(bench: Bench, request: TuneRequest, first: ScoredPictures, best: Trial, unseen: Sequence[Prompt],

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,33 @@ def test_a_picture_is_drawn_in_an_empty_folder(installed, tmp_path):
     picture = Image.open(tmp_path / done.stdout.strip())
     assert picture.size == (128, 128) and json.loads(picture.text["styleblend"])["style"] == "fxemoji"
     assert len(list(tmp_path.iterdir())) == 1 and state(shipped(installed)) == before
+
+
+@pytest.mark.slow
+def test_what_is_shipped_is_never_written_to(installed, tmp_path):
+    """Boards, scores, trainings and searches of shipped styles leave all that they make in the current folder."""
+    before = state(shipped(installed))
+    text = (shipped(installed) / "configs" / "mini.yaml").read_text()
+    settings = yaml.safe_load(text)
+    settings["sampling"]["steps"] = 2
+    settings["training"].update(sample_every=0, look_alikes=dict(steps=2, candidates=1, chosen=1))
+    for stage in ("coarse", "inversion", "lora"):
+        settings["training"][stage]["steps"] = 1
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quick.yaml").write_text(yaml.safe_dump(settings))
+    quick = ("--config", "quick")
+    for command in (("board", *quick, "--styles", "fxemoji", "--prompts", "1"), ("eval", "result"),
+                    ("tune", "fxemoji", *quick, "--trials", 1, "--prompts", 1, "--unseen", 3, "--finalists", 0),
+                    ("train", "all", *quick, "--styles", "fxemoji"),
+                    ("train", "all", *quick, "--styles", "fxemoji", "--overwrite"),
+                    ("draw", *quick, "--style", "fxemoji", "--prompt", "A cat")):
+        done = run(installed, tmp_path, "styleblend", *command)
+        assert done.returncode == 0, (command, done.stderr)
+    assert state(shipped(installed)) == before
+    own = tmp_path / "checkpoints" / "mini" / "styles" / "fxemoji"
+    assert (own / "tuning" / "tuning.json").is_file() and len(list(own.glob("*.safetensors"))) == 4
+    done = run(installed, tmp_path, "styleblend", "styles")
+    assert [("comes with" in line) for line in done.stdout.splitlines() if line.startswith("fxemoji")] == [False]
 
 
 def test_the_wheel_has_what_git_has_and_nothing_else(wheel):
