@@ -135,7 +135,7 @@ def test_what_a_plain_board_leaves_out_is_said(trained, tmp_path, capsys):
     assert "left out: untrained (not trained)" in said and "left out: ink (there is no " in said
     assert not (tmp_path / "result" / "ink").exists()
     board(trained, "--prompts", "Cat")  # named prompts need no prompt.json
-    assert (tmp_path / "result" / "ink" / "Cat.png").is_file() and "ink" not in capsys.readouterr().err
+    assert (tmp_path / "result" / "ink" / "Cat.png").is_file() and "left out: ink" not in capsys.readouterr().err
     (tmp_path / "data" / "ink").mkdir()
     (tmp_path / "data" / "ink" / "prompt.json").write_text('["Boat"]')
     board(trained)
