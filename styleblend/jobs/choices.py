@@ -12,7 +12,7 @@ from typing import List, Optional, Sequence, Tuple
 from styleblend.adapters.style_files import find_style, missing_parts, style_names_in
 from styleblend.errors import StyleBlendError, did_you_mean, nearest
 from styleblend.files.base_folder import check_base
-from styleblend.files.captions import ONE_FOLDER_EACH, NoPictures, pictures_if_any, style_names, style_pictures
+from styleblend.files.captions import ONE_FOLDER_EACH, pictures_if_any, style_names, style_pictures
 from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import check_picture
 from styleblend.files.prompts import Prompt, make_prompt, phrase_of, style_prompts
@@ -22,6 +22,7 @@ from styleblend.metrics.weighted import parse_weights
 from styleblend.record import Record, read_record
 from styleblend.settings import RunSettings
 
+NOT_TRAINED = "not trained"
 Chosen = Tuple[List[str], List[str]]  # names of styles, and sentences on those that are left out
 
 
@@ -93,13 +94,16 @@ def chosen_styles(settings: RunSettings, names: Optional[str], prompts: Optional
             lacking.setdefault(lack, []).append(name)
         else:
             found.append(name)
+    for why, left in lacking.items() if not found else ():
+        if why != NOT_TRAINED:
+            raise StyleBlendError(f"no style can be drawn as it is; {', '.join(left[:8])}: {why}")
     if not found:
         raise StyleBlendError(f"no style of {settings.data} has adapters in {settings.adapters}: train one with "
                               "python -m styleblend train all")
     own = [name for name in found if is_own(settings, name)]
     if own and len(own) < len(found):
-        lacking["comes with the program, and there are styles of your own"] = [n for n in found if n not in own]
-    return own or found, [f"left out: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''} ({why}); --styles names it"
+        lacking["they come with the program: name them with --styles"] = [name for name in found if name not in own]
+    return own or found, [f"left out: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''} ({why})"
                           for why, left in lacking.items()]
 
 
@@ -107,7 +111,7 @@ def lack_of(settings: RunSettings, name: str, prompts: Optional[str]) -> Optiona
     """What a style lacks to be drawn on a board, in words; None: nothing."""
     folder = adapters_of(settings.adapters, name)
     if not holds_files(folder):
-        return "not trained"
+        return NOT_TRAINED
     missing = missing_parts(folder, name)
     if missing:
         return f"it has no {', '.join(missing).replace('_', ' ')}"
@@ -206,9 +210,8 @@ def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:
         there = style_names(Path(settings.data))
         found = [name for name in there if pictures_if_any(data_of(settings.data, name))]
         left = [name for name in there if name not in found]
-        if not found:
-            raise NoPictures(f"no style in {settings.data} has pictures: put 3 to 10 into "
-                             f"{Path(settings.data) / left[0] / 'images'}, named after what they show")
+        found = found or left  # what has no pictures is refused below
+        left = [name for name in left if name not in found]
     for name in found:
         for picture in style_pictures(data_of(settings.data, name)):  # all are checked before the first is trained
             check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,

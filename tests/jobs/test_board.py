@@ -142,6 +142,18 @@ def test_what_a_plain_board_leaves_out_is_said(trained, tmp_path, capsys):
     assert (tmp_path / "result" / "ink" / "Boat.png").is_file()
 
 
+def test_where_nothing_can_be_drawn_the_reason_is_said(trained, tmp_path, capsys):
+    (tmp_path / "data" / "dots" / "prompt.json").unlink()
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "no style can be drawn as it is; dots: there is no " in capsys.readouterr().err
+    (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").unlink()
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "dots: it has no unet lora" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "adapters" / "dots")
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "python -m styleblend train all" in capsys.readouterr().err
+
+
 def test_prompts_that_are_not_in_prompt_json_are_drawn_and_named(trained, tmp_path, capsys):
     board(trained, "--prompts", "Cat,Owls,Zeppelin")
     said = capsys.readouterr().err

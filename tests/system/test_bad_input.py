@@ -133,9 +133,9 @@ def test_a_number_of_prompts_that_is_none(trained, capsys, choice):
     assert main(["test", "--config", str(trained), "--prompts", choice]) == (2 if len(choice) > 190 else 0)
 
 
-def test_no_prompt_json(world, capsys, tmp_path):
+def test_no_prompt_json(trained, capsys, tmp_path):
     (tmp_path / "data" / "dots" / "prompt.json").unlink()
-    assert "prompt.json" in refused(capsys, "test", "--config", world, "--styles", "dots")
+    assert "prompt.json" in refused(capsys, "test", "--config", trained, "--styles", "dots")
 
 
 @pytest.mark.parametrize("name", ["../dots", "a/b", "..", ".hidden"])
