@@ -1,5 +1,4 @@
 """Draw every prompt of every trained style: `python test.py --help`."""
-import argparse
 import sys
 
 from styleblend.machine.environment import missing_package
@@ -8,9 +7,9 @@ from styleblend.machine.environment import missing_package
 def main() -> int:
     try:
         from styleblend.cli.drawing import add_board_options
-        from styleblend.cli.options import HelpFormatter
+        from styleblend.cli.options import HelpFormatter, Parser
         from styleblend.cli.running import run
-        parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+        parser = Parser(description=__doc__, formatter_class=HelpFormatter)
         add_board_options(parser)
         return run(parser)
     except ModuleNotFoundError as error:

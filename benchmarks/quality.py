@@ -61,7 +61,7 @@ def measure(args) -> int:
     if not args.skip_base:
         pictures, subjects = draw(pipeline, known, seeds, None, WAYS["base"], args.batch)
         report["base"] = {"subject_top5": judge.score(pictures, subjects)["subject_top5"]}
-    for name in chosen_styles(settings, args.styles):
+    for name in chosen_styles(settings, args.styles)[0]:
         style = load_style(Path(settings.adapters) / name, name, base)
         prompts = [p.text for p in style_prompts(entry(settings.data, name))]
         unknown = [p for p in prompts if p.lower() not in {s.lower() for s in judge.subjects}]

@@ -15,12 +15,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
+from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import check_name
 from styleblend.files.prompts import phrase_of
 from styleblend.machine.runtime import jt
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
@@ -75,7 +75,7 @@ class Pipeline:
             return style
         folder = Path(style)
         if not folder.is_dir():
-            folder = Path(self.settings.adapters) / check_name(str(style))
+            folder = find_style(self.settings.adapters, str(style))
         return load_style(folder, folder.resolve().name, self.base)
 
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,

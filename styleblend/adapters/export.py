@@ -23,7 +23,7 @@ from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers
 from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
 from styleblend.adapters.parts import STYLEBLEND
-from styleblend.adapters.style import part_file, read_part_file, settings_in
+from styleblend.adapters.style_files import part_file, read_part_file, settings_in
 
 Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
 LOSS = ("written as an ordinary LoRA and two embeddings: both act on one picture at once, without the exchange of "

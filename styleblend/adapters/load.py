@@ -17,7 +17,8 @@ from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import not_written, write_bytes
 from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
 from styleblend.settings import StyleBlendStyle
-from styleblend.adapters.parts import STYLEBLEND, part_of_single
+from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.style_files import part_file, part_of_single, settings_in, settings_in_header
 
 if TYPE_CHECKING:
     from styleblend.base.base import Base
@@ -109,8 +110,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     replaced one by one, each whole.
     """
     # not above: it starts Jittor, and what is wrong with a file is said before
-    from styleblend.adapters.style import (check_base, checked_part, part_file, save_part, settings_in,
-                                           settings_in_header)
+    from styleblend.adapters.style import check_base, checked_part, save_part
     folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
         check_base(own.path, base)

@@ -1,14 +1,13 @@
 """`inspect`, `load` and `export`: adapter files of this program and of others."""
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import List, Optional
 
 from styleblend.cli.options import MINI, add_command, add_config, named_folder, settings_of
 from styleblend.cli.progress import tell
 from styleblend.cli.running import follow
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, nearest
 
 FORMATS = ("diffusers", "kohya", "webui", "ldm", "single")
 EXPORTED = "export"  # where `export` writes a folder of each style
@@ -20,8 +19,7 @@ def add_commands(commands) -> None:
     inspect.add_argument("file", help="a .safetensors, .bin or .pt file, whatever its name ends in")
     inspect.set_defaults(run=run_inspect)
     add_load_options(add_command(commands, "load", "take adapter files of other programs as a style",
-                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config "
-                                         "configs/sd21.yaml"))
+                                 example="load ink_lora.safetensors ink_embedding.pt --name ink --config sd21"))
     add_export_options(add_command(commands, "export", "write a trained style for other programs",
                                    example="export fxemoji --format kohya --output out"))
 
@@ -41,8 +39,8 @@ def add_load_options(parser) -> None:
 
 
 def add_export_options(parser) -> None:
-    parser.add_argument("style", metavar="NAME",
-                        help="a style by its name, or its folder, such as checkpoints/mini/styles/fxemoji")
+    parser.add_argument("style", metavar="STYLE",
+                        help="name of a trained style, such as fxemoji, or its folder")
     parser.add_argument("--format", choices=FORMATS, default="kohya",
                         help="diffusers; kohya (ComfyUI); webui (A1111's folders); ldm: the original names of the "
                              "UNet's and the text encoder's layers; single: all in one file, for this program")
@@ -51,10 +49,10 @@ def add_export_options(parser) -> None:
     parser.add_argument("--coarse-strength", type=float, default=1.0, metavar="FACTOR",
                         help="factor of the text encoder's LoRA")
     parser.add_argument("--fine-strength", type=float, default=1.0, metavar="FACTOR", help="factor of the UNet's LoRA")
-    parser.add_argument("--config", metavar="FILE",
+    parser.add_argument("--config", metavar="NAME",
                         help="the config of the base that the style was trained on, in whose folder of adapters a "
-                             "NAME is: kohya's files then name the base's kind, size and prediction type; default: "
-                             f"they do not, and a NAME is one of {MINI}")
+                             "STYLE is: kohya's files then name the base's kind, size and prediction type; default: "
+                             f"they do not, and a STYLE is one of {MINI}")
     parser.set_defaults(run=run_export)
 
 
@@ -66,57 +64,65 @@ def run_inspect(args) -> int:
 
 
 def run_load(args) -> int:
+    from styleblend.files.base_folder import check_base
+    from styleblend.files.names import check_name
+    settings, name = settings_of(args), check_name(args.name)
+    for file in map(Path, args.files):
+        refuse_absent(file)
+    check_base(settings.base, settings.base_id)
+    from styleblend.adapters.style_files import style_names_in
+    from styleblend.files.shipped import adapters_of
     from styleblend.jobs.load import LoadRequest, load_style_files
-    request = LoadRequest(settings_of(args), [Path(file) for file in args.files], args.name, named_folder(args.output),
+    request = LoadRequest(settings, [Path(file) for file in args.files], name, named_folder(args.output),
                           args.overwrite, args.attention_only)
+    output = request.folder()
+    shipped = adapters_of(output, name) if name in style_names_in(output) else output / name
     for line in follow(load_style_files(request)):
         print(line)
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {args.name} --prompt "A rabbit"'
-    print(f"{args.name} is in {request.folder() / args.name}" + ("" if args.output else advice))
+    if shipped != output / name:
+        tell(f"a style {name} comes with the program, too ({shipped}): from now on yours is drawn in this folder")
+    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
+    print(f"{name} is in {output / name}" + ("" if args.output else advice))
     return 0
 
 
-def style_folder(style: str, config: Optional[str]) -> Path:
-    """The folder of a style that is named by it, or by the style's name in the config's folder of adapters."""
-    is_name = Path(style).name == style
-    if Path(style).is_dir() and not (is_name and config):
-        return Path(style)
-    from styleblend.files.names import entry
-    from styleblend.settings import read_settings
-    adapters = Path(read_settings(config or MINI).adapters)
-    folder = entry(adapters, style)
-    if is_name and folder.is_dir():
-        return folder
-    if Path(style).is_dir():
-        return Path(style)
-    there = sorted(path.name for path in adapters.iterdir() if path.is_dir()) if adapters.is_dir() else []
-    near = difflib.get_close_matches(style, there, 3, 0.4) or there[:6]
-    raise StyleBlendError(f"there is no style {style!r} in {adapters}"
-                          + (f": it has {', '.join(near)}{', ...' * (len(near) < len(there))}" if near else "")
-                          + "; name one, another --config, or its folder")
-
-
 def run_export(args) -> int:
-    folder = style_folder(args.style, args.config)
     from styleblend.adapters.export import export
-    base = None
+    base, style = None, style_folder(args.style, args.config)
     if args.config:
         from styleblend.files.base_folder import find_base
         settings = settings_of(args)
         base = find_base(settings.base, settings.base_id)
-    output = named_folder(args.output) or Path(EXPORTED, folder.resolve().name)
-    for path in export(folder, args.format, output, args.coarse_strength, args.fine_strength, base, args.overwrite):
+    output = named_folder(args.output) or Path(EXPORTED, style.resolve().name)
+    for path in export(style, args.format, output, args.coarse_strength, args.fine_strength, base, args.overwrite):
         print(path)
     for option, strength in (("coarse", args.coarse_strength), ("fine", args.fine_strength)):
         if strength == 0:
             tell(f"with --{option}-strength 0 the {'text encoder' if option == 'coarse' else 'UNet'}'s LoRA changes "
                  "nothing")
     if args.format != "single":
-        for sentence in what_is_lost(folder):
+        for sentence in what_is_lost(style):
             tell(sentence)
     if args.format == "ldm":
         tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
     return 0
+
+
+def refuse_absent(file: Path) -> None:
+    """StyleBlendError for a file that is not there, with the one beside it that is named nearly so."""
+    if not file.exists():
+        beside = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
+        near = nearest(file.name, beside)
+        raise StyleBlendError(f"{file} does not exist" + (f"; did you mean {file.parent / near}?" if near else ""))
+
+
+def style_folder(text: str, config: Optional[str]) -> Path:
+    """The folder of a style that is named by its folder, or by its name among those of a config."""
+    from styleblend.adapters.style_files import find_style
+    from styleblend.files.shipped import own_or_shipped
+    from styleblend.settings import read_settings
+    path = own_or_shipped(text)
+    return path if path.is_dir() or path.name != text else find_style(read_settings(config or MINI).adapters, text)
 
 
 def what_is_lost(folder: Path) -> List[str]:

@@ -14,7 +14,7 @@ def add_commands(commands) -> None:
     add_draw_options(add_command(commands, "draw", "draw a picture of a prompt, in a style or without one",
                                  aliases=["generate"],
                                  example='draw --style fxemoji --prompt "An anchor" --count 4 --output anchor.png'))
-    add_board_options(add_command(commands, "board", "draw every prompt of every style (as test.py)", aliases=["test"],
+    add_board_options(add_command(commands, "board", "draw every prompt of every style", aliases=["test"],
                                   example="board --styles fxemoji --prompts Cat,Dog"))
 
 
@@ -59,10 +59,15 @@ def add_draw_options(parser) -> None:
 
 
 def run_draw(args) -> int:
-    from styleblend.jobs.draw import DrawRequest, draw
+    from styleblend.jobs.choices import drawn_again, ready_to_draw
+    from styleblend.settings import with_sampling
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     again, output = args.again and Path(args.again), named_file(args.output)
-    request = DrawRequest(settings_of(args), args.prompt, args.style, again, args.seed, args.count, args.strength,
+    settings, record = settings_of(args), drawn_again(args.prompt, args.style, again)
+    with_sampling(record.sampling if record else settings.sampling, sampling, "the options")
+    ready_to_draw(settings, *filter(None, [args.style or (record.style if record else "")]))
+    from styleblend.jobs.draw import DrawRequest, draw
+    request = DrawRequest(settings, args.prompt, args.style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
                           args.dtype, output, args.max_memory, args.overwrite)
     for path in follow(draw(request)):
@@ -89,14 +94,16 @@ def add_board_options(parser) -> None:
 
 
 def run_board(args) -> int:
-    from styleblend.jobs.board import BoardRequest, draw_board
-    from styleblend.jobs.plans import with_sampling
+    from styleblend.jobs.choices import ready_for_board
+    from styleblend.settings import with_sampling
     settings = settings_of(args)
     if named_folder(args.output):
         settings = settings.model_copy(update={"output": args.output})
     if args.batch is not None:
         sampling = with_sampling(settings.sampling, {"batch": args.batch}, "--batch")
         settings = settings.model_copy(update={"sampling": sampling})
+    ready_for_board(settings, args.styles, args.prompts, args.shard)
+    from styleblend.jobs.board import BoardRequest, draw_board
     drawn = follow(draw_board(BoardRequest(settings, args.styles, args.prompts, args.shard, args.overwrite,
                                            args.max_memory)))
     print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")

@@ -7,7 +7,7 @@ from styleblend.cli.running import follow
 
 def add_commands(commands) -> None:
     memory = add_command(commands, "memory", "estimate the memory that drawing and training with a config take",
-                         example="memory --config configs/sd21.yaml --dtype bfloat16")
+                         example="memory --config sd21 --dtype bfloat16")
     add_config(memory)
     add_dtype(memory)
     memory.set_defaults(run=run_memory)

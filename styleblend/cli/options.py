@@ -4,11 +4,42 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Optional
+from typing import NoReturn, Optional
 
-from styleblend.errors import StyleBlendError
+from styleblend.cli.progress import tell
+from styleblend.errors import StyleBlendError, did_you_mean, nearest
 
-MINI = "configs/mini.yaml"
+MINI = "mini"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one sentence, with the command, option or word that is near.
+
+    What argparse prints itself, the usage of a command with thirty options, hides the sentence below it.
+    """
+
+    def parse_args(self, args=None, namespace=None):
+        found, strange = self.parse_known_args(args, namespace)
+        if strange:
+            command = commands_of(self).get(getattr(found, "command", None), self)
+            known = [option for action in command._actions for option in action.option_strings]
+            near = nearest(strange[0].partition("=")[0], known) if strange[0].startswith("-") else None
+            command.error(f"unknown option {strange[0]}" if strange[0].startswith("-") else
+                          f"{strange[0]!r} belongs to no option", f"did you mean {near}? " if near else "")
+        return found
+
+    def _check_value(self, action, value) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown {value!r}: {did_you_mean(value, action.choices)}")
+
+    def error(self, message: str, near: str = "") -> NoReturn:
+        self.exit(2, f"styleblend: {message}; {near}{self.prog} --help shows what there is\n")
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict:
+    """The parsers of a parser's commands, by name."""
+    return next((action.choices for action in parser._actions
+                 if isinstance(action, argparse._SubParsersAction)), {})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -27,8 +58,9 @@ def add_command(commands, name: str, help: str, example: str, aliases=()) -> arg
 
 
 def add_config(parser) -> None:
-    parser.add_argument("--config", metavar="FILE", default=MINI,
-                        help="settings: configs/mini.yaml (laptop) or configs/sd21.yaml (Stable Diffusion 2.1)")
+    parser.add_argument("--config", metavar="NAME", default=MINI,
+                        help="settings: mini (laptop), sd21 (Stable Diffusion 2.1), one of your own in configs/, or a "
+                             "file")
 
 
 def add_styles(parser, default: str) -> None:
@@ -95,6 +127,7 @@ def settings_of(args):
     """The settings of the config, changed by those of the shared options that the command has."""
     from styleblend.settings import read_settings, validated
     settings = read_settings(args.config)
+    announce_config(args.config)
     given = {name: getattr(args, name, None) for name in ("fit", "max_pixels")}
     given = {name: value for name, value in given.items() if value is not None}
     if given:
@@ -106,3 +139,17 @@ def settings_of(args):
     if getattr(args, "offload", False):
         settings = settings.model_copy(update={"offload": True})
     return settings
+
+
+def announce_config(text: str) -> None:
+    """Say which file a config is where that is not what its name leads to expect.
+
+    One that is not here comes with the program; one that is here may say something else than the program's own.
+    """
+    from styleblend.files.shipped import CONFIGS, find_config, places
+    found, given = find_config(text), Path(text)
+    own = next(iter(places(Path(CONFIGS) / found.name)[1:]), None)
+    if given.suffix and found == own:
+        tell(f"{text} is not in this folder: the one that comes with the program is taken")
+    elif own and not given.suffix and found != own and own.read_bytes() != found.read_bytes():
+        tell(f"the settings are those of {found} in this folder, which differ from the program's own {text}")

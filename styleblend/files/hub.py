@@ -8,6 +8,14 @@ from typing import Sequence
 from styleblend.errors import StyleBlendError
 
 
+class NotFetched(StyleBlendError):
+    """A model of the hub that cannot be had, and why."""
+
+    def __init__(self, hub_id: str, reason: str):
+        super().__init__(f"{hub_id} on the hub ({reason})")
+        self.reason = reason
+
+
 def is_id(text: str) -> bool:
     """Whether a text has the form of a hub id: owner/name."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", str(text)))
@@ -16,10 +24,10 @@ def is_id(text: str) -> bool:
 def fetch(hub_id: str, patterns: Sequence[str]) -> Path:
     """A local folder with those files of a model that fit the patterns; what the cache has is not fetched again.
 
-    StyleBlendError: it cannot be had, and why.
+    NotFetched: it cannot be had, and why.
     """
     from huggingface_hub import snapshot_download
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
     except Exception as error:  # no network, no such model, no disk, no id: the library has a class for each
-        raise StyleBlendError(f"{hub_id} on the hub ({type(error).__name__})") from None
+        raise NotFetched(hub_id, type(error).__name__) from None

@@ -11,21 +11,22 @@ from PIL import Image
 from styleblend.adapters.style import load_style
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
-from styleblend.files.captions import style_pictures
-from styleblend.files.names import composed, entry
+from styleblend.files.captions import pictures_if_any
+from styleblend.files.names import composed
 from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.files.saved_pictures import save_picture
 from styleblend.files.prompts import Prompt, style_prompts
+from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
-from styleblend.jobs.choices import chosen_prompts, chosen_styles
+from styleblend.jobs.choices import chosen_prompts, chosen_styles, not_listed, part_of
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
-from styleblend.record import Record, changes, read_record
+from styleblend.record import changes, read_record
 from styleblend.adapters.style import style_hash
 from styleblend.settings import RunSettings
 
@@ -84,17 +85,6 @@ class Board:
         return [batch for batch in (own[i:i + size] for i in range(0, len(own), size)) if todo & set(batch)]
 
 
-def part_of(places: Sequence[Place], which: str) -> List[Place]:
-    """Part I of N ("2/3") in one piece, so that a worker changes styles as seldom as it can."""
-    try:
-        index, count = (int(x) for x in which.split("/"))
-    except ValueError:
-        raise StyleBlendError(f"--shard {which} is not like 1/3") from None
-    if not 1 <= index <= count:
-        raise StyleBlendError(f"--shard {which}: the first number goes from 1 to the second")
-    return list(places[len(places) * (index - 1) // count:len(places) * index // count])
-
-
 def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
     """The picture with its longer side at `longer` pixels; None: as drawn."""
     if not longer or max(picture.size) == longer:
@@ -132,9 +122,11 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     settings = yield from within(request.settings, "drawing", request.max_memory)
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
-    names = chosen_styles(settings, request.styles)
+    names, left_out = chosen_styles(settings, request.styles, request.prompts)
+    for sentence in [*left_out, *not_listed(settings, names, request.prompts)]:
+        yield Log(sentence)
     places = [Place(n, p, output / n / f"{p.name}.png") for n in names
-              for p in chosen_prompts(entry(settings.data, n), request.prompts)]
+              for p in chosen_prompts(data_of(settings.data, n), request.prompts)]
     mine = part_of(places, request.shard)
     styles = list(dict.fromkeys(place.style for place in mine))
     refuse_outputs(output, mine, request.overwrite)
@@ -193,7 +185,7 @@ def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> None:
 
     It is asked of every style before a picture is removed or drawn.
     """
-    style = load_style(Path(plan.config.adapters) / name, name, pipeline.base)
+    style = load_style(adapters_of(plan.config.adapters, name), name, pipeline.base)
     try:
         pipeline.recipe(request_for(style, ["A cat"], [0], plan.sampling, plan.settings))
     except StyleBlendError as error:
@@ -202,7 +194,8 @@ def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> None:
 
 def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
     """The pictures of one style that are to be drawn, batch by batch."""
-    style, plan, todo = load_style(Path(board.settings.adapters) / name, name, base), board.plans[name], set(board.todo)
+    style = load_style(adapters_of(board.settings.adapters, name), name, base)
+    plan, todo = board.plans[name], set(board.todo)
     hashes = style_hash(style), base.fingerprint(), base.decoder_fingerprint()
     for batch in board.batches(name):
         yield board.progress(f"{name} {batch[0].prompt.name}")
@@ -223,7 +216,7 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
 
     Those of prompt.json come first, in their order.
     """
-    folder, data = Path(settings.output) / name, entry(settings.data, name)
+    folder, data = Path(settings.output) / name, data_of(settings.data, name)
     order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
     place = {prompt: number for number, prompt in enumerate(order)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (place.get(composed(path.stem), len(place)), path.name))
@@ -231,9 +224,13 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
 
 
 def write_sheet(settings: RunSettings, name: str) -> Path:
-    """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn."""
+    """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn.
+
+    A style that was loaded may have no pictures of its own: then the sheet says so.
+    """
     top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels))
-           for p in style_pictures(entry(settings.data, name))[:COLUMNS]]
+           for p in pictures_if_any(data_of(settings.data, name))[:COLUMNS]]
+    top = top or [("no pictures of its own", Image.new("RGB", (1, 1), "white"))]
     cells, path = pictures_there(settings, name), Path(settings.output) / f"{name}.png"
     save_png(path, contact_sheet([top] + [cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)]))
     return path

@@ -18,15 +18,17 @@ from styleblend.files.output_files import free_path, refuse_no_file, refuse_take
 from styleblend.files.pictures import contact_sheet, sheet_size
 from styleblend.files.prompts import phrase_of
 from styleblend.files.saved_pictures import FORMATS, format_of, refuse_unsaved, save_picture
+from styleblend.files.shipped import adapters_of
 from styleblend.jobs.board import saved_size
+from styleblend.jobs.choices import drawn_again, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.methods.drawn_with import with_negative
-from styleblend.jobs.plans import Plan, plan_for, with_sampling
+from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
-from styleblend.record import Record, read_record
-from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
+from styleblend.record import Record
+from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated, with_sampling
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -155,21 +157,13 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
                                   f"{after or 'none'}): name a config and adapters with that one")
 
 
-def checked(request: DrawRequest) -> Optional[Record]:
-    """The record of the picture that is drawn again. StyleBlendError where nothing is to be drawn."""
-    record = read_record(request.again) if request.again else None
-    if request.style is not None and not request.style.strip():
-        raise StyleBlendError("--style is empty: name a style, or leave --style out for a plain picture")
-    if not (request.prompt or "").strip() and (request.prompt or record is None):
-        raise StyleBlendError("there is nothing to draw: give --style and --prompt, --prompt alone for a plain "
-                              "picture, or --from a picture that was drawn here")
-    return record
-
-
 def draw(request: DrawRequest) -> Job[List[Path]]:
     """Draw the pictures and write them; returns their files, and that of the contact sheet where there are several."""
-    record = checked(request)
+    record = drawn_again(request.prompt, request.style, request.again)
     phrase = phrase_of(request.prompt) if request.prompt else record.prompt
+    name = request.style or (record.style if record else "")
+    if name:
+        ready_style(request.settings, name)
     plan = planned(request, record)
     default = record.seed if record else plan.sampling.seed
     seeds = seeds_of(request, default if request.seed is None else request.seed)
@@ -185,7 +179,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     lean = plan.config.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
     lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory)
     base = base_for_drawing(lean)
-    style = load_style(Path(lean.adapters) / plan.name, plan.name, base) if plan.name else None
+    style = load_style(adapters_of(lean.adapters, plan.name), plan.name, base) if plan.name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
     records = [plan.record(phrase, seed, *hashes) for seed in seeds]
     if record:

@@ -1,7 +1,6 @@
 """A sheet over two or three settings: one picture for each combination, with the values along its sides."""
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import time
@@ -13,38 +12,28 @@ from PIL import Image, ImageDraw, ImageFont
 
 from styleblend import __version__
 from styleblend.base.base import base_for_drawing
-from styleblend.jobs.choices import chosen_prompts
+from styleblend.jobs.choices import chosen_prompts, not_listed, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written, result_of
-from styleblend.jobs.grid_axes import AXES, OF_BLEND, OF_SAMPLING
-from styleblend.jobs.plans import Plan, plan_for, with_sampling
+from styleblend.jobs.grid_axes import OF_BLEND, OF_SAMPLING, Axis
+from styleblend.jobs.plans import Plan, plan_for
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import check_name, entry
+from styleblend.files.names import check_name
 from styleblend.files.output_files import free_path, refuse_taken, refuse_unwritable_file
 from styleblend.files.pictures import contact_sheet, shortened
 from styleblend.files.prompts import Prompt
 from styleblend.files.saved_pictures import format_of, refuse_unsaved, save_picture
+from styleblend.files.shipped import adapters_of, data_of
 from styleblend.adapters.style import style_hash
 from styleblend.methods.drawn_with import drawn_with
 from styleblend.pipeline import Pipeline
-from styleblend.settings import PRESETS, MethodSettings, RunSettings, SamplingSettings, validated
+from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, validated, with_sampling
 from styleblend.adapters.style import Style, load_style
 from styleblend.training.checkpoints import read, step_of
 
 CHUNK = "styleblend_grid"
 LARGEST = 512  # pixels of a picture in the sheet
 MARGIN = 8
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A setting and the values that it takes, as they were typed."""
-
-    name: str
-    values: Tuple[str, ...]
-
-    def label(self, value: str) -> str:
-        return value if self.name in ("preset", "prompt") else f"{self.name} {value}"
 
 
 NO_AXIS = Axis("", ("",))
@@ -63,22 +52,6 @@ class Cell:
     def drawn_with(self) -> str:
         """Equal for pictures that can be drawn together."""
         return self.checkpoint + self.sampling.model_dump_json(exclude={"seed"}) + self.settings.model_dump_json()
-
-
-def parse_axis(text: str, option: str) -> Axis:
-    """"scale=0.1,0.3" -> Axis. StyleBlendError for an unknown name, with the nearest known one."""
-    name, _, values = text.partition("=")
-    name, found = name.strip(), tuple(dict.fromkeys(v.strip() for v in values.split(",") if v.strip()))
-    if name not in AXES:
-        near = difflib.get_close_matches(name, AXES, 1, 0.4)
-        raise StyleBlendError(f"{option}: unknown axis {name!r}"
-                              + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(AXES)}"))
-    if not found:
-        raise StyleBlendError(f"{option} {name} has no values: write {option} {name}=A,B")
-    wrong = [v for v in found if name == "preset" and v not in PRESETS]
-    if wrong:
-        raise StyleBlendError(f"{option}: unknown preset {wrong[0]!r}; known: {', '.join(PRESETS)}")
-    return Axis(name, found)
 
 
 def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str],
@@ -221,8 +194,10 @@ def draw_grid(request: GridRequest) -> Job[Path]:
     Too many pictures are refused, with the time that they would take, before the first one is drawn.
     """
     settings, name, output = request.settings, check_name(request.style), request.file()
-    axes, chosen = axes_and_prompts(request.axes, request.prompts, entry(settings.data, name))
-    plan, folder = plan_for(settings, name), Path(settings.adapters) / name
+    axes, chosen = axes_and_prompts(request.axes, request.prompts, data_of(settings.data, name))
+    for sentence in not_listed(settings, [name], request.prompts):
+        yield Log(sentence)
+    plan, folder = plan_for(settings, ready_style(settings, name)), adapters_of(settings.adapters, name)
     cells = [make_cell(values, plan, chosen) for values in combinations(axes)]
     base = base_for_drawing(settings)
     whole, pipeline = load_style(folder, name, base), Pipeline(base)

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Dict, Mapping, Optional
+from typing import Dict, Optional
 
-from styleblend.adapters.style import adapter_hashes, settings_in
+from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
+from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings
 from styleblend.record import Record
-from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, StyleSettings, validated
+from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, StyleSettings
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,11 @@ class Plan:
                            self.own.seeds.get(prompt.name, self.sampling.seed), *hashes)
 
 
-def with_sampling(sampling: SamplingSettings, changes: Mapping[str, object], source: str) -> SamplingSettings:
-    """The sampling settings with these changes, checked. `source` begins the sentence of the error."""
-    return validated(SamplingSettings, {**sampling.model_dump(), **changes}, source) if changes else sampling
-
-
 def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
     """The plan of a style, from its small files alone; None: of plain pictures."""
     if not name:
         return planned_as(config, "", drawn_plain(config), {})
-    folder = Path(config.adapters) / name
+    folder = adapters_of(config.adapters, name)
     own = own_settings(config, name, settings_in(folder, name))
     return planned_as(config, name, drawn_with(config, own, f"style {name}"), adapter_hashes(folder, name))
 

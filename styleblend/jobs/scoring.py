@@ -10,14 +10,16 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from styleblend.files.captions import style_names, style_pictures
+from styleblend.files.captions import style_pictures
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.choices import styles_to_score
 from styleblend.jobs.events import Job, Progress
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import BoardMetric, Metric
 from styleblend.files.names import composed, entry
 from styleblend.files.pictures import contained, load_picture
 from styleblend.files.prompts import style_prompts
+from styleblend.files.shipped import data_of
 from styleblend.settings import PictureSettings
 
 SHOWN = 320  # pixels of a picture's longer side in the report
@@ -68,22 +70,6 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], notes: List[str]) -> List[str]:
-    """The styles that have pictures in `folder` and a folder in `data`; `notes` gets what is on one side only."""
-    if not Path(folder).is_dir():
-        raise StyleBlendError(f"the folder {folder} does not exist: python test.py draws one")
-    known = style_names(data)
-    drawn = sorted(composed(p.name) for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith(".")
-                   and any(p.glob("*.png")))
-    without = [n for n in names or known if n in known and n not in drawn]
-    if without:
-        notes.append(f"no pictures of {', '.join(without)} in {folder}")
-    strange = [n for n in names or drawn if n not in known]
-    if strange:
-        notes.append(f"{data} has no style {', '.join(strange)}: left out")
-    return [n for n in names or drawn if n in known and n in drawn]
-
-
 class Opened(Sequence):
     """Pictures that are read when they are taken out: only those that are looked at are in memory."""
 
@@ -113,7 +99,7 @@ def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: O
     for name in styles:
         yield Progress(str(folder), done, total, "picture", name)
         metrics = [*([JudgeMetric(judge, name)] if judge else []), *others]
-        yield from score_style(run, name, files[name], entry(data, name), metrics, boards, settings)
+        yield from score_style(run, name, files[name], data_of(data, name), metrics, boards, settings)
         done += len(files[name])
         yield Progress(str(folder), done, total, "picture", name)
     for metric, parts in boards.values():

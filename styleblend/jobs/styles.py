@@ -1,13 +1,14 @@
 """What styles there are: by which method, with which parts, learned on which base and when."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from styleblend.adapters.style import missing_parts, part_file, parts_of, settings_in
+from styleblend.adapters.style_files import missing_parts, part_file, parts_of, settings_in
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import composed, fault
+from styleblend.files.names import fault
+from styleblend.files.shipped import adapters_of, places, style_folders
 from styleblend.files.tensor_files import read_metadata
 from styleblend.settings import RunSettings
 
@@ -17,6 +18,7 @@ class StyleFound:
     """One style. `base`: fingerprint of the base that it was learned on, None where its files do not say.
 
     `trained`: seconds since 1970, of the newest file. `problem`: why it cannot be drawn as it is; None: it can.
+    `shipped`: it comes with the program, and is not in the config's own folder.
     """
 
     name: str
@@ -26,9 +28,10 @@ class StyleFound:
     base: Optional[str]
     trained: Optional[float]
     problem: Optional[str] = None
+    shipped: bool = False
 
 
-def find_style(folder: Path, name: str) -> Optional[StyleFound]:
+def found_style(folder: Path, name: str) -> Optional[StyleFound]:
     """The style in `folder`; None where there is no adapter. What is damaged is said, and the others are listed."""
     try:
         settings = settings_in(folder, name)
@@ -46,11 +49,14 @@ def find_style(folder: Path, name: str) -> Optional[StyleFound]:
 
 
 def list_styles(settings: RunSettings) -> List[StyleFound]:
-    """The styles in the config's folder of adapters, by name. StyleBlendError where there is no such folder."""
+    """The styles in the config's folder of adapters and those that are shipped, by name.
+
+    StyleBlendError where there is no such folder.
+    """
     adapters = Path(settings.adapters)
-    if not adapters.is_dir():
+    if not any(place.is_dir() for place in places(adapters)):
         raise StyleBlendError(f"the folder of adapters {adapters} does not exist: train a style first, or name another "
                               "--config")
-    names = sorted(composed(path.name) for path in adapters.iterdir() if path.is_dir()
-                   and not fault(composed(path.name)))
-    return [style for style in (find_style(adapters / name, name) for name in names) if style]
+    folders = {name: adapters_of(adapters, name) for name in style_folders(adapters) if not fault(name)}
+    found = {name: found_style(folder, name) for name, folder in folders.items()}
+    return [replace(style, shipped=folders[name] != adapters / name) for name, style in found.items() if style]

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 from styleblend.adapters.parts import product_of
-from styleblend.adapters.style import part_file, remove_part
+from styleblend.adapters.style_files import part_file, remove_part
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
 from styleblend.errors import Busy, StyleBlendError
-from styleblend.files.captions import style_names, style_pictures
-from styleblend.files.names import entry
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.pictures import check_picture
+from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
-from styleblend.jobs.choices import named_styles
+from styleblend.jobs.choices import styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.pipeline import Pipeline
@@ -67,13 +65,11 @@ def train_styles(request: TrainRequest) -> Job[None]:
     `share`, when another process trains a style now.
     """
     settings, began, failed = request.settings, time.time(), []
-    names = named_styles(request.styles) if request.styles is not None else style_names(Path(settings.data))
-    for name in names:
-        for picture in style_pictures(entry(settings.data, name)):  # all are checked before the first one is trained
-            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
-                          settings.pictures.max_pixels)
-        for folder in (settings.adapters, settings.look_alikes):
-            refuse_unwritable(Path(folder) / name)
+    names, left_out = styles_to_train(settings, request.styles)
+    for sentence in left_out:
+        yield Log(sentence)
+    for folder in (Path(place) / name for name in names for place in (settings.adapters, settings.look_alikes)):
+        refuse_unwritable(folder)
     base = find_base(settings.base, settings.base_id)
     settings = yield from within(settings, "training", request.max_memory)
     for name in names:
@@ -105,12 +101,13 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", part))
-        done = part_file(folder, name, product)
+        there = adapters_of(settings.adapters, name)  # a shipped style is trained, too, and stays as it is
+        done = part_file(there, name, product)
         if done and overwrite and began is not None and done.stat().st_mtime >= began:
             yield Log(f"{name}: {part} has just been trained by another worker")
             return
         if done and not overwrite:
-            yield Log(f"{name}: {part} is trained already ({folder}); --overwrite trains it again")
+            yield Log(f"{name}: {part} is trained already ({there}); --overwrite trains it again")
             return
         if part == "coarse":
             claims.enter_context(claim(look_alikes, "look-alikes"))

@@ -10,28 +10,33 @@ else.
 """
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import optuna
 
+from styleblend.adapters.load import put_in_place
 from styleblend.adapters.style import Style, load_style
+from styleblend.adapters.style_files import part_file, parts_of
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
-from styleblend.files.captions import style_pictures
-from styleblend.files.names import check_name, entry
+from styleblend.files.captions import pictures_if_any
+from styleblend.files.names import check_name
 from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import load_picture
 from styleblend.files.prompts import Prompt, make_prompt, style_prompts
+from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.text import read_json
-from styleblend.files.whole_files import remove_unfinished, write_bytes
+from styleblend.files.whole_files import not_written, remove_unfinished, write_bytes
 from styleblend.files.claims import claim
 from styleblend.jobs.asked_metrics import asked_metrics
+from styleblend.jobs.choices import ready_style
 from styleblend.jobs.events import Job, Log, Progress, Written
-from styleblend.jobs.plans import with_sampling
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.jobs.trials import History, Trial, plot_trail, proposal, read_trials, space, starts, with_trial
 from styleblend.methods.drawn_with import own_settings
@@ -41,8 +46,9 @@ from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_weights
 from styleblend.adapters.style import style_hash
 from styleblend.pipeline import Pipeline
-from styleblend.settings import PRESETS, RunSettings, StyleBlendStyle, StyleSettings
+from styleblend.settings import PRESETS, RunSettings, StyleBlendStyle, StyleSettings, with_sampling
 
+OF_OTHER_STYLES = "subject,histogram"  # what a style is tuned by that the judge does not know
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1
 
 
@@ -53,14 +59,14 @@ class Question:
     `finalists`: so many settings draw as many other prompts, with twice as many seeds; below 2: no second round.
     `unseen` and `unseen_seeds` are prompts and pictures of each of the comparison. `steps`: denoising steps of a
     picture of both rounds; None: half of the config's, all of which the comparison makes. Both rank settings nearly
-    alike (docs/scoring.md).
+    alike (docs/scoring.md). `metric`: None: `default_metric`.
     """
 
     style: str
     prompts: str
     unseen: int
     seeds: int
-    metric: str
+    metric: Optional[str]
     unseen_seeds: int = 1
     finalists: int = 4
     steps: Optional[int] = None
@@ -76,7 +82,7 @@ def choose_prompts(base: Base, judge: Judge, folder: Path,
     path = base.folder / "subjects.json"
     known = read_json(path, "it should be a list of subjects") if path.is_file() else judge.subjects
     taken = {p.text.lower() for p in style_prompts(folder)} if (folder / "prompt.json").exists() else set()
-    taken |= {p.caption.lower() for p in style_pictures(folder)} if folder.is_dir() else set()
+    taken |= {p.caption.lower() for p in pictures_if_any(folder)}
     free = [s for s in known if s.lower() not in taken]
     free = [make_prompt(free[i]) for i in np.random.default_rng(0).permutation(len(free))]
     count = int(question.prompts) if question.prompts.isdecimal() else 0
@@ -190,19 +196,20 @@ class TuneRequest:
 class Bench:
     """What the pictures of all rounds have in common: the style on its base, and what scores them."""
 
-    def __init__(self, request: TuneRequest, others: Sequence[Metric]):
+    def __init__(self, request: TuneRequest, judge: Judge, others: Sequence[Metric]):
         name, settings = request.question.style, request.settings
-        self.folder, self.data = Path(settings.adapters) / name, entry(settings.data, name)
-        self.weights, self.judge = parse_weights(request.question.metric, "--metric"), Judge.load()
+        self.read_from, self.data = adapters_of(settings.adapters, name), data_of(settings.data, name)
+        self.folder = Path(settings.adapters) / name  # what is found is written there, and not beside a shipped style
+        self.weights, self.judge = parse_weights(request.question.metric, "--metric"), judge
         self.base = base_for_drawing(settings)
-        self.style: Style = load_style(self.folder, name, self.base)
+        self.style: Style = load_style(self.read_from, name, self.base)
         self.pipeline = Pipeline(self.base)
         own = own_settings(settings, name, self.style.settings)
         if not isinstance(own, StyleBlendStyle):
             raise StyleBlendError(f"tune searches the settings of StyleBlend, and {name} is a style of {own.method}")
         self.own = own.model_copy(update={"parts": self.style.settings.parts})
         self.originals = [load_picture(p.path, settings.pictures.max_pixels)
-                          for p in style_pictures(self.data)] if self.data.is_dir() else []
+                          for p in pictures_if_any(self.data)]
         self.metrics = [JudgeMetric(self.judge, name), *others]
 
     def pictures(self, prompts: Sequence[Prompt], seeds: Callable[[Prompt], Sequence[int]],
@@ -232,14 +239,16 @@ def tune(request: TuneRequest) -> Job[List[str]]:
     It is compared on unseen prompts and seeds. Returns sentences on what came out.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    question, settings, quick = request.question, request.settings, request.quick()
+    settings, quick, judge = request.settings, request.quick(), Judge.load()
     request.check()
-    refuse_unwritable(Path(settings.adapters) / check_name(question.style))
-    of_style = style_prompts(entry(settings.data, question.style)) if request.seeds_each > 1 else []
+    ready_style(settings, request.question.style)
+    refuse_unwritable(Path(settings.adapters) / check_name(request.question.style))
+    of_style = style_prompts(data_of(settings.data, request.question.style)) if request.seeds_each > 1 else []
+    request, sentences = with_metric(request, judge)
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
-    for sentence in missing:
+    for sentence in [*sentences, *missing]:
         yield Log(sentence)
-    bench = Bench(request, [*request.others, *metrics])
+    question, bench = request.question, Bench(request, judge, [*request.others, *metrics])
     chosen, more, unseen = choose_prompts(bench.base, bench.judge, bench.data, question)
     first = bench.pictures(chosen, seeds_from(1, question.seeds), quick)
     asked, folder = bench.asked(question, first, (chosen, more)), bench.folder / "tuning"
@@ -271,9 +280,49 @@ def tune(request: TuneRequest) -> Job[List[str]]:
             lines.append(sentence)
         if final == bench.own:
             return lines + ["Nothing is written"]
-        write_bytes(bench.folder / "style.json",
-                    (final.model_dump_json(exclude_defaults=True, indent=2) + "\n").encode("utf-8"))
-        return lines + [f"Written to {bench.folder / 'style.json'}; python test.py --overwrite draws with it"]
+        lines += write_style(final, question.style, bench.read_from, bench.folder)
+        return lines + [f"Written to {bench.folder / 'style.json'}; python -m styleblend board --overwrite draws with "
+                        "it"]
+
+
+def with_metric(request: TuneRequest, judge: Judge) -> Tuple[TuneRequest, List[str]]:
+    """The request with what settings are chosen by where it does not say that, and a sentence where that is unusual.
+
+    It is `both` scores of the judge. For a style that the judge does not know, as one that a user has trained, it is
+    that the judge tells the subject, and how near the colours are to those of the style's pictures.
+    """
+    question, style = request.question, request.question.style
+    if question.metric or judge.knows(style):
+        return replace(request, question=replace(question, metric=question.metric or "both")), []
+    if not pictures_if_any(data_of(request.settings.data, style)):
+        raise StyleBlendError(f"tune cannot tell how near pictures are to {style}: the judge does not know it, and it "
+                              "has no pictures of its own: add some, or say --metric subject")
+    metrics = request.metrics if request.metrics == "all" else ",".join(filter(None, [request.metrics, "histogram"]))
+    return replace(request, question=replace(question, metric=OF_OTHER_STYLES), metrics=metrics), [
+        f"the judge does not know the style {style}: settings are chosen by its score of the subject and by the "
+        f"colours of the style's pictures (--metric {OF_OTHER_STYLES}); --metric and --metrics name others"]
+
+
+def write_style(own: StyleSettings, name: str, read_from: Path, folder: Path) -> List[str]:
+    """Write a style's settings into its folder.
+
+    Where it was read from another one, as a shipped style is, its parts are copied too, and a sentence says so.
+    """
+    text = own.model_dump_json(exclude_defaults=True, indent=2) + "\n"
+    if read_from == folder:
+        write_bytes(folder / "style.json", text.encode("utf-8"))
+        return []
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as temporary:
+            written = Path(temporary) / name
+            written.mkdir()
+            for path in {part_file(read_from, name, part) for part in parts_of(own)} - {None}:
+                shutil.copyfile(path, written / path.name)
+            write_bytes(written / "style.json", text.encode("utf-8"))
+            put_in_place(written, folder)
+    except OSError as error:
+        raise not_written(folder, error) from None
+    return [f"{folder} has a copy of the style, which counts from now on: what comes with the program stays"]
 
 
 def confirmed(bench: Bench, request: TuneRequest, first: ScoredPictures, best: Trial, unseen: Sequence[Prompt],

@@ -18,6 +18,7 @@ from pathlib import Path
 from styleblend.errors import StyleBlendError
 from styleblend.files.base_folder import DESCRIPTIONS, FILES, KNOWN_COPIES, pickled_weights, weight_file, weight_names
 from styleblend.files.limits import MAX_HEADER
+from styleblend.files.shipped import find_config, own_or_shipped
 from styleblend.machine import environment
 from styleblend.machine.compiled_code import recorded_folders, repair
 
@@ -105,7 +106,8 @@ def packages_line() -> Line:
     names = [match[0] for match in (re.match(r"[A-Za-z0-9_.-]+", entry) for entry in wanted) if match]
     missing = [name for name in names if environment.installed_version(name) is None]
     if missing:
-        return Line("packages", "fail", "missing: " + ", ".join(missing), "pip install -r requirements.txt")
+        again = "-r requirements.txt" if listed.is_file() else "--force-reinstall styleblend-jittor"
+        return Line("packages", "fail", "missing: " + ", ".join(missing), f"pip install {again}")
     return Line("packages", "ok", f"all {len(names)} installed")
 
 
@@ -145,7 +147,7 @@ def disk_lines(root: Path, configs: tuple[str, ...]) -> Iterator[Line]:
     written = [cache]
     for config in configs:
         with contextlib.suppress(StyleBlendError):  # base_line says what is wrong with the config
-            settings = read_yaml(root / config)
+            settings = read_yaml(config_file(root, config))
             written += [root / str(settings[key]) for key in ("adapters", "look_alikes", "output") if settings.get(key)]
     disks: dict[int, list[Path]] = {}
     for folder in dict.fromkeys(written):
@@ -177,7 +179,8 @@ def base_line(root: Path, config: str, needed: bool) -> Line:
     """Whether the base model that a config names is a whole diffusers folder."""
     name = f"base of {config}"
     try:
-        folder = named_base(root / config)
+        folder = named_base(config_file(root, config))
+        folder = folder if (root / folder).is_dir() else own_or_shipped(folder)
     except StyleBlendError as error:
         return Line(name, "fail" if needed else "info", *str(error).split(": ", 1))
     if not (root / folder).is_dir():
@@ -211,6 +214,11 @@ def weights_problem(folder: Path, part: str) -> str | None:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             whole = False
     return None if whole else f"{part}/{path.name} ({size:,} bytes) is no whole safetensors file"
+
+
+def config_file(root: Path, config: str) -> Path:
+    """A config in the project folder, or else the one that comes with the program."""
+    return root / config if (root / config).is_file() else find_config(config)
 
 
 def named_base(config: Path) -> Path:

@@ -187,8 +187,9 @@ def missing_package(error: ModuleNotFoundError) -> int:
     name = (error.name or "").partition(".")[0]
     if name in ("", "styleblend"):
         raise error
-    print(f"styleblend: the Python package {name} is not installed: type `pip install -r requirements.txt`",
-          file=sys.stderr)
+    listed = (Path(__file__).parents[2] / "requirements.txt").is_file()
+    cure = "-r requirements.txt" if listed else "--force-reinstall styleblend-jittor"
+    print(f"styleblend: the Python package {name} is not installed: type `pip install {cure}`", file=sys.stderr)
     return 2
 
 

@@ -12,16 +12,24 @@ measures.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 from PIL import Image
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, did_you_mean
 from styleblend.settings import NetworkIds
 
 Score = Union[np.ndarray, float]
+# The metrics beside the judge: name -> its class, in a file of this folder. They are imported when one is asked for.
+METRICS = {"clip": "clip.ClipLikeness", "clip_r": "clip.ClipPrecision", "clip_iqa": "clip.ClipQuality",
+           "dino": "dino.DinoLikeness", "dinov2": "dino.Dinov2Likeness", "histogram": "colour.ColourHistograms",
+           "gram": "perceptual.GramDistance", "lpips": "perceptual.PerceptualDistance", "fid": "fid.FrechetDistance",
+           "texture": "perceptual.TextureDistance", "features": "perceptual.FeatureDistance",
+           "competition": "competition.CompetitionScore"}
+JUDGE_SCORES = ("both", "subject", "style", "subject_top5", "style_top1")
 
 
 class Metric(ABC):
@@ -96,17 +104,17 @@ class BoardMetric(Metric):
 
 
 def metric_kinds() -> Dict[str, Type[Metric]]:
-    """All metrics that there are, by name; the judge is none of them."""
-    # here, since all of these start Jittor
-    from styleblend.metrics.clip import ClipLikeness, ClipPrecision, ClipQuality
-    from styleblend.metrics.colour import ColourHistograms
-    from styleblend.metrics.competition import CompetitionScore
-    from styleblend.metrics.dino import DinoLikeness, Dinov2Likeness
-    from styleblend.metrics.fid import FrechetDistance
-    from styleblend.metrics.perceptual import FeatureDistance, GramDistance, PerceptualDistance, TextureDistance
-    return {kind.name: kind for kind in (ClipLikeness, ClipPrecision, ClipQuality, DinoLikeness, Dinov2Likeness,
-                                         ColourHistograms, GramDistance, PerceptualDistance, FrechetDistance,
-                                         TextureDistance, FeatureDistance, CompetitionScore)}
+    """All metrics that there are, by name; the judge is none of them. All of these start Jittor."""
+    places = {name: place.split(".") for name, place in METRICS.items()}
+    return {name: getattr(import_module(f"styleblend.metrics.{module}"), kind)
+            for name, (module, kind) in places.items()}
+
+
+def refuse_unknown(names: Optional[Sequence[str]]) -> None:
+    """StyleBlendError for a name that no metric has."""
+    for name in names or ():
+        if name not in METRICS:
+            raise StyleBlendError(f"there is no metric {name}: {did_you_mean(name, METRICS)}")
 
 
 def load_metrics(folder: Path, names: Optional[Sequence[str]] = None,
@@ -117,10 +125,8 @@ def load_metrics(folder: Path, names: Optional[Sequence[str]] = None,
     too. StyleBlendError for a name that no metric has.
     """
     from styleblend.metrics.networks import Networks
+    refuse_unknown(names)
     kinds = metric_kinds()
-    unknown = [name for name in names or () if name not in kinds]
-    if unknown:
-        raise StyleBlendError(f"there is no metric {unknown[0]}: choose from {', '.join(kinds)}")
     networks, found, missing = Networks(Path(folder), ids), [], []
     for name in kinds if names is None else names:
         needs = kinds[name].needs

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from styleblend.metrics import Metric
+from styleblend.metrics import JUDGE_SCORES, Metric
 from styleblend.machine.runtime import jt
 
 BATCH = 64
@@ -51,6 +51,10 @@ class Judge:
     def look(self, style: str) -> str:
         """The name by which a style stands in `styles`."""
         return {name.lower(): other for name, other in self.same_look.items()}.get(style.lower(), style)
+
+    def knows(self, style: str) -> bool:
+        """Whether it was trained on art of this style, as far as names tell."""
+        return self.look(style).lower() in {name.lower() for name in self.styles}
 
     def reads(self, width: int, height: int) -> bool:
         """Whether it reads pictures of this size: square ones whose side is a multiple of `size`."""
@@ -163,7 +167,7 @@ class JudgeMetric(Metric):
     """
 
     name = "judge"
-    higher_is_better = dict.fromkeys(("both", "subject", "style", "subject_top5", "style_top1"), True)
+    higher_is_better = dict.fromkeys(JUDGE_SCORES, True)
     compares = False
     held_out = 0.87  # by benchmarks/likeness.py: 0.863 in the style whose pictures are most alike, less in the others
 

@@ -6,9 +6,7 @@ from typing import Dict, Sequence
 import numpy as np
 from PIL import Image
 
-from styleblend.errors import StyleBlendError
-
-SHOWN = 6  # names in a sentence
+from styleblend.errors import StyleBlendError, did_you_mean
 
 
 def parse_weights(text: str, source: str) -> Dict[str, float]:
@@ -31,10 +29,8 @@ def described(weights: Dict[str, float]) -> str:
 
 
 def no_score(name: str, known: Sequence[str], source: str) -> StyleBlendError:
-    """The sentence for a score that there is not, with some that there are."""
-    more = f" and {len(known) - SHOWN} more (docs/metrics.md)" if len(known) > SHOWN else ""
-    return StyleBlendError(f"{source}: there is no score {name!r} of single pictures; "
-                           f"there are {', '.join(known[:SHOWN])}{more}")
+    """The sentence for a score that there is not, with the near one and some that there are."""
+    return StyleBlendError(f"{source}: there is no score {name!r} of single pictures; {did_you_mean(name, known)}")
 
 
 def weighted_mean(weights: Dict[str, float], metrics: Sequence, pictures: Sequence[Image.Image], prompts: Sequence[str],

@@ -1,5 +1,5 @@
 """Settings: what a config or a `style.json` may say, with defaults, ranges and clear errors. Jittor stays outside."""
-from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed
+from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed, with_sampling
 from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.run import DType, RunSettings, read_settings
@@ -15,5 +15,5 @@ __all__ = [
     "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "RunSettings",
     "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings",
     "blend_for", "known_keys", "read_settings", "read_style_settings", "sampling_for",
-    "style_settings_from", "unknown", "validated",
+    "style_settings_from", "unknown", "validated", "with_sampling",
 ]

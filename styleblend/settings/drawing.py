@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from styleblend.diffusion.samplers import SAMPLERS
-from styleblend.settings.validation import Settings, unknown
+from styleblend.settings.validation import Settings, unknown, validated
 
 LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
 MOST_GUIDANCE = 100  # far beyond what leaves a picture
@@ -53,3 +53,8 @@ class SamplingSettings(Settings):
             raise PydanticCustomError("no_effect", "{sampler} adds no noise, only {noisy}: set eta to 0",
                                       {"sampler": sampler, "noisy": " or ".join(NOISY)})
         return eta
+
+
+def with_sampling(sampling: SamplingSettings, changes: Mapping[str, object], source: str) -> SamplingSettings:
+    """The sampling settings with these changes, checked. `source` begins the sentence of the error."""
+    return validated(SamplingSettings, {**sampling.model_dump(), **changes}, source) if changes else sampling

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Literal, Optional
+from typing import Any, Dict, Literal, Optional, Set, Union
 
 import yaml
 from pydantic import Field
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
+from styleblend.files.shipped import find_config, own_or_shipped
 from styleblend.files.text import read_text, refuse_deep
 from styleblend.settings.drawing import SamplingSettings
 from styleblend.settings.metrics import MetricSettings
@@ -44,17 +45,57 @@ class RunSettings(Settings):
                                                 "adapters that have none")
 
 
-def read_settings(path: Path) -> RunSettings:
-    """A config file, checked in full."""
-    if not Path(path).is_file():
-        raise StyleBlendError(f"the config {path} does not exist: configs/mini.yaml and configs/sd21.yaml come with "
-                              "the project")
+def read_settings(path: Union[str, Path]) -> RunSettings:
+    """A config, by its file or its name (`find_config`), checked in full.
+
+    What it only reads (the base, networks that measure) is looked for in the current folder, then in what is shipped.
+    """
+    path = find_config(path)
     text = read_text(path)
     try:
         refuse_deep(text)
-        data = yaml.safe_load(text)
+        data = parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
+        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:160]}") from None
     if not isinstance(data, dict):
         raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
-    return validated(RunSettings, data, str(path))
+    return with_shipped(validated(RunSettings, data, str(path)))
+
+
+def with_shipped(settings: RunSettings) -> RunSettings:
+    """The settings with the shipped folder in the place of each that is only read and is not there itself."""
+    metrics, looks = settings.metrics, settings.training.look_alikes
+    metrics = metrics.model_copy(update={"weights": str(own_or_shipped(metrics.weights))})
+    looks = looks.model_copy(update={"clip": str(own_or_shipped(looks.clip)) if looks.clip else looks.clip})
+    return settings.model_copy(update={
+        "base": str(own_or_shipped(settings.base)), "metrics": metrics,
+        "training": settings.training.model_copy(update={"look_alikes": looks})})
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text holds. ValueError names a key that is there twice, of which the first would have no effect."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        refuse_twice(node, "", set())
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def refuse_twice(node: Optional[yaml.Node], where: str, seen: Set[int]) -> None:
+    """ValueError for a key that a mapping, or one in it, has twice. `seen`: nodes that were looked at, by identity."""
+    if node is None or id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    lines: Dict[tuple, int] = {}
+    for item in node.value:
+        key, value = item if isinstance(node, yaml.MappingNode) else (None, item)
+        name = where
+        if isinstance(key, yaml.ScalarNode):
+            name, line = f"{where}.{key.value}".lstrip("."), key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                raise ValueError(f"the key {printable(name)} is there twice, in lines {lines[key.tag, key.value]} and "
+                                 f"{line}: take one of them out")
+            lines[key.tag, key.value] = line
+        refuse_twice(value, name, seen)

@@ -1,14 +1,13 @@
 """What all groups of settings have in common: they are frozen, and what is wrong in a file becomes one sentence."""
 from __future__ import annotations
 
-import difflib
 import reprlib
 from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from styleblend.errors import StyleBlendError, printable
+from styleblend.errors import StyleBlendError, did_you_mean, nearest, printable
 
 
 class Settings(BaseModel):
@@ -42,13 +41,9 @@ class MethodSettings(Settings):
 
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> PydanticCustomError:
-    """The error for a name that is none of `known`; it lists them, the one that is most like it first."""
-    def likeness(one: str) -> float:
-        return difflib.SequenceMatcher(None, str(name).lower(), one).ratio()
-
-    names = ", ".join(sorted(known, key=likeness, reverse=True))
-    return PydanticCustomError("unknown_name", "unknown {what}; known, the nearest first: {names}",
-                               {"what": what, "names": names})
+    """The error for a name that is none of `known`."""
+    return PydanticCustomError("unknown_name", "unknown {what}; {known}",
+                               {"what": what, "known": did_you_mean(name, known)})
 
 
 def groups_in(annotation: Any) -> Iterator[Type[Settings]]:
@@ -71,8 +66,8 @@ def in_words(error: ValidationError, kind: Type[Settings]) -> str:
     first = error.errors()[0]
     where = printable(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), known_keys(kind), 1, 0.4)
-        return f"unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")
+        near = nearest(str(first["loc"][-1]), known_keys(kind))
+        return f"unknown key {where}" + (f"; did you mean {near}?" if near else "")
     message, given = first["msg"][0].lower() + first["msg"][1:], printable(reprlib.repr(first.get("input")))
     return f"{where}{': ' if where else ''}{message} (got {given})"
 

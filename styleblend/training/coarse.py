@@ -8,7 +8,7 @@ import numpy as np
 
 from styleblend.adapters import lora
 from styleblend.files.captions import style_pictures
-from styleblend.files.names import entry
+from styleblend.files.shipped import data_of
 from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
@@ -32,7 +32,7 @@ def train_coarse(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterat
     base, config, stage = pipeline.base, settings.training, settings.training.coarse
     folder = Path(settings.adapters) / name
     token = pipeline.tokenizer("styleblend").id_of(config.initial_coarse)
-    pictures = style_pictures(entry(settings.data, name))
+    pictures = style_pictures(data_of(settings.data, name))
     clip = find_clip(config.look_alikes)  # before the look-alikes are drawn, which takes long
     files = yield from make_look_alikes(pipeline, pictures, Path(settings.look_alikes) / name, config.look_alikes,
                                         settings.sampling, config.seed, settings.pictures)

@@ -11,7 +11,7 @@ import numpy as np
 
 from styleblend.adapters import lora
 from styleblend.files.captions import style_pictures
-from styleblend.files.names import entry
+from styleblend.files.shipped import data_of
 from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import RunSettings
@@ -34,7 +34,7 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
     """
     base, config = pipeline.base, settings.training
     folder = Path(settings.adapters) / name
-    pictures = style_pictures(entry(settings.data, name))
+    pictures = style_pictures(data_of(settings.data, name))
     mirror = config.inversion.flip or config.lora.flip
     cache = yield from encode_pictures(base, [p.path for p in pictures], settings.sampling.width,
                                        settings.sampling.height, mirror, settings.pictures)

@@ -14,7 +14,7 @@ from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import Metric, load_metrics, metric_kinds
 from styleblend.metrics.networks import Networks
 from styleblend.metrics.weighted import described, no_score, parse_weights, weighted_mean
-from styleblend.files.names import entry
+from styleblend.files.shipped import data_of
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.machine.runtime import say
 from styleblend.settings import RunSettings
@@ -136,7 +136,7 @@ def scorer_for(settings: RunSettings, name: str, score: Optional[str]) -> Option
     wanted = parse_weights(score, SOURCE)
     metrics, gaps = metrics_for(settings, name, wanted)
     arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
-              for p in style_pictures(entry(settings.data, name))]
+              for p in style_pictures(data_of(settings.data, name))]
     originals = [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]
     found, more = scores_at_hand(metrics, wanted, originals, training.sample_prompts)
     gaps += more

@@ -19,7 +19,8 @@ from styleblend.methods.styleblend import PLAIN, TEMPLATES, templates_of
 from styleblend.pipeline import Pipeline
 from styleblend.machine.runtime import jt
 from styleblend.settings import SamplingSettings
-from styleblend.adapters.style import Style, load_style, missing_parts, save_part
+from styleblend.adapters.style import Style, load_style, save_part
+from styleblend.adapters.style_files import missing_parts
 
 SMALL = SamplingSettings(steps=2, width=64, height=64, guidance=3.0, saved_size=None)
 
@@ -350,7 +351,7 @@ def test_a_half_trained_style_is_still_named_as_such(folder, tmp_path, tiny_base
     (folder / "dots_unet_lora.safetensors").unlink()
     assert missing_parts(folder, "dots") == ["unet_lora"]
     from styleblend.errors import StyleBlendError
-    with pytest.raises(StyleBlendError, match="train_fine_style.sh"):
+    with pytest.raises(StyleBlendError, match="train fine"):
         load_style(folder, "dots", tiny_base)
 
 

@@ -14,7 +14,7 @@ from styleblend.cli.parser import build_parser
 from styleblend.jobs.grid_axes import AXES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("draw", "board", "train", "styles", "inspect", "load", "export", "eval", "grid", "tune", "memory", "doctor")
+COMMANDS = ("draw", "board", "train", "styles", "init", "inspect", "load", "export", "eval", "grid", "tune", "memory", "doctor")
 
 
 def help_of(*command):
@@ -67,8 +67,8 @@ def test_each_command_shows_its_defaults_and_an_example_that_parses(command):
     example = re.search(r"example: python -m styleblend (.*)$", words)[1]
     args = build_parser().parse_args(shlex.split(example))
     assert args.command == command and "(default: None)" not in words and "(default: False)" not in words
-    if "--config FILE" in words and command != "export":
-        assert "(default: configs/mini.yaml)" in words
+    if "--config NAME" in words and command not in ("export", "init"):
+        assert "(default: mini)" in words
 
 
 @pytest.mark.parametrize("alias, command", [("generate", "draw"), ("test", "board")])

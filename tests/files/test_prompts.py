@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from drawing import request, save_style
-from styleblend.jobs.board import chosen_prompts
+from styleblend.jobs.choices import chosen_prompts
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import LONGEST, check_name, entry

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from styleblend.cli import main
+from styleblend.files.captions import pictures_if_any
 from styleblend.files.names import entry
 from styleblend.jobs.board import BoardRequest, draw_board, pictures_there
 from styleblend.jobs.events import Drawn, Progress, Written, result_of
@@ -103,3 +104,70 @@ def test_a_style_that_cannot_be_drawn_costs_no_picture(trained, tmp_path, capsys
     assert {path.name: path.read_bytes() for path in (tmp_path / "result" / "dots").glob("*.png")} == before
     assert main(["board", "--config", str(trained), "--styles", ""]) == 2
     assert "names nothing" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- styles without pictures, what is left out
+
+def test_a_style_needs_no_pictures_to_be_drawn(trained, tmp_path, capsys):
+    """As one has that was loaded: with or without a prompt.json; the sheet says that it has none."""
+    with_pictures = tmp_path / "result" / "dots.png"
+    board(trained, "--prompts", "Cat")
+    before = Image.open(with_pictures).size
+    shutil.rmtree(tmp_path / "data" / "dots" / "images")
+    board(trained)
+    assert Image.open(with_pictures).width <= before[0] and (tmp_path / "result" / "index.html").is_file()
+    assert pictures_if_any(tmp_path / "data" / "dots") == []
+    shutil.rmtree(tmp_path / "data" / "dots")
+    (tmp_path / "data" / "other").mkdir()
+    board(trained, "--styles", "dots", "--prompts", "Cat,Dog")
+    assert (tmp_path / "result" / "dots" / "Dog.png").is_file()
+    assert main(["board", "--config", str(trained), "--styles", "dots"]) == 2
+    assert "prompt.json does not exist" in capsys.readouterr().err
+
+
+def test_what_a_plain_board_leaves_out_is_said(trained, tmp_path, capsys):
+    shutil.copytree(tmp_path / "adapters" / "dots", tmp_path / "adapters" / "ink")
+    for file in (tmp_path / "adapters" / "ink").glob("dots*"):
+        file.rename(file.with_name(file.name.replace("dots", "ink")))
+    shutil.copytree(tmp_path / "data" / "dots", tmp_path / "data" / "untrained")
+    board(trained)
+    said = capsys.readouterr().err
+    assert "left out: untrained (not trained)" in said and "left out: ink (there is no " in said
+    assert not (tmp_path / "result" / "ink").exists()
+    board(trained, "--prompts", "Cat")  # named prompts need no prompt.json
+    assert (tmp_path / "result" / "ink" / "Cat.png").is_file() and "left out: ink" not in capsys.readouterr().err
+    (tmp_path / "data" / "ink").mkdir()
+    (tmp_path / "data" / "ink" / "prompt.json").write_text('["Boat"]')
+    board(trained)
+    assert (tmp_path / "result" / "ink" / "Boat.png").is_file()
+
+
+def test_where_nothing_can_be_drawn_the_reason_is_said(trained, tmp_path, capsys):
+    (tmp_path / "data" / "dots" / "prompt.json").unlink()
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "no style can be drawn as it is; dots: there is no " in capsys.readouterr().err
+    (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").unlink()
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "dots: it has no unet lora" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "adapters" / "dots")
+    assert main(["board", "--config", str(trained)]) == 2
+    assert "python -m styleblend train all" in capsys.readouterr().err
+
+
+def test_prompts_that_are_not_in_prompt_json_are_drawn_and_named(trained, tmp_path, capsys):
+    board(trained, "--prompts", "Cat,Owls,Zeppelin")
+    said = capsys.readouterr().err
+    assert "Owls is not in the prompt.json of dots: it is drawn all the same; did you mean Owl?" in said
+    assert "Zeppelin is not in the prompt.json of dots: it is drawn all the same\n" in said and "Cat is" not in said
+    assert (tmp_path / "result" / "dots" / "Zeppelin.png").is_file()
+    board(trained, "--prompts", "2")
+    assert "prompt.json" not in capsys.readouterr().err
+
+
+def test_a_training_leaves_out_styles_without_pictures_and_says_so(world, tmp_path, capsys):
+    (tmp_path / "data" / "bare").mkdir()
+    assert main(["train", "coarse", "--config", str(world)]) == 0
+    said = capsys.readouterr().err
+    assert "left out, since they have no pictures: bare" in said and "dots: coarse style is in" in said
+    assert main(["train", "coarse", "--config", str(world), "--styles", "bare"]) == 2
+    assert "style bare has no pictures" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from PIL import Image
 
 from styleblend.jobs import grid
 from styleblend.cli import main
-from styleblend.jobs.grid import Axis, parse_axis, sheet
+from styleblend.jobs.grid import sheet
+from styleblend.jobs.grid_axes import Axis, parse_axis
 from styleblend.record import read_record
 from styleblend.settings import PRESETS, read_settings
 
@@ -121,9 +122,9 @@ def test_axes(text, axis):
 @pytest.mark.parametrize("arguments, words", [
     (["--x", "scal=1"], "did you mean scale?"),
     (["--x", "sampler=ddim"], "unknown axis 'sampler'"),
-    (["--x", "xyz=1"], "known: preset, scale, fine_scale"),
+    (["--x", "xyz=1"], "there are preset, scale, fine_scale"),
     (["--x", "scale"], "has no values"),
-    (["--x", "preset=ballanced"], "known: balanced, strong_layout"),
+    (["--x", "preset=ballanced"], "did you mean balanced? There are balanced, strong_layout"),
     (["--x", "scale=much"], "scale"),
     (["--x", "steps=0"], "steps"),
     (["--x", "c2f_ratio=2"], "c2f_ratio"),

@@ -256,7 +256,7 @@ def test_an_overwrite_that_cannot_begin_removes_nothing(trained, tmp_path, capsy
     assert main(["test", "--config", str(trained)]) == 0
     (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").unlink()
     assert main(["test", "--config", str(trained), "--styles", "dots", "--overwrite"]) == 2
-    assert "train_fine_style.sh" in capsys.readouterr().err
+    assert "train fine" in capsys.readouterr().err
     assert len(list((tmp_path / "result" / "dots").glob("*.png"))) == 2
 
 

@@ -3,6 +3,7 @@
 A style.json only changes for the better.
 """
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,35 @@ def test_what_cannot_be_scored_is_said_before_anything_is_drawn(known, tmp_path,
     monkeypatch.setattr(Pipeline, "draw", lambda *given, **named: pytest.fail("a picture was drawn"))
     with pytest.raises(StyleBlendError, match=words):
         tune(read_settings(known), Question(style, "1", 3, 1, metric), 1)
+
+
+def test_a_style_that_the_judge_does_not_know_is_tuned_by_its_subjects_and_colours(known, tmp_path, capsys):
+    """As every style is that a user has trained; the judge's word on its style cannot be had."""
+    call(tmp_path, "fxemoji", "mine")
+    command = ["tune", "mine", "--config", str(known), "--trials", "1", "--finalists", "0", "--search-steps", "1", *QUICK]
+    assert main(command) == 0
+    said, out = " ".join(capsys.readouterr().err.split()), tmp_path / "adapters" / "mine" / "tuning" / "tuning.json"
+    assert "the judge does not know the style mine" in said and "--metric subject,histogram" in said
+    assert json.loads(out.read_text())["question"]["metric"] == {"subject": 1, "histogram": 1}
+    shutil.rmtree(tmp_path / "data" / "mine" / "images")
+    assert main([*command, "--overwrite"]) == 2
+    assert "it has no pictures of its own" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--metric", "subject"]) == 0
+
+
+def test_a_style_that_is_read_from_elsewhere_is_copied_whole(known, tmp_path):
+    """A shipped style stays as it is: with other settings it is one of one's own."""
+    there, here = tmp_path / "adapters" / "fxemoji", tmp_path / "own" / "fxemoji"
+    (here / "tuning").mkdir(parents=True)
+    before, own = {path.name: path.read_bytes() for path in there.iterdir()}, StyleBlendStyle(guidance=4.0)
+    [sentence] = tuning.write_style(own, "fxemoji", there, here)
+    assert "copy" in sentence and read_style_settings(here / "style.json") == own
+    copied = {path.name: path.read_bytes() for path in here.glob("*.safetensors")}
+    assert len(copied) == 4 and copied.items() <= before.items()
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+    assert [path.name for path in here.parent.iterdir()] == ["fxemoji"]  # nothing half-written
+    assert tuning.write_style(StyleBlendStyle(), "fxemoji", here, here) == []
+    assert read_style_settings(here / "style.json") == StyleBlendStyle()
 
 
 def test_another_search_is_not_gone_on_with(known, tmp_path):

@@ -109,9 +109,9 @@ def written(tmp_path, text: str) -> Path:
 @pytest.mark.parametrize("text, words", [
     ('styles: {"00": {presets: balanced}}', "unknown key styles.00.presets; did you mean preset?"),
     ('styles: {"00": {seeds: {Cat: many}}}', "styles.00.seeds.Cat"),
-    ('styles: {"00": {preset: strong}}', "styles.00.preset: unknown preset; known, the nearest first: strong_layout"),
+    ('styles: {"00": {preset: strong}}', "styles.00.preset: unknown preset; did you mean strong_layout?"),
     ('styles: {"00": {blend: {sclae: 1}}}', "unknown key styles.00.blend.sclae; did you mean scale?"),
-    ('styles: {"00": {method: style_blend}}', "styles.00.method: unknown method; known, the nearest first: styleblend"),
+    ('styles: {"00": {method: style_blend}}', "styles.00.method: unknown method; did you mean styleblend?"),
     ('styles: {"00": 3}', "styles.00: input should be a valid dictionary"),
     ("styles: {10: {preset: balanced}}", "styles.10"),  # an unquoted 10 is a number, and no style has that name
     ("sampling: {steps: 1000}", "sampling.steps"),
@@ -120,8 +120,8 @@ def written(tmp_path, text: str) -> Path:
     ("sampling: {width: 100}", "multiple of 8"),
     ("training: {look_alikes: {strengths: []}}", "strengths"),
     ("blend: {c2f_sites: [3, -1]}", "blend.c2f_sites.1"),
-    ("sampling: {sampler: eular}", "sampling.sampler: unknown sampler; known, the nearest first: euler, "),
-    ("sampling: {sampler: dpm++_2m}", "sampling.sampler: unknown sampler; known, the nearest first: dpmpp_2m, "),
+    ("sampling: {sampler: eular}", "sampling.sampler: unknown sampler; did you mean euler? There are ddim, dpmpp_2m, euler"),
+    ("sampling: {sampler: dpm++_2m}", "sampling.sampler: unknown sampler; did you mean dpmpp_2m? There are "),
     ("sampling: {sampler: 3}", "sampling.sampler"),
     ("sampling: {eta: 0.5, sampler: eular}", "sampling.sampler"),
     ("training: {placeholder_coarse: dog}", "placeholder_coarse cannot be set, the token is always <C>: take"),

@@ -49,11 +49,11 @@ def read(tmp_path, style):
 
 @pytest.mark.parametrize("style, words", [
     (dict(guidance=1), "guidance: input should be greater than 1"),
-    (dict(preset="strong"), "preset: unknown preset; known, the nearest first: strong_layout, balanced (got 'strong')"),
+    (dict(preset="strong"), "preset: unknown preset; did you mean strong_layout? There are balanced, strong_layout (got 'strong')"),
     (dict(blend=dict(c2f_sites=[3, -16])), "blend.c2f_sites.1: input should be greater than or equal to 0"),
     (dict(blend=dict(c2f_ratio=1.5)), "c2f_ratio"),
     (dict(blend=dict(sclae=1)), "did you mean scale?"),
-    (dict(method="dream"), "method: unknown method; known, the nearest first: styleblend (got 'dream')"),
+    (dict(method="dream"), "method: unknown method; there are styleblend (got 'dream')"),
     (dict(method=["styleblend"]), "method: unknown method"),
     (dict(method=None), "method: unknown method"),
     (dict(parts=[]), "parts"),
@@ -77,7 +77,7 @@ def test_an_old_style_json_is_styleblends(tmp_path):
 
 
 def test_parts_are_the_adapters_to_check(tmp_path):
-    from styleblend.adapters.style import settings_in
+    from styleblend.adapters.style_files import settings_in
     assert read(tmp_path, dict(parts=["wings"])).parts == ["wings"]
     with pytest.raises(StyleBlendError, match="style.json: parts: a style has no 'wings'; there are coarse_emb"):
         settings_in(tmp_path, "dots")

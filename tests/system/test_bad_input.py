@@ -133,9 +133,9 @@ def test_a_number_of_prompts_that_is_none(trained, capsys, choice):
     assert main(["test", "--config", str(trained), "--prompts", choice]) == (2 if len(choice) > 190 else 0)
 
 
-def test_no_prompt_json(world, capsys, tmp_path):
+def test_no_prompt_json(trained, capsys, tmp_path):
     (tmp_path / "data" / "dots" / "prompt.json").unlink()
-    assert "prompt.json" in refused(capsys, "test", "--config", world, "--styles", "dots")
+    assert "prompt.json" in refused(capsys, "test", "--config", trained, "--styles", "dots")
 
 
 @pytest.mark.parametrize("name", ["../dots", "a/b", "..", ".hidden"])
@@ -145,9 +145,9 @@ def test_names_that_leave_their_folder(world, capsys, name):
     assert "name" in refused(capsys, "test", "--config", world, "--styles", "dots", "--prompts", f"Cat,{name}")
 
 
-def test_untrained_style_says_which_script(world, capsys):
+def test_untrained_style_says_what_to_type(world, capsys):
     assert "train" in refused(capsys, "test", "--config", world)
-    assert "train_coarse_style.sh" in refused(capsys, "test", "--config", world, "--styles", "dots")
+    assert "python -m styleblend train all --styles dots" in refused(capsys, "test", "--config", world, "--styles", "dots")
 
 
 @pytest.mark.parametrize("which", ["0/2", "3/2", "x", "1"])
