@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple, get_args
 from styleblend import __version__
 from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.emphasis import escaped
 from styleblend.files.names import control_character
 from styleblend.files.pictures import opened
 from styleblend.files.text import parse_json
@@ -18,9 +19,10 @@ from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, DType, Method
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
-          "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str}
+          "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
+          "signs": bool}
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": ""}  # what older pictures do not say
+         "decoder": "", "signs": False}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -48,6 +50,7 @@ class Record:
     adapters: Dict[str, str] = field(default_factory=dict)  # hashes of the files; the style's hash is of their numbers
     libraries: Dict[str, str] = field(default_factory=libraries)
     decoder: str = ""  # fingerprint of the base's autoencoder
+    signs: bool = True  # its prompts are read with their signs (`files.emphasis`); pictures before these: as text
 
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
@@ -122,4 +125,8 @@ def parts_of(data: Any, path: Path) -> Tuple[Dict[str, Any], Dict[str, Any], Dic
     sampler = SAMPLERS.get(sampling.get("sampler", SamplingSettings().sampler))
     if older and sampler and not sampler.takes_noise:
         sampling = {**sampling, "eta": 0.0}  # it had no effect, and nobody said so
+    if not data["signs"]:
+        negatives = {key: escaped(sampling[key]) for key in ("coarse_negative", "fine_negative")
+                     if isinstance(sampling.get(key), str)}
+        data, sampling = {**data, "prompt": escaped(data["prompt"]), "signs": True}, {**sampling, **negatives}
     return data, sampling, settings

@@ -8,13 +8,15 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from styleblend.adapters.learned_from import changed_since
 from styleblend.adapters.style import load_style
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_pictures
+from styleblend.files.layouts import layout_of
 from styleblend.files.names import composed, entry
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
-from styleblend.files.prompts import Prompt, style_prompts
+from styleblend.files.prompts import Prompt, prompt_file, style_prompts
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
 from styleblend.jobs.choices import chosen_prompts, chosen_styles
@@ -129,7 +131,7 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     settings = yield from within(request.settings, "drawing", request.max_memory)
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
-    names = chosen_styles(settings, request.styles)
+    names = yield from drawable(settings, request)
     places = [Place(n, p, output / n / f"{p.name}.png") for n in names
               for p in chosen_prompts(entry(settings.data, n), request.prompts)]
     mine = part_of(places, request.shard)
@@ -142,6 +144,22 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
                 yield Written(write_sheet(settings, name))
             yield Written(write_page(output))
     return drawn
+
+
+def drawable(settings: RunSettings, request: BoardRequest) -> Job[List[str]]:
+    """The styles of the board. Of those that nobody named the ones without prompts are left out, and that is said."""
+    names = chosen_styles(settings, request.styles)
+    named_prompts = request.prompts is not None and not request.prompts.isdecimal()
+    without = [name for name in names if not prompt_file(entry(settings.data, name)).exists()]
+    if request.styles is None and without and not named_prompts and len(without) < len(names):
+        yield Log(f"left out, since they have no prompt.json: {', '.join(without)}")
+        names = [name for name in names if name not in without]
+    for name in names:
+        others = changed_since(Path(settings.adapters) / name, entry(settings.data, name))
+        if others:
+            yield Log(f"the pictures of {name} have changed since it was learned ({others}): train it again with "
+                      "--overwrite")
+    return names
 
 
 def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
@@ -214,7 +232,7 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
     Those of prompt.json come first, in their order.
     """
     folder, data = Path(settings.output) / name, entry(settings.data, name)
-    order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
+    order = [p.name for p in style_prompts(data)] if prompt_file(data).exists() else []
     place = {prompt: number for number, prompt in enumerate(order)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (place.get(composed(path.stem), len(place)), path.name))
     return [(composed(path.stem), picture) for path in paths for picture in [whole_picture(path)] if picture]
@@ -222,8 +240,10 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
 
 def write_sheet(settings: RunSettings, name: str) -> Path:
     """`<output>/<style>.png`: the style's own pictures on top, below them every picture that is drawn."""
-    top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels))
-           for p in style_pictures(entry(settings.data, name))[:COLUMNS]]
+    data = entry(settings.data, name)
+    top = [("no style pictures", Image.new("RGB", (8, 8), "white"))]  # as of a style that was loaded from elsewhere
+    if layout_of(data).pictures:
+        top = [(p.caption, load_picture(p.path, settings.pictures.max_pixels)) for p in style_pictures(data)[:COLUMNS]]
     cells, path = pictures_there(settings, name), Path(settings.output) / f"{name}.png"
     save_png(path, contact_sheet([top] + [cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)]))
     return path

@@ -9,7 +9,7 @@ from styleblend.adapters.style import missing_parts
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import style_names
 from styleblend.files.names import check_name, entry
-from styleblend.files.prompts import Prompt, make_prompt, style_prompts
+from styleblend.files.prompts import Prompt, listed, make_prompt, prompt_file, style_prompts
 from styleblend.settings import RunSettings
 
 
@@ -44,8 +44,8 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
     Those that are named need not be in it.
     """
     if choice is not None and not re.fullmatch("[0-9]{1,9}", choice):
-        known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
-        named = [make_prompt(text) for text in choice.split(",") if text.strip()]
+        known = {p.name: p for p in style_prompts(folder)} if prompt_file(folder).exists() else {}
+        named = [make_prompt(text) for text in listed(choice)]
         if not named:
             raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how "
                                   "many")

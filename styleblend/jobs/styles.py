@@ -1,13 +1,14 @@
 """What styles there are: by which method, with which parts, learned on which base and when."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Tuple
 
+from styleblend.adapters.learned_from import changed_since
 from styleblend.adapters.style import missing_parts, part_file, parts_of, settings_in
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import composed, fault
+from styleblend.files.names import composed, entry, fault
 from styleblend.files.tensor_files import read_metadata
 from styleblend.settings import RunSettings
 
@@ -26,6 +27,7 @@ class StyleFound:
     base: Optional[str]
     trained: Optional[float]
     problem: Optional[str] = None
+    others: Optional[str] = None  # how its pictures have changed since
 
 
 def find_style(folder: Path, name: str) -> Optional[StyleFound]:
@@ -53,4 +55,6 @@ def list_styles(settings: RunSettings) -> List[StyleFound]:
                               "--config")
     names = sorted(composed(path.name) for path in adapters.iterdir() if path.is_dir()
                    and not fault(composed(path.name)))
-    return [style for style in (find_style(adapters / name, name) for name in names) if style]
+    found = [style for style in (find_style(adapters / name, name) for name in names) if style]
+    return [replace(style, others=changed_since(adapters / style.name, entry(settings.data, style.name)))
+            for style in found]
