@@ -50,7 +50,6 @@ class Record:
     adapters: Dict[str, str] = field(default_factory=dict)  # hashes of the files; the style's hash is of their numbers
     libraries: Dict[str, str] = field(default_factory=libraries)
     decoder: str = ""  # fingerprint of the base's autoencoder
-    signs: bool = True  # its prompts are read with their signs (`files.emphasis`); pictures before these: as text
 
     def chunks(self) -> Dict[str, str]:
         """The text chunks of the PNG file."""
@@ -62,6 +61,8 @@ class Record:
         prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump()}
+        if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
+            own["signs"] = True  # to earlier versions brackets were text
         own = {kind.section if key == "settings" else key: value for key, value in own.items()}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
@@ -125,8 +126,8 @@ def parts_of(data: Any, path: Path) -> Tuple[Dict[str, Any], Dict[str, Any], Dic
     sampler = SAMPLERS.get(sampling.get("sampler", SamplingSettings().sampler))
     if older and sampler and not sampler.takes_noise:
         sampling = {**sampling, "eta": 0.0}  # it had no effect, and nobody said so
-    if not data["signs"]:
-        negatives = {key: escaped(sampling[key]) for key in ("coarse_negative", "fine_negative")
-                     if isinstance(sampling.get(key), str)}
-        data, sampling = {**data, "prompt": escaped(data["prompt"]), "signs": True}, {**sampling, **negatives}
+    if not data.pop("signs"):
+        data["prompt"] = escaped(data["prompt"])
+        texts = [key for key in ("coarse_negative", "fine_negative") if isinstance(sampling.get(key), str)]
+        sampling = {**sampling, **{key: escaped(sampling[key]) for key in texts}}
     return data, sampling, settings
