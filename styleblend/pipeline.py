@@ -8,6 +8,7 @@ Progress bars and files are the caller's: `draw` is a generator that says where 
 """
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -20,8 +21,10 @@ from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
+from styleblend.diffusion.text_weights import weighted
 from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import phrase_of
+from styleblend.files.scripts import hardly_known
 from styleblend.machine.runtime import jt
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Request
@@ -65,6 +68,7 @@ class Pipeline:
         self.base, self.methods = base, methods
         self.settings = settings or settings_of(base)
         self._tokenizers: Dict[str, Tokenizer] = {}
+        self._remarked = False  # on a prompt that the text encoder hardly knows
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
@@ -182,18 +186,26 @@ class Pipeline:
     def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
         """What the request's method says about this drawing."""
         style = self.applied(request.style) if style is None else style
+        remark = None if self._remarked else hardly_known(request.prompts)
+        if remark:
+            self._remarked = True
+            warnings.warn(remark, stacklevel=2)
         return self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
-        """Of each stage the text states of all rows, (rows, 77, width)."""
+        """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""
         tokenizer, width = self.tokenizer(method, style), self.base.text_encoder.config.hidden_size
         vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width))
                    for token in self.methods[method].tokens]
         placeholders, states = jt.concat(vectors) if vectors else None, []
         with jt.no_grad(), self.base.at_work("text_encoder"):
             for texts in recipe.texts:
-                state = self.base.text_encoder(tokenizer.encode(texts), placeholders, style.of("text_encoder"),
-                                               row_factors(recipe.text_scale))
+                ids, weights = tokenizer.read(texts)
+                rows, chunks, length = ids.shape
+                scale = recipe.text_scale and np.repeat(recipe.text_scale, chunks)
+                state = self.base.text_encoder(ids.reshape(-1, length), placeholders, style.of("text_encoder"),
+                                               row_factors(scale))
+                state = weighted(state, weights.reshape(-1, length)).reshape(rows, chunks * length, width)
                 state.sync()  # one computation, not one more in the graph of every step
                 states.append(state)
         return states

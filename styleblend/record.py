@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple, get_args
 from styleblend import __version__
 from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError, printable
+from styleblend.files.emphasis import escaped
 from styleblend.files.names import control_character
 from styleblend.files.pictures import opened
 from styleblend.files.saved_pictures import texts_of
@@ -19,9 +20,10 @@ from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, DType, Method
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
-          "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str}
+          "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
+          "signs": bool}
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": ""}  # what older pictures do not say
+         "decoder": "", "signs": False}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -60,6 +62,8 @@ class Record:
         prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump()}
+        if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
+            own["signs"] = True  # to earlier versions brackets were text
         own = {kind.section if key == "settings" else key: value for key, value in own.items()}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
@@ -123,4 +127,8 @@ def parts_of(data: Any, path: Path) -> Tuple[Dict[str, Any], Dict[str, Any], Dic
     sampler = SAMPLERS.get(sampling.get("sampler", SamplingSettings().sampler))
     if older and sampler and not sampler.takes_noise:
         sampling = {**sampling, "eta": 0.0}  # it had no effect, and nobody said so
+    if not data.pop("signs"):
+        data["prompt"] = escaped(data["prompt"])
+        texts = [key for key in ("coarse_negative", "fine_negative") if isinstance(sampling.get(key), str)]
+        sampling = {**sampling, **{key: escaped(sampling[key]) for key in texts}}
     return data, sampling, settings

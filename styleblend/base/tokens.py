@@ -1,16 +1,18 @@
 """Text to token ids, and placeholder tokens such as <C> and <F> whose embeddings are the only new parameters."""
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 import warnings
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.content import instead_of_text
+from styleblend.files.emphasis import Chunk, escaped, parsed, shortened, spoken, written
 from styleblend.models.configs import read_object
 
 
@@ -137,29 +139,40 @@ class Tokenizer:
             found += [i] if i < self.vocabulary else range(first[i - self.vocabulary], first[i - self.vocabulary + 1])
         return found
 
-    def refuse_reserved(self, phrases: Sequence[str]) -> None:
-        """StyleBlendError for a phrase that holds a placeholder, also as <c>, or a word that begins or ends a text."""
+    def refuse_reserved(self, prompts: Sequence[str]) -> None:
+        """StyleBlendError for a prompt that holds a placeholder, also as <c>, or a word that begins or ends a text."""
         reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token,
                     **dict(enumerate(self.placeholders, self.vocabulary))}
-        for phrase in phrases:
-            found = [reserved[i] for i in self.words(phrase)[1:-1] if i in reserved]
+        for prompt in prompts:
+            texts = [prompt, *(fragment.text for chunk in parsed(prompt) for fragment in chunk)]
+            found = [reserved[i] for text in texts for i in self.words(text)[1:-1] if i in reserved]
             if found:
-                raise StyleBlendError(f"the prompt {phrase[:80]!r} holds {found[0]}, which is put in where it belongs: "
+                raise StyleBlendError(f"the prompt {prompt[:80]!r} holds {found[0]}, which is put in where it belongs: "
                                       "leave it out")
 
-    def fitted(self, template: str, phrase: str) -> str:
-        """`template` with `phrase` in the place of its first {prompt}; all other braces are text.
+    def fitted(self, template: str, prompt: str) -> str:
+        """`template` with `prompt`, which may have signs (`files.emphasis`), in the place of its first {prompt}.
 
-        Of a phrase that is too long the last words are left out, with a warning, and not the style behind it.
+        All other braces are text. Of a prompt that is too long the last words are left out, with a warning, and not the
+        style behind it. Each of the texts between two BREAK gets the whole template.
         """
-        def filled(text: str) -> str:
-            return template.replace("{prompt}", text, 1)
+        return " BREAK ".join(self.fitted_chunk(template, chunk) for chunk in parsed(prompt))
+
+    def fitted_caption(self, template: str, caption: str) -> str:
+        """The same of a caption, whose brackets are text, and so are those of the template: for `encode`."""
+        return spoken(self.fitted(escaped(template), escaped(caption)))
+
+    def fitted_chunk(self, template: str, chunk: Chunk) -> str:
+        phrase = "".join(fragment.text for fragment in chunk)
+
+        def filled(characters: int) -> str:
+            return template.replace("{prompt}", written(shortened(chunk, characters)).rstrip(), 1)
 
         def fits(characters: int) -> bool:
-            return len(self.ids(filled(phrase[:characters]))) <= self.length
+            return len(self.ids_and_weights(parsed(filled(characters))[0])[0]) <= self.length
 
         if fits(len(phrase)):
-            return filled(phrase)
+            return template.replace("{prompt}", written(chunk), 1)
         low, high = 0, len(phrase)
         while high - low > 1:
             middle = (low + high) // 2
@@ -169,17 +182,46 @@ class Tokenizer:
             kept = kept.rsplit(" ", 1)[0]
         warnings.warn(f"the prompt has {len(self.ids(phrase)) - 2} tokens, more than the text encoder reads; "
                       f"this is left out: {phrase[len(kept):].strip()[:200]!r}", stacklevel=2)
-        return filled(kept.rstrip())
+        return filled(len(kept.rstrip()))
+
+    def ids_and_weights(self, chunk: Chunk) -> Tuple[List[int], List[float]]:
+        """All ids of a chunk with start and end, and the weight of each. The words of a fragment are read alone."""
+        ids, weights = self.ids(""), [1.0, 1.0]
+        for text, weight in chunk:
+            own = self.ids(text)[1:-1]
+            ids[-1:-1] = own
+            weights[-1:-1] = [weight] * len(own)
+        return ids, weights
+
+    def read(self, prompts: Sequence[str]) -> Tuple[np.ndarray, np.ndarray]:
+        """Ids and weights, (N, chunks, 77) each, of prompts with signs. A longer text is cut, with a warning.
+
+        One of fewer chunks than the others has them several times: to attention that is the same as once, so a picture
+        does not depend on those that are drawn beside it.
+        """
+        chunks = [[self.ids_and_weights(chunk) for chunk in parsed(prompt)] for prompt in prompts]
+        count = math.lcm(*map(len, chunks))
+        ids = np.stack([np.tile(self.rows([ids for ids, _ in own]), (count // len(own), 1))
+                        for own in chunks])
+        weights = np.ones(ids.shape, np.float32)
+        for row, own in zip(weights, chunks):
+            for place in range(count):
+                some = own[place % len(own)][1][:self.length]
+                row[place, :len(some)] = some
+        return ids, weights
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, 77) int32. A longer text is cut, with a warning that names what is lost."""
+        """(N, 77) int32 of texts without signs. A longer text is cut, with a warning that names what is lost."""
+        return self.rows([self.ids(text) for text in texts])
+
+    def rows(self, texts: Sequence[List[int]]) -> np.ndarray:
+        """(N, 77) int32 of ids with start and end, cut and padded."""
         rows = np.full((len(texts), self.length), self.pad, np.int32)
-        for row, text in zip(rows, texts):
-            ids = self.ids(text)
+        for row, ids in zip(rows, texts):
             if len(ids) > self.length:
                 lost = self.text(ids[self.length - 1:-1])
                 warnings.warn(f"the prompt has {len(ids)} tokens and the text encoder reads {self.length}; "
-                              f"this is left out: {lost!r}", stacklevel=2)
+                              f"this is left out: {lost!r}", stacklevel=3)
                 ids = ids[:self.length - 1] + ids[-1:]
             row[:len(ids)] = ids
         return rows

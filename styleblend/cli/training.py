@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
@@ -24,11 +25,14 @@ def add_commands(commands) -> None:
 
 
 def add_train_options(parser) -> None:
-    parser.add_argument("part", choices=list(TRAININGS),
+    parser.add_argument("part", choices=list(TRAININGS), nargs="?", default="all",
                         help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or fine "
                              "(texture, in the UNet); all is the same as styleblend")
     add_config(parser)
     add_styles(parser, "all of the data folder")
+    parser.add_argument("--pictures", metavar="FOLDER",
+                        help="learn one style from the pictures in this folder, wherever it is, and in its sub-folders")
+    parser.add_argument("--name", metavar="NAME", help="what the style of --pictures is called from then on")
     parser.add_argument("--fit", choices=["crop", "pad"],
                         help="style pictures of other proportions than the training size: crop to the middle, or pad "
                              "with white; default: the config's (pictures.fit), else crop")
@@ -48,13 +52,15 @@ def add_train_options(parser) -> None:
 def run_train(args) -> int:
     from styleblend.jobs.choices import ready_to_train
     settings = settings_of(args)
-    ready_to_train(settings, args.styles)
+    if args.pictures is None:
+        ready_to_train(settings, args.styles)
     from styleblend.jobs.train import TrainRequest, train_styles
     if args.keep:
         training = settings.training.model_copy(update={"keep_adapters": args.keep})
         settings = settings.model_copy(update={"training": training})
+    pictures = Path(args.pictures) if args.pictures is not None else None
     follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
-                                     args.max_memory)), step_ends=True)
+                                     args.max_memory, pictures, args.name)), step_ends=True)
     return 0
 
 
@@ -66,6 +72,7 @@ def run_styles(args) -> int:
     for style in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(style.trained)) if style.trained else "-"
         parts = ", ".join(style.parts) + (f"; missing: {', '.join(style.missing)}" if style.missing else "")
+        parts += f"; its pictures have changed since: {style.others}" if style.others else ""
         print(f"{style.name:{width}}  {style.method or '-':10}  base {style.base or '-':16}  {when}  "
               f"{style.problem or parts}{' (comes with the program)' * style.shipped}")
     if not found:

@@ -1,24 +1,25 @@
 """The pictures of a style and what they show.
 
-That is said by `NAME.txt` beside a picture, by `metadata.jsonl`, or by the picture's name.
+That is said by `NAME.txt` or `NAME.caption` beside a picture, by `metadata.jsonl` or `captions.json`, or by its name.
 """
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Mapping, NamedTuple
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.layouts import KOHYA, TEXTS, Layout, layout_of, pointed, refuse_unreadable
+from styleblend.files.nameless import says_nothing
 from styleblend.files.names import check_distinct, composed, control_character
-from styleblend.files.pictures import ENDINGS, FORMATS, UNREADABLE, kind_of
+from styleblend.files.pictures import ENDINGS
 from styleblend.files.prompts import article
-from styleblend.files.text import parse_json, read_text
+from styleblend.files.text import parse_json, read_json, read_text
 
-METADATA = "metadata.jsonl"
-LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini")
 ONE_FOLDER_EACH = "put one folder a style there, with images/*.png and prompt.json"
 LINE = 'like {"file_name": "cat.png", "text": "a cat"}'
+TABLE = 'like {"cat.png": "a cat"}'
 
 
 class NoPictures(StyleBlendError):
@@ -27,11 +28,29 @@ class NoPictures(StyleBlendError):
 
 @dataclass(frozen=True)
 class StylePicture:
-    """A picture of a style. `caption` says what it shows; `phrase` is the same as the trainings' prompts have it."""
+    """A picture of a style. `caption` says what it shows; `phrase` is the same as the trainings' prompts have it.
+
+    `file`: how it is called from the folder of the pictures; `name`: how what is made of it is called.
+    """
 
     path: Path
     caption: str
     phrase: str
+    file: str
+    name: str
+    written: bool = False  # its caption was
+
+
+class StylePictures(NamedTuple):
+    """The pictures of a style, and in words what was taken and what was left out."""
+
+    pictures: List[StylePicture]
+    taken: str
+    left_out: List[str]
+
+    def summary(self) -> str:
+        some = ", ".join(self.left_out[:3]) + (f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else "")
+        return self.taken + (f"; left out: {some}" if some else "")
 
 
 def style_names(data: Path) -> List[str]:
@@ -40,38 +59,40 @@ def style_names(data: Path) -> List[str]:
         raise StyleBlendError(f"the data folder {data} does not exist: {ONE_FOLDER_EACH}")
     names = sorted(composed(p.name) for p in Path(data).iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise StyleBlendError(f"{data} holds no style folders: {ONE_FOLDER_EACH}")
+        flat = any(p.suffix.lower() in ENDINGS for p in Path(data).iterdir())
+        raise StyleBlendError(f"{data} holds no style folders: " + (
+            f"to learn from the pictures in it, train --pictures {data} --name NAME" if flat else ONE_FOLDER_EACH))
     return names
 
 
 def style_pictures(folder: Path) -> List[StylePicture]:
+    """The pictures of one style, in order of their names: see `read_pictures`."""
+    return read_pictures(folder).pictures
+
+
+def read_pictures(folder: Path) -> StylePictures:
     """The pictures of one style, in order of their names; only names and captions are read.
 
-    A caption is taken from `NAME.txt`, else from `images/metadata.jsonl`, else it is the file name with spaces for
-    underscores. The first two stand in the prompts as they are; a file name gets an article, as published ("A red
-    apple"). StyleBlendError names the file that is wrong.
+    A caption is taken from `NAME.txt`, else `NAME.caption`, else `metadata.jsonl` or `captions.json`, else it is the
+    file name with spaces for underscores. All but the last stand in the prompts as they are; a file name gets an
+    article, as published ("A red apple"). StyleBlendError names the file that is wrong.
     """
-    images = Path(folder) / "images"
-    files = files_of_people(images)
-    in_order = sorted(p for p in files if p.suffix.lower() in ENDINGS)
-    for path in files:
-        if path.suffix.lower() not in ENDINGS + (".txt",) and path.name != METADATA:
-            leave_out(path)
-    if not in_order:
+    layout = layout_of(folder)
+    for path in layout.others:
+        refuse_unreadable(path)
+    if not layout.pictures:
+        where = layout.root if pointed(folder) == Path(folder) else pointed(folder)
         raise NoPictures(f"style {Path(folder).name} has no pictures: "
-                         f"put 3 to 10 into {images}, named after what they show")
-    check_names(in_order, images)
-    pictures = {composed(p.name): p for p in in_order}
-    written = metadata_captions(images / METADATA, list(pictures)) if (images / METADATA).is_file() else {}
-    texts = [p for p in files if p.suffix.lower() == ".txt"]
-    written.update(text_captions(texts, {composed(p.stem): name for name, p in pictures.items()}))
-    found = []
-    for name, path in pictures.items():
-        caption = written.get(name) or checked(composed(path.stem).replace("_", " "), f"the name of {path}")
-        if written and name not in written:
-            warnings.warn(f"{path} has no written caption, though others have: its name is taken, {caption!r}")
-        found.append(StylePicture(path, caption, caption if name in written else article(caption)))
-    return found
+                         f"put 3 to 10 into {where}, named after what they show")
+    names = names_of(layout)
+    written = {**tables_of(layout), **texts_of(layout)}
+    pictures = []
+    for path in layout.pictures:
+        caption, file = written.get(layout.name(path)), composed(layout.name(path))
+        said = caption or checked(composed(path.stem).replace("_", " "), f"the name of {path}")
+        pictures.append(StylePicture(path, said, caption or article(said), file, names[path], caption is not None))
+    layout.left_out += [layout.name(path) for path in layout.others]
+    return StylePictures(pictures, taken(layout, pictures), layout.left_out)
 
 
 def pictures_if_any(folder: Path) -> List[StylePicture]:
@@ -82,38 +103,55 @@ def pictures_if_any(folder: Path) -> List[StylePicture]:
         return []
 
 
-def files_of_people(folder: Path) -> List[Path]:
-    """The files in a folder, without hidden ones and those that systems leave behind."""
-    if not folder.is_dir():
-        return []
-    return [p for p in folder.iterdir()
-            if not p.name.startswith(".") and p.name.lower() not in LEFT_BY_SYSTEMS and p.is_file()]
+def taken(layout: Layout, pictures: List[StylePicture]) -> str:
+    """How many pictures were found where, and what says what they show."""
+    folders = layout.folders()
+    some = [f"{count} in {name}/" for name, count in folders.items() if name]
+    where = f" ({', '.join(some[:3])}{' ...' if len(some) > 3 else ''})" if some else ""
+    repeats = any(KOHYA.fullmatch(part) for name in folders for part in Path(name).parts)
+    unsaid = [picture.file for picture in pictures if not picture.written]
+    said = "told by captions" if len(unsaid) < len(pictures) else "told by their names"
+    if 0 < len(unsaid) < len(pictures):
+        said += f", by their names where there is none ({', '.join(unsaid[:3])}{' ...' if len(unsaid) > 3 else ''})"
+    return (f"{len(pictures)} picture{'s' * (len(pictures) != 1)}{where}, {said}"
+            + ("; kohya's repeats in names of folders do not count" if repeats else ""))
 
 
-def check_names(in_order: List[Path], folder: Path) -> None:
-    """Refuse pictures whose names cannot be those of what is made of them. They come sorted."""
-    for before, path in zip([None] + in_order, in_order):
-        if before and before.stem == path.stem:
-            raise StyleBlendError(f"{before} and {path.name} differ only in their endings, "
-                                  "and what is made of a picture has its name: rename one")
-        steering = control_character(path.name)
+def nameless(pictures: List[StylePicture], style: str) -> List[StylePicture]:
+    """Those of which neither a caption nor their name says what they show."""
+    return [picture for picture in pictures if not picture.written and says_nothing(composed(picture.path.stem), style)]
+
+
+def refuse_nameless(pictures: List[StylePicture], style: str) -> None:
+    """StyleBlendError that asks for captions, where a training would learn "An img 6003"."""
+    found = nameless(pictures, style)
+    if found:
+        some, first = ", ".join(p.file for p in found[:3]) + (" ..." if len(found) > 3 else ""), found[0].path
+        raise StyleBlendError(f"style {style}: the names of {len(found)} of {len(pictures)} pictures do not say what "
+                              f"they show ({some}): write captions, such as \"a red apple\" into "
+                              f"{first.with_suffix('.txt').name} beside it, or rename them")
+
+
+def names_of(layout: Layout) -> Dict[Path, str]:
+    """How what is made of each picture is called: by its name, with its folders in front where several share that.
+
+    StyleBlendError for names that cannot be told apart, or that hold what does not print.
+    """
+    count, names = Counter(path.stem for path in layout.pictures), {}
+    for path in layout.pictures:
+        steering = control_character(layout.name(path))
         if steering:
             raise StyleBlendError(f"the name of {str(path)!r} holds the control character {steering}: rename it")
-    check_distinct([p.stem for p in in_order], str(folder))
-
-
-def leave_out(path: Path) -> None:
-    """Say that a file of the pictures' folder is not used; StyleBlendError if it seems to be meant as a picture."""
-    kind = kind_of(path)
-    if path.suffix.lower() in UNREADABLE:
-        raise StyleBlendError(f"the picture {path} cannot be read here: save it as PNG or JPEG, or remove it")
-    if kind in FORMATS:
-        raise StyleBlendError(f"{path} is a {kind} picture by its content: "
-                              "give it an ending that says so, or remove it")
-    if kind in UNREADABLE.values():
-        raise StyleBlendError(f"{path} is a {kind} file, which cannot be read here: "
-                              "save it as PNG or JPEG, or remove it")
-    warnings.warn(f"{path} is neither a picture nor a caption and is left out")
+        parts = [*path.parent.relative_to(layout.root).parts, path.stem]
+        names[path] = "-".join(parts) if count[path.stem] > 1 else path.stem
+    known: Dict[str, Path] = {}
+    for path, name in names.items():
+        before = known.setdefault(name, path)
+        if before is not path:
+            raise StyleBlendError(f"{before} and {path.name} differ only in their endings, "
+                                  "and what is made of a picture has its name: rename one")
+    check_distinct(list(names.values()), str(layout.root))
+    return {path: composed(name) for path, name in names.items()}
 
 
 def checked(text: str, source: str) -> str:
@@ -126,19 +164,53 @@ def checked(text: str, source: str) -> str:
     return caption
 
 
-def text_captions(files: List[Path], pictures: Dict[str, str]) -> Dict[str, str]:
-    """{picture: caption} from `NAME.txt` files. `pictures`: name without ending -> name."""
-    found = {}
-    for path in files:
-        name = pictures.get(composed(path.stem))
+def texts_of(layout: Layout) -> Dict[str, str]:
+    """{picture: caption} from `NAME.txt` and `NAME.caption` files; what has no picture is left out."""
+    pictures = {stem_of(layout, path): layout.name(path) for path in layout.pictures}
+    found: Dict[str, str] = {}
+    for path in sorted(layout.texts, key=lambda path: TEXTS.index(path.suffix.lower())):
+        name = pictures.get(stem_of(layout, path))
         if name is None:
-            warnings.warn(f"{path} is left out: there is no picture of its name")
+            layout.left_out.append(f"{layout.name(path)}, which has no picture of its name")
+        elif name in found:
+            layout.left_out.append(f"{layout.name(path)}, since there is another caption")
         else:
             found[name] = checked(read_text(path), str(path))
     return found
 
 
-def metadata_captions(path: Path, pictures: List[str]) -> Dict[str, str]:
+def stem_of(layout: Layout, path: Path) -> str:
+    return composed(layout.name(path.with_suffix("")))
+
+
+def tables_of(layout: Layout) -> Dict[str, str]:
+    """{picture: caption} from the tables of captions, each of the pictures in and below its folder."""
+    found: Dict[str, str] = {}
+    for table in sorted(layout.tables, key=lambda path: path.suffix != ".json"):  # lines count more
+        below = {composed(path.relative_to(table.parent).as_posix()): layout.name(path)
+                 for path in layout.pictures if table.parent in path.parents}
+        rows = metadata_captions if table.suffix == ".jsonl" else json_captions
+        found.update({below[name]: caption for name, caption in rows(table, below).items()})
+    return found
+
+
+def json_captions(path: Path, pictures: Mapping[str, str]) -> Dict[str, str]:
+    """{picture: caption} from one object. The ending may be left out, and kohya's have {"caption": ...} as values."""
+    data = read_json(path, f"it should be {TABLE}")
+    if not isinstance(data, dict):
+        raise StyleBlendError(f"{path} should be {TABLE}")
+    stems, found = {name.rsplit(".", 1)[0]: name for name in pictures}, {}
+    for key, value in data.items():
+        name = composed(key) if composed(key) in pictures else stems.get(composed(key))
+        text = value.get("caption") if isinstance(value, dict) else value
+        if name is None or not isinstance(text, str):
+            what = "which is no picture" if name is None else "whose caption is no text"
+            raise StyleBlendError(f"{path} names {key[:80]!r}, {what}: it should be {TABLE}")
+        found[name] = checked(text, f"{path}: {key[:80]!r}")
+    return found
+
+
+def metadata_captions(path: Path, pictures: Mapping[str, str]) -> Dict[str, str]:
     """{picture: caption} from a file of lines as Hugging Face's imagefolder has them (LINE)."""
     found = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):

@@ -4,3 +4,4 @@ MAX_PIXELS = 64_000_000  # of a picture: while it is decoded a pixel takes up to
 # Bytes of a safetensors file's header. That of a whole Stable Diffusion checkpoint has some 300,000, and takes far more
 # memory when it is read.
 MAX_HEADER = 16 << 20
+LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes

@@ -1,12 +1,15 @@
 """Names that become files: they work on Linux, macOS and Windows, and are the same on all of them."""
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
 from pathlib import Path
 from typing import Optional, Sequence
 
 from styleblend.errors import StyleBlendError
 
+MADE = 100  # bytes of a text that stand in the name made of it
 LONGEST = 190  # bytes: file systems take 255, and endings and temporary names come on top
 DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the order in which a line is read
@@ -56,6 +59,26 @@ def check_name(name: str, hint: str = "choose another") -> str:
         raise StyleBlendError(f"{name[:80]!r} cannot be a style or prompt name: "
                               f"it becomes a file name, and it {fault(name)}: {hint}")
     return name
+
+
+def file_name(text: str) -> str:
+    """The name of a picture of this text: the text itself, or where that is no file's name one made from it.
+
+    Always the same, and another one for every text: its end is a hash of the whole.
+    """
+    text = composed(text)
+    if not fault(text):
+        return text
+    letters = "".join(" " if c in '/\\<>:"|?*' or control_character(c) else c for c in text)
+    kept = " ".join(letters.split()).encode("utf-8")[:MADE].decode("utf-8", "ignore").strip(". ")
+    end = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    made = f"{kept or 'prompt'}-{end}"
+    return f"prompt {made}" if fault(made) else made  # a device of Windows, such as nul.x
+
+
+def is_made(name: str) -> bool:
+    """Whether a picture's name may be one that `file_name` made, so that only its record knows the prompt."""
+    return re.fullmatch(r".+-[0-9a-f]{8}", name) is not None
 
 
 def check_distinct(names: Sequence[str], source: str) -> None:

@@ -4,33 +4,58 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import check_distinct, check_name, composed, control_character
+from styleblend.files.emphasis import WORDS, parsed, spoken
+from styleblend.files.layouts import pointed
+from styleblend.files.limits import LARGEST_SEED
+from styleblend.files.names import check_distinct, check_name, composed, control_character, fault, file_name
 from styleblend.files.text import read_json
 
 SHAPES = ('it should be like {"0": "Cat"}, {"my-cat": "A cat on a boat"}, ["Cat", "House"] or [{"prompt": "Cat"}, '
-          '{"text": "A cat on a boat", "name": "my-cat"}]')
-HINT = 'shorten or change it, or give it a name of its own in prompt.json: {"my-name": "the prompt"}'
+          '{"text": "A cat on a boat", "name": "my-cat", "seed": 5}]')
+ARTICLE = re.compile(r"(an?|the)\s", re.I)
 
 
 def article(word: str) -> str:
-    """"Owl" -> "An owl", as the competition asks for its one-word prompts."""
-    return ("An " if word[:1].lower() in "aeiou" else "A ") + word.lower()
+    """"Owl" -> "An owl", as the competition asks for its one-word prompts. What has an article stays as it is."""
+    return word if ARTICLE.match(word) else article_of(word) + word.lower()
+
+
+def article_of(word: str) -> str:
+    return "An " if word[:1].lower() in "aeiou" else "A "
+
+
+def with_article(prompt: str) -> str:
+    """The same of a prompt that may have signs: "(Owl:1.2)" -> "An (owl:1.2)"."""
+    said = spoken(prompt).strip()
+    if said == prompt or ARTICLE.match(said):
+        return article(prompt) if said == prompt else prompt
+    return article_of(said) + re.sub(rf"({WORDS})|.", lambda found: found[1] or found[0].lower(), prompt, flags=re.S)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to draw. `name` is its picture's; `whole`: it has a name of its own and is drawn as it stands."""
+    """One thing to draw. `name` is its picture's; `whole`: it has a name of its own and is drawn as it stands.
+
+    `seed`: its own, in place of the style's or the config's.
+    """
 
     name: str
     text: str
     whole: bool = False
+    seed: Optional[int] = None
 
     def phrase(self, plain: bool = False) -> str:
         """What is drawn: with an article, unless the prompt is whole or all are (`plain`)."""
-        return self.text if plain or self.whole else article(self.text)
+        return self.text if plain or self.whole else with_article(self.text)
+
+    def seed_of(self, of_style: Mapping[str, int], default: int) -> int:
+        """The seed of its picture: its own, that which its style has for it by name or text, or the default."""
+        if self.seed is not None:
+            return self.seed
+        return int(of_style.get(self.name, of_style.get(self.text, default)))
 
 
 def without_full_stop(text: str) -> str:
@@ -49,38 +74,74 @@ def phrase_of(text: str) -> str:
     if control_character(text):  # neither tokens nor a picture's record could be made of it
         raise StyleBlendError(f"the prompt {text[:80]!r} holds the control character {control_character(text)}: "
                               "take it out")
+    if parsed(text) == ((),):
+        raise StyleBlendError(f"the prompt {text[:80]!r} holds signs and no words: say what to draw")
     return text
 
 
-def make_prompt(text: str, name: Optional[str] = None) -> Prompt:
-    """A prompt that is named after itself, or has a name of its own. StyleBlendError: the name cannot be a file's."""
+def make_prompt(text: str, name: Optional[str] = None, seed: Optional[int] = None) -> Prompt:
+    """A prompt that is named after itself, or has a name of its own. StyleBlendError: that cannot be a file's."""
     if name is not None:
-        return Prompt(check_name(name.strip()), phrase_of(text), whole=True)
-    text = check_name(without_full_stop(text), HINT)
-    return Prompt(text, text)
+        return Prompt(check_name(name.strip()), phrase_of(text), whole=True, seed=seed)
+    text = phrase_of(text)
+    return Prompt(file_name(text), text, seed=seed)
 
 
-def entries(data: Any) -> List[Tuple[Optional[str], Any]]:
-    """(own name or None, prompt) of everything in a prompt.json; ValueError for a shape that is not known."""
+def listed(choice: str) -> List[str]:
+    """The prompts in "Cat, A (red, round:1.2) dog": commas in brackets belong to a prompt."""
+    parts, depth = [""], 0
+    for c in choice:
+        depth = max(0, depth + (c in "([") - (c in ")]"))
+        parts[-1] += c
+        if c == "," and not depth:
+            parts[-1] = parts[-1][:-1]
+            parts.append("")
+    return [part for part in parts if part.strip()] if not depth else [p for p in choice.split(",") if p.strip()]
+
+
+class Entry(NamedTuple):
+    """What a prompt.json says of one prompt; a `name` of None: it is named after itself."""
+
+    name: Optional[str]
+    text: Any
+    seed: Any = None
+
+
+def entries(data: Any) -> List[Entry]:
+    """Everything in a prompt.json; ValueError for a shape that is not known."""
     if isinstance(data, dict):
-        return [(None if re.fullmatch("[0-9]+", key.strip()) else key, text) for key, text in data.items()]
-    if not isinstance(data, list):
+        pairs = [(None if re.fullmatch("[0-9]+", key.strip()) else key, item) for key, item in data.items()]
+    elif isinstance(data, list):
+        pairs = [(None, item) for item in data]
+    else:
         raise ValueError
-    found = []
-    for item in data:
-        if isinstance(item, dict):
-            texts = [item[key] for key in ("prompt", "text") if key in item]
-            if len(texts) != 1 or set(item) - {"prompt", "text", "name"} or not isinstance(item.get("name", ""), str):
-                raise ValueError
-            found.append((item.get("name"), texts[0]))
-        else:
-            found.append((None, item))
-    return found
+    return [entry_of(item, name) if isinstance(item, dict) else Entry(name, item) for name, item in pairs]
+
+
+def entry_of(item: dict, key: Optional[str]) -> Entry:
+    """{"prompt": "Cat", "name": "my-cat", "seed": 5} under the key of a name, or under none."""
+    texts = [item[word] for word in ("prompt", "text") if word in item]
+    name = item.get("name", key)
+    if len(texts) != 1 or set(item) - {"prompt", "text", "name", "seed"} or not isinstance(name, (str, type(None))):
+        raise ValueError
+    if key not in (None, name):
+        raise ValueError
+    return Entry(name, texts[0], item.get("seed"))
+
+
+def is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST_SEED
+
+
+def prompt_file(folder: Path) -> Path:
+    """Where the prompts of a style are: in its own folder, or in that of its pictures where it lies elsewhere."""
+    own, elsewhere = Path(folder) / "prompt.json", pointed(folder) / "prompt.json"
+    return elsewhere if elsewhere.exists() and not own.exists() else own
 
 
 def style_prompts(folder: Path) -> List[Prompt]:
     """The prompts in `prompt.json` of one style, each once, in their order. StyleBlendError names a wrong entry."""
-    path = Path(folder) / "prompt.json"
+    path = prompt_file(folder)
     if not path.exists():
         raise StyleBlendError(f"{path} does not exist: write {{\"0\": \"Cat\", \"1\": \"House\"}} into it, or name "
                               "prompts with --prompts")
@@ -88,15 +149,19 @@ def style_prompts(folder: Path) -> List[Prompt]:
         found = entries(read_json(path, SHAPES))
     except ValueError:
         found = []
-    wrong = [text for _, text in found if not isinstance(text, str) or not text.strip()]
+    wrong = [one.text for one in found if not isinstance(one.text, str) or not one.text.strip()]
     if not found or wrong:
         what = f"has {str(wrong[0])[:60]!r} in the place of a prompt" if wrong else "holds no prompts"
         raise StyleBlendError(f"{path} {what}: {SHAPES}")
-    check_distinct([(text if name is None else name).strip() for name, text in found], str(path))
+    wrong = [one.seed for one in found if one.seed is not None and not is_seed(one.seed)]
+    if wrong:
+        raise StyleBlendError(f"{path}: {str(wrong[0])[:60]!r} is no seed: give a number from 0 to {LARGEST_SEED}")
+    check_distinct([name for name in ((one.text if one.name is None else one.name).strip() for one in found)
+                    if not fault(composed(name))], str(path))
     prompts = {}
-    for name, text in found:
+    for one in found:
         try:
-            prompt = make_prompt(text, name)
+            prompt = make_prompt(one.text, one.name, one.seed)
         except StyleBlendError as error:
             raise StyleBlendError(f"{path}: {error}") from None
         if prompts.setdefault(prompt.name, prompt) != prompt:

@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from styleblend.adapters.learned_from import changed_since
 from styleblend.adapters.style import load_style
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
@@ -16,7 +17,7 @@ from styleblend.files.names import composed
 from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
 from styleblend.files.saved_pictures import save_picture
-from styleblend.files.prompts import Prompt, style_prompts
+from styleblend.files.prompts import Prompt, prompt_file, style_prompts
 from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
@@ -123,7 +124,7 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
     output = Path(settings.output)
     names, left_out = chosen_styles(settings, request.styles, request.prompts)
-    for sentence in [*left_out, *not_listed(settings, names, request.prompts)]:
+    for sentence in [*left_out, *not_listed(settings, names, request.prompts), *with_other_pictures(settings, names)]:
         yield Log(sentence)
     places = [Place(n, p, output / n / f"{p.name}.png") for n in names
               for p in chosen_prompts(data_of(settings.data, n), request.prompts)]
@@ -138,6 +139,13 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
                 yield Written(write_sheet(settings, name))
             yield Written(write_page(output))
     return drawn
+
+
+def with_other_pictures(settings: RunSettings, names: Sequence[str]) -> List[str]:
+    """A sentence on each style whose pictures are others than those that it was learned from."""
+    found = {name: changed_since(Path(settings.adapters) / name, data_of(settings.data, name)) for name in names}
+    return [f"the pictures of {name} have changed since it was learned ({others}): train it again with --overwrite"
+            for name, others in found.items() if others]
 
 
 def refuse_outputs(output: Path, places: Sequence[Place], overwrite: bool) -> None:
@@ -217,7 +225,7 @@ def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Im
     Those of prompt.json come first, in their order.
     """
     folder, data = Path(settings.output) / name, data_of(settings.data, name)
-    order = [p.name for p in style_prompts(data)] if (data / "prompt.json").exists() else []
+    order = [p.name for p in style_prompts(data)] if prompt_file(data).exists() else []
     place = {prompt: number for number, prompt in enumerate(order)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (place.get(composed(path.stem), len(place)), path.name))
     return [(composed(path.stem), picture) for path in paths for picture in [whole_picture(path)] if picture]

@@ -6,16 +6,19 @@ minutes.
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
 from styleblend.adapters.style_files import find_style, missing_parts, style_names_in
 from styleblend.errors import StyleBlendError, did_you_mean, nearest
 from styleblend.files.base_folder import check_base
-from styleblend.files.captions import ONE_FOLDER_EACH, pictures_if_any, style_names, style_pictures
+from styleblend.files.captions import (ONE_FOLDER_EACH, StylePicture, pictures_if_any, refuse_nameless, style_names,
+                                       style_pictures)
 from styleblend.files.names import check_name, entry
 from styleblend.files.pictures import check_picture
-from styleblend.files.prompts import Prompt, make_prompt, phrase_of, style_prompts
+from styleblend.files.prompts import Prompt, listed, make_prompt, phrase_of, prompt_file, style_prompts
+from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import adapters_of, data_of, folders_in, holds_files, style_folders
 from styleblend.metrics import JUDGE_SCORES
 from styleblend.metrics.weighted import parse_weights
@@ -115,7 +118,7 @@ def lack_of(settings: RunSettings, name: str, prompts: Optional[str]) -> Optiona
     missing = missing_parts(folder, name)
     if missing:
         return f"it has no {', '.join(missing).replace('_', ' ')}"
-    if not names_prompts(prompts) and not (data_of(settings.data, name) / "prompt.json").exists():
+    if not names_prompts(prompts) and not prompt_file(data_of(settings.data, name)).exists():
         return f"there is no {Path(settings.data) / name / 'prompt.json'}"
     return None
 
@@ -136,8 +139,8 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
     Those that are named need not be in it.
     """
     if names_prompts(choice):
-        known = {p.name: p for p in style_prompts(folder)} if (folder / "prompt.json").exists() else {}
-        named = [make_prompt(text) for text in choice.split(",") if text.strip()]
+        known = {p.name: p for p in style_prompts(folder)} if prompt_file(folder).exists() else {}
+        named = [make_prompt(text) for text in listed(choice)]
         if not named:
             raise StyleBlendError(f"--prompts {choice!r} names nothing: give names with commas between them, or how "
                                   "many")
@@ -153,7 +156,7 @@ def not_listed(settings: RunSettings, names: Sequence[str], choice: Optional[str
     strange = {}
     for name in names if names_prompts(choice) else ():
         folder = data_of(settings.data, name)
-        if (folder / "prompt.json").exists():
+        if prompt_file(folder).exists():
             known = [p.name for p in style_prompts(folder)]
             for prompt in chosen_prompts(folder, choice):
                 near = nearest(prompt.name, known)
@@ -213,10 +216,19 @@ def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:
         found = found or left  # what has no pictures is refused below
         left = [name for name in left if name not in found]
     for name in found:
-        for picture in style_pictures(data_of(settings.data, name)):  # all are checked before the first is trained
-            check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
-                          settings.pictures.max_pixels)
+        check_pictures(name, style_pictures(data_of(settings.data, name)), settings)
     return found, [f"left out, since they have no pictures: {', '.join(left)}"] if left else []
+
+
+def check_pictures(name: str, pictures: Sequence[StylePicture], settings: RunSettings) -> None:
+    """StyleBlendError for pictures that cannot be read, or of which nothing says what they show."""
+    for picture in pictures:
+        check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
+                      settings.pictures.max_pixels)
+    refuse_nameless(pictures, name)
+    remark = hardly_known([picture.caption for picture in pictures], "the caption")
+    if remark:
+        warnings.warn(remark, stacklevel=2)
 
 
 def ready_to_train(settings: RunSettings, names: Optional[str]) -> None:

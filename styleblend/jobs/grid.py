@@ -84,7 +84,7 @@ def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) ->
         settings = validated(type(settings), {**settings.model_dump(), **changes}, "the grid")
     sampling = with_sampling(plan.sampling, {k: values[k] for k in OF_SAMPLING if k in values}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
-    seed = sampling.seed if "seed" in values else int(own.seeds.get(prompt.name, sampling.seed))
+    seed = sampling.seed if "seed" in values else prompt.seed_of(own.seeds, sampling.seed)
     return Cell(prompt, sampling, settings, seed, values.get("checkpoint", ""))
 
 

@@ -32,7 +32,7 @@ class Plan:
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""
         return self.record(prompt.phrase(self.config.plain_prompt),
-                           self.own.seeds.get(prompt.name, self.sampling.seed), *hashes)
+                           prompt.seed_of(self.own.seeds, self.sampling.seed), *hashes)
 
 
 def plan_for(config: RunSettings, name: Optional[str]) -> Plan:

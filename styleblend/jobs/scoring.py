@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ from styleblend.jobs.choices import styles_to_score
 from styleblend.jobs.events import Job, Progress
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import BoardMetric, Metric
-from styleblend.files.names import composed, entry
+from styleblend.files.names import composed, entry, is_made
 from styleblend.files.pictures import contained, load_picture
-from styleblend.files.prompts import style_prompts
+from styleblend.files.prompts import prompt_file, style_prompts
 from styleblend.files.shipped import data_of
+from styleblend.record import read_record
 from styleblend.settings import PictureSettings
 
 SHOWN = 320  # pixels of a picture's longer side in the report
@@ -122,13 +124,22 @@ def readable(paths: Sequence[Path], notes: List[str], settings: PictureSettings)
 
 def texts_of(name: str, folder: Path, notes: List[str]) -> Dict[str, str]:
     """{name of the picture: prompt} of a style; without a prompt.json that can be read the names are the prompts."""
-    if not (folder / "prompt.json").exists():
+    if not prompt_file(folder).exists():
         return {}
     try:
         return {p.name: p.text for p in style_prompts(folder)}
     except StyleBlendError as error:
         notes.append(f"{name}: {error}; the names of the pictures are taken for their prompts")
         return {}
+
+
+def prompt_of(path: Path) -> str:
+    """The prompt of a picture that no prompt.json names: its name, or what its record says where that was made."""
+    name = composed(path.stem)
+    if is_made(name):
+        with contextlib.suppress(StyleBlendError):  # drawn by something else
+            return read_record(path).prompt
+    return name
 
 
 def captions_of(name: str, folder: Path, notes: List[str]) -> Dict[Path, str]:
@@ -157,7 +168,7 @@ def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metric
     models, shown = readable(list(captions), run.notes, settings)
     run.style_pictures[name] = [(captions[path], image) for path, image in zip(models, shown)]
     prompts = [composed(path.stem) for path in files]
-    phrases = [texts.get(prompt, prompt) for prompt in prompts]
+    phrases = [texts[prompt] if prompt in texts else prompt_of(path) for prompt, path in zip(prompts, files)]
     drawn, originals = Opened(files, settings), Opened(models, settings)
     of_pictures: Dict[str, np.ndarray] = {}
     for number, metric in enumerate(metrics):

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Tuple
 
+from styleblend.adapters.learned_from import changed_since
 from styleblend.adapters.style_files import missing_parts, part_file, parts_of, settings_in
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import fault
-from styleblend.files.shipped import adapters_of, places, style_folders
+from styleblend.files.shipped import adapters_of, data_of, places, style_folders
 from styleblend.files.tensor_files import read_metadata
 from styleblend.settings import RunSettings
 
@@ -29,6 +30,7 @@ class StyleFound:
     trained: Optional[float]
     problem: Optional[str] = None
     shipped: bool = False
+    others: Optional[str] = None  # how its pictures have changed since
 
 
 def found_style(folder: Path, name: str) -> Optional[StyleFound]:
@@ -59,4 +61,6 @@ def list_styles(settings: RunSettings) -> List[StyleFound]:
                               "--config")
     folders = {name: adapters_of(adapters, name) for name in style_folders(adapters) if not fault(name)}
     found = {name: found_style(folder, name) for name, folder in folders.items()}
-    return [replace(style, shipped=folders[name] != adapters / name) for name, style in found.items() if style]
+    return [replace(style, shipped=folders[name] != adapters / name,
+                    others=changed_since(adapters / name, data_of(settings.data, name)))
+            for name, style in found.items() if style]

@@ -9,18 +9,22 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from styleblend.adapters import learned_from
 from styleblend.adapters.parts import product_of
 from styleblend.adapters.style_files import part_file, remove_part
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
 from styleblend.errors import Busy, StyleBlendError
+from styleblend.files.captions import StylePicture, read_pictures, style_pictures
+from styleblend.files.layouts import point, pointed, walked
+from styleblend.files.names import check_name, entry
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.shipped import adapters_of
+from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
-from styleblend.jobs.choices import styles_to_train
+from styleblend.jobs.choices import check_pictures, styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.pipeline import Pipeline
@@ -46,8 +50,9 @@ TRAININGS = {"coarse": Training(train_coarse, ("coarse",)), "fine": Training(tra
 class TrainRequest:
     """What is to be learned: `parts` (keys of TRAININGS) of `styles` ("00,01"; None: all of the data folder).
 
-    `overwrite` trains again what is trained, from the start. `share` leaves styles that another process trains now to
-    it. `max_memory` as in `BoardRequest`.
+    `pictures` is a folder anywhere, from which the one style `name` is learned in their place: the data folder gets the
+    way to it and no copy. `overwrite` trains again what is trained, from the start. `share` leaves styles that another
+    process trains now to it. `max_memory` as in `BoardRequest`.
     """
 
     settings: RunSettings
@@ -56,6 +61,44 @@ class TrainRequest:
     overwrite: bool = False
     share: bool = False
     max_memory: Optional[str] = None
+    pictures: Optional[Path] = None
+    name: Optional[str] = None
+
+    def sources(self) -> Tuple[Dict[str, Path], List[str]]:
+        """The styles to learn, with the folder that leads to the pictures of each; sentences on what is left out."""
+        data = Path(self.settings.data)
+        if (self.pictures is None) != (self.name is None) or self.pictures is not None and self.styles is not None:
+            raise StyleBlendError("--pictures FOLDER and --name NAME go together, and without --styles")
+        if self.pictures is not None:
+            name = check_name(self.name)
+            return {name: source_of(name, Path(self.pictures), entry(data, name), self.overwrite)}, []
+        names, left_out = styles_to_train(self.settings, self.styles)
+        return {name: data_of(data, name) for name in names}, left_out
+
+
+def source_of(name: str, pictures: Path, folder: Path, overwrite: bool) -> Path:
+    """The folder of pictures that was given for a style. StyleBlendError where the style has others already."""
+    if not pictures.is_dir():
+        raise StyleBlendError(f"--pictures {pictures} is no folder: name one with 3 to 10 pictures of one style")
+    if pictures.resolve() in (folder.resolve(), (folder / "images").resolve()):
+        return folder
+    if walked(folder).pictures:
+        raise StyleBlendError(f"{folder} has pictures of its own: train them with --styles {name}, or choose another "
+                              "--name")
+    before = pointed_before(folder)
+    if before not in (None, pictures.resolve()) and not overwrite:
+        raise StyleBlendError(f"{name} is learned from the pictures in {before}: choose another --name, or begin anew "
+                              "with --overwrite")
+    return pictures
+
+
+def pointed_before(folder: Path) -> Optional[Path]:
+    """The folder elsewhere from which a style was learned until now; None: there was none, or it is gone."""
+    try:
+        found = pointed(folder)
+    except StyleBlendError:
+        return None
+    return None if found == folder else found.resolve()
 
 
 def train_styles(request: TrainRequest) -> Job[None]:
@@ -65,11 +108,17 @@ def train_styles(request: TrainRequest) -> Job[None]:
     `share`, when another process trains a style now.
     """
     settings, began, failed = request.settings, time.time(), []
-    names, left_out = styles_to_train(settings, request.styles)
+    names, left_out = request.sources()
     for sentence in left_out:
         yield Log(sentence)
-    for folder in (Path(place) / name for name in names for place in (settings.adapters, settings.look_alikes)):
-        refuse_unwritable(folder)
+    for name, folder in names.items():
+        for place in (settings.adapters, settings.look_alikes):
+            refuse_unwritable(Path(place) / name)
+        found = read_pictures(folder)
+        check_pictures(name, found.pictures, settings)
+        yield Log(f"{name}: {found.summary()}")
+        if folder == request.pictures:
+            point(entry(settings.data, name), folder)
     base = find_base(settings.base, settings.base_id)
     settings = yield from within(settings, "training", request.max_memory)
     for name in names:
@@ -99,6 +148,7 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
     """
     train, product = TRAININGS[part].train, product_of(part)
     folder, look_alikes = Path(settings.adapters) / name, Path(settings.look_alikes) / name
+    pictures = style_pictures(data_of(settings.data, name))
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", part))
         there = adapters_of(settings.adapters, name)  # a shipped style is trained, too, and stays as it is
@@ -107,19 +157,32 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
             yield Log(f"{name}: {part} has just been trained by another worker")
             return
         if done and not overwrite:
-            yield Log(f"{name}: {part} is trained already ({there}); --overwrite trains it again")
+            others = learned_from.changed(folder, part, pictures)
+            yield Log(f"{name}: {part} is trained already ({there}); --overwrite trains it again"
+                      + (f", which its pictures ask for: {others}" if others else ""))
             return
         if part == "coarse":
             claims.enter_context(claim(look_alikes, "look-alikes"))
         remove_unfinished(folder, folder / "training", look_alikes)
         if overwrite:
             forget(name, part, folder, look_alikes)
+        refuse_other_pictures(name, part, folder, pictures)
+        learned_from.note(folder, part, pictures)
         yield Log(f"{name}: learning the {part} style")
         # a training frees networks when their work is done, so each begins with the base anew
         with contextlib.closing(train(Pipeline(load_base(base, settings.dtype)), name, settings)) as steps:
             for step in steps:
                 yield as_event(step)
         yield Log(f"{name}: {part} style is in {folder}")
+
+
+def refuse_other_pictures(name: str, part: str, folder: Path, pictures: List[StylePicture]) -> None:
+    """StyleBlendError where a training would go on with other pictures than it began with."""
+    begun = any((folder / "training" / stage / "latest").is_file() for stage in TRAININGS[part].stages)
+    others = learned_from.changed(folder, part, pictures) if begun else None
+    if others:
+        raise StyleBlendError(f"the {part} training of {name} began with other pictures ({others}): put them back to "
+                              "go on, or begin anew with --overwrite")
 
 
 def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:

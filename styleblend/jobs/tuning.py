@@ -29,7 +29,7 @@ from styleblend.files.captions import pictures_if_any
 from styleblend.files.names import check_name
 from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import load_picture
-from styleblend.files.prompts import Prompt, make_prompt, style_prompts
+from styleblend.files.prompts import Prompt, listed, make_prompt, prompt_file, style_prompts
 from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.text import read_json
 from styleblend.files.whole_files import not_written, remove_unfinished, write_bytes
@@ -81,12 +81,12 @@ def choose_prompts(base: Base, judge: Judge, folder: Path,
     """
     path = base.folder / "subjects.json"
     known = read_json(path, "it should be a list of subjects") if path.is_file() else judge.subjects
-    taken = {p.text.lower() for p in style_prompts(folder)} if (folder / "prompt.json").exists() else set()
+    taken = {p.text.lower() for p in style_prompts(folder)} if prompt_file(folder).exists() else set()
     taken |= {p.caption.lower() for p in pictures_if_any(folder)}
     free = [s for s in known if s.lower() not in taken]
     free = [make_prompt(free[i]) for i in np.random.default_rng(0).permutation(len(free))]
     count = int(question.prompts) if question.prompts.isdecimal() else 0
-    chosen = free[:count] if count else [make_prompt(text) for text in question.prompts.split(",") if text.strip()]
+    chosen = free[:count] if count else [make_prompt(text) for text in listed(question.prompts)]
     rest = [p for p in free if p.text.lower() not in {c.text.lower() for c in chosen}]
     more = len(chosen) if question.finalists > 1 else 0
     if not chosen or len(chosen) < count or len(rest) < more + question.unseen:
@@ -244,6 +244,11 @@ def tune(request: TuneRequest) -> Job[List[str]]:
     ready_style(settings, request.question.style)
     refuse_unwritable(Path(settings.adapters) / check_name(request.question.style))
     of_style = style_prompts(data_of(settings.data, request.question.style)) if request.seeds_each > 1 else []
+    seeded = [prompt.name for prompt in of_style if prompt.seed is not None]
+    if seeded:
+        some = ", ".join(seeded[:5]) + (" ..." if len(seeded) > 5 else "")
+        yield Log(f"--choose-seeds leaves out {some}: prompt.json has a seed for each")
+        of_style = [prompt for prompt in of_style if prompt.seed is None]
     request, sentences = with_metric(request, judge)
     metrics, missing = asked_metrics(settings, request.metrics, request.weights)
     for sentence in [*sentences, *missing]:
@@ -351,7 +356,7 @@ def with_best_seeds(bench: Bench, request: TuneRequest, own: StyleSettings,
                     prompts: Sequence[Prompt]) -> Job[Tuple[StyleSettings, str]]:
     """The settings with the best seed of each prompt of the style, and a sentence on it."""
     settings, count = request.settings, request.seeds_each
-    first = {p.name: int(bench.own.seeds.get(p.name, settings.sampling.seed)) for p in prompts}
+    first = {p.name: p.seed_of(bench.own.seeds, settings.sampling.seed) for p in prompts}
     drawn = bench.pictures(prompts, lambda prompt: range(first[prompt.name], first[prompt.name] + count), settings)
     seeds, after, before = yield from best_seeds(drawn, own)
     changed = {name: seeds[name] for name, seed in first.items() if seeds.get(name, seed) != seed}

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from styleblend.errors import StyleBlendError, did_you_mean
+from styleblend.files.emphasis import spoken
 from styleblend.settings import NetworkIds
 
 Score = Union[np.ndarray, float]
@@ -52,12 +53,12 @@ class Metric(ABC):
               style_pictures: Sequence[Image.Image] = ()) -> Dict[str, Score]:
         """What was drawn for one style: an array with a number for each picture, or one number for the set.
 
-        `prompts[i]` is what `pictures[i]` shows, without the style. Any of the sequences may open its pictures only
-        when they are taken out: each is gone through in batches, and only features are kept. StyleBlendError when there
-        is nothing to score.
+        `prompts[i]` is what `pictures[i]` shows, without the style; the signs in it (`files.emphasis`) are no words.
+        Any of the sequences may open its pictures only when they are taken out: each is gone through in batches, and
+        only features are kept. StyleBlendError when there is nothing to score.
         """
         self.check(pictures, prompts, style_pictures)
-        return self.measure(pictures, prompts, style_pictures)
+        return self.measure(pictures, [spoken(prompt) for prompt in prompts], style_pictures)
 
     def check(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
               style_pictures: Sequence[Image.Image]) -> None:
@@ -88,7 +89,7 @@ class BoardMetric(Metric):
     def part(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         """What the board's number needs of one style; no picture is kept."""
         self.check(pictures, prompts, style_pictures)
-        return self.measure_part(pictures, prompts, style_pictures)
+        return self.measure_part(pictures, [spoken(prompt) for prompt in prompts], style_pictures)
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         return self.combined([self.measure_part(pictures, prompts, style_pictures)])

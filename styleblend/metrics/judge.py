@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
+from styleblend.files.emphasis import spoken
 from styleblend.metrics import JUDGE_SCORES, Metric
 from styleblend.machine.runtime import jt
 
@@ -209,7 +210,7 @@ class JudgeMetric(Metric):
 
     def gaps(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> List[str]:
         """Sentences on what `score` cannot say of these pictures."""
-        found = []
+        found, prompts = [], [spoken(prompt) for prompt in prompts]
         if self._place(self.judge.styles, self.judge.look(self.style)) is None:
             found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: "
                          "it says nothing of the style")

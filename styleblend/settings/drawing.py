@@ -7,9 +7,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from styleblend.diffusion.samplers import SAMPLERS
+from styleblend.files.limits import LARGEST_SEED
 from styleblend.settings.validation import Settings, unknown, validated
 
-LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
 MOST_GUIDANCE = 100  # far beyond what leaves a picture
 LONGEST_SIDE = 4096  # pixels; a config or the record of a picture that asks for more would only end in a lack of memory
 MOST_STEPS = 999  # one less than the usual noise schedule has

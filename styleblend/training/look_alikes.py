@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from styleblend.files.captions import StylePicture
+from styleblend.files.emphasis import escaped
 from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 from styleblend.models.rows import Rows
-from styleblend.files.names import composed
 from styleblend.files.pictures import is_whole, load_picture, save_png, to_array
 from styleblend.diffusion.denoise import denoise
 from styleblend.diffusion.recipe import Recipe, classifier_free
@@ -40,8 +40,8 @@ def sdedit(pipeline: Pipeline, latents, prompt: str, strength: float, settings: 
     schedule, count = pipeline.base.schedule, len(noise)
     start = max(settings.steps - int(strength * settings.steps), 0)
     guidance, tokenizer = classifier_free(settings.guidance), pipeline.tokenizer("styleblend")
-    tokenizer.refuse_reserved([prompt, settings.negative])
-    texts = {"negative": settings.negative, "full": tokenizer.fitted("{prompt}", prompt)}
+    tokenizer.refuse_reserved([escaped(prompt), escaped(settings.negative)])
+    texts = {"negative": settings.negative, "full": tokenizer.fitted_caption("{prompt}", prompt)}
     first = int(leading_timesteps(schedule, settings.steps)[min(start, settings.steps - 1)])
     with jt.no_grad():
         state = pipeline.base.text_encoder(tokenizer.encode([texts[condition] for condition in guidance]))
@@ -82,7 +82,7 @@ def facts_of(pipeline: Pipeline, pictures: List[StylePicture], settings: LookAli
     return {"base": pipeline.base.fingerprint(), "dtype": pipeline.base.dtype,
             "size": f"{sampling.width} x {sampling.height}", "seed": str(seed), "fit": reading.fit,
             **{key: str(value) for key, value in kept.items()},
-            **{f"{p.path.name}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}}
+            **{f"{p.file}, {p.phrase}": hashlib.sha256(p.path.read_bytes()).hexdigest()[:16] for p in pictures}}
 
 
 def draw_candidates(pipeline: Pipeline, pixels: np.ndarray, phrase: str, rngs: List[np.random.Generator],
@@ -120,7 +120,7 @@ def make_look_alikes(pipeline: Pipeline, pictures: List[StylePicture], folder: P
     refuse_other_settings(folder, facts_of(pipeline, pictures, settings, sampling, seed, reading))
     found, done, total = [], 0, len(pictures) * settings.candidates
     for number, picture in enumerate(pictures):
-        files = [Path(folder) / f"{composed(picture.path.stem)}-{i:03d}.png" for i in range(settings.candidates)]
+        files = [Path(folder) / f"{picture.name}-{i:03d}.png" for i in range(settings.candidates)]
         missing = {i for i, path in enumerate(files) if not is_whole(path)}
         done += settings.candidates - len(missing)
         yield WorkDone("look-alikes", done, total, "picture")

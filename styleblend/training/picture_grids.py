@@ -8,7 +8,7 @@ from PIL import Image
 
 from styleblend.adapters.style import Applied
 from styleblend.files.pictures import contact_sheet, save_png
-from styleblend.files.prompts import article
+from styleblend.files.prompts import with_article
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import RunSettings
@@ -28,7 +28,7 @@ def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: C
     sampling, prompts = settings.sampling, settings.training.sample_prompts
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
-    requests = [Request(tuple(article(prompt) for prompt, _ in batch), tuple(seed for _, seed in batch), sampling,
+    requests = [Request(tuple(with_article(prompt) for prompt, _ in batch), tuple(seed for _, seed in batch), sampling,
                         settings=settings.blend, branches=(branch,)) for batch in batches]
     # before the training, not at its first grid
     if settings.training.sample_every:

@@ -30,7 +30,8 @@ def starting_words(pipeline: Pipeline, phrases: Sequence[str], pictures: List[St
     base, losses, tokenizer = pipeline.base, [], pipeline.tokenizer("styleblend")
     for number, phrase in enumerate(phrases):
         yield WorkDone("choosing words", number, len(phrases), "phrase")
-        ids = tokenizer.encode([tokenizer.fitted(TEMPLATES["fine"].replace("<F>", phrase), p.phrase) for p in pictures])
+        template = TEMPLATES["fine"].replace("<F>", phrase)
+        ids = tokenizer.encode([tokenizer.fitted_caption(template, p.phrase) for p in pictures])
         rng, found = step_rng(seed, "start", 0), []
         with jt.no_grad():
             texts = base.text_encoder(ids).numpy()

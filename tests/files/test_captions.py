@@ -8,7 +8,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from styleblend.files.captions import style_pictures
+from styleblend.files.captions import read_pictures, style_pictures
 from styleblend.errors import StyleBlendError
 
 
@@ -47,14 +47,15 @@ def test_text_beats_metadata_beats_the_file_name(images):
 
 def test_a_picture_that_is_forgotten_is_remarked_on(images):
     (images / "boat.txt").write_text("a ship")
-    with pytest.warns(UserWarning, match="red_apple.png has no written caption.*'red apple'"):
-        assert captions(images) == {"boat": "a ship", "red_apple": "red apple"}
+    assert captions(images) == {"boat": "a ship", "red_apple": "red apple"}
+    assert read_pictures(images.parent).summary() == (
+        "2 pictures, told by captions, by their names where there is none (red_apple.png)")
 
 
 def test_a_caption_without_a_picture_is_remarked_on(images):
     (images / "boot.txt").write_text("a ship")
-    with pytest.warns(UserWarning, match="boot.txt is left out: there is no picture of its name"):
-        captions(images)
+    assert read_pictures(images.parent).summary() == (
+        "2 pictures, told by their names; left out: boot.txt, which has no picture of its name")
 
 
 @pytest.mark.parametrize("text", ["\ufeffa cat", "猫 🐈‍⬛ café", "cafe\u0301"],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from styleblend.files.captions import style_pictures
+from styleblend.files.captions import read_pictures, style_pictures
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import composed
@@ -260,8 +260,8 @@ def test_files_that_are_meant_as_pictures_are_not_passed_over(images, name, cont
 
 def test_other_files_are_left_out_aloud(images):
     (images / "notes.md").write_text("from the museum")
-    with pytest.warns(UserWarning, match="notes.md is neither a picture nor a caption"):
-        assert len(style_pictures(images.parent)) == 1
+    found = read_pictures(images.parent)
+    assert len(found.pictures) == 1 and found.summary().endswith("; left out: notes.md")
 
 
 def test_names_of_macos_are_found(images):
@@ -340,4 +340,4 @@ def test_the_whole_way_with_pictures_captions_and_names_as_people_have_them(worl
     assert len(list((tmp_path / "look" / "caf\u00e9 noir").glob("*.png"))) == 6
     assert main(["test", "--config", str(world)]) == 0
     assert sorted(p.name for p in (tmp_path / "result" / "caf\u00e9 noir").iterdir()) == ["Owl.png", "my-cat.png"]
-    assert "has no written caption" in capsys.readouterr().err
+    assert "by their names where there is none (red_apple.jpg, 猫.png)" in capsys.readouterr().err

@@ -15,10 +15,10 @@ from drawing import request, save_style
 from styleblend.jobs.choices import chosen_prompts
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import LONGEST, check_name, entry
+from styleblend.files.names import LONGEST, check_name, entry, file_name, is_made
 from styleblend.methods.styleblend import TEMPLATES
 from styleblend.pipeline import Pipeline
-from styleblend.files.prompts import Prompt, make_prompt, phrase_of, style_prompts
+from styleblend.files.prompts import Prompt, listed, make_prompt, phrase_of, style_prompts
 from styleblend.settings import LookAlikeSettings, SamplingSettings
 from styleblend.base.tokens import Tokenizer
 
@@ -44,6 +44,13 @@ CAT, HOUSE = Prompt("Cat", "Cat"), Prompt("Red house", "Red house")
     ({"wait": "Wait...", "stop": " Stop. "},
      [Prompt("wait", "Wait...", whole=True), Prompt("stop", "Stop", whole=True)]),
     (b'\xef\xbb\xbf["Cat"]', [CAT]),
+    ({"0": {"prompt": "Cat"}, "1": {"text": "Red house"}}, [CAT, HOUSE]),
+    ([{"prompt": "Cat", "seed": 5}, "Red house"], [Prompt("Cat", "Cat", seed=5), HOUSE]),
+    ({"0": {"prompt": "Cat", "seed": 0}}, [Prompt("Cat", "Cat", seed=0)]),
+    ({"boat": {"prompt": "A cat on a boat", "seed": 3}},
+     [Prompt("boat", "A cat on a boat", whole=True, seed=3)]),
+    ({"0": {"prompt": "A cat", "name": "x"}, "y": {"prompt": "A dog", "name": "y"}},
+     [Prompt("x", "A cat", whole=True), Prompt("y", "A dog", whole=True)]),
     (["猫", "🐈‍⬛", "cafe\u0301"], [Prompt("猫", "猫"), Prompt("🐈‍⬛", "🐈‍⬛"), Prompt("caf\u00e9", "caf\u00e9")]),
 ], ids=str)
 def test_shapes(tmp_path, data, expected):
@@ -56,13 +63,37 @@ def test_a_whole_prompt_is_drawn_as_it_stands():
     assert CAT.phrase(plain=True) == "Cat"
 
 
+@pytest.mark.parametrize("typed, phrase", [
+    ("Owl", "An owl"), ("Palm Tree", "A palm tree"), ("A Cat on a boat", "A Cat on a boat"), ("the Sea", "the Sea"),
+    ("An owl", "An owl"), ("A", "An a"), ("Antler", "An antler"), ("A (rabbit:1.3)", "A (rabbit:1.3)"),
+    ("(Owl:1.3)", "An (owl:1.3)"), ("[[Dog]]", "A [[dog]]"), ("(a Dog)", "(a Dog)"),
+    ("Rabbit BREAK Castle", "A rabbit BREAK castle"), ("\\(Old\\) Cat", "A \\(old\\) cat")])
+def test_the_article(typed, phrase):
+    """None in front of another one, and the signs of a prompt are no letters."""
+    assert make_prompt(typed).phrase() == phrase
+
+
+def test_whose_seed_a_picture_has():
+    """The prompt's own, else that which the style has for it under its name or its text, else the config's."""
+    odd = make_prompt("4:3")
+    assert odd.name != odd.text
+    assert make_prompt("Cat", seed=5).seed_of({"Cat": 6}, 7) == 5 and make_prompt("Cat", seed=0).seed_of({}, 7) == 0
+    assert make_prompt("Cat").seed_of({"Cat": 6}, 7) == 6 and make_prompt("Cat").seed_of({}, 7) == 7
+    assert odd.seed_of({odd.text: 6}, 7) == odd.seed_of({odd.name: 6, odd.text: 5}, 7) == 6
+
+
 @pytest.mark.parametrize("data, words", [
     ({}, "holds no prompts"), ([], "holds no prompts"), ("Cat", "holds no prompts"), (3, "holds no prompts"),
     (None, "holds no prompts"),
     ({"prompts": ["Cat", "House"]}, r"has \"\['Cat', 'House'\]\" in the place of a prompt"),
     ([["Cat"]], "in the place of a prompt"),
     ([1], "has '1' in the place"), (["Cat", ""], "has '' in the place"), (["Cat", None], "has 'None' in the place"),
-    ([{"prompt": "Cat", "seed": 3}], "should be like"), ([{"prompt": "a", "text": "b"}], "should be like"),
+    ([{"prompt": "Cat", "seed": -1}], "'-1' is no seed: give a number from 0"),
+    ([{"prompt": "Cat", "seed": True}], "no seed"), ([{"prompt": "Cat", "seed": 1.5}], "no seed"),
+    ([{"prompt": "Cat", "seed": 1 << 63}], "no seed"), ([{"prompt": "Cat", "seed": "3"}], "no seed"),
+    ([{"prompt": "Cat", "seed": 3}, {"prompt": "Cat", "seed": 4}], "'Cat' is the name of two prompts"),
+    ({"x": {"prompt": "Cat", "name": "y"}}, "should be like"), ([{"prompt": "Cat", "sed": 3}], "should be like"),
+    ([{"prompt": "a", "text": "b"}], "should be like"),
     ([{"name": "a"}], "should be like"), ([{"prompt": "a", "name": 3}], "should be like"),
     ([{"prompt": "a", "name": "x"}, {"prompt": "b", "name": "x"}], "'x' is the name of two prompts"),
     ([{"prompt": "a\u0007", "name": "x"}], r"U\+0007"),
@@ -78,19 +109,42 @@ def test_other_shapes_are_refused(tmp_path, data, words):
 
 
 NO_FILE_NAMES = ["../cat", "a/b", "a\\b", "..", ".cat", "CON", "nul.x", "com1", "Why?", "4:3", 'a "b"', "<C>", "a|b",
-                 "a*", "Cat\nDog", "a\0b", "\u202etac", "\ud800", "x" * (LONGEST + 1), "猫" * (LONGEST // 3 + 1),
-                 "Etc..."]
+                 "a*", "x" * (LONGEST + 1), "猫" * (LONGEST // 3 + 1), "Etc...", "???", "A (rabbit:1.3)", "a:b", "A:B",
+                 "a?b", "a b:"]
+NO_TEXTS = ["Cat\nDog", "a\0b", "\u202etac", "\ud800"]
 
 
-@pytest.mark.parametrize("name", NO_FILE_NAMES, ids=ascii)
+@pytest.mark.parametrize("name", NO_FILE_NAMES + NO_TEXTS, ids=ascii)
 def test_names_that_are_no_file_names(tmp_path, name):
-    """Refused, with what to do; under a name of its own such a prompt is fine, if it can be printed."""
-    with pytest.raises(StyleBlendError, match=r"prompt.json: .* cannot be a style or prompt name: .*"
-                                              r"a name of its own in prompt.json") as error:
-        read(tmp_path, [name])
-    assert str(error.value).isprintable() and len(str(error.value)) < 500
-    with pytest.raises(StyleBlendError, match="cannot be a style or prompt name"):
-        read(tmp_path, [{"text": "Cat", "name": name}])
+    """A name is refused, and so is a prompt that cannot be printed."""
+    for data in [[{"text": "Cat", "name": name}], *([[name]] if name in NO_TEXTS else [])]:
+        with pytest.raises(StyleBlendError, match="prompt.json: .*(name: it becomes|control character)") as error:
+            read(tmp_path, data)
+        assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+def test_a_prompt_that_is_no_file_name_gets_one(tmp_path):
+    """One that works everywhere, says what it can of the prompt, is always the same, and another for each prompt."""
+    prompts = read(tmp_path, NO_FILE_NAMES)
+    names = [prompt.name for prompt in prompts]
+    assert [prompt.text for prompt in prompts] == [phrase_of(text) for text in NO_FILE_NAMES]
+    assert all(check_name(name) == name and file_name(name) == name and is_made(name) for name in names)
+    assert len({name.lower() for name in names}) == len(NO_FILE_NAMES)
+    assert dict(zip(NO_FILE_NAMES, names))["A (rabbit:1.3)"] == "A (rabbit 1.3)-b15a1610"
+    assert chosen_prompts(tmp_path, "Why?, A (rabbit:1.3)") == [prompts[NO_FILE_NAMES.index("Why?")],
+                                                              prompts[NO_FILE_NAMES.index("A (rabbit:1.3)")]]
+
+
+def test_the_same_odd_prompt_twice_is_drawn_once(tmp_path):
+    assert [p.text for p in read(tmp_path, ["Why?", "why?", "Why?", "cafe\u0301?", "caf\u00e9?"])] == [
+        "Why?", "why?", "caf\u00e9?"]
+
+
+@pytest.mark.parametrize("choice, found", [
+    ("Cat,Dog", ["Cat", "Dog"]), (" Cat ,, Dog,", [" Cat ", " Dog"]), ("", []), (" , ", []),
+    ("(a, b:1.2) cat,Dog", ["(a, b:1.2) cat", "Dog"]), ("[a,b],c", ["[a,b]", "c"]), (":),:(", [":)", ":("])])
+def test_commas_in_brackets_belong_to_a_prompt(choice, found):
+    assert listed(choice) == found
 
 
 @pytest.mark.parametrize("name", ["", " ", "cat.", "cat ", " ."])

@@ -289,3 +289,18 @@ def test_a_picture_without_record_is_refused(tmp_path, capsys):
     assert "does not say how it was drawn" in capsys.readouterr().err
     assert main(["generate"]) == 2
     assert "--style and --prompt" in capsys.readouterr().err
+
+
+def test_signs_of_a_prompt_were_text_to_earlier_versions(trained, tmp_path):
+    """A picture of today draws its weights again, one of an earlier version its brackets as the text they were."""
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    command = ["draw", "--config", str(trained), "--style", "dots", "--prompt", "A (cat:1.3)", "--output", str(one)]
+    assert main(command) == 0
+    assert main(["draw", "--config", str(trained), "--from", str(one), "--output", str(two)]) == 0
+    assert (np.asarray(Image.open(one)) == np.asarray(Image.open(two))).all()
+    info = Image.open(one).info
+    data = json.loads(info[CHUNK])
+    assert data.pop("signs") is True and data["prompt"] == "A (cat:1.3)" and read_record(one).prompt == "A (cat:1.3)"
+    assert read_record(saved(two, data)).prompt == r"A \(cat:1.3\)"
+    assert main([*command[:6], "A cat", "--output", str(two)]) == 0
+    assert "signs" not in json.loads(Image.open(two).info[CHUNK])
