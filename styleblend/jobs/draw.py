@@ -22,7 +22,7 @@ from styleblend.jobs.memory import within
 from styleblend.methods.drawn_with import with_negative
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
-from styleblend.record import Record, read_record
+from styleblend.record import Record
 from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated, with_sampling
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
