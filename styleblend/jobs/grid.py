@@ -195,7 +195,8 @@ def draw_grid(request: GridRequest) -> Job[Path]:
     """
     settings, name, output = request.settings, check_name(request.style), request.file()
     axes, chosen = axes_and_prompts(request.axes, request.prompts, data_of(settings.data, name))
-    for sentence in not_listed(settings, [name], request.prompts):
+    named = ",".join(next((axis.values for axis in request.axes if axis.name == "prompt"), ()))
+    for sentence in not_listed(settings, [name], named or request.prompts):
         yield Log(sentence)
     plan, folder = plan_for(settings, ready_style(settings, name)), adapters_of(settings.adapters, name)
     cells = [make_cell(values, plan, chosen) for values in combinations(axes)]

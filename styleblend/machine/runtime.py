@@ -56,6 +56,8 @@ def import_jittor():
                     # Jittor locks per Python version, but all versions unpack oneDNN into one folder
                     stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
                     stack.enter_context(stdout_to_stderr())
+                jittor_utils.LOG.e = lambda *message: None  # "please rerun your command": that is said here
+                stack.callback(delattr, jittor_utils.LOG, "e")
                 import jittor
                 close_compilers(jittor_utils)
                 make_paths_plain(jittor)

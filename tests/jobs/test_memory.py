@@ -119,13 +119,13 @@ def test_a_size_that_is_none(text):
         parse_size(text)
 
 
-def test_the_commands(world, capsys):
-    assert cli.main(["memory", "--config", str(world), "--dtype", "bfloat16"]) == 0
+def test_the_commands(trained, capsys):
+    assert cli.main(["memory", "--config", str(trained), "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
     assert ("weights of the text encoder" in out and "drawing: UNet step" in out
             and "drawing once: VAE decode" in out and "training: training step" in out)
     for command in (["test"], ["train", "all"], ["generate", "--style", "dots", "--prompt", "A cat"]):
-        assert cli.main(command + ["--config", str(world), "--max-memory", "50MB"]) == 2
+        assert cli.main(command + ["--config", str(trained), "--max-memory", "50MB"]) == 2
         assert "at the least, and --max-memory allows 48" in capsys.readouterr().err
 
 

@@ -49,7 +49,7 @@ def test_a_metric_says_where_its_networks_are_from(folder):
 
 
 def test_a_name_that_no_metric_has(tmp_path):
-    with pytest.raises(StyleBlendError, match="no metric beauty: choose from clip, "):
+    with pytest.raises(StyleBlendError, match="no metric beauty: there are clip, "):
         load_metrics(tmp_path, ["beauty"])
 
 
