@@ -33,11 +33,12 @@ from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, val
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
+    """A step of `what` is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
 
     done: int
     total: int
     x0: Any
+    what: str = "drawing"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Pipeline:
         network is freed when its work is done.
         """
         self.check(request.sampling)
+        request = yield from self.prepared(request)
         records = self.records(request)
         style = self.applied(request.style) if style is None else style
         recipe = self.recipe(request, style)
@@ -138,6 +140,28 @@ class Pipeline:
                 yield Picture(self.decode(latents[n:n + 1], request.sampling.vae_strip)[0], branch, records[sample])
                 n += 1
         jt.gc()
+
+    def prepared(self, request: Request) -> Iterator[Progress]:
+        """Yields the steps of what the method has to compute first; returns the request with it."""
+        prepare = getattr(self.methods[request.method], "prepare", None)
+        steps = prepare(self, request) if prepare else iter(())
+        done = 0
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value if prepare else request
+            done += 1
+            yield Progress(done, step.count, step.x0, "inverting the reference")
+
+    def ready(self, request: Request) -> Request:
+        """As `prepared`, without its steps."""
+        steps = self.prepared(request)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
 
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from styleblend.models.rows import Rows
+from styleblend.models.rows import Reference, Rows
 
 Factors = Optional[Tuple[float, ...]]  # one for each batch row; None: 1 in all
 
@@ -32,7 +32,8 @@ class Recipe:
     first_step: int = 0  # the steps before it are left out
     # branch -> what its latents (n, 4, h, w) are after each step
     pinned: Mapping[str, Sequence] = field(default_factory=dict)
-    # (x, time, index) -> what a ControlNet adds: `styleblend.models.unet.Residuals`
+    pooled_norms: Optional[Reference] = None  # all group norms take half of their mean and variance from it
+    # (x, time, index, text states of the stage) -> what a ControlNet adds: `styleblend.models.unet.Residuals`, or None
     residuals: Optional[Callable] = None
 
     def __post_init__(self):

@@ -34,8 +34,23 @@ def encode_texts(pipeline: Pipeline, style: Style, phrases: Sequence[str], sampl
 
     They hold for the same style, the same negative prompts, and guidance that is on or off as here.
     """
-    request = request_for(style, phrases, [0] * len(phrases), sampling)
+    request = pipeline.ready(request_for(style, phrases, [0] * len(phrases), sampling))
     return pipeline.encode(pipeline.recipe(request), request.method, pipeline.applied(style))
+
+
+def prepared(pipeline: Pipeline, request: Request) -> Job[Request]:
+    """Yields the progress of what a method computes before it draws, and returns the request with it."""
+    steps = pipeline.prepared(request)
+    while True:
+        try:
+            yield progress_of(next(steps))
+        except StopIteration as end:
+            return end.value
+
+
+def progress_of(event) -> Progress:
+    """A step of a pipeline as the event of a job."""
+    return Progress(event.what, event.done, event.total, "step", preview=event.x0)
 
 
 def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
@@ -52,5 +67,5 @@ def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[
         if isinstance(event, Picture):
             pictures.append(Image.fromarray(event.pixels))
         else:
-            yield Progress(STEPS, event.done, event.total, "step", preview=event.x0)
+            yield progress_of(event)
     return pictures

@@ -3,6 +3,7 @@ from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, 
 from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.run import DType, RunSettings, read_settings
+from styleblend.settings.style_aligned import AlignSettings, ReferencePicture
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.styles import (
     FIRST_METHOD, KINDS, StyleBlendStyle, StyleSettings, blend_for, read_style_settings, sampling_for,
@@ -11,9 +12,9 @@ from styleblend.settings.training import LookAlikeSettings, StageSettings, Train
 from styleblend.settings.validation import MethodSettings, Settings, known_keys, unknown, validated
 
 __all__ = [
-    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "BlendSettings", "DType",
-    "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "RunSettings",
-    "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings",
-    "blend_for", "known_keys", "read_settings", "read_style_settings", "sampling_for",
-    "style_settings_from", "unknown", "validated",
+    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings",
+    "BlendSettings", "DType", "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds",
+    "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed", "Settings", "StageSettings",
+    "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "read_settings",
+    "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
 ]

@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import parse_json, read_text
 from styleblend.settings.drawing import SamplingSettings, Seed
+from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.validation import MethodSettings, Settings, in_words, unknown, validated
 
@@ -64,7 +65,24 @@ class StyleBlendStyle(StyleSettings):
         return blend
 
 
-KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle}
+class AlignedStyle(StyleSettings):
+    """A style of StyleAligned: nothing was learned, it is a reference and what is taken over from it."""
+
+    section: ClassVar[str] = "align"
+    drawing: ClassVar[Type[MethodSettings]] = AlignSettings
+    within: ClassVar[Tuple[Type[Settings], ...]] = (AlignSettings,)
+
+    method: Literal["style_aligned"] = "style_aligned"
+    align: Dict[str, Any] = Field({}, description="any of StyleAligned's settings")
+
+    @field_validator("align")
+    @classmethod
+    def can_be(cls, align: Dict[str, Any]) -> Dict[str, Any]:
+        AlignSettings.model_validate(align)
+        return align
+
+
+KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle}
 
 
 def of_its_method(data: Any) -> Any:
