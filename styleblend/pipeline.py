@@ -28,7 +28,7 @@ from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record
-from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
+from styleblend.settings import LARGEST_SEED, MethodSettings, RunSettings, SamplingSettings, method_of, validated
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,21 @@ class Pipeline:
         return load_style(folder, folder.resolve().name, self.base)
 
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
-                seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None, **sampling) -> Request:
+                seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None,
+                settings: Optional[MethodSettings] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
-        `seeds`: one for all prompts or one for each; default: the config's. `sampling`: any field of
-        `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
+        `seeds`: one for all prompts or one for each; default: the config's. `settings`: of a method, in place of the
+        style's; they also say which method draws, such as `styleblend.settings.AlignSettings` for StyleAligned.
+        `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
-        own, drawn, settings = self.drawn_with(style)
+        own, drawn, ordinary = self.drawn_with(style)
         drawn = validated(SamplingSettings, {**drawn.model_dump(), **sampling}, "the request") if sampling else drawn
         drawn = with_negative(drawn, style.parts if style else (), negative)
+        method = method_of(settings, own.method if style else self.plain)
         return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
-                       drawn, style, own.method if style else self.plain, settings, own=own)
+                       drawn, style, method, ordinary if settings is None else settings, own=own)
 
     @property
     def plain(self) -> str:

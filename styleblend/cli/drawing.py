@@ -38,6 +38,16 @@ def add_draw_options(parser) -> None:
     drawing.add_argument("--strength", type=float, metavar="FACTOR",
                          help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                               "default: the style's own (blend.fine_scale), else 1")
+    add_sampling(drawing)
+    machine = parser.add_argument_group("this machine")
+    add_dtype(machine)
+    add_max_memory(machine)
+    add_offload(machine)
+    parser.set_defaults(run=run_draw)
+
+
+def add_sampling(drawing) -> None:
+    """The options that are fields of the sampling settings, and --negative."""
     drawing.add_argument("--negative", metavar="TEXT",
                          help="what the picture should not show; default: the config's (sampling.fine_negative), of a "
                               "plain picture nothing")
@@ -52,11 +62,6 @@ def add_draw_options(parser) -> None:
                          help="a multiple of 8; default: the config's (sampling.width)")
     drawing.add_argument("--height", type=int, metavar="PIXELS",
                          help="a multiple of 8; default: the config's (sampling.height)")
-    machine = parser.add_argument_group("this machine")
-    add_dtype(machine)
-    add_max_memory(machine)
-    add_offload(machine)
-    parser.set_defaults(run=run_draw)
 
 
 def run_draw(args) -> int:

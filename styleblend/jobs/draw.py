@@ -21,7 +21,7 @@ from styleblend.methods.drawn_with import with_negative
 from styleblend.jobs.plans import Plan, plan_for, with_sampling
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, read_record
-from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
+from styleblend.settings import KINDS, LARGEST_SEED, RunSettings, SamplingSettings, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -78,7 +78,8 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
     plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
     if record:
-        own = plan.own.model_copy(update={"preset": record.preset}) if hasattr(plan.own, "preset") else plan.own
+        own = plan.own if plan.own.method == record.method else KINDS[record.method]()
+        own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
         plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings)
     return with_strength(with_changes(plan, request), request.strength)
 

@@ -9,18 +9,18 @@ from styleblend.adapters.style import Style
 from styleblend.jobs.events import Job, Progress
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
-from styleblend.settings import SamplingSettings, Settings
+from styleblend.settings import MethodSettings, SamplingSettings, method_of
 
 STEPS = "drawing"  # title of the progress of a batch
 
 
 def request_for(style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
-                settings: Optional[Settings] = None) -> Request:
+                settings: Optional[MethodSettings] = None) -> Request:
     """A request for one picture of each phrase.
 
-    `settings` are the method's own. Without a style the pictures are plain.
+    `settings` are the method's own, and say which it is; None: the style's. Without either the pictures are plain.
     """
-    method = style.settings.method if style else Request.method
+    method = method_of(settings, style.settings.method if style else Request.method)
     return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings)
 
 
@@ -55,7 +55,7 @@ def progress_of(event) -> Progress:
 
 def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
                   sampling: SamplingSettings,
-                  settings: Settings, texts=None, once: bool = False) -> Job[List[Image.Image]]:
+                  settings: MethodSettings, texts=None, once: bool = False) -> Job[List[Image.Image]]:
     """Yields the progress of the steps; returns one picture for each phrase, `sampling.width` x `sampling.height`.
 
     `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each

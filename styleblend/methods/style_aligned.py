@@ -6,10 +6,11 @@ deviation. The reference is drawn from a prompt, or it is a picture, held on the
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
+from styleblend.adapters.style import Style
 from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.controls import AdaIN, Control, FullSharing, SharedKV, shared_sites
@@ -25,11 +26,17 @@ from styleblend.settings import AlignSettings, RunSettings, StyleSettings, valid
 from styleblend.settings.style_aligned import BY_ATTENTION
 
 REFERENCE, TARGET = "reference", "target"
+IN_STYLE = " in the style of <F>"  # a learned style of StyleBlend: its fine embedding and UNet LoRA
 
 
 def with_look(prompt: str, look: str) -> str:
-    """A phrase with the words of the look: "A toy train, macro photo."."""
-    return f"{prompt}, {look}." if look else f"{prompt}."
+    """A phrase with the words of the look: "A toy train, macro photo"."""
+    return ", ".join(words for words in (prompt, look) if words)
+
+
+def learned(style: Optional[Style]) -> str:
+    """The words of a learned style, which stand behind those of the look."""
+    return IN_STYLE if style and style.has("fine_embeds") else ""
 
 
 def reference_of(settings: AlignSettings) -> Reference:
@@ -44,7 +51,7 @@ def reference_texts(settings: AlignSettings) -> List[str]:
         prompts = [", ".join(prompt for prompt in prompts if prompt)]
     if not settings.references and not settings.look and not settings.reference_prompt:
         raise StyleBlendError("there is nothing to align to: give a look, a reference prompt or a reference picture")
-    return [with_look(prompt, settings.look) if prompt else with_look(settings.look, "") for prompt in prompts]
+    return [with_look(prompt, settings.look) for prompt in prompts]
 
 
 def controls_of(settings: AlignSettings, reference: Reference, sites: Tuple[int, ...]) -> Tuple[Control, ...]:
@@ -62,7 +69,7 @@ def controls_of(settings: AlignSettings, reference: Reference, sites: Tuple[int,
 class StyleAligned:
     """See `styleblend.methods.method.Method`."""
 
-    name, tokens, parts, Settings = "style_aligned", (), {}, AlignSettings
+    name, tokens, parts, Settings = "style_aligned", ("<C>", "<F>"), {}, AlignSettings
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> AlignSettings:
         return validated(AlignSettings, getattr(own, "align", {}), source)
@@ -80,15 +87,20 @@ class StyleAligned:
         settings, sampling = request.settings or AlignSettings(), request.sampling
         reference, guidance = reference_of(settings), classifier_free(sampling.guidance)
         rows = Rows({REFERENCE: len(reference.weights), TARGET: len(request.prompts)}, tuple(guidance))
-        shown = [*reference_texts(settings),
-                 *(with_look(prompt, settings.look) for prompt in request.prompts)]
-        tokenizer.refuse_reserved([*shown, request.negative or ""])
-        texts = {"negative": [request.negative or ""] * rows.latents, "full": shown}
+        negative = sampling.fine_negative if request.negative is None else request.negative
+        shown = [*reference_texts(settings), *(with_look(prompt, settings.look) for prompt in request.prompts)]
+        tokenizer.refuse_reserved([*shown, negative])
+        styled = [settings.style_on_reference] * rows.branches[REFERENCE] + [True] * rows.branches[TARGET]
+        texts = {"negative": [negative] * rows.latents,
+                 "full": [tokenizer.fitted("{prompt}" + (learned(request.style) if yes else "") + ".", text)
+                          for text, yes in zip(shown, styled)]}
+        scales = tuple(settings.style_scale if yes else 0.0 for yes in styled) * len(rows.conditions)
         first = sampling.seed if settings.reference_seed is None else settings.reference_seed
         return Recipe(
             rows=rows, texts=(tuple(text for condition in rows.conditions for text in texts[condition]),),
             guidance=guidance, shown=(TARGET,),
             seeds={REFERENCE: (first,) * rows.branches[REFERENCE], TARGET: tuple(request.seeds)},
+            text_scale=(0.0,) * rows.count, lora_scale=scales, out_scale=scales,
             controls=controls_of(settings, reference, shared_sites(base.unet.sites, settings.only_self_level)),
             pooled_norms=reference if settings.share_group_norm else None,
             **(held(base, request, settings) if settings.references else {}))
@@ -100,7 +112,7 @@ def refuse_unfit(settings: AlignSettings, request: Request) -> None:
     if settings.follow == "inversion" and sampling.sampler != "ddim":
         raise StyleBlendError(f"a reference picture is inverted along DDIM's steps, not those of {sampling.sampler}: "
                               "take sampler ddim, or follow: noise")
-    if settings.offset >= sampling.steps:
+    if settings.ahead(sampling.steps) >= sampling.steps:
         raise StyleBlendError(f"offset {settings.offset} leaves none of {sampling.steps} steps: give a smaller offset, "
                               "or more steps")
 
@@ -115,5 +127,6 @@ def held(base: Base, request: Request, settings: AlignSettings) -> Dict[str, Any
         raise ValueError("reference pictures need their trajectory: ask `prepare` for a request that has it")
     shape = (1, base.unet.config.in_channels, sampling.height // size, sampling.width // size)
     noise = jt.array(np.concatenate([seeded_noise(seed, shape) for seed in request.seeds]))
-    return {"start": {REFERENCE: path[settings.offset], TARGET: noise},
-            "pinned": {REFERENCE: [path[max(settings.offset, index) + 1] for index in range(sampling.steps)]}}
+    ahead = settings.ahead(sampling.steps)
+    return {"start": {REFERENCE: path[ahead], TARGET: noise},
+            "pinned": {REFERENCE: [path[max(ahead, index) + 1] for index in range(sampling.steps)]}}

@@ -6,7 +6,7 @@ from styleblend.settings.run import DType, RunSettings, read_settings
 from styleblend.settings.style_aligned import AlignSettings, ReferencePicture
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.styles import (
-    FIRST_METHOD, KINDS, StyleBlendStyle, StyleSettings, blend_for, read_style_settings, sampling_for,
+    FIRST_METHOD, KINDS, StyleBlendStyle, StyleSettings, blend_for, method_of, read_style_settings, sampling_for,
     style_settings_from)
 from styleblend.settings.training import LookAlikeSettings, StageSettings, TrainingSettings
 from styleblend.settings.validation import MethodSettings, Settings, known_keys, unknown, validated
@@ -15,6 +15,6 @@ __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings",
     "BlendSettings", "DType", "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds",
     "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed", "Settings", "StageSettings",
-    "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "read_settings",
+    "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings",
     "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
 ]

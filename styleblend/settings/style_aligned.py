@@ -44,6 +44,8 @@ class ReferencePicture(Settings):
 class AlignSettings(MethodSettings):
     """What a set takes over from its reference (Hertz et al. 2023; names as in its published code)."""
 
+    strength: ClassVar[Optional[str]] = "style_scale"
+
     look: str = Field("", description='words of the look, behind every prompt: "macro photo, 3d render"')
     reference_prompt: str = Field("", description="what a reference that is drawn shows, without its look; default: "
                                   "nothing but its look")
@@ -54,7 +56,10 @@ class AlignSettings(MethodSettings):
     follow: str = Field("inversion", description="how reference pictures get onto the noise levels: "
                         + "; ".join(f"{name}, {how}" for name, how in HOW.items()))
     inversion_guidance: float = Field(2.0, ge=0, le=100, allow_inf_nan=False, description="guidance of the inversion")
-    offset: int = Field(5, ge=0, description="steps that the reference is ahead at the start")
+    style_scale: float = Field(1.0, allow_inf_nan=False, description="where a learned style draws the set: how strong")
+    style_on_reference: bool = Field(False, description="whether its LoRA and token draw the reference, too")
+    offset: Optional[int] = Field(None, ge=0, description="steps that a reference picture is ahead at the start; "
+                                  "default: a tenth of them, such as the published 5 of 50")
     shared_score_scale: float = Field(1.0, allow_inf_nan=False, description="factor of the scores of a drawn "
                                       "reference's keys")
     shared_score_shift: float = Field(0.0, allow_inf_nan=False, description="added to these scores; with ln 2 = 0.693 "
@@ -77,6 +82,10 @@ class AlignSettings(MethodSettings):
         if self.references and not sum(one.weight for one in self.references) > 0:
             raise PydanticCustomError("no_weight", "the weights of the references add up to 0: give one of them some")
         return self
+
+    def ahead(self, steps: int) -> int:
+        """The offset in a drawing of so many steps."""
+        return steps // 10 if self.offset is None else self.offset
 
     def counted(self) -> List[ReferencePicture]:
         """The reference pictures that have a weight."""

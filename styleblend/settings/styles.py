@@ -85,6 +85,11 @@ class AlignedStyle(StyleSettings):
 KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle}
 
 
+def method_of(settings: Optional[MethodSettings], otherwise: str) -> str:
+    """The method that these settings are of; `otherwise` for those of none that is known."""
+    return next((name for name, kind in KINDS.items() if kind.drawing is type(settings)), otherwise)
+
+
 def of_its_method(data: Any) -> Any:
     """A dict as the settings of the method that it names, anything else as it is. Raises ValidationError."""
     if not isinstance(data, dict):

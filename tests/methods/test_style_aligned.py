@@ -25,7 +25,7 @@ from styleblend.pipeline import Pipeline, Picture, Progress
 from styleblend.record import read_record
 from styleblend.settings import AlignSettings, ReferencePicture, SamplingSettings, validated
 
-SAMPLING = SamplingSettings(steps=3, guidance=5, width=128, height=128)
+SAMPLING = SamplingSettings(steps=3, guidance=5, width=128, height=128, fine_negative="")
 PROMPTS, SEEDS = ("A train", "A boat"), (5, 6)
 ROWS = Rows({"reference": 1, "target": 2}, ("negative", "full"))
 
