@@ -8,27 +8,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from styleblend.base.base import load_base
-from styleblend.base.weights import load
+from styleblend.base.controlnets import load_controlnet
 from styleblend.diffusion.blends import blended
 from styleblend.diffusion.control_pictures import Controlled, ControlPicture
 from styleblend.diffusion.controls import AdaIN, FullSharing, SharedKV, shared_sites
 from styleblend.diffusion.denoise import denoise
 from styleblend.diffusion.inversion import invert, noisier, trajectory
 from styleblend.diffusion.recipe import Recipe, classifier_free
-from styleblend.files.tensor_files import read_safetensors
 from styleblend.kernels import attention, group_norm
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Request
 from styleblend.methods.style_aligned import StyleAligned
 from styleblend.models.attention import AttentionContext, Projection, Projections
-from styleblend.models.configs import ControlNetConfig, read_config
-from styleblend.models.controlnet import ControlNetModel
 from styleblend.models.rows import Reference, Rows
 from styleblend.models.unet import Residuals
 from styleblend.pipeline import Pipeline
@@ -66,17 +64,9 @@ def pipeline():
 
 
 @pytest.fixture(scope="module")
-def networks():
+def networks(pipeline):
     """Loads ControlNets of the folder, each once."""
-    found = {}
-
-    def network(name: str) -> ControlNetModel:
-        if name not in found:
-            found[name] = ControlNetModel(read_config(ControlNetConfig, FOLDER / name / "config.json"))
-            path = FOLDER / name / "diffusion_pytorch_model.safetensors"
-            load(found[name], read_safetensors(path), str(path))
-        return found[name]
-    return network
+    return lru_cache(lambda name: load_controlnet(FOLDER / name, pipeline.base))
 
 
 def relative(ours, theirs) -> float:
