@@ -16,7 +16,10 @@ import numpy as np
 
 from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
 from styleblend.base.base import Base
+from styleblend.base.control_maps import control_map
+from styleblend.base.controlnets import load_controlnet
 from styleblend.base.tokens import Tokenizer
+from styleblend.diffusion.control_pictures import Controlled, ControlPicture
 from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.errors import StyleBlendError
@@ -27,8 +30,10 @@ from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, ow
 from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
+from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
-from styleblend.settings import LARGEST_SEED, MethodSettings, RunSettings, SamplingSettings, method_of, validated
+from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 method_of, validated)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Pipeline:
         self.base, self.methods = base, methods
         self.settings = settings or settings_of(base)
         self._tokenizers: Dict[str, Tokenizer] = {}
+        self._controlnets: Dict[str, ControlNetModel] = {}
+        self._conditions: Dict[tuple, Any] = {}  # control picture, width and height -> what its network made of it
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
@@ -81,11 +88,13 @@ class Pipeline:
 
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
                 seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None,
-                settings: Optional[MethodSettings] = None, **sampling) -> Request:
+                settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = (),
+                **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
         `seeds`: one for all prompts or one for each; default: the config's. `settings`: of a method, in place of the
         style's; they also say which method draws, such as `styleblend.settings.AlignSettings` for StyleAligned.
+        `control`: pictures that hold the layout.
         `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
@@ -94,7 +103,8 @@ class Pipeline:
         drawn = with_negative(drawn, style.parts if style else (), negative)
         method = method_of(settings, own.method if style else self.plain)
         return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
-                       drawn, style, method, ordinary if settings is None else settings, own=own)
+                       drawn, style, method, ordinary if settings is None else settings, own=own,
+                       control=tuple(control))
 
     @property
     def plain(self) -> str:
@@ -172,6 +182,7 @@ class Pipeline:
         one = Record("", 0, style.name if style else "", self._last(style)[2], base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
+                     control=request.control,
                      decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
@@ -207,9 +218,32 @@ class Pipeline:
         return self._tokenizers[method]
 
     def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
-        """What the request's method says about this drawing."""
+        """What the request's method says about this drawing, and its control pictures."""
         style = self.applied(request.style) if style is None else style
-        return self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        recipe = self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        if not request.control:
+            return recipe
+        branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered
+        pictures = [self.control_picture(control, request.sampling) for control in request.control]
+        return replace(recipe, residuals=Controlled(pictures, recipe.rows, branches, request.sampling.steps))
+
+    def control_picture(self, control: ControlSettings, sampling: SamplingSettings) -> ControlPicture:
+        """A control picture as its ControlNet reads it. Networks and maps are kept for the next drawing."""
+        folder = control.network or self.settings.controlnets.get(control.kind)
+        if folder is None:
+            raise StyleBlendError(f"no ControlNet for {control.kind} is known: name its folder (--controlnet, or "
+                                  f"controlnets: {{{control.kind}: FOLDER}} in the config)")
+        if folder not in self._controlnets:
+            self._controlnets[folder] = load_controlnet(Path(folder), self.base)
+        network, key = self._controlnets[folder], (folder, control, sampling.width, sampling.height)
+        if key not in self._conditions:
+            pixels = control_map(control, sampling.width, sampling.height).transpose(2, 0, 1)[None]
+            with jt.no_grad():
+                condition = network.embedded(jt.array(pixels.astype(np.float32) / 255))
+                condition.sync()
+            self._conditions[key] = condition
+        return ControlPicture(network, self._conditions[key], control.strength, control.start, control.end,
+                              control.guess)
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, 77, width)."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling
-from styleblend.cli.options import add_command, add_config, add_dtype, add_max_memory, add_offload, settings_of
+from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_offload,
+                                    control_of, settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -30,6 +31,7 @@ def add_commands(commands) -> None:
     drawing.add_argument("--seed", type=int, metavar="N",
                          help="of the first prompt, the others have the next ones; default: the config's")
     add_sampling(drawing)
+    add_control(parser)
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)
     add_max_memory(machine)
@@ -111,7 +113,7 @@ def run_align(args) -> int:
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     request = AlignRequest(settings_of(args), args.prompts.split(","), validated(AlignSettings, said, "the options"),
                            Path(args.output), args.style, args.seed, args.negative, sampling, args.compare,
-                           args.overwrite, args.max_memory)
+                           args.overwrite, args.max_memory, control_of(args))
     drawn = follow(align(request))
     print(f"{len(drawn)} new pictures; all are in {args.output}/ (open {args.output}/sheet.png)")
     return 0

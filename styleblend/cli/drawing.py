@@ -3,9 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_offload,
-                                    add_styles,
-                                    settings_of)
+from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
+                                    add_offload, add_styles, control_of, settings_of)
 from styleblend.cli.running import follow
 
 OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
@@ -39,6 +38,7 @@ def add_draw_options(parser) -> None:
                          help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                               "default: the style's own (blend.fine_scale), else 1")
     add_sampling(drawing)
+    add_control(parser)
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)
     add_max_memory(machine)
@@ -70,7 +70,7 @@ def run_draw(args) -> int:
     again, output = args.again and Path(args.again), args.output and Path(args.output)
     request = DrawRequest(settings_of(args), args.prompt, args.style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory)
+                          args.dtype, output, args.max_memory, control_of(args))
     for path in follow(draw(request)):
         print(path)
     return 0

@@ -9,6 +9,7 @@ from PIL import Image
 
 from styleblend.adapters.style import Style, load_style, style_hash
 from styleblend.base.base import Base, base_for_drawing
+from styleblend.base.control_maps import control_map
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim
 from styleblend.files.names import check_distinct, check_name
@@ -24,7 +25,7 @@ from styleblend.methods.drawn_with import with_negative
 from styleblend.methods.style_aligned import with_look
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, changes, read_record
-from styleblend.settings import KINDS, LARGEST_SEED, AlignSettings, RunSettings
+from styleblend.settings import KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
 
 METHOD, SHEET, PLAIN = "style_aligned", "sheet.png", "plain"
 COLUMNS, CELL = 6, 192
@@ -50,6 +51,7 @@ class AlignRequest:
     compare: bool = False
     overwrite: bool = False
     max_memory: Optional[str] = None
+    control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout of the set, not of its reference
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def planned(request: AlignRequest) -> Plan:
     if {"width", "height"} & set(changed):
         changed.setdefault("saved_size", None)
     sampling = with_negative(with_sampling(plan.sampling, changed, "the options"), plan.adapters, request.negative)
-    return replace(plan, own=KINDS[METHOD](), sampling=sampling, settings=request.align)
+    return replace(plan, own=KINDS[METHOD](), sampling=sampling, settings=request.align, control=request.control)
 
 
 def with_reference(plan: Plan, places: Sequence[Place]) -> Plan:
@@ -125,7 +127,8 @@ def align(request: AlignRequest) -> Job[List[Path]]:
 
 def beside(request: AlignRequest, place: Place) -> Place:
     """The same prompt and seed without a reference, with the same words of the look."""
-    plan = replace(plan_for(request.settings, request.style), sampling=place.plan.sampling)
+    plan = replace(plan_for(request.settings, request.style), sampling=place.plan.sampling,
+                   control=request.control)
     phrase = phrase_of(with_look(place.phrase, request.align.look))
     return replace(place, phrase=phrase, path=request.output / PLAIN / place.path.name, plan=plan)
 
@@ -148,7 +151,7 @@ def say_what_differs(kept: Sequence[Place]) -> Job[None]:
 
 def draw_places(todo: Sequence[Place], base: Base, lean: RunSettings) -> Job[List[Path]]:
     """The missing pictures, in batches that fit: each has the reference's rows beside its own."""
-    pipeline, size, drawn = Pipeline(base), lean.sampling.batch, []
+    pipeline, size, drawn = Pipeline(base, lean), lean.sampling.batch, []
     name = todo[0].plan.name
     style = load_style(Path(lean.adapters) / name, name, base) if name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
@@ -165,17 +168,20 @@ def draw_batch(batch: Sequence[Place], pipeline: Pipeline, style: Optional[Style
     """Pictures that are drawn together."""
     plan, records = batch[0].plan, [place.record(*hashes) for place in batch]
     pictures = yield from draw_pictures(pipeline, style, [record.prompt for record in records],
-                                        [record.seed for record in records], plan.sampling, plan.settings)
+                                        [record.seed for record in records], plan.sampling, plan.settings,
+                                        control=plan.control)
     for place, record, picture in zip(batch, records, pictures):
         yield Drawn(place.path, save_drawn(place.path, picture, record), record)
     return [place.path for place in batch]
 
 
 def write_sheet(request: AlignRequest, places: Sequence[Place]) -> Path:
-    """The reference pictures, the set, and below it the set without sharing."""
+    """The reference pictures and control maps, the set, and below it the set without sharing."""
     references: List[Tuple[str, Image.Image]] = [
         (f"reference {weight:.2g}", load_picture(Path(one.picture), request.settings.pictures.max_pixels))
         for one, weight in zip(request.align.counted(), request.align.weights())]
+    references += [(one.kind, Image.fromarray(control_map(one, place.plan.sampling.width, place.plan.sampling.height)))
+                   for place in places[:1] for one in request.control]
     rows = [references] if references else []
     for folder in (request.output, request.output / PLAIN):
         cells = [(place.path.stem, load_picture(place.path)) for place in places if place.path.parent == folder]

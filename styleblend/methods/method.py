@@ -30,6 +30,7 @@ class Request:
     branches: Optional[Tuple[str, ...]] = None
     negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
     own: StyleSettings = StyleBlendStyle()  # what the style itself says: only for the record
+    control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout
     # of reference pictures: where they stand before each step and at the end, (references, 4, h, w) each
     trajectory: Optional[Sequence[Any]] = None
 

@@ -98,7 +98,7 @@ class StyleAligned:
         first = sampling.seed if settings.reference_seed is None else settings.reference_seed
         return Recipe(
             rows=rows, texts=(tuple(text for condition in rows.conditions for text in texts[condition]),),
-            guidance=guidance, shown=(TARGET,),
+            guidance=guidance, shown=(TARGET,), steered=(TARGET,),
             seeds={REFERENCE: (first,) * rows.branches[REFERENCE], TARGET: tuple(request.seeds)},
             text_scale=(0.0,) * rows.count, lora_scale=scales, out_scale=scales,
             controls=controls_of(settings, reference, shared_sites(base.unet.sites, settings.only_self_level)),

@@ -1,4 +1,5 @@
 """Settings: what a config or a `style.json` may say, with defaults, ranges and clear errors. Jittor stays outside."""
+from styleblend.settings.control import ControlSettings
 from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed
 from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
@@ -13,7 +14,7 @@ from styleblend.settings.validation import MethodSettings, Settings, known_keys,
 
 __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings",
-    "BlendSettings", "DType", "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds",
+    "BlendSettings", "ControlSettings", "DType", "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds",
     "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed", "Settings", "StageSettings",
     "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings",
     "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",

@@ -7,32 +7,10 @@ import pytest
 
 from reference import seeded
 from styleblend.base.controlnets import load_controlnet
-from styleblend.base.weights import parameters
 from styleblend.errors import StyleBlendError
-from styleblend.files.tensor_files import write_safetensors
 from styleblend.machine.runtime import jt
 from styleblend.models.attention import AttentionContext
-from styleblend.models.configs import ControlNetConfig
-from styleblend.models.controlnet import ControlNetModel
 from styleblend.models.rows import Rows
-
-SHARED = ("block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim", "norm_num_groups",
-          "down_block_types")
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_base, tmp_path_factory):
-    """A ControlNet with made-up weights for the tiny base, as a diffusers folder."""
-    sizes = {name: getattr(tiny_base.unet.config, name) for name in SHARED}
-    sizes["conditioning_embedding_out_channels"] = (4, 8, 8, 16)
-    found = tmp_path_factory.mktemp("controlnet")
-    network = ControlNetModel(ControlNetConfig(**sizes))
-    write_safetensors(found / "diffusion_pytorch_model.safetensors",
-                      {name: seeded.values(f"controlnet/{name}", tuple(p.shape)) * np.float32(0.1)
-                       for name, p in parameters(network).items()})
-    (found / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", "use_linear_projection": True,
-                                                   **sizes}))
-    return found
 
 
 def changed(folder, tmp_path, **values):
@@ -44,8 +22,8 @@ def changed(folder, tmp_path, **values):
     return copy
 
 
-def test_the_text_and_the_picture_are_read(folder, tiny_base):
-    network, rows = load_controlnet(folder, tiny_base), Rows({"target": 2}, ("negative", "full"))
+def test_the_text_and_the_picture_are_read(tiny_controlnet, tiny_base):
+    network, rows = load_controlnet(tiny_controlnet, tiny_base), Rows({"target": 2}, ("negative", "full"))
     x, text = jt.array(seeded.values("controlnet/x", (2, 4, 8, 8))), jt.array(seeded.values("controlnet/t", (4, 77, 32)))
     pictures = [jt.array(np.clip(seeded.values(f"controlnet/p{n}", (1, 3, 64, 64)), 0, 1)) for n in range(2)]
     with jt.no_grad():
@@ -74,15 +52,15 @@ def test_the_text_and_the_picture_are_read(folder, tiny_base):
     ({"layers_per_block": 3}, "does not fit the base"), ({"conditioning_channels": 4}, "conditioning_channels is 4"),
     ({"conditioning_embedding_out_channels": [4, 8, 8, 32]}, "does not fit its config.json"),
 ])
-def test_another_models_is_named(folder, tiny_base, tmp_path, values, message):
+def test_another_models_is_named(tiny_controlnet, tiny_base, tmp_path, values, message):
     with pytest.raises(StyleBlendError, match=message):
-        load_controlnet(changed(folder, tmp_path, **values), tiny_base)
+        load_controlnet(changed(tiny_controlnet, tmp_path, **values), tiny_base)
 
 
-def test_what_is_not_whole_is_said(folder, tiny_base, tmp_path):
+def test_what_is_not_whole_is_said(tiny_controlnet, tiny_base, tmp_path):
     with pytest.raises(StyleBlendError, match="is no ControlNet"):
         load_controlnet(tmp_path / "nothing", tiny_base)
-    copy = changed(folder, tmp_path)
+    copy = changed(tiny_controlnet, tmp_path)
     weights = copy / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(StyleBlendError, match="no whole safetensors file"):
