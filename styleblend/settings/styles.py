@@ -32,6 +32,10 @@ class StyleSettings(Settings):
     parts: Optional[List[str]] = Field(None, min_length=1, description="the parts of a style that is not whole, as "
                                        "`styleblend load` writes it; default: all that the method has")
 
+    def beside(self, folder: Path) -> StyleSettings:
+        """The same, for a `style.json` in this folder: files that it names may lie there."""
+        return self
+
     @model_serializer(mode="wrap")
     def with_method(self, write) -> Dict[str, Any]:
         """The method is written even where defaults are left out: a file without one is the first method's."""
@@ -80,6 +84,16 @@ class AlignedStyle(StyleSettings):
     def can_be(cls, align: Dict[str, Any]) -> Dict[str, Any]:
         AlignSettings.model_validate(align)
         return align
+
+    def beside(self, folder: Path) -> AlignedStyle:
+        def placed(reference: Any) -> Dict[str, Any]:
+            said = dict(reference)
+            path = Path(folder) / said["picture"]
+            return {**said, "picture": str(path)} if path.is_file() else said
+
+        references = self.align.get("references", [])
+        return self.model_copy(update={"align": {**self.align, "references": [placed(one) for one in references]}}
+                               if references else {})
 
 
 KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle}

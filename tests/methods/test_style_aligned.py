@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -269,7 +270,8 @@ def test_a_style_of_a_reference_picture_is_drawn_by_the_commands(world, tmp_path
     folder = tmp_path / "adapters" / "dots"
     folder.mkdir(parents=True)
     style = {"method": "style_aligned", "align": {"look": "dots", "offset": 1, "references": [
-        {"picture": pictures[0], "prompt": "a pattern"}, {"picture": pictures[2], "weight": 3, "strength": "famous"}]}}
+        {"picture": "here.png", "prompt": "a pattern"}, {"picture": pictures[2], "weight": 3, "strength": "famous"}]}}
+    shutil.copy(pictures[0], folder / "here.png")  # a picture beside style.json is found there
     (folder / "style.json").write_text(json.dumps(style))
     one, again = tmp_path / "one.png", tmp_path / "again.png"
     assert main(["draw", "--config", str(world), "--style", "dots", "--prompt", "A cat", "--output", str(one)]) == 0
