@@ -18,29 +18,36 @@ import numpy as np
 from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
 from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
+from styleblend.base.control_maps import control_map
+from styleblend.base.controlnets import load_controlnet
 from styleblend.base.tokens import Tokenizer
+from styleblend.diffusion.control_pictures import Controlled, ControlPicture
 from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.diffusion.text_weights import weighted
 from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
+from styleblend.files.shipped import own_or_shipped
 from styleblend.machine.runtime import jt
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
+from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
-from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated
+from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 method_of, validated)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
+    """A step of `what` is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
 
     done: int
     total: int
     x0: Any
+    what: str = "drawing"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Pipeline:
         self.settings = settings or settings_of(base)
         self._tokenizers: Dict[str, Tokenizer] = {}
         self._remarked = False  # on a prompt that the text encoder hardly knows
+        self._controlnets: Dict[str, ControlNetModel] = {}
+        self._conditions: Dict[tuple, Any] = {}  # control picture, width and height -> what its network made of it
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
@@ -83,18 +92,24 @@ class Pipeline:
         return load_style(folder, folder.resolve().name, self.base)
 
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
-                seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None, **sampling) -> Request:
+                seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None,
+                settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = (),
+                **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
-        `seeds`: one for all prompts or one for each; default: the config's. `sampling`: any field of
-        `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
+        `seeds`: one for all prompts or one for each; default: the config's. `settings`: of a method, in place of the
+        style's; they also say which method draws, such as `styleblend.settings.AlignSettings` for StyleAligned.
+        `control`: pictures that hold the layout.
+        `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
-        own, drawn, settings = self.drawn_with(style)
+        own, drawn, ordinary = self.drawn_with(style)
         drawn = validated(SamplingSettings, {**drawn.model_dump(), **sampling}, "the request") if sampling else drawn
         drawn = with_negative(drawn, style.parts if style else (), negative)
+        method = method_of(settings, own.method if style else self.plain)
         return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
-                       drawn, style, own.method if style else self.plain, settings, own=own)
+                       drawn, style, method, ordinary if settings is None else settings, own=own,
+                       control=tuple(control))
 
     @property
     def plain(self) -> str:
@@ -123,6 +138,7 @@ class Pipeline:
         network is freed when its work is done.
         """
         self.check(request.sampling)
+        request = yield from self.prepared(request)
         records = self.records(request)
         style = self.applied(request.style) if style is None else style
         recipe = self.recipe(request, style)
@@ -143,12 +159,35 @@ class Pipeline:
                 n += 1
         jt.gc()
 
+    def prepared(self, request: Request) -> Iterator[Progress]:
+        """Yields the steps of what the method has to compute first; returns the request with it."""
+        prepare = getattr(self.methods[request.method], "prepare", None)
+        steps = prepare(self, request) if prepare else iter(())
+        done = 0
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return end.value if prepare else request
+            done += 1
+            yield Progress(done, step.count, step.x0, "inverting the reference")
+
+    def ready(self, request: Request) -> Request:
+        """As `prepared`, without its steps."""
+        steps = self.prepared(request)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
         style, base = request.style, self.base
         one = Record("", 0, style.name if style else "", self._last(style)[2], base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
+                     control=request.control,
                      decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
@@ -184,13 +223,36 @@ class Pipeline:
         return self._tokenizers[method]
 
     def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
-        """What the request's method says about this drawing."""
+        """What the request's method says about this drawing, and its control pictures."""
         style = self.applied(request.style) if style is None else style
         remark = None if self._remarked else hardly_known(request.prompts)
         if remark:
             self._remarked = True
             warnings.warn(remark, stacklevel=2)
-        return self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        recipe = self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        if not request.control:
+            return recipe
+        branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered
+        pictures = [self.control_picture(control, request.sampling) for control in request.control]
+        return replace(recipe, residuals=Controlled(pictures, recipe.rows, branches, request.sampling.steps))
+
+    def control_picture(self, control: ControlSettings, sampling: SamplingSettings) -> ControlPicture:
+        """A control picture as its ControlNet reads it. Networks and maps are kept for the next drawing."""
+        folder = control.network or self.settings.controlnets.get(control.kind)
+        if folder is None:
+            raise StyleBlendError(f"no ControlNet for {control.kind} is known: name its folder (--controlnet, or "
+                                  f"controlnets: {{{control.kind}: FOLDER}} in the config)")
+        if folder not in self._controlnets:
+            self._controlnets[folder] = load_controlnet(own_or_shipped(folder), self.base)
+        network, key = self._controlnets[folder], (folder, control, sampling.width, sampling.height)
+        if key not in self._conditions:
+            pixels = control_map(control, sampling.width, sampling.height).transpose(2, 0, 1)[None]
+            with jt.no_grad():
+                condition = network.embedded(jt.array(pixels.astype(np.float32) / 255))
+                condition.sync()
+            self._conditions[key] = condition
+        return ControlPicture(network, self._conditions[key], control.strength, control.start, control.end,
+                              control.guess)
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""

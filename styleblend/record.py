@@ -15,15 +15,16 @@ from styleblend.files.names import control_character
 from styleblend.files.pictures import opened
 from styleblend.files.saved_pictures import texts_of
 from styleblend.files.text import parse_json
-from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, DType, MethodSettings, SamplingSettings, validated
+from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, ControlSettings, DType, MethodSettings,
+                                 SamplingSettings, validated)
 
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
           "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
-          "signs": bool}
+          "signs": bool, "control": list}
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": "", "signs": False}  # what older pictures do not say
+         "decoder": "", "signs": False, "control": []}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -51,6 +52,7 @@ class Record:
     adapters: Dict[str, str] = field(default_factory=dict)  # hashes of the files; the style's hash is of their numbers
     libraries: Dict[str, str] = field(default_factory=libraries)
     decoder: str = ""  # fingerprint of the base's autoencoder
+    control: Tuple[ControlSettings, ...] = ()  # pictures that held the layout
 
     def chunks(self) -> Dict[str, str]:
         """The texts in the picture's file (`files.saved_pictures`)."""
@@ -61,10 +63,12 @@ class Record:
         line = ", ".join(f"{key}: {quoted(value)}" for key, value in facts.items())
         prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
-        own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump()}
+        own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump(),
+               "control": [one.model_dump(exclude_defaults=True) for one in self.control]}
         if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
             own["signs"] = True  # to earlier versions brackets were text
-        own = {kind.section if key == "settings" else key: value for key, value in own.items()}
+        own = {kind.section if key == "settings" else key: value for key, value in own.items()
+               if key != "control" or value}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
     def facts_of_style(self) -> Dict[str, object]:
@@ -87,7 +91,7 @@ def changes(then: Record, now: Record) -> List[str]:
     pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "methods": (then.method, now.method),
              "adapters": (then.adapters or now.adapters, now.adapters or then.adapters), "sampling settings": sampling,
              f"{KINDS[now.method].section} settings": (then.settings, now.settings),
-             "precision": (then.dtype, now.dtype)}
+             "control pictures": (then.control, now.control), "precision": (then.dtype, now.dtype)}
     return [name for name, (one, other) in pairs.items() if one != other]
 
 
@@ -102,7 +106,8 @@ def read_record(path: Path) -> Record:
         data, sampling, settings = parts_of(parse_json(text), path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StyleBlendError(f"{path}: what it says of itself is damaged ({printable(str(error), 100)})") from None
-    return Record(sampling=validated(SamplingSettings, sampling, str(path)),
+    control = tuple(validated(ControlSettings, one, str(path)) for one in data.pop("control"))
+    return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control,
                   settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
 
 

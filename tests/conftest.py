@@ -98,6 +98,27 @@ def tiny_style(tiny_base):
                           "unet_lora": random_lora(tiny_base.unet, lora.UNET_TARGETS)})
 
 
+@pytest.fixture(scope="session")
+def tiny_controlnet(tiny_base, tmp_path_factory) -> Path:
+    """A ControlNet with made-up weights for the tiny base, as a diffusers folder."""
+    from styleblend.base.weights import parameters
+    from styleblend.files.tensor_files import write_safetensors
+    from styleblend.models.configs import ControlNetConfig
+    from styleblend.models.controlnet import ControlNetModel
+
+    sizes = {name: getattr(tiny_base.unet.config, name)
+             for name in ("block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim",
+                          "norm_num_groups", "down_block_types")}
+    sizes["conditioning_embedding_out_channels"] = (4, 8, 8, 16)
+    found, network = tmp_path_factory.mktemp("controlnet"), ControlNetModel(ControlNetConfig(**sizes))
+    write_safetensors(found / "diffusion_pytorch_model.safetensors",
+                      {name: seeded.values(f"controlnet/{name}", tuple(p.shape)) * np.float32(0.1)
+                       for name, p in parameters(network).items()})
+    (found / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", "use_linear_projection": True,
+                                                   **sizes}))
+    return found
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """In the hub's place: `has` are its models (id -> folder), `asked` is what was wanted of it (id and patterns)."""

@@ -24,7 +24,7 @@ STYLEBLEND: Mapping[str, Part] = {
     "unet_lora": Part("unet", ("unet_lora",), "UNet LoRA", "fine"),
 }
 # method -> its parts, in the order in which they are listed
-PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND}
+PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND, "style_aligned": {}}
 
 
 def trainings_of(method: str) -> Tuple[str, ...]:

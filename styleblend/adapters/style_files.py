@@ -79,7 +79,7 @@ def settings_in(folder: Path, name: str) -> StyleSettings:
     path, single = Path(folder) / "style.json", Path(folder) / f"{name}.safetensors"
     if single.is_file() and not path.is_file():
         return settings_in_header(single)
-    return with_known_parts(read_style_settings(path), str(path))
+    return with_known_parts(read_style_settings(path).beside(Path(folder)), str(path))
 
 
 def settings_in_header(path: Path) -> StyleSettings:

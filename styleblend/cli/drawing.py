@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_offload,
-                                    add_output_file, add_styles, named_file, named_folder, settings_of)
+from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
+                                    add_offload, add_output_file, add_styles, control_of, named_file, named_folder,
+                                    settings_of)
 from styleblend.cli.running import follow
 
 OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
@@ -37,6 +38,17 @@ def add_draw_options(parser) -> None:
     drawing.add_argument("--strength", type=float, metavar="FACTOR",
                          help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                               "default: the style's own (blend.fine_scale), else 1")
+    add_sampling(drawing)
+    add_control(parser)
+    machine = parser.add_argument_group("this machine")
+    add_dtype(machine)
+    add_max_memory(machine)
+    add_offload(machine)
+    parser.set_defaults(run=run_draw)
+
+
+def add_sampling(drawing) -> None:
+    """The options that are fields of the sampling settings, and --negative."""
     drawing.add_argument("--negative", metavar="TEXT",
                          help="what the picture should not show; default: the config's (sampling.fine_negative), of a "
                               "plain picture nothing")
@@ -51,11 +63,6 @@ def add_draw_options(parser) -> None:
                          help="a multiple of 8; default: the config's (sampling.width)")
     drawing.add_argument("--height", type=int, metavar="PIXELS",
                          help="a multiple of 8; default: the config's (sampling.height)")
-    machine = parser.add_argument_group("this machine")
-    add_dtype(machine)
-    add_max_memory(machine)
-    add_offload(machine)
-    parser.set_defaults(run=run_draw)
 
 
 def run_draw(args) -> int:
@@ -69,7 +76,7 @@ def run_draw(args) -> int:
     from styleblend.jobs.draw import DrawRequest, draw
     request = DrawRequest(settings, args.prompt, args.style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite)
+                          args.dtype, output, args.max_memory, args.overwrite, control_of(args))
     for path in follow(draw(request)):
         print(path)
     return 0

@@ -123,6 +123,33 @@ def add_metrics(parser) -> None:
                              "checkpoints/metrics")
 
 
+def add_control(parser) -> None:
+    group = parser.add_argument_group("a picture that holds the layout (ControlNet)")
+    group.add_argument("--control", metavar="KIND", help="canny: the edges of --control-picture; map: the picture "
+                       "itself is the map")
+    group.add_argument("--control-picture", metavar="PICTURE", help="the picture")
+    group.add_argument("--controlnet", metavar="FOLDER", help="the network; default: the config's for this kind "
+                       "(controlnets)")
+    group.add_argument("--control-strength", type=float, metavar="FACTOR", help="default: 1")
+    group.add_argument("--control-start", type=float, metavar="SHARE", help="of the steps; default: 0")
+    group.add_argument("--control-end", type=float, metavar="SHARE", help="of the steps; default: 1")
+    group.add_argument("--guess-mode", action="store_true", help="the network alone says what is there")
+
+
+def control_of(args) -> tuple:
+    """The control picture of these options, as settings; none: ()."""
+    from styleblend.settings import ControlSettings, validated
+    names = {"control": "kind", "control_picture": "picture", "controlnet": "network", "control_strength": "strength",
+             "control_start": "start", "control_end": "end"}
+    said = {name: getattr(args, option) for option, name in names.items() if getattr(args, option) is not None}
+    said.update({"guess": True} if args.guess_mode else {})
+    if not said:
+        return ()
+    if "picture" not in said:
+        raise StyleBlendError("a ControlNet reads a picture: name it with --control-picture")
+    return (validated(ControlSettings, said, "the options"),)
+
+
 def settings_of(args):
     """The settings of the config, changed by those of the shared options that the command has."""
     from styleblend.settings import read_settings, validated

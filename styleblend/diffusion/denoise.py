@@ -57,6 +57,14 @@ def row_factors(factors: Factors):
     return None if factors is None or all(f == 1 for f in factors) else jt.array(np.array(factors, np.float32))
 
 
+def pooling_of(recipe: Recipe) -> Mapping[int, np.ndarray]:
+    """Whose values count in the group norms: half a row's own, half those of the reference under its condition."""
+    if recipe.pooled_norms is None:
+        return {}
+    return {rows.count: (np.eye(rows.count, dtype=np.float32) + rows.towards(recipe.pooled_norms)) / 2
+            for rows in (recipe.rows, recipe.rows.as_shared())}
+
+
 class Denoiser:
     """The UNet as a sampler wants it: `model(x, time, index)`.
 
@@ -68,6 +76,7 @@ class Denoiser:
         self.lora_scale, self.out_scale = row_factors(recipe.lora_scale), row_factors(recipe.out_scale)
         self.texts, self.apart, self.projected = texts, recipe.tells_apart(), {}
         self.project(0 if len(texts) == 1 else None)
+        self.pooling = pooling_of(recipe)
         self.times = self.unet.project_times(SAMPLERS[sampler].timesteps(base.schedule, steps))
         jt.sync(list(self.times.values()))
 
@@ -81,8 +90,8 @@ class Denoiser:
     def __call__(self, x, time: float, index: int):
         recipe, stage = self.recipe, self.recipe.stage(time) if len(self.texts) > 1 else 0
         context = AttentionContext(recipe.rows, index, self.steps, recipe.controls, self.loras, self.lora_scale,
-                                   self.out_scale, self.project(stage), self.times)
-        residuals = recipe.residuals(x, time, index) if recipe.residuals else None
+                                   self.out_scale, self.project(stage), self.times, self.pooling)
+        residuals = recipe.residuals(x, time, index, self.texts[stage]) if recipe.residuals else None
         latents = jt.concat([x] * len(recipe.rows.conditions)) if self.apart else x
         return guided(self.unet(latents, time, self.texts[stage], context, residuals), recipe)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from styleblend.models.rows import Rows
+from styleblend.models.rows import Reference, Rows
 
 Factors = Optional[Tuple[float, ...]]  # one for each batch row; None: 1 in all
 
@@ -32,7 +32,9 @@ class Recipe:
     first_step: int = 0  # the steps before it are left out
     # branch -> what its latents (n, 4, h, w) are after each step
     pinned: Mapping[str, Sequence] = field(default_factory=dict)
-    # (x, time, index) -> what a ControlNet adds: `styleblend.models.unet.Residuals`
+    pooled_norms: Optional[Reference] = None  # all group norms take half of their mean and variance from it
+    steered: Optional[Tuple[str, ...]] = None  # branches that a control picture may steer; None: all
+    # (x, time, index, text states of the stage) -> what a ControlNet adds: `styleblend.models.unet.Residuals`, or None
     residuals: Optional[Callable] = None
 
     def __post_init__(self):
@@ -43,9 +45,10 @@ class Recipe:
             raise ValueError(f"every stage needs {rows.count} texts, one for each row")
         if {name: len(seeds) for name, seeds in self.seeds.items()} != dict(rows.branches):
             raise ValueError(f"the seeds are not those of {dict(rows.branches)}")
-        for what, given in (("shown", set(self.shown)), ("start", set(self.start)), ("pinned", set(self.pinned))):
-            if not given <= names:
-                raise ValueError(f"{what}: there is no branch {sorted(given - names)[0]}")
+        for what, given in (("shown", self.shown), ("steered", self.steered or ()), ("start", self.start),
+                            ("pinned", self.pinned)):
+            if not set(given) <= names:
+                raise ValueError(f"{what}: there is no branch {sorted(set(given) - names)[0]}")
         if not self.shown or self.start and set(self.start) != names:
             raise ValueError("some branch must be shown, and all of them start from latents or none does")
         for factors in (self.text_scale, self.lora_scale, self.out_scale):

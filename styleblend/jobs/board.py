@@ -22,7 +22,7 @@ from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
 from styleblend.jobs.choices import chosen_prompts, chosen_styles, not_listed, part_of
-from styleblend.jobs.drawing import draw_pictures, refuse_reserved, request_for
+from styleblend.jobs.drawing import draw_pictures, prepared, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.jobs.plans import Plan, plan_for
@@ -178,7 +178,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
         pipeline = Pipeline(base)
         refuse_reserved(pipeline, None, [place.prompt.text for place in todo])  # before the first one is drawn
         for name in plans:
-            refuse_undrawable(pipeline, name, plans[name])
+            yield from refuse_undrawable(pipeline, name, plans[name])
         # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
         for place in mine if overwrite else []:
             place.path.unlink(missing_ok=True)
@@ -188,14 +188,15 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
     return board.drawn
 
 
-def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> None:
+def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> Job[None]:
     """StyleBlendError for a style with a part that is missing or damaged, or with settings that the base cannot follow.
 
     It is asked of every style before a picture is removed or drawn.
     """
     style = load_style(adapters_of(plan.config.adapters, name), name, pipeline.base)
     try:
-        pipeline.recipe(request_for(style, ["A cat"], [0], plan.sampling, plan.settings))
+        request = yield from prepared(pipeline, request_for(style, ["A cat"], [0], plan.sampling, plan.settings))
+        pipeline.recipe(request)
     except StyleBlendError as error:
         raise StyleBlendError(f"style {name}: {error}") from None
 

@@ -28,7 +28,7 @@ from styleblend.methods.drawn_with import with_negative
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record
-from styleblend.settings import LARGEST_SEED, RunSettings, SamplingSettings, validated, with_sampling
+from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated, with_sampling
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -60,6 +60,7 @@ class DrawRequest:
     output: Optional[Path] = None
     max_memory: Optional[str] = None
     overwrite: bool = False
+    control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout; those of `again` where it has none
 
     def file(self, seeds: Sequence[int]) -> Path:
         """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
@@ -110,8 +111,10 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
     plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
     if record:
-        own = plan.own.model_copy(update={"preset": record.preset}) if hasattr(plan.own, "preset") else plan.own
-        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings)
+        own = plan.own if plan.own.method == record.method else KINDS[record.method]()
+        own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
+        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control)
+    plan = replace(plan, control=request.control or plan.control)
     return with_strength(with_changes(plan, request), request.strength)
 
 
@@ -187,7 +190,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
         if not record.decoder:
             yield Log(f"{request.again} does not say with which autoencoder it was drawn: with another one than "
                       f"{base.folder / 'vae'} it looked a little different")
-    drawn = yield from draw_records(records, output, style, base, lean.sampling, request.overwrite)
+    drawn = yield from draw_records(records, output, style, base, lean, request.overwrite)
     files = [path for path, _ in drawn]
     if len(drawn) > 1:
         cells = [(f"seed {seed}", picture) for seed, (_, picture) in zip(seeds, drawn)]
@@ -197,16 +200,17 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
 
 
 def draw_records(records: Sequence[Record], output: Path, style: Optional[Style], base: Base,
-                 sampling: SamplingSettings, overwrite: bool) -> Job[List[Tuple[Path, Image.Image]]]:
+                 config: RunSettings, overwrite: bool) -> Job[List[Tuple[Path, Image.Image]]]:
     """The pictures of these records, which differ in their seeds alone, with their files."""
-    pipeline, size, drawn, several = Pipeline(base), sampling.batch, [], len(records) > 1
+    pipeline, size, drawn, several = Pipeline(base, config), config.sampling.batch, [], len(records) > 1
     refuse_reserved(pipeline, style, [records[0].prompt])
     for batch in [records[i:i + size] for i in range(0, len(records), size)]:
         if several:
             yield Progress("pictures", len(drawn), len(records), "picture", f"seed {batch[0].seed}")
         phrases, seeds = [one.prompt for one in batch], [one.seed for one in batch]
-        pictures = yield from draw_pictures(pipeline, style, phrases, seeds, sampling, records[0].settings,
-                                            once=len(batch) == len(records) and not base.offloaded)
+        pictures = yield from draw_pictures(pipeline, style, phrases, seeds, config.sampling, records[0].settings,
+                                            once=len(batch) == len(records) and not base.offloaded,
+                                            control=records[0].control)
         for one, picture in zip(batch, pictures):
             saved = saved_size(picture, one.sampling.saved_size)
             path = save_picture(file_of_seed(output, one.seed) if several else output, saved, one.chunks(), overwrite)

@@ -9,19 +9,19 @@ from styleblend.adapters.style import Style
 from styleblend.jobs.events import Job, Progress
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
-from styleblend.settings import SamplingSettings, Settings
+from styleblend.settings import ControlSettings, MethodSettings, SamplingSettings, method_of
 
 STEPS = "drawing"  # title of the progress of a batch
 
 
 def request_for(style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
-                settings: Optional[Settings] = None) -> Request:
+                settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = ()) -> Request:
     """A request for one picture of each phrase.
 
-    `settings` are the method's own. Without a style the pictures are plain.
+    `settings` are the method's own, and say which it is; None: the style's. Without either the pictures are plain.
     """
-    method = style.settings.method if style else Request.method
-    return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings)
+    method = method_of(settings, style.settings.method if style else Request.method)
+    return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings, control=tuple(control))
 
 
 def refuse_reserved(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str]) -> None:
@@ -34,23 +34,40 @@ def encode_texts(pipeline: Pipeline, style: Style, phrases: Sequence[str], sampl
 
     They hold for the same style, the same negative prompts, and guidance that is on or off as here.
     """
-    request = request_for(style, phrases, [0] * len(phrases), sampling)
+    request = pipeline.ready(request_for(style, phrases, [0] * len(phrases), sampling))
     return pipeline.encode(pipeline.recipe(request), request.method, pipeline.applied(style))
+
+
+def prepared(pipeline: Pipeline, request: Request) -> Job[Request]:
+    """Yields the progress of what a method computes before it draws, and returns the request with it."""
+    steps = pipeline.prepared(request)
+    while True:
+        try:
+            yield progress_of(next(steps))
+        except StopIteration as end:
+            return end.value
+
+
+def progress_of(event) -> Progress:
+    """A step of a pipeline as the event of a job."""
+    return Progress(event.what, event.done, event.total, "step", preview=event.x0)
 
 
 def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
                   sampling: SamplingSettings,
-                  settings: Settings, texts=None, once: bool = False) -> Job[List[Image.Image]]:
+                  settings: MethodSettings, texts=None, once: bool = False,
+                  control: Sequence[ControlSettings] = ()) -> Job[List[Image.Image]]:
     """Yields the progress of the steps; returns one picture for each phrase, `sampling.width` x `sampling.height`.
 
     `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each
-    network is freed when its work is done.
+    network is freed when its work is done. `control`: pictures that hold the layout.
     """
     pictures = []
     yield Progress(STEPS, 0, sampling.steps, "step")
-    for event in pipeline.draw(request_for(style, phrases, seeds, sampling, settings), texts=texts, once=once):
+    request = request_for(style, phrases, seeds, sampling, settings, control)
+    for event in pipeline.draw(request, texts=texts, once=once):
         if isinstance(event, Picture):
             pictures.append(Image.fromarray(event.pixels))
         else:
-            yield Progress(STEPS, event.done, event.total, "step", preview=event.x0)
+            yield progress_of(event)
     return pictures

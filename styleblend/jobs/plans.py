@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings
 from styleblend.record import Record
-from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, StyleSettings
+from styleblend.settings import ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class Plan:
     sampling: SamplingSettings
     settings: MethodSettings
     adapters: Dict[str, str]
+    control: Tuple[ControlSettings, ...] = ()
 
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
                       dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
-                      decoder=decoder)
+                      decoder=decoder, control=self.control)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""

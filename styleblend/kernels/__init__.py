@@ -6,11 +6,13 @@ chunks of queries.
 from functools import lru_cache
 from typing import Optional, Sequence
 
+import numpy as np
+
 from styleblend.kernels import chunked, cpu, cuda, reference
 from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt, say
 
-__all__ = ["attention", "geglu", "group_norm", "layer_norm"]
+__all__ = ["adain", "attention", "geglu", "group_norm", "layer_norm"]
 
 
 def best(x, *frozen):
@@ -80,9 +82,13 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     return attention_core(q, heads, bias).attention(q, k, v, heads, bias, q_rows, segments, scale, causal)
 
 
-def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
-    """Group norm of (rows, channels, height, width), with `silu` followed by x * sigmoid(x)."""
-    return best(x, weight, bias).group_norm(x, weight, bias, groups, eps, silu)
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
+    """Group norm of (rows, channels, height, width), with `silu` followed by x * sigmoid(x).
+
+    `pooling`: whose values count in a row's mean and variance, as in `kernels.reference.group_norm`.
+    """
+    frozen = (weight, bias) if pooling is None else (weight, bias, x)
+    return best(x, *frozen).group_norm(x, weight, bias, groups, eps, silu, pooling)
 
 
 def layer_norm(x, weight, bias, eps: float):
@@ -93,3 +99,8 @@ def layer_norm(x, weight, bias, eps: float):
 def geglu(x):
     """Gated GELU of (..., 2 n), values then gates -> (..., n)."""
     return best(x).geglu(x)
+
+
+def adain(x, towards: np.ndarray):
+    """Tokens (rows, tokens, width) with the mean and the deviation of other rows: see `kernels.reference.adain`."""
+    return reference.adain(x, towards)

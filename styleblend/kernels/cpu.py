@@ -98,12 +98,20 @@ GROUPS = """
 """
 
 
-def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
-    """As `kernels.reference.group_norm`; the gradients of `weight` and `bias` are not computed."""
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
+    """As `kernels.reference.group_norm`; the gradients of `weight` and `bias` are not computed.
+
+    With `pooling` there is no gradient at all.
+    """
     kind, pixels = "true" if silu else "false", int(np.prod(x.shape[2:]))
+    numbers = {"groups": groups, "pixels": pixels, "eps": eps}
+    if pooling is not None:
+        given = [cast(x, "float32"), weight, bias, jt.array(pooling)]
+        source = GROUPS + f"styleblend::group_norm_pooled<{kind}>(g, in0_p, in1_p, in2_p, in3_p, out0_p);"
+        return cast(jt.code(x.shape, "float32", given, cpu_header=NORMS, cpu_src=source, data=numbers), x.dtype)
     kernel = Kernel(GROUPS + f"styleblend::group_norm_forward<{kind}>(g, in0_p, in1_p, in2_p, out0_p, out1_p);",
                     GROUPS + f"styleblend::group_norm_backward<{kind}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
-                    [x.shape, (x.shape[0], groups, 2)], {"groups": groups, "pixels": pixels, "eps": eps})
+                    [x.shape, (x.shape[0], groups, 2)], numbers)
     return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
 
 

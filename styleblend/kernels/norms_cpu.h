@@ -17,39 +17,73 @@ struct Groups {
     size_t at(int unit, int c) const { return ((size_t)(unit / groups) * channels + channel(unit, c)) * pixels; }
 };
 
+// The mean and the variance of one group of one row.
+struct Moments { float mean; double variance; };
+inline Moments moments_of(const Groups& g, int unit, const float* x) {
+    const float* in = x + g.at(unit, 0);
+    double sum = 0, squares = 0, count = (double)g.size() * g.pixels;
+    for (int c = 0; c < g.size(); c++) {
+        Floats part{};
+        for (int i = 0; i < g.pixels; i += LANES) part += load(in + (size_t)c * g.pixels + i, g.pixels - i);
+        sum += sum_of(part);
+    }
+    float mean = sum / count;
+    for (int c = 0; c < g.size(); c++) {
+        Floats part{};
+        for (int i = 0; i < g.pixels; i += LANES) {
+            Floats d = first(load(in + (size_t)c * g.pixels + i, g.pixels - i) - mean, g.pixels - i);
+            part += d * d;
+        }
+        squares += sum_of(part);
+    }
+    return {mean, squares / count};
+}
+
+template <bool SILU>
+void normalise(const Groups& g, int unit, float mean, float scale, const float* x, const float* weight,
+               const float* bias, float* y) {
+    for (int c = 0; c < g.size(); c++) {
+        float factor = scale * weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
+        const float* from = x + g.at(unit, c);
+        float* to = y + g.at(unit, c);
+        for (int i = 0; i < g.pixels; i += LANES) {
+            Floats t = (load(from + i, g.pixels - i) - mean) * factor + offset;
+            store(to + i, SILU ? t * sigmoid(t) : t, g.pixels - i);
+        }
+    }
+}
+
 // `statistics` (rows, groups, 2): mean and 1 / deviation, for the gradient.
 template <bool SILU>
 void group_norm_forward(const Groups& g, const float* x, const float* weight, const float* bias, float* y,
                         float* statistics) {
     #pragma omp parallel for
     for (int unit = 0; unit < g.count(); unit++) {
-        const float* in = x + g.at(unit, 0);
-        double sum = 0, squares = 0, count = (double)g.size() * g.pixels;
-        for (int c = 0; c < g.size(); c++) {
-            Floats part{};
-            for (int i = 0; i < g.pixels; i += LANES) part += load(in + (size_t)c * g.pixels + i, g.pixels - i);
-            sum += sum_of(part);
+        Moments m = moments_of(g, unit, x);
+        float scale = 1 / std::sqrt(m.variance + g.eps);
+        statistics[2 * unit] = m.mean; statistics[2 * unit + 1] = scale;
+        normalise<SILU>(g, unit, m.mean, scale, x, weight, bias, y);
+    }
+}
+
+// The same with a mean and a variance over several rows: row r takes those of row s with the weight
+// `pooling[r * rows + s]`, and the weights of a row add up to 1.
+template <bool SILU>
+void group_norm_pooled(const Groups& g, const float* x, const float* weight, const float* bias, const float* pooling,
+                       float* y) {
+    std::vector<Moments> own(g.count());
+    #pragma omp parallel for
+    for (int unit = 0; unit < g.count(); unit++) own[unit] = moments_of(g, unit, x);
+    #pragma omp parallel for
+    for (int unit = 0; unit < g.count(); unit++) {
+        const float* share = pooling + (size_t)(unit / g.groups) * g.rows;
+        double mean = 0, variance = 0;
+        for (int s = 0; s < g.rows; s++) mean += (double)share[s] * own[s * g.groups + unit % g.groups].mean;
+        for (int s = 0; s < g.rows; s++) {
+            Moments m = own[s * g.groups + unit % g.groups];
+            variance += share[s] * (m.variance + (m.mean - mean) * (m.mean - mean));
         }
-        float mean = sum / count;
-        for (int c = 0; c < g.size(); c++) {
-            Floats part{};
-            for (int i = 0; i < g.pixels; i += LANES) {
-                Floats d = first(load(in + (size_t)c * g.pixels + i, g.pixels - i) - mean, g.pixels - i);
-                part += d * d;
-            }
-            squares += sum_of(part);
-        }
-        float scale = 1 / std::sqrt(squares / count + g.eps);
-        statistics[2 * unit] = mean; statistics[2 * unit + 1] = scale;
-        for (int c = 0; c < g.size(); c++) {
-            float factor = scale * weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
-            const float* from = in + (size_t)c * g.pixels;
-            float* to = y + g.at(unit, c);
-            for (int i = 0; i < g.pixels; i += LANES) {
-                Floats t = (load(from + i, g.pixels - i) - mean) * factor + offset;
-                store(to + i, SILU ? t * sigmoid(t) : t, g.pixels - i);
-            }
-        }
+        normalise<SILU>(g, unit, mean, 1 / std::sqrt(variance + g.eps), x, weight, bias, y);
     }
 }
 

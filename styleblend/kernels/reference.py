@@ -78,17 +78,26 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     return joined(jt.nn.bmm(jt.nn.softmax(scores, dim=-1), split(v, heads)), heads)
 
 
-def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False):
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
     """Group norm (Wu & He 2018) of (rows, channels, height, width), then x * sigmoid(x) with `silu`.
 
     The variance is that of the centred values: E[x^2] - E[x]^2 loses digits in fp32. Means are taken over each pixel
     row, then over those: one running fp32 sum over a whole 768 px group would be wrong by a part in a thousand.
+    `pooling` (rows, rows) float32: row r takes its mean and variance over the values of every row s, which count with
+    the weight `pooling[r, s]`; the weights of a row add up to 1. None: each row over its own.
     """
     rows, channels = x.shape[:2]
     grouped = cast(x, "float32").reshape(rows, groups, -1, x.shape[-1])
-    centred = grouped - grouped.mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
-    scale = 1 / jt.sqrt((centred * centred).mean(dim=3, keepdims=True).mean(dim=2, keepdims=True) + eps)
-    y = (centred * scale).reshape(rows, channels, -1)
+    mean = grouped.mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
+    centred = grouped - mean
+    variance = (centred * centred).mean(dim=3, keepdims=True).mean(dim=2, keepdims=True)
+    if pooling is not None:
+        own, share = mean.reshape(1, rows, groups), jt.array(pooling).reshape(rows, rows, 1)
+        pooled = (share * own).sum(dim=1, keepdims=True)
+        apart = own - pooled
+        variance = (share * (variance.reshape(1, rows, groups) + apart * apart)).sum(dim=1).reshape(variance.shape)
+        centred = grouped - pooled.reshape(mean.shape)
+    y = (centred * (1 / jt.sqrt(variance + eps))).reshape(rows, channels, -1)
     y = (y * weight.reshape(1, -1, 1) + bias.reshape(1, -1, 1)).reshape(x.shape)
     return cast(y * y.sigmoid() if silu else y, x.dtype)
 
@@ -108,3 +117,19 @@ def geglu(x):
     """
     value, gate = jt.chunk(cast(x, "float32"), 2, dim=-1)
     return cast(value * gate * (0.5 + 0.5 * (gate * 0.7071067811865476).erf()), x.dtype)
+
+
+def adain(x, towards: np.ndarray):
+    """Adaptive instance norm (Huang & Belongie 2017, eq. 8) of tokens (rows, tokens, width), over the tokens.
+
+    Row r takes over the mean and the deviation of every row s with the weight `towards[r, s]` (rows, rows) float32; the
+    weights of a row add up to 1, and a row with all of it on itself stays as it is. The variance is unbiased, and 1e-5
+    is added to it (StyleAligned's published code).
+    """
+    wide, rows = cast(x, "float32"), x.shape[0]
+    mean = wide.mean(dim=1)
+    centred = wide - mean.reshape(rows, 1, -1)
+    deviation = jt.sqrt((centred * centred).sum(dim=1) / max(x.shape[1] - 1, 1) + 1e-5)
+    share = jt.array(towards)
+    factor, offset = jt.matmul(share, deviation) / deviation, jt.matmul(share, mean)
+    return cast(centred * factor.reshape(rows, 1, -1) + offset.reshape(rows, 1, -1), x.dtype)

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Protocol, Tuple
+from typing import Any, Mapping, Optional, Protocol, Sequence, Tuple
 
 from styleblend.adapters.parts import Part
 from styleblend.adapters.style import Style
 from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.recipe import Recipe
-from styleblend.settings import RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings
+from styleblend.settings import ControlSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Request:
     branches: Optional[Tuple[str, ...]] = None
     negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
     own: StyleSettings = StyleBlendStyle()  # what the style itself says: only for the record
+    control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout
+    # of reference pictures: where they stand before each step and at the end, (references, 4, h, w) each
+    trajectory: Optional[Sequence[Any]] = None
 
     def __post_init__(self):
         if not self.prompts or len(self.prompts) != len(self.seeds):
@@ -37,7 +40,11 @@ class Request:
 
 
 class Method(Protocol):
-    """A way to draw in a style. It says what it wants as data, and never runs the loop."""
+    """A way to draw in a style. It says what it wants as data, and never runs the loop that draws.
+
+    One that must compute something first, such as the inversion of a picture, also has `prepare(pipeline, request)`: a
+    generator of steps that returns the request with what was computed.
+    """
 
     name: str
     tokens: Tuple[str, ...]  # placeholders that stand in its prompts for what was learned

@@ -106,6 +106,8 @@ class AttentionContext:
     text: Optional[Mapping[str, tuple]] = None
     # residual block -> what it adds, a row for each of `steps`: the same in every picture
     times: Optional[Mapping[Any, Any]] = None
+    # rows -> whose values count in the group norms of so many rows, as in `kernels.group_norm`
+    pooling: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def of(self, rows: int) -> AttentionContext:
         """The context of so many rows.

@@ -73,8 +73,8 @@ class GroupNorm(jt.nn.Module):
         self.groups, self.eps = groups, eps
         self.weight, self.bias = empty(channels), empty(channels)
 
-    def execute(self, x, silu: bool = False):
-        return group_norm(x, self.weight, self.bias, self.groups, self.eps, silu)
+    def execute(self, x, silu: bool = False, pooling=None):
+        return group_norm(x, self.weight, self.bias, self.groups, self.eps, silu, pooling)
 
 
 class LayerNorm(jt.nn.Module):

@@ -4,6 +4,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import List, Mapping, Tuple
 
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The pictures of a branch that others take their look from, and how much each of them counts."""
+
+    branch: str = "reference"
+    weights: Tuple[float, ...] = (1.0,)  # they add up to 1
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -59,6 +69,19 @@ class Rows:
         return [(self.row(branch, condition, n), condition, n)
                 for condition in (self.conditions[-1:] if self.shared else self.conditions)
                 for n in range(self.branches[branch])]
+
+    def towards(self, reference: Reference) -> np.ndarray:
+        """(count, count) float32: the share that row s has in what row r takes over from the reference, at [r, s].
+
+        It takes from the reference's rows of its own condition. These keep to themselves.
+        """
+        found = np.eye(self.count, dtype=np.float32)
+        for branch in self.branches:
+            for row, condition, _ in self.of(branch) if branch != reference.branch else ():
+                found[row, row] = 0
+                for sample, weight in enumerate(reference.weights):
+                    found[row, self.row(reference.branch, condition, sample)] = weight
+        return found
 
     def as_shared(self) -> Rows:
         """The rows before anything tells the conditions apart."""

@@ -32,6 +32,11 @@ class TimestepEmbedding(jt.nn.Module):
         return self.linear_2(silu(self.linear_1(x)))
 
 
+def pooling_of(context: Optional[AttentionContext], x):
+    """Whose values count in the group norms of `x`."""
+    return context.pooling.get(x.shape[0]) if context else None
+
+
 class ResnetBlock2D(jt.nn.Module):
     """Two 3x3 convolutions with a residual; the time embedding is added between them (None in the autoencoder)."""
 
@@ -44,19 +49,22 @@ class ResnetBlock2D(jt.nn.Module):
             self.time_emb_proj = Linear(time_size, out_channels)
         self.conv_shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
-    def execute(self, x, time=None):
+    def execute(self, x, time=None, context: Optional[AttentionContext] = None):
         """x (B, C, H, W) -> the block's output.
 
-        `time`: the embedding after its SiLU, or what `UNet2DConditionModel.project_times` made of it for every block.
+        `time`: the embedding after its SiLU, or what `project_times` made of it for every block.
         """
         shift = time[self] if isinstance(time, dict) else None if time is None else self.time_emb_proj(time)
-        return checkpoint(self, {}, self.compute, x, shift) if self.checkpointing else self.compute(x, shift)
+        pooling = pooling_of(context, x)
+        if self.checkpointing:
+            return checkpoint(self, {}, lambda x, shift: self.compute(x, shift, pooling), x, shift)
+        return self.compute(x, shift, pooling)
 
-    def compute(self, x, shift):
-        y = self.conv1(self.norm1(x, silu=True))
+    def compute(self, x, shift, pooling=None):
+        y = self.conv1(self.norm1(x, silu=True, pooling=pooling))
         if shift is not None:
             y = added(y, shift.reshape(shift.shape[0], -1, 1, 1))
-        y = self.conv2(self.norm2(y, silu=True))
+        y = self.conv2(self.norm2(y, silu=True, pooling=pooling))
         return added(y, x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -79,7 +87,7 @@ class Transformer2DModel(jt.nn.Module):
 
     def compute(self, x, text, context):
         rows, channels, height, width = x.shape
-        y = self.norm(x).reshape(rows, channels, height * width).permute(0, 2, 1)
+        y = self.norm(x, pooling=pooling_of(context, x)).reshape(rows, channels, height * width).permute(0, 2, 1)
         y = self.proj_in(y)
         for block in self.transformer_blocks:
             y = block(y, text, context)
@@ -129,7 +137,7 @@ class DownBlock(jt.nn.Module):
 
     def execute(self, x, time, text, context, skips: List):
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time)
+            x = resnet(x, time, context)
             if self.attentions is not None:
                 x = self.attentions[i](x, text, context)
             skips.append(x)
@@ -146,8 +154,8 @@ class MidBlock(jt.nn.Module):
         self.attentions = jt.nn.ModuleList([Transformer2DModel(channels, heads, config, *sites[0])])
 
     def execute(self, x, time, text, context):
-        x = self.attentions[0](self.resnets[0](x, time), text, context)
-        return self.resnets[1](x, time)
+        x = self.attentions[0](self.resnets[0](x, time, context), text, context)
+        return self.resnets[1](x, time, context)
 
 
 class UpBlock(jt.nn.Module):
@@ -164,7 +172,7 @@ class UpBlock(jt.nn.Module):
 
     def execute(self, x, time, text, context, skips: List):
         for i, resnet in enumerate(self.resnets):
-            x = resnet(jt.concat([x, repeated(skips.pop(), x.shape[0])], dim=1), time)
+            x = resnet(jt.concat([x, repeated(skips.pop(), x.shape[0])], dim=1), time, context)
             if self.attentions is not None:
                 x = self.attentions[i](x, text, context)
         return x if self.upsamplers is None else self.upsamplers[0](x, skips[-1].shape[2:])
@@ -187,48 +195,38 @@ def skip_with(x, more):
     return added(repeated(x, rows), repeated(more, rows))
 
 
-class UNet2DConditionModel(jt.nn.Module):
-    """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
+class UNetEncoder(jt.nn.Module):
+    """The first half of the UNet, to its middle block: what the UNet and a ControlNet have in common."""
 
     # in any precision: what reads and writes latents and times
     float32_parts = ("conv_in", "conv_out", "time_embedding")
 
-    def __init__(self, config: UNetConfig = UNetConfig()):
+    def __init__(self, config):
         self.config = config
-        channels, levels, time_size = (config.block_out_channels, len(config.block_out_channels),
-                                       config.block_out_channels[0] * 4)
+        channels, time_size = config.block_out_channels, config.block_out_channels[0] * 4
         self.sites: List[Site] = []
-
-        def sites(prefix, count, downscale):
-            pairs = []
-            for i in range(count):
-                name, index = f"{prefix}.attentions.{i}.transformer_blocks.0", len(self.sites) // 2
-                pairs.append((Site(name + ".attn1", index, "self", downscale),
-                              Site(name + ".attn2", index, "cross", downscale)))
-                self.sites.extend(pairs[-1])
-            return pairs
-
         self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], time_size)
-        down, skip_channels = [], [channels[0]]
+        down, self.skip_channels = [], [channels[0]]
         for i, kind in enumerate(config.down_block_types):
-            last = i == levels - 1
-            pairs = sites(f"down_blocks.{i}", config.layers_per_block, 2 ** i) if kind.startswith("CrossAttn") else None
+            last, count = i == len(channels) - 1, config.layers_per_block
+            pairs = self.add_sites(f"down_blocks.{i}", count, 2 ** i) if kind.startswith("CrossAttn") else None
             down.append(DownBlock(channels[max(i - 1, 0)], channels[i], time_size, config,
                                   config.attention_head_dim[i], pairs, last))
-            skip_channels += [channels[i]] * (config.layers_per_block + (not last))
-        mid = MidBlock(channels[-1], time_size, config, config.attention_head_dim[-1],
-                       sites("mid_block", 1, 2 ** (levels - 1)))
-        up = []
-        for i, kind in enumerate(config.up_block_types):
-            level, count = levels - 1 - i, config.layers_per_block + 1
-            pairs = sites(f"up_blocks.{i}", count, 2 ** level) if kind.startswith("CrossAttn") else None
-            skips = [skip_channels.pop() for _ in range(count)]
-            up.append(UpBlock(channels[min(level + 1, levels - 1)], skips, channels[level], time_size, config,
-                              config.attention_head_dim[level], pairs, i == levels - 1))
-        self.down_blocks, self.mid_block, self.up_blocks = jt.nn.ModuleList(down), mid, jt.nn.ModuleList(up)
-        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
-        self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
+            self.skip_channels += [channels[i]] * (count + (not last))
+        self.down_blocks = jt.nn.ModuleList(down)
+        self.mid_block = MidBlock(channels[-1], time_size, config, config.attention_head_dim[-1],
+                                  self.add_sites("mid_block", 1, 2 ** (len(channels) - 1)))
+
+    def add_sites(self, prefix: str, count: int, downscale: int) -> list:
+        """The next sites in forward order: of each transformer its self- and its cross-attention."""
+        pairs = []
+        for i in range(count):
+            name, index = f"{prefix}.attentions.{i}.transformer_blocks.0", len(self.sites) // 2
+            pairs.append((Site(name + ".attn1", index, "self", downscale),
+                          Site(name + ".attn2", index, "cross", downscale)))
+            self.sites.extend(pairs[-1])
+        return pairs
 
     def enable_gradient_checkpointing(self) -> None:
         """From now on the backward pass computes each block's activations again: less memory, one more forward pass."""
@@ -256,6 +254,40 @@ class UNet2DConditionModel(jt.nn.Module):
         time = self.embed(jt.array(np.asarray(timesteps, np.float32)))
         return {m: m.time_emb_proj(time) for m in self.modules() if isinstance(m, ResnetBlock2D)}
 
+    def shifts(self, timestep, context: Optional[AttentionContext]):
+        """What the residual blocks add at a time: of each, where the context has it, or its embedding."""
+        if context and context.times:
+            return {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}
+        # a number is the same for all rows: they share its embedding
+        return self.embed(timestep if isinstance(timestep, jt.Var) else jt.array(np.full(1, timestep, np.float32)))
+
+    def encode(self, x, time, text, context: Optional[AttentionContext]) -> tuple:
+        """From what `conv_in` gave to behind the middle block: that, and the skip connections."""
+        x = cast(x, self.mid_block.resnets[0].conv1.weight.dtype)
+        skips = [x]
+        for block in self.down_blocks:
+            x = block(x, time, text, context, skips)
+        return self.mid_block(x, time, text, context), skips
+
+
+class UNet2DConditionModel(UNetEncoder):
+    """Noise prediction: (latents, time step, text states) -> epsilon or v, as the base was trained."""
+
+    def __init__(self, config: UNetConfig = UNetConfig()):
+        super().__init__(config)
+        channels, levels, time_size = (config.block_out_channels, len(config.block_out_channels),
+                                       config.block_out_channels[0] * 4)
+        skip_channels, up = list(self.skip_channels), []
+        for i, kind in enumerate(config.up_block_types):
+            level, count = levels - 1 - i, config.layers_per_block + 1
+            pairs = self.add_sites(f"up_blocks.{i}", count, 2 ** level) if kind.startswith("CrossAttn") else None
+            skips = [skip_channels.pop() for _ in range(count)]
+            up.append(UpBlock(channels[min(level + 1, levels - 1)], skips, channels[level], time_size, config,
+                              config.attention_head_dim[level], pairs, i == levels - 1))
+        self.up_blocks = jt.nn.ModuleList(up)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], config.norm_eps)
+        self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
+
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None,
                 residuals: Optional[Residuals] = None):
         """latents (B, 4, h, w), timestep, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
@@ -264,18 +296,11 @@ class UNet2DConditionModel(jt.nn.Module):
         for each condition. All conditions draw from the same latents, and until the text comes in, behind the first
         self-attention, they are one. `residuals` are added to the skip connections.
         """
-        if context and context.times:
-            time = {block: shifts[context.step:context.step + 1] for block, shifts in context.times.items()}
-        else:  # a number is the same for all rows: they share its embedding
-            time = self.embed(timestep if isinstance(timestep, jt.Var) else jt.array(np.full(1, timestep, np.float32)))
-        x = cast(self.conv_in(latents), self.mid_block.resnets[0].conv1.weight.dtype)
-        skips = [x]
-        for block in self.down_blocks:
-            x = block(x, time, text, context, skips)
-        x = self.mid_block(x, time, text, context)
+        time = self.shifts(timestep, context)
+        x, skips = self.encode(self.conv_in(latents), time, text, context)
         if residuals:
             skips = [skip_with(skip, more) for skip, more in zip(skips, residuals.down)]
             x = skip_with(x, residuals.mid)
         for block in self.up_blocks:
             x = block(x, time, text, context, skips)
-        return self.conv_out(self.conv_norm_out(x, silu=True))
+        return self.conv_out(self.conv_norm_out(x, silu=True, pooling=pooling_of(context, x)))

@@ -41,6 +41,7 @@ class RunSettings(Settings):
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
     metrics: MetricSettings = MetricSettings()
+    controlnets: Dict[str, str] = Field({}, description="kind of control -> folder of its ControlNet")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")
 

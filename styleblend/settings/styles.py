@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import parse_json, read_text
 from styleblend.settings.drawing import SamplingSettings, Seed
+from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.validation import MethodSettings, Settings, in_words, unknown, validated
 
@@ -30,6 +31,10 @@ class StyleSettings(Settings):
     source: Optional[str] = Field(None, description="where the pictures come from")
     parts: Optional[List[str]] = Field(None, min_length=1, description="the parts of a style that is not whole, as "
                                        "`styleblend load` writes it; default: all that the method has")
+
+    def beside(self, folder: Path) -> StyleSettings:
+        """The same, for a `style.json` in this folder: files that it names may lie there."""
+        return self
 
     @model_serializer(mode="wrap")
     def with_method(self, write) -> Dict[str, Any]:
@@ -64,7 +69,39 @@ class StyleBlendStyle(StyleSettings):
         return blend
 
 
-KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle}
+class AlignedStyle(StyleSettings):
+    """A style of StyleAligned: nothing was learned, it is a reference and what is taken over from it."""
+
+    section: ClassVar[str] = "align"
+    drawing: ClassVar[Type[MethodSettings]] = AlignSettings
+    within: ClassVar[Tuple[Type[Settings], ...]] = (AlignSettings,)
+
+    method: Literal["style_aligned"] = "style_aligned"
+    align: Dict[str, Any] = Field({}, description="any of StyleAligned's settings")
+
+    @field_validator("align")
+    @classmethod
+    def can_be(cls, align: Dict[str, Any]) -> Dict[str, Any]:
+        AlignSettings.model_validate(align)
+        return align
+
+    def beside(self, folder: Path) -> AlignedStyle:
+        def placed(reference: Any) -> Dict[str, Any]:
+            said = dict(reference)
+            path = Path(folder) / said["picture"]
+            return {**said, "picture": str(path)} if path.is_file() else said
+
+        references = self.align.get("references", [])
+        return self.model_copy(update={"align": {**self.align, "references": [placed(one) for one in references]}}
+                               if references else {})
+
+
+KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle}
+
+
+def method_of(settings: Optional[MethodSettings], otherwise: str) -> str:
+    """The method that these settings are of; `otherwise` for those of none that is known."""
+    return next((name for name, kind in KINDS.items() if kind.drawing is type(settings)), otherwise)
 
 
 def of_its_method(data: Any) -> Any:

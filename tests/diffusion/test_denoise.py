@@ -263,7 +263,7 @@ def test_residuals_are_added_to_the_skips(tiny_base):
         _, shapes = unet_by_hand(unet, jt.array(np.concatenate([x, x])), 700, text)
 
     def path(factor, of_rows=2):
-        def residuals(x, time, index):
+        def residuals(x, time, index, text):
             asked.append((tuple(x.shape), time, index))
             return made_up_residuals(shapes, of_rows, factor * (1 + index))
         start = {"target": jt.array(x)}

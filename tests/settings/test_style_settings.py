@@ -53,7 +53,7 @@ def read(tmp_path, style):
     (dict(blend=dict(c2f_sites=[3, -16])), "blend.c2f_sites.1: input should be greater than or equal to 0"),
     (dict(blend=dict(c2f_ratio=1.5)), "c2f_ratio"),
     (dict(blend=dict(sclae=1)), "did you mean scale?"),
-    (dict(method="dream"), "method: unknown method; there are styleblend (got 'dream')"),
+    (dict(method="dream"), "method: unknown method; there are styleblend, style_aligned (got 'dream')"),
     (dict(method=["styleblend"]), "method: unknown method"),
     (dict(method=None), "method: unknown method"),
     (dict(parts=[]), "parts"),

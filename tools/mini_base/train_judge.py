@@ -185,7 +185,7 @@ def looks(info):
 
 
 def write_reference(folder, pictures, subject, art_set, test, info, path, count=10):
-    """Held-out pictures and their logits by PyTorch, in fp32 from the exported weights (tests/metrics/test_judge.py)."""
+    """Held-out pictures and PyTorch's logits of them, in fp32 from the exported weights: for test_judge.py."""
     rows = test[np.linspace(0, len(test) - 1, count).astype(int)]
     with torch.no_grad():
         logits = plain_forward(load_file(folder / "judge.safetensors"), to_input(scaled(pictures[rows])))

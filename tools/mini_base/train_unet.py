@@ -77,6 +77,8 @@ class Networks:
 class Batches:
     """Noised latents, noise levels, token ids and v-prediction targets, drawn anew at every call."""
 
+    unnamed = 0.1  # share of the pictures whose caption is left out, for guidance
+
     def __init__(self, args, step):
         self.rng, self.args = np.random.default_rng(step), args
         torch.manual_seed(step)
@@ -100,10 +102,14 @@ class Batches:
         return np.concatenate([self.rng.choice(self.treated, treated), self.rng.choice(self.own, n - treated)])
 
     def __call__(self, n):
-        rows = self.rng.permutation(self.rows(n))  # the levels are in order
-        texts = ["" if self.rng.random() < 0.1 else caption(self.rng, self.info, *self.labels[r]) for r in rows]
+        return self.of(self.rng.permutation(self.rows(n)))  # the levels are in order
+
+    def of(self, rows):
+        """The batch of these rows of the latents."""
+        texts = ["" if self.rng.random() < self.unnamed else caption(self.rng, self.info, *self.labels[r])
+                 for r in rows]
         at = torch.from_numpy(rows).to(device)
-        mean, std, t = self.mean[at].float(), self.std[at].float(), self.levels(n)
+        mean, std, t = self.mean[at].float(), self.std[at].float(), self.levels(len(rows))
         z = (mean + std * torch.randn_like(mean)) * self.scale
         a, noise = self.abar[t].view(-1, 1, 1, 1), torch.randn_like(z)
         return (a.sqrt() * z + (1 - a).sqrt() * noise, t, tokens(self.tok, texts).to(device),

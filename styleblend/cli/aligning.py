@@ -1,0 +1,124 @@
+"""`align`: a set of prompts in one look, taken from words or from reference pictures. Nothing is trained."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from styleblend.cli.drawing import OF_SAMPLING, add_sampling
+from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_offload,
+                                    control_of, settings_of)
+from styleblend.cli.running import follow
+from styleblend.errors import StyleBlendError
+
+OF_ALIGN = ("look", "reference_prompt", "blend", "follow", "offset", "inversion_guidance", "shared_score_scale",
+            "shared_score_shift", "only_self_level")  # options that are fields of the method's settings
+
+
+def add_commands(commands) -> None:
+    parser = add_command(commands, "align", "draw a set of prompts that share one look; nothing is trained",
+                         example='align --prompts "A toy train,A toy car" --look "macro photo, 3d render"')
+    add_config(parser)
+    parser.add_argument("--prompts", metavar="TEXTS", required=True, help='phrases with commas between them; the first '
+                        'one\'s picture is the reference, unless something else is')
+    parser.add_argument("--look", metavar="WORDS", help="words of the look, put behind every prompt")
+    parser.add_argument("--output", metavar="FOLDER", default="aligned", help="folder of the pictures and of sheet.png")
+    parser.add_argument("--style", metavar="NAME", help="a learned style that the set is drawn in as well")
+    parser.add_argument("--compare", action="store_true", help="draw each prompt without sharing, too: the same seeds")
+    parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
+    add_reference_options(parser.add_argument_group("the reference"))
+    add_sharing_options(parser.add_argument_group("how much is shared"))
+    drawing = parser.add_argument_group("how it is drawn")
+    drawing.add_argument("--seed", type=int, metavar="N",
+                         help="of the first prompt, the others have the next ones; default: the config's")
+    add_sampling(drawing)
+    add_control(parser)
+    machine = parser.add_argument_group("this machine")
+    add_dtype(machine)
+    add_max_memory(machine)
+    add_offload(machine)
+    parser.set_defaults(run=run_align)
+
+
+def add_reference_options(group) -> None:
+    group.add_argument("--reference", action="append", default=[], metavar="PICTURE[:WEIGHT][:normal|famous]",
+                       help="a picture whose look is taken, such as a.png, a.png:0.3 or a.png:0.7:famous; give it "
+                            "several times for several")
+    group.add_argument("--reference-prompt", action="append", default=[], metavar="TEXT",
+                       help="what the reference shows, without its look: once for each --reference, in their order; "
+                            "without one, what is drawn as the reference")
+    group.add_argument("--blend", metavar="HOW", help="how several become one: spherical_mean, slerp, linear, "
+                       "slerp_upstream, or attention, which averages nothing; default: spherical_mean")
+    group.add_argument("--follow", metavar="HOW", help="inversion, or noise: no inversion, faster and looser, any "
+                       "sampler; default: inversion")
+    group.add_argument("--offset", type=int, metavar="STEPS", help="steps that the reference is ahead; default: a "
+                       "tenth of them")
+    group.add_argument("--inversion-guidance", type=float, metavar="SCALE", help="default: 2")
+
+
+def add_sharing_options(group) -> None:
+    group.add_argument("--shared-score-scale", type=float, metavar="FACTOR",
+                       help="of the scores of a drawn reference; default: 1")
+    group.add_argument("--shared-score-shift", type=float, metavar="NUMBER",
+                       help="added to these; 0.693 counts it twice; default: 0")
+    group.add_argument("--only-self-level", type=float, metavar="SHARE",
+                       help="share of the attention layers that do not share; default: 0")
+    group.add_argument("--share-group-norm", action="store_true", help="pool the statistics of norms, too")
+    group.add_argument("--full-attention-share", action="store_true",
+                       help="every picture attends to all of its batch: closer, but content leaks")
+
+
+def references(given: Sequence[str], prompts: Sequence[str]) -> List[Dict[str, object]]:
+    """The reference pictures of the options, as settings."""
+    from styleblend.settings.style_aligned import STRENGTHS
+    if given and len(prompts) not in (0, len(given)):
+        raise StyleBlendError(f"{len(given)} --reference with {len(prompts)} --reference-prompt: give one for each")
+    found: List[Dict[str, object]] = []
+    for number, text in enumerate(given):
+        said: Dict[str, object] = {}
+        rest = text
+        while ":" in rest:
+            before, last = rest.rsplit(":", 1)
+            if last in STRENGTHS and "strength" not in said:
+                said["strength"] = last
+            elif is_number(last) and "weight" not in said:
+                said["weight"] = float(last)
+            else:
+                break
+            rest = before
+        found.append({"picture": rest, **said, **({"prompt": prompts[number]} if prompts else {})})
+    return found
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def run_align(args) -> int:
+    from styleblend.settings import AlignSettings, validated
+    said = {name: getattr(args, name) for name in OF_ALIGN if getattr(args, name) not in (None, [])}
+    said.update({name: True for name in ("share_group_norm", "full_attention_share") if getattr(args, name)})
+    pictures = references(args.reference, args.reference_prompt)
+    said.pop("reference_prompt", None)
+    if pictures:
+        said["references"] = pictures
+    elif len(args.reference_prompt) > 1:
+        raise StyleBlendError("without a --reference picture there is one reference: give one --reference-prompt")
+    elif args.reference_prompt:
+        said["reference_prompt"] = args.reference_prompt[0]
+    from styleblend.files.prompts import listed
+    from styleblend.jobs.choices import ready_to_draw
+    sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
+    settings = settings_of(args)
+    aligned, control = validated(AlignSettings, said, "the options"), control_of(args)
+    ready_to_draw(settings, *([args.style] if args.style else []))
+    from styleblend.jobs.align import AlignRequest, align
+    request = AlignRequest(settings, listed(args.prompts), aligned,
+                           Path(args.output), args.style, args.seed, args.negative, sampling, args.compare,
+                           args.overwrite, args.max_memory, control)
+    drawn = follow(align(request))
+    print(f"{len(drawn)} new pictures; all are in {args.output}/ (open {args.output}/sheet.png)")
+    return 0

@@ -1,0 +1,107 @@
+"""`align`: a set in one look, its folder, its records, what is kept, what is refused."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleblend.cli import main
+from styleblend.cli.aligning import references
+from styleblend.errors import StyleBlendError
+from styleblend.record import read_record
+
+
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def run(world, tmp_path, *options, prompts="A cat,An owl,A dog"):
+    return main(["align", "--config", str(world), "--prompts", prompts, "--output", str(tmp_path / "set"), *options])
+
+
+def test_a_set_its_sheet_and_its_records(world, tmp_path, capsys):
+    assert run(world, tmp_path, "--look", "in ink", "--seed", "7", "--compare") == 0
+    assert "6 new pictures" in capsys.readouterr().out
+    folder = tmp_path / "set"
+    assert {path.name for path in folder.glob("*.png")} == {"A cat.png", "An owl.png", "A dog.png", "sheet.png"}
+    record = read_record(folder / "An owl.png")
+    assert (record.method, record.prompt, record.seed, record.settings.look) == ("style_aligned", "An owl", 8, "in ink")
+    assert (record.settings.reference_prompt, record.settings.reference_seed) == ("A cat", 7)
+
+    again = tmp_path / "again.png"
+    assert main(["draw", "--config", str(world), "--from", str(folder / "An owl.png"), "--output", str(again)]) == 0
+    assert np.abs(pixels(again).astype(int) - pixels(folder / "An owl.png")).max() <= 1  # it was drawn in a batch
+
+    # beside it: the same prompt, seed and words, drawn as any plain picture
+    alone = tmp_path / "alone.png"
+    assert main(["draw", "--config", str(world), "--prompt", "An owl, in ink", "--seed", "8",
+                 "--output", str(alone)]) == 0
+    plain = pixels(folder / "plain" / "An owl.png").astype(int)
+    assert np.abs(plain - pixels(alone)).max() <= 1
+    assert np.abs(plain - pixels(folder / "An owl.png")).max() > 3
+    # the first of the set is its own reference: a plain picture
+    assert np.abs(pixels(folder / "plain" / "A cat.png").astype(int) - pixels(folder / "A cat.png")).max() <= 1
+
+
+def test_what_is_whole_is_kept(world, tmp_path, capsys):
+    assert run(world, tmp_path, "--look", "in ink") == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "set").glob("*.png")}
+    (tmp_path / "set" / "A dog.png").unlink()
+    (tmp_path / "set" / "An owl.png").write_bytes(first["An owl.png"][:200])
+    capsys.readouterr()
+    assert run(world, tmp_path, "--look", "in ink") == 0
+    assert "2 new pictures" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").glob("*.png")} == first
+    assert run(world, tmp_path, "--look", "in chalk") == 0
+    said = capsys.readouterr()
+    assert "0 new pictures" in said.out and "kept, although drawn with other align settings than now" in said.err
+    assert run(world, tmp_path, "--look", "in chalk", "--overwrite") == 0
+    assert read_record(tmp_path / "set" / "A cat.png").settings.look == "in chalk"
+
+
+def test_a_set_of_pictures_meets_a_learned_style(trained, tmp_path):
+    for number in range(2):
+        Image.fromarray(np.full((64, 80, 3), (200, 60 * number, 90), np.uint8)).save(tmp_path / f"{number}.png")
+    options = ["--reference", f"{tmp_path}/0.png:0.3", "--reference", f"{tmp_path}/1.png:0.7:famous", "--blend",
+               "attention", "--offset", "1", "--reference-prompt", "red", "--reference-prompt", "pink"]
+    assert run(trained, tmp_path, *options, prompts="A cat") == 0
+    alone = pixels(tmp_path / "set" / "A cat.png")
+    assert run(trained, tmp_path, *options, "--style", "dots", "--overwrite", prompts="A cat") == 0
+    record = read_record(tmp_path / "set" / "A cat.png")
+    assert (record.style, record.method, record.settings.weights()) == ("dots", "style_aligned", (0.3, 0.7))
+    assert [one.prompt for one in record.settings.references] == ["red", "pink"]
+    assert np.abs(pixels(tmp_path / "set" / "A cat.png").astype(int) - alone).max() > 3
+    again = tmp_path / "again.png"
+    assert main(["draw", "--config", str(trained), "--from", str(tmp_path / "set" / "A cat.png"),
+                 "--output", str(again)]) == 0
+    assert np.array_equal(pixels(again), pixels(tmp_path / "set" / "A cat.png"))
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("a.png", {}), ("a.png:0.3", {"weight": 0.3}), ("a.png:famous", {"strength": "famous"}),
+    ("a.png:0.7:famous", {"weight": 0.7, "strength": "famous"}), ("a.png:famous:2", {"weight": 2.0,
+                                                                                     "strength": "famous"}),
+])
+def test_how_a_reference_is_written(text, expected):
+    assert references([text], []) == [{"picture": "a.png", **expected}]
+    assert references(["C:\\x\\" + text], ["it"]) == [{"picture": "C:\\x\\a.png", "prompt": "it", **expected}]
+    with pytest.raises(StyleBlendError, match="give one for each"):
+        references([text], ["one", "two"])
+
+
+@pytest.mark.parametrize("options, prompts, message", [
+    ([], " ,", "nothing to draw"), ([], "A cat,A cat", "stands twice"), ([], "A cat,a cat", "upper and lower case"),
+    (["--seed", "-5"], "A cat", "no seed"), (["--reference", "none.png"], "A cat", "none.png does not exist"),
+    (["--reference", "x.png:0"], "A cat", "add up to 0"), (["--blend", "mean"], "A cat", "unknown blend"),
+    (["--only-self-level", "2"], "A cat", "only_self_level"), (["--style", "none"], "A cat", "none"),
+    (["--reference-prompt", "a", "--reference-prompt", "b"], "A cat", "one reference"),
+    (["--guidance", "1", "--negative", "blur"], "A cat", "guidance is off"),
+])
+def test_what_cannot_be_is_one_sentence(world, tmp_path, capsys, options, prompts, message):
+    assert run(world, tmp_path, *options, prompts=prompts) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not list((tmp_path / "set").glob("*.png"))

@@ -1,0 +1,83 @@
+"""A control picture through the commands: it steers what it should, is in the record, and is refused where it cannot."""
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from styleblend.cli import main
+from styleblend.record import read_record
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A picture with edges."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[16:48, 20:40] = 255
+    Image.fromarray(pixels).save(tmp_path / "layout.png")
+    return str(tmp_path / "layout.png")
+
+
+def pixels(path):
+    return np.asarray(Image.open(path), int)
+
+
+def draw(config, tmp_path, *options, name="one.png"):
+    return main(["draw", "--config", str(config), "--prompt", "A cat", "--output", str(tmp_path / name), *options])
+
+
+def test_it_steers_and_is_drawn_again_from_the_record(trained, tmp_path, layout, tiny_controlnet):
+    control = ["--control", "canny", "--control-picture", layout, "--controlnet", str(tiny_controlnet)]
+    assert draw(trained, tmp_path, "--style", "dots", name="without.png") == 0
+    assert draw(trained, tmp_path, "--style", "dots", *control) == 0
+    assert np.abs(pixels(tmp_path / "one.png") - pixels(tmp_path / "without.png")).max() > 3
+    [said] = read_record(tmp_path / "one.png").control
+    assert (said.kind, said.picture, said.network, said.strength) == ("canny", layout, str(tiny_controlnet), 1.0)
+    assert read_record(tmp_path / "without.png").control == ()
+    again = ["draw", "--config", str(trained), "--from", str(tmp_path / "one.png"), "--output",
+             str(tmp_path / "again.png")]
+    assert main(again) == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "again.png"), pixels(tmp_path / "one.png"))
+
+    # the config may know the network; strength and the window of steps are heard; the prompt's rows alone with guess
+    config = yaml.safe_load(trained.read_text())
+    trained.write_text(yaml.safe_dump({**config, "controlnets": {"canny": str(tiny_controlnet)}}))
+    drawn = {}
+    for name, more in {"same": [], "none": ["--control-strength", "0"], "half": ["--control-strength", "0.5"],
+                       "late": ["--control-start", "0.5"], "guess": ["--guess-mode"]}.items():
+        options = ["--style", "dots", *control[:4], *more]
+        assert draw(trained, tmp_path, *options, name=f"{name}.png") == 0
+        drawn[name] = pixels(tmp_path / f"{name}.png")
+    np.testing.assert_array_equal(drawn["same"], pixels(tmp_path / "one.png"))
+    np.testing.assert_array_equal(drawn["none"], pixels(tmp_path / "without.png"))
+    for name in ("half", "late", "guess"):
+        assert np.abs(drawn[name] - drawn["same"]).max() > 1
+
+
+def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, layout, tiny_controlnet):
+    options = ["align", "--config", str(world), "--prompts", "A cat,An owl", "--look", "in ink", "--reference-prompt",
+               "A dog", "--output", str(tmp_path / "set"), "--control", "canny", "--control-picture", layout,
+               "--controlnet", str(tiny_controlnet)]
+    assert main(options) == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "set").glob("*.png")}
+    assert len(read_record(tmp_path / "set" / "A cat.png").control) == 1
+    assert main(options) == 0  # nothing is left to draw
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").glob("*.png")} == first
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--control", "canny"], "--control-picture"),
+    (["--control", "edges", "--control-picture", "{layout}"], "unknown kind of control"),
+    (["--control-picture", "{layout}"], "no ControlNet for canny is known"),
+    (["--control-picture", "{layout}", "--controlnet", "nowhere"], "nowhere is no ControlNet"),
+    (["--control-picture", "none.png", "--controlnet", "{net}"], "none.png does not exist"),
+    (["--control-picture", "{white}", "--controlnet", "{net}"], "has no edges"),
+    (["--control", "map", "--control-picture", "{white}", "--controlnet", "{net}"], "is of one colour"),
+    (["--control-picture", "{layout}", "--control-start", "0.6", "--control-end", "0.5"], "would do nothing"),
+    (["--control-picture", "{layout}", "--control-strength", "nan"], "strength"),
+])
+def test_what_cannot_be_is_one_sentence(world, tmp_path, layout, tiny_controlnet, capsys, options, message):
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    given = [one.format(layout=layout, net=tiny_controlnet, white=tmp_path / "white.png") for one in options]
+    assert draw(world, tmp_path, *given) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "one.png").exists()
