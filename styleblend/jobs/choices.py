@@ -138,6 +138,9 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
 
     Those that are named need not be in it.
     """
+    if choice is not None and re.fullmatch("[0-9]{20,}", choice):
+        raise StyleBlendError(f"--prompts {choice[:20]}... is more than there can be: give names with commas between "
+                              "them, or how many")
     if names_prompts(choice):
         known = {p.name: p for p in style_prompts(folder)} if prompt_file(folder).exists() else {}
         named = [make_prompt(text) for text in listed(choice)]

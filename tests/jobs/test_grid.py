@@ -130,7 +130,7 @@ def test_axes(text, axis):
     (["--x", "c2f_ratio=2"], "c2f_ratio"),
     (["--x", "scale=1", "--y", "scale=2"], "two axes are scale"),
     (["--x", "prompt=Cat", "--prompts", "Owl"], "one is enough"),
-    (["--x", "prompt=a/b"], "file name"),
+    (["--x", "prompt=Cat,A <lora:ink:1>"], "holds '<lora:ink:1>', which is not read here"),
     (["--x", "seed=1,2,3", "--y", "steps=1,2", "--limit", "5"], "3 x 2 = 6 pictures, about"),
 ])
 def test_mistakes_are_named_before_anything_is_drawn(trained, tmp_path, capsys, arguments, words):

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from styleblend.cli import main
+from styleblend.jobs.scoring import prompt_of
 from styleblend.jobs.styles import list_styles
 from styleblend.settings import read_settings
 
@@ -105,7 +106,6 @@ def test_styles_without_prompts_are_left_out_of_a_whole_board(trained, tmp_path,
     assert main(["test", "--config", str(trained)]) == 0
     assert "left out, since they have no prompt.json: ink" in capsys.readouterr().err
     assert main(["test", "--config", str(trained), "--styles", "ink", "--prompts", "A (big, red:1.2) cat,Why?"]) == 0
-    prompts = {json.loads(Image.open(path).info["styleblend"])["prompt"]
-               for path in (tmp_path / "result" / "ink").glob("*.png")}
+    prompts = {prompt_of(path) for path in (tmp_path / "result" / "ink").glob("*.png")}  # as `eval` scores them
     assert prompts == {"A (big, red:1.2) cat", "A why?"} and (tmp_path / "result" / "ink.png").is_file()
     assert main(["test", "--config", str(trained), "--styles", "ink"]) == 2

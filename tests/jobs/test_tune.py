@@ -349,7 +349,7 @@ def test_metrics():
     (["--search-steps", "0"], "--search-steps: steps"),
     (["--unseen", "900"], "too few"),
     (["--trials", "0"], "begin at 1"),
-    (["--prompts", "a/b"], "file name"),
+    (["--prompts", "a <lora:ink:1>"], "which is not read here"),
     (["--minutes", "soon"], "invalid float"),
 ])
 def test_mistakes(known, tmp_path, capsys, arguments, words):
