@@ -21,7 +21,11 @@ def run_doctor(args) -> int:
 
 
 def run_memory(args) -> int:
+    from styleblend.files.base_folder import KNOWN_COPIES, find_base
+    settings = settings_of(args)
+    if not settings.base_id and settings.base not in KNOWN_COPIES:
+        find_base(settings.base)  # said before Jittor starts
     from styleblend.jobs.memory import MIB, estimate
-    for name, size in follow(estimate(settings_of(args))):
+    for name, size in follow(estimate(settings)):
         print(f"{name:28} {size / MIB:8,.0f} MiB")
     return 0

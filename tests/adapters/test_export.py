@@ -132,7 +132,8 @@ def test_a_style_is_exported_by_its_name(trained, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert main(["export", "dots", "--config", str(trained)]) == 0
     assert capsys.readouterr().out.split() == [f"export/dots/dots{end}.safetensors" for end in ("", "-coarse", "-fine")]
-    (tmp_path / "dots").mkdir()  # a folder of that name that is no style
+    (tmp_path / "other" / "dots").mkdir(parents=True)  # a folder of that name that is no style
+    monkeypatch.chdir(tmp_path / "other")
     assert main(["export", "dots", "--config", str(trained), "--output", "out", "--fine-strength", "0"]) == 0
     said = capsys.readouterr().err
     assert "--fine-strength 0 the UNet's LoRA changes nothing" in said and "--coarse-strength" not in said
