@@ -19,6 +19,11 @@ SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channe
                  layers_per_block=2, norm_num_groups=32, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024,
                  use_linear_projection=True, **LEVELS)
 SD21_UNET_PARAMETERS = 865_910_724
+# what a ControlNet has of its UNet, and its own
+CONTROLNET, SD21_CONTROLNET = ({name: sizes[name] for name in (
+    "in_channels", "block_out_channels", "layers_per_block", "norm_num_groups", "attention_head_dim",
+    "cross_attention_dim", "use_linear_projection", "down_block_types")} for sizes in (UNET, SD21_UNET))
+CONTROLNET["conditioning_embedding_out_channels"] = (4, 8, 8, 16)
 TEXT = dict(vocab_size=1000, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=77, hidden_act="gelu", layer_norm_eps=1e-5)
 VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28,
@@ -145,3 +150,11 @@ def pictures(name: str, count: int, width: int = 48, height: int = 40) -> np.nda
 def toy_model(x, t: float):
     """Stands for the network when only a sampler is compared; `x` of any array type."""
     return x * 0.3 + math.sin(t / 100)
+
+
+def controlnet_inputs(sizes: dict) -> tuple:
+    """Latents, states of a text and a picture in 0..1, two of each."""
+    rows, _, height, width = FULL_LATENTS
+    return (values("controlnet/input0", FULL_LATENTS),
+            values("controlnet/input1", (rows, FULL_TOKENS, sizes["cross_attention_dim"])),
+            (uniform("controlnet/input2", (rows, 3, 8 * height, 8 * width)) + 1) / 2)
