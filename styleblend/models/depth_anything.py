@@ -32,7 +32,10 @@ class DepthAnythingForDepthEstimation(jt.nn.Module):
         self.head = DepthAnythingHead(config.fusion_hidden_size, config.head_hidden_size)
 
     def execute(self, pictures):
-        """pictures (B, 3, H, W), normalised -> depth (B, H, W), the nearer, the larger. The patch divides both sides."""
+        """pictures (B, 3, H, W), normalised -> depth (B, H, W), large where it is near.
+
+        Sides are multiples of the patch.
+        """
         patch = self.config.patch_size
         height, width = (side // patch for side in pictures.shape[2:])
         states = self.backbone.states(pictures, self.backbone.config.out_indices)

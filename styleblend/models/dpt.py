@@ -76,6 +76,6 @@ class DPTForDepthEstimation(jt.nn.Module):
         self.head = DPTHead(config.fusion_hidden_size)
 
     def execute(self, pictures):
-        """pictures (B, 3, image_size, image_size), normalised -> depth (B, H, W): the nearer, the larger."""
+        """pictures (B, 3, image_size, image_size), normalised -> depth (B, H, W), large where it is near."""
         side = self.config.image_size // self.config.patch_size
         return self.head(self.neck(self.dpt(pictures), side, side, exact=False))[:, 0]

@@ -16,6 +16,8 @@ from styleblend.base.depth_estimators import OWN, PUBLISHED, Size, load_depth_es
 from styleblend.errors import StyleBlendError
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.machine.runtime import jt
+from styleblend.models.depth_configs import (BitConfig, DepthAnythingConfig, DepthBackboneConfig, DPTConfig,
+                                             read_depth_anything, read_dpt)
 
 TESTS = Path(__file__).parents[1]
 REFERENCE = np.load(TESTS / "data" / "depth.npz")
@@ -101,6 +103,32 @@ def test_published_sizes(name, tmp_path):
     compare(name, *seeded.FULL_DEPTH_SIZE, estimator, stored, 1e-4)
     count = sum(int(np.prod(p.shape)) for p in estimator.network.parameters())
     assert count == {"depth_anything": 24_784_705, "dpt": 122_377_985}[name]
+
+
+# what the published config.json files say where they do not say what transformers takes for granted
+PUBLISHED_CONFIGS = {
+    read_depth_anything: ((DepthAnythingConfig(), DepthBackboneConfig()), {
+        "architectures": ["DepthAnythingForDepthEstimation"], "backbone": None, "model_type": "depth_anything",
+        "backbone_config": {"hidden_size": 384, "image_size": 518, "model_type": "dinov2", "num_attention_heads": 6,
+                            "out_features": ["stage3", "stage6", "stage9", "stage12"], "out_indices": [3, 6, 9, 12],
+                            "patch_size": 14, "reshape_hidden_states": False, "torch_dtype": "float32"},
+        "fusion_hidden_size": 64, "head_hidden_size": 32, "head_in_index": -1, "neck_hidden_sizes": [48, 96, 192, 384],
+        "patch_size": 14, "reassemble_factors": [4, 2, 1, 0.5], "reassemble_hidden_size": 384}),
+    read_dpt: ((DPTConfig(), BitConfig()), {
+        "architectures": ["DPTForDepthEstimation"], "is_hybrid": True, "model_type": "dpt", "image_size": 384,
+        "backbone_config": {"depths": [3, 4, 9], "embedding_dynamic_padding": True, "global_padding": "SAME",
+                            "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck", "model_type": "bit",
+                            "out_features": ["stage1", "stage2", "stage3"]},
+        "backbone_featmap_shape": [1, 1024, 24, 24], "neck_hidden_sizes": [256, 512, 768, 768], "patch_size": 16,
+        "readout_type": "project", "reassemble_factors": [1, 1, 1, 0.5], "use_bias_in_fusion_residual": None}),
+}
+
+
+@pytest.mark.parametrize("read", PUBLISHED_CONFIGS, ids=lambda read: read.__name__)
+def test_the_defaults_are_the_published_sizes(read, tmp_path):
+    wanted, config = PUBLISHED_CONFIGS[read]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read(tmp_path / "config.json") == wanted
 
 
 # ---------------------------------------------------------------- how a picture is read
