@@ -22,7 +22,8 @@ from styleblend.models.resampling import cubic_matrix
 
 PUBLISHED = ("depth-anything/Depth-Anything-V2-Small-hf", "Intel/dpt-hybrid-midas")
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-ADVICE = f"Download the whole folder of {' or '.join(PUBLISHED)} again"
+ADVICE = "Download the whole folder again"
+MAX_SIDE = 4096
 LONGEST = 8  # times the short side: the longer, the more memory and the less sense
 
 
@@ -130,14 +131,17 @@ def load_depth_estimator(name: str) -> DepthEstimator:
 
 
 def find(name: str) -> Path:
-    """A folder as it is, or that of a hub id."""
-    if Path(name).is_dir() or not is_id(name):
+    """A folder as it is, or that of a hub id.
+
+    A folder that is not there yet can look like an id: nobody wants what a stranger called "checkpoints" has there.
+    """
+    if Path(name).is_dir() or Path(name).parent.is_dir() or not is_id(name):
         return Path(name)
     try:
         return fetch(name, FILES)
     except StyleBlendError as error:
-        raise StyleBlendError(f"there is no folder {name}, and {error} cannot be had: put config.json and "
-                              f"model.safetensors of {' or '.join(PUBLISHED)} there") from None
+        raise StyleBlendError(f"{error} cannot be had: put its config.json, preprocessor_config.json and "
+                              "model.safetensors into a folder, and give the folder") from None
 
 
 def read_preprocessing(folder: Path, kind: str, network) -> Tuple[Preprocessing, Size]:
@@ -146,6 +150,11 @@ def read_preprocessing(folder: Path, kind: str, network) -> Tuple[Preprocessing,
     side = network.config.image_size if kind == "dpt" else None
     if not path.is_file():
         return OWN[kind], Size(side, side) if side else Size(518, 518)
+    data = read_object(path)
+    reader = str(data.get("image_processor_type") or data.get("feature_extractor_type") or "DPT")
+    if not reader.startswith("DPT"):
+        raise StyleBlendError(f"{path} is for a {printable(reader[:60])}, and only a DPTImageProcessor is known here: "
+                              "download it again")
     asked, wanted = read_config(Preprocessing, path), read_size(path)
     if len(asked.image_mean) != 3 or len(asked.image_std) != 3:
         raise StyleBlendError(f"{path}: image_mean and image_std are not of three colours: download it again")
@@ -158,8 +167,12 @@ def read_preprocessing(folder: Path, kind: str, network) -> Tuple[Preprocessing,
 def read_size(path: Path) -> Size:
     """The `size` of a preprocessor_config.json: height and width, or, in old files, one number for both."""
     size = read_object(path).get("size")
-    if type(size) is int and size > 0:
+    if type(size) is int and 0 < size <= MAX_SIDE:
         return Size(size, size)
-    if not isinstance(size, dict):
-        raise StyleBlendError(f"{path}: size is missing: download it again")
-    return read_config(Size, path, "size")
+    if not isinstance(size, dict) or not {"height", "width"} <= set(size):
+        raise StyleBlendError(f"{path}: size has no height and width: download it again")
+    found = read_config(Size, path, "size")
+    if max(found.height, found.width) > MAX_SIDE:
+        raise StyleBlendError(f"{path}: size is {found.height} x {found.width}, and no depth estimator reads more than "
+                              f"{MAX_SIDE} pixels a side: download it again")
+    return found

@@ -203,7 +203,7 @@ class ScheduleConfig:
 
 MAX_SIZE, MAX_LEVELS = 65_536, 8  # no width, count or number of levels of a Stable Diffusion model is larger
 MIN_TIMESTEPS = 100  # of a noise schedule: with fewer hardly a number of steps that anyone draws with has room
-COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16}  # of these each one is a layer that is built
+COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16, "depths": 64}  # of these each one is a layer that is built
 # the least that a whole number may be, where it is not 1
 LEAST = {"steps_offset": 0, "freq_shift": 0, "backbone_out_indices": 0, "neck_ignore_stages": 0, "head_in_index": -1}
 

@@ -155,7 +155,7 @@ def check_neck(path: Path, config, layers: tuple) -> None:
     refuse(path, len(config.reassemble_factors) != count, "reassemble_factors", "neck_hidden_sizes")
     refuse(path, len(layers) != count, "neck_hidden_sizes", "the layers that are read")
     whole = [max(factor, 1 / factor) for factor in config.reassemble_factors]
-    refuse(path, any(factor != int(factor) for factor in whole), "reassemble_factors", "whole numbers of pixels")
+    refuse(path, any(factor not in range(1, 17) for factor in whole), "reassemble_factors", "whole numbers of pixels")
 
 
 def check_layers(path: Path, layers: tuple, first: int, last: int, name: str) -> None:
