@@ -161,6 +161,11 @@ def read_preprocessing(folder: Path, kind: str, network) -> Tuple[Preprocessing,
     if side and (asked.size(3, 2, wanted) != (side, side) or asked.keep_aspect_ratio):
         raise StyleBlendError(f"{path} asks for pictures of another size than {side} x {side}, which is all that "
                               "this network reads: download it again")
+    patch = network.config.patch_size
+    sides = (asked.ensure_multiple_of,) if asked.keep_aspect_ratio else asked.size(3, 2, wanted)
+    if any(length % patch for length in sides):
+        raise StyleBlendError(f"{path} asks for pictures that are not cut into patches of {patch} pixels: "
+                              "download it again")
     return asked, wanted
 
 

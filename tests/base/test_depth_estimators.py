@@ -238,6 +238,9 @@ def test_another_network_is_refused(name, values, message, folders, tmp_path):
     ("depth_anything", {"size": {"shortest_edge": 518}}, "no height and width"),
     ("depth_anything", {"size": {"height": 0, "width": 518}}, "height is 0"),
     ("depth_anything", {"size": {"height": 518, "width": 60000}}, "size is 518 x 60000"),
+    ("depth_anything", {"ensure_multiple_of": 7}, "not cut into patches of 14 pixels"),
+    ("depth_anything", {"keep_aspect_ratio": False, "ensure_multiple_of": 1, "size": {"height": 70, "width": 9}},
+     "not cut into patches of 14 pixels"),
     ("dpt", {"size": {"height": 64, "width": 64}}, "of another size than 48 x 48"),
     ("dpt", {"keep_aspect_ratio": True}, "of another size than 48 x 48"),
 ])
