@@ -204,8 +204,9 @@ class ScheduleConfig:
 
 MAX_SIZE, MAX_LEVELS = 65_536, 8  # no width, count or number of levels of a Stable Diffusion model is larger
 MIN_TIMESTEPS = 100  # of a noise schedule: with fewer hardly a number of steps that anyone draws with has room
-COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16}  # of these each one is a layer that is built
-MAY_BE_ZERO = ("steps_offset", "freq_shift")
+COUNTS = {"num_hidden_layers": 128, "layers_per_block": 16, "depths": 64}  # of these each one is a layer that is built
+# the least that a whole number may be, where it is not 1
+LEAST = {"steps_offset": 0, "freq_shift": 0, "backbone_out_indices": 0, "neck_ignore_stages": 0, "head_in_index": -1}
 
 
 def well_typed(name: str, value: Any, default: Any) -> bool:
@@ -216,7 +217,7 @@ def well_typed(name: str, value: Any, default: Any) -> bool:
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
     if isinstance(default, int):
-        return type(value) is int and (0 if name in MAY_BE_ZERO else 1) <= value <= COUNTS.get(name, MAX_SIZE)
+        return type(value) is int and LEAST.get(name, 1) <= value <= COUNTS.get(name, MAX_SIZE)
     return type(value) in (int, float) and 0 < value < MAX_SIZE  # false for NaN, too
 
 
@@ -296,7 +297,8 @@ def read_config(kind: type, path: Path, section: str = ""):
                                   f"{' or '.join(map(repr, allowed))} is supported{hint}")
     for name, value in values.items():
         if not well_typed(name, value, defaults[name]):
-            raise StyleBlendError(f"{path}: {name} is {shown(value)}, which no Stable Diffusion 2.x has "
+            family = getattr(kind, "family", "Stable Diffusion 2.x")
+            raise StyleBlendError(f"{path}: {name} is {shown(value)}, which no {family} has "
                                   f"(there it is like {defaults[name]!r}): download it again")
     check_sizes(values, path)
     config = kind(**values)

@@ -4,6 +4,8 @@ Attribute names are those of the transformers checkpoints.
 """
 from __future__ import annotations
 
+from typing import List, Sequence
+
 from styleblend.models.configs import Dinov2Config, ViTConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import Conv2d, LayerNorm, Linear, empty, gelu
@@ -134,7 +136,13 @@ class DinoModel(jt.nn.Module):
 
         Sides are multiples of the patch. The class token is first.
         """
-        x = self.embeddings(pictures)
-        for layer in self.encoder.layer:
+        return self.states(pictures, (len(self.encoder.layer),))[0]
+
+    def states(self, pictures, layers: Sequence[int]) -> List:
+        """What `execute` gives, of each of these layers, the first one being 1 and the highest one last."""
+        x, found = self.embeddings(pictures), []
+        for number, layer in enumerate(self.encoder.layer, 1):
             x = layer(x)
-        return self.layernorm(x)
+            if number in layers:
+                found.append(self.layernorm(x))
+        return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import List
 
-from styleblend.models.layers import BatchNorm2d, empty
+from styleblend.models.layers import BatchNorm2d, empty, same_padded
 from styleblend.machine.runtime import jt
 
 EPS = 1e-3
@@ -21,21 +21,14 @@ def relu6(x):
 
 
 class SameConv2d(jt.nn.Module):
-    """Convolution whose output has ceil(size / stride) places, as TensorFlow pads it.
-
-    What is left over of the padding comes last.
-    """
+    """Convolution whose output has ceil(size / stride) places, as TensorFlow pads it."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
         self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
         self.weight = empty(out_channels, in_channels // groups, kernel_size, kernel_size)
 
     def execute(self, x):
-        if self.kernel_size > 1:
-            short = [max((-(-size // self.stride) - 1) * self.stride + self.kernel_size - size, 0)
-                     for size in x.shape[2:]]
-            rows, columns = ((one // 2, one - one // 2) for one in short)
-            x = jt.nn.pad(x, (*columns, *rows))
+        x = same_padded(x, self.kernel_size, self.stride)
         return jt.nn.conv2d(x, self.weight, None, self.stride, 0, 1, self.groups)
 
 

@@ -8,7 +8,7 @@ layer: do not compare the two.
 from __future__ import annotations
 
 from styleblend.models.layers import BatchNorm2d, Conv2d
-from styleblend.models.resampling import corner_linear_matrix
+from styleblend.models.resampling import corner_linear_matrix, resized
 from styleblend.machine.runtime import jt
 
 SIDE = 299
@@ -33,10 +33,6 @@ class InceptionStem(jt.nn.Module):
 
     def execute(self, pictures):
         """pictures (B, 3, height, width) in 0..255 -> (B, 64)."""
-        rows, channels, height, width = pictures.shape
-        x = jt.matmul(pictures.reshape(-1, width), jt.array(corner_linear_matrix(SIDE, width).T))
-        x = x.reshape(rows * channels, height, SIDE).permute(0, 2, 1).reshape(-1, height)
-        x = jt.matmul(x, jt.array(corner_linear_matrix(SIDE, height).T))
-        x = x.reshape(rows, channels, SIDE, SIDE).permute(0, 1, 3, 2)
+        x = resized(pictures, SIDE, SIDE, corner_linear_matrix)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3((x - 128) / 128)))
         return jt.nn.max_pool2d(x, 3, 2).mean((2, 3))

@@ -88,6 +88,16 @@ class LayerNorm(jt.nn.Module):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
+def same_padded(x, kernel_size: int, stride: int):
+    """x with the zeros around it that give a convolution ceil(size / stride) places, as TensorFlow pads.
+
+    What is left over of them comes last.
+    """
+    short = [max((-(-size // stride) - 1) * stride + kernel_size - size, 0) for size in x.shape[2:]]
+    rows, columns = ((one // 2, one - one // 2) for one in short)
+    return jt.nn.pad(x, (*columns, *rows)) if any(short) else x
+
+
 def silu(x):
     return x * x.sigmoid()
 

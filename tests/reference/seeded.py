@@ -19,6 +19,11 @@ SD21_UNET = dict(sample_size=96, in_channels=4, out_channels=4, block_out_channe
                  layers_per_block=2, norm_num_groups=32, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024,
                  use_linear_projection=True, **LEVELS)
 SD21_UNET_PARAMETERS = 865_910_724
+# what a ControlNet has of its UNet, and its own
+CONTROLNET, SD21_CONTROLNET = ({name: sizes[name] for name in (
+    "in_channels", "block_out_channels", "layers_per_block", "norm_num_groups", "attention_head_dim",
+    "cross_attention_dim", "use_linear_projection", "down_block_types")} for sizes in (UNET, SD21_UNET))
+CONTROLNET["conditioning_embedding_out_channels"] = (4, 8, 8, 16)
 TEXT = dict(vocab_size=1000, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=77, hidden_act="gelu", layer_norm_eps=1e-5)
 VISION = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28,
@@ -62,6 +67,30 @@ FULL_METRICS = {
     "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518,
                    patch_size=14),
 }
+# the depth estimators; the tables of the full sizes hold only what is not transformers' default
+DEPTH_ANYTHING = dict(reassemble_hidden_size=32, neck_hidden_sizes=(8, 16, 24, 32), fusion_hidden_size=16,
+                      head_hidden_size=8,
+                      backbone_config=dict(model_type="dinov2", hidden_size=32, num_hidden_layers=5,
+                                           num_attention_heads=4, image_size=70, patch_size=14,
+                                           out_indices=[1, 2, 4, 5], reshape_hidden_states=False))
+DPT = dict(is_hybrid=True, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+           image_size=48, patch_size=16, backbone_out_indices=(0, 1, 2, 3), reassemble_factors=(1, 1, 1, 0.5),
+           neck_hidden_sizes=(16, 32, 32, 24), fusion_hidden_size=16, backbone_featmap_shape=(1, 48, 3, 3),
+           backbone_config=dict(model_type="bit", embedding_size=8, hidden_sizes=(16, 32, 48), depths=(1, 2, 1),
+                                num_groups=4, global_padding="same", layer_type="bottleneck",
+                                out_features=["stage1", "stage2", "stage3"], embedding_dynamic_padding=True))
+FULL_DEPTH_ANYTHING = dict(backbone_config=dict(
+    model_type="dinov2", hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14,
+    out_indices=[3, 6, 9, 12], reshape_hidden_states=False))
+FULL_DPT = dict(is_hybrid=True, reassemble_factors=(1, 1, 1, 0.5), neck_hidden_sizes=(256, 512, 768, 768),
+                backbone_config=dict(model_type="bit", depths=(3, 4, 9), global_padding="same",
+                                     layer_type="bottleneck", out_features=["stage1", "stage2", "stage3"],
+                                     embedding_dynamic_padding=True))
+DEPTH_SIZES = ((33, 57), (90, 61))  # width, height of pictures whose depth is estimated
+FULL_DEPTH_SIZE = (300, 221)
+# width, height of pictures that Depth Anything resizes by its own rule
+READ_SIZES = ((518, 518), (768, 768), (1024, 768), (768, 1024), (640, 480), (300, 221), (1, 1), (511, 525), (2072, 518),
+              (130, 1036), (97, 31))
 WORDS = ("cat", "dog", "tree", "car", "red apple", "hot air balloon", "house", "boat", "bird", "clock", "chair", "owl")
 SIZES = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that are prepared for a network
 
@@ -101,6 +130,8 @@ def weight(name: str, shape) -> np.ndarray:
     if len(shape) > 1:
         return uniform(name, shape) * np.float32(math.sqrt(3 / math.prod(shape[1:])))
     drawn = uniform(name, shape)
+    if name.endswith(("head.conv3.bias", "head.head.4.bias")):
+        return drawn + 2  # depth is cut off at 0: most of it should be above
     return drawn * np.float32(0.3) + 1 if name.endswith(("weight", "running_var")) else drawn * np.float32(0.2)
 
 
@@ -119,3 +150,11 @@ def pictures(name: str, count: int, width: int = 48, height: int = 40) -> np.nda
 def toy_model(x, t: float):
     """Stands for the network when only a sampler is compared; `x` of any array type."""
     return x * 0.3 + math.sin(t / 100)
+
+
+def controlnet_inputs(sizes: dict) -> tuple:
+    """Latents, states of a text and a picture in 0..1, two of each."""
+    rows, _, height, width = FULL_LATENTS
+    return (values("controlnet/input0", FULL_LATENTS),
+            values("controlnet/input1", (rows, FULL_TOKENS, sizes["cross_attention_dim"])),
+            (uniform("controlnet/input2", (rows, 3, 8 * height, 8 * width)) + 1) / 2)
