@@ -38,6 +38,7 @@ from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
 from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
                                  method_of, validated)
+from styleblend.settings.control import READ_AS
 
 
 @dataclass(frozen=True)
@@ -238,21 +239,26 @@ class Pipeline:
 
     def control_picture(self, control: ControlSettings, sampling: SamplingSettings) -> ControlPicture:
         """A control picture as its ControlNet reads it. Networks and maps are kept for the next drawing."""
-        folder = control.network or self.settings.controlnets.get(control.kind)
+        known, kind = self.settings.controlnets, control.kind
+        folder = control.network or known.get(kind) or known.get(READ_AS.get(kind))
         if folder is None:
-            raise StyleBlendError(f"no ControlNet for {control.kind} is known: name its folder (--controlnet, or "
-                                  f"controlnets: {{{control.kind}: FOLDER}} in the config)")
+            raise StyleBlendError(f"no ControlNet for {kind} is known: name its folder (--controlnet, or "
+                                  f"controlnets: {{{READ_AS.get(kind, kind)}: FOLDER}} in the config)")
         if folder not in self._controlnets:
             self._controlnets[folder] = load_controlnet(own_or_shipped(folder), self.base)
         network, key = self._controlnets[folder], (folder, control, sampling.width, sampling.height)
         if key not in self._conditions:
-            pixels = control_map(control, sampling.width, sampling.height).transpose(2, 0, 1)[None]
+            pixels = self.control_map(control, sampling).transpose(2, 0, 1)[None]
             with jt.no_grad():
                 condition = network.embedded(jt.array(pixels.astype(np.float32) / 255))
                 condition.sync()
             self._conditions[key] = condition
         return ControlPicture(network, self._conditions[key], control.strength, control.start, control.end,
                               control.guess)
+
+    def control_map(self, control: ControlSettings, sampling: SamplingSettings) -> np.ndarray:
+        """What a ControlNet reads of a control picture, uint8 (height, width, 3)."""
+        return control_map(control, sampling.width, sampling.height, self.settings.depth_estimator)
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""

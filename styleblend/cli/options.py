@@ -125,11 +125,14 @@ def add_metrics(parser) -> None:
 
 def add_control(parser) -> None:
     group = parser.add_argument_group("a picture that holds the layout (ControlNet)")
-    group.add_argument("--control", metavar="KIND", help="canny: the edges of --control-picture; map: the picture "
-                       "itself is the map")
+    group.add_argument("--control", metavar="KIND", help="what is read of --control-picture. canny: its edges; "
+                       "depth: its depth; depth_edges: the edges of its depth; depth_map, map: it is a map itself; "
+                       "default: canny")
     group.add_argument("--control-picture", metavar="PICTURE", help="the picture")
     group.add_argument("--controlnet", metavar="FOLDER", help="the network; default: the config's for this kind "
                        "(controlnets)")
+    group.add_argument("--depth-estimator", metavar="FOLDER", help="Depth Anything V2 or DPT-hybrid, a folder or a hub "
+                       "id; default: the config's (depth_estimator)")
     group.add_argument("--control-strength", type=float, metavar="FACTOR", help="default: 1")
     group.add_argument("--control-start", type=float, metavar="SHARE", help="of the steps; default: 0")
     group.add_argument("--control-end", type=float, metavar="SHARE", help="of the steps; default: 1")
@@ -139,7 +142,8 @@ def add_control(parser) -> None:
 def control_of(args) -> tuple:
     """The control picture of these options, as settings; none: ()."""
     from styleblend.settings import ControlSettings, validated
-    names = {"control": "kind", "control_picture": "picture", "controlnet": "network", "control_strength": "strength",
+    names = {"control": "kind", "control_picture": "picture", "controlnet": "network", "depth_estimator": "estimator",
+             "control_strength": "strength",
              "control_start": "start", "control_end": "end"}
     said = {name: getattr(args, option) for option, name in names.items() if getattr(args, option) is not None}
     said.update({"guess": True} if args.guess_mode else {})

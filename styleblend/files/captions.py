@@ -127,9 +127,8 @@ def refuse_nameless(pictures: List[StylePicture], style: str) -> None:
     found = nameless(pictures, style)
     if found:
         some, first = ", ".join(p.file for p in found[:3]) + (" ..." if len(found) > 3 else ""), found[0].path
-        raise StyleBlendError(f"style {style}: the names of {len(found)} of {len(pictures)} pictures do not say what "
-                              f"they show ({some}): write captions, such as \"a red apple\" into "
-                              f"{first.with_suffix('.txt').name} beside it, or rename them")
+        raise StyleBlendError(f"style {style}: {len(found)} names do not say what is in the pictures ({some}): write "
+                              f"captions such as \"a red apple\" into {first.with_suffix('.txt').name}, or rename them")
 
 
 def names_of(layout: Layout) -> Dict[Path, str]:

@@ -194,7 +194,8 @@ def write_sheet(request: AlignRequest, places: Sequence[Place]) -> Path:
     references: List[Tuple[str, Image.Image]] = [
         (f"reference {weight:.2g}", load_picture(Path(one.picture), request.settings.pictures.max_pixels))
         for one, weight in zip(request.align.counted(), request.align.weights())]
-    references += [(one.kind, Image.fromarray(control_map(one, place.plan.sampling.width, place.plan.sampling.height)))
+    references += [(one.kind, Image.fromarray(control_map(one, place.plan.sampling.width, place.plan.sampling.height,
+                                                         request.settings.depth_estimator)))
                    for place in places[:1] for one in request.control]
     rows = [references] if references else []
     for folder in (request.output, request.output / PLAIN):

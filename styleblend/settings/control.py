@@ -8,7 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from styleblend.settings.validation import Settings, unknown
 
-KINDS_OF_CONTROL = {"canny": "the edges of the picture", "map": "the picture itself: a ready map of edges, depth, ..."}
+KINDS_OF_CONTROL = {
+    "canny": "the edges of the picture", "depth": "its depth, by an estimator", "depth_edges": "the edges of its depth",
+    "depth_map": "the picture itself is a depth map", "map": "the picture itself is a map of another kind, RGB"}
+EDGES = ("canny", "depth_edges")
+BY_ESTIMATOR = ("depth", "depth_edges")
+READ_AS = {"depth_edges": "canny", "depth_map": "depth"}  # kinds that the ControlNet of another kind reads
 
 
 class ControlSettings(Settings):
@@ -16,6 +21,8 @@ class ControlSettings(Settings):
 
     kind: str = Field("canny", description="; ".join(f"{name}: {what}" for name, what in KINDS_OF_CONTROL.items()))
     picture: str = Field(description="its file")
+    estimator: Optional[str] = Field(None, description="folder or hub id of the depth estimator, Depth Anything V2 or "
+                                     "DPT-hybrid; default: the config's (depth_estimator)")
     network: Optional[str] = Field(None, description="folder of the ControlNet; default: the config's for this kind "
                                    "(controlnets)")
     strength: float = Field(1.0, ge=0, le=10, allow_inf_nan=False, description="factor of what it adds")
@@ -33,6 +40,9 @@ class ControlSettings(Settings):
         if self.start >= self.end:
             raise PydanticCustomError("no_effect", "start {start} is not before end {end}: the control would do "
                                       "nothing", {"start": self.start, "end": self.end})
+        if self.estimator and self.kind not in BY_ESTIMATOR:
+            raise PydanticCustomError("no_effect", "a depth estimator has no effect on {kind}: leave it out, or take "
+                                      "{kinds}", {"kind": self.kind, "kinds": " or ".join(BY_ESTIMATOR)})
         if self.low > self.high:
             raise PydanticCustomError("no_edges", "low {low} is above high {high}: give the smaller one as low",
                                       {"low": self.low, "high": self.high})

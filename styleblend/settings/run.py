@@ -42,6 +42,8 @@ class RunSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     metrics: MetricSettings = MetricSettings()
     controlnets: Dict[str, str] = Field({}, description="kind of control -> folder of its ControlNet")
+    depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "
+                                 "that sees the depth of control pictures")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")
 

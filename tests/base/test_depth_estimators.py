@@ -13,7 +13,9 @@ from PIL import Image
 
 from reference import seeded
 from styleblend.base.depth_estimators import OWN, PUBLISHED, Size, load_depth_estimator
+from styleblend.cli import main
 from styleblend.errors import StyleBlendError
+from styleblend.record import read_record
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.machine.runtime import jt
 from styleblend.models.depth_configs import (BitConfig, DepthAnythingConfig, DepthBackboneConfig, DPTConfig,
@@ -288,3 +290,16 @@ def test_no_depth_is_said(folders, tmp_path):
     write_safetensors(copy / "model.safetensors", tensors)
     with pytest.raises(StyleBlendError, match="depth of this picture is the same everywhere"):
         load_depth_estimator(copy).control_picture(picture_of(33, 57))
+
+
+@pytest.mark.parametrize("kind", ["depth", "depth_edges"])
+def test_a_picture_is_steered_by_the_depth_of_another(kind, world, tmp_path, folders, tiny_controlnet):
+    picture_of(96, 96).save(tmp_path / "layout.png")
+    options = ["--control", kind, "--control-picture", str(tmp_path / "layout.png"), "--controlnet",
+               str(tiny_controlnet)]
+    run = ["draw", "--config", str(world), "--prompt", "A cat", "--output", str(tmp_path / "one.png")]
+    assert main([*run, *options]) == 2  # the config's estimator is not there
+    assert main([*run, *options, "--depth-estimator", str(folders[NAMES[0]])]) == 0
+    [said] = read_record(tmp_path / "one.png").control
+    assert (said.kind, said.estimator) == (kind, str(folders[NAMES[0]]))
+    assert main([*run, "--overwrite", "--control", "canny", *options[2:], "--depth-estimator", "x"]) == 2  # no effect

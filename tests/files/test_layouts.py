@@ -155,7 +155,7 @@ def test_names_that_say_nothing(name, empty):
 def test_captions_are_asked_for(tmp_path):
     """In one sentence, until there is one beside each of these pictures."""
     made(tmp_path, [f"IMG_600{n}.JPG" for n in range(4)] + ["owl.png"])
-    words = r"names of 4 of 5 pictures .* \(IMG_6000.JPG, .* \.\.\.\): write captions.*IMG_6000.txt "
+    words = r"4 names .* \(IMG_6000.JPG, .* \.\.\.\): write captions.*IMG_6000.txt "
     with pytest.raises(StyleBlendError, match=words):
         refuse_nameless(style_pictures(tmp_path), "ink")
     made(tmp_path, [f"IMG_600{n}.txt" for n in range(4)])
@@ -178,5 +178,5 @@ def test_folders_of_the_field(name, phrases):
 def test_a_camera_in_the_field():
     if not FIELD.is_dir():
         pytest.skip("the field's inputs are not here")
-    with pytest.raises(StyleBlendError, match="names of 3 of 3 pictures do not say what they show"):
+    with pytest.raises(StyleBlendError, match="3 names do not say what is in the pictures"):
         refuse_nameless(style_pictures(FIELD / "IMG"), "IMG")
