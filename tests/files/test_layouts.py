@@ -155,7 +155,7 @@ def test_names_that_say_nothing(name, empty):
 def test_captions_are_asked_for(tmp_path):
     """In one sentence, until there is one beside each of these pictures."""
     made(tmp_path, [f"IMG_600{n}.JPG" for n in range(4)] + ["owl.png"])
-    words = r"4 names .* \(IMG_6000.JPG, .* \.\.\.\): write captions.*IMG_6000.txt "
+    words = r"4 names .* \(IMG_6000.JPG, .* \.\.\.\): write captions.*IMG_6000.txt,"
     with pytest.raises(StyleBlendError, match=words):
         refuse_nameless(style_pictures(tmp_path), "ink")
     made(tmp_path, [f"IMG_600{n}.txt" for n in range(4)])
