@@ -174,7 +174,7 @@ def lines_in_a_log_file():
         return
     sys.stderr.flush()
     source, target = os.pipe()
-    child, before = forked_reader(source, target, quiet_seconds()), os.dup(2)
+    owner, child, before = os.getpid(), forked_reader(source, target, quiet_seconds()), os.dup(2)
     os.dup2(target, 2)
     os.close(source)
     os.close(target)
@@ -182,10 +182,11 @@ def lines_in_a_log_file():
         yield
     finally:
         sys.stderr.flush()
-        os.write(2, END)
-        os.dup2(before, 2)
-        os.close(before)
-        wait_for(child)
+        if os.getpid() == owner:  # and not a process that was forked meanwhile
+            os.write(2, END)
+            os.dup2(before, 2)
+            os.close(before)
+            wait_for(child)
 
 
 def wait_for(child: int) -> None:

@@ -58,7 +58,7 @@ class AlignRequest:
 
 
 @dataclass(frozen=True)
-class Place:
+class AlignedPicture:
     """One picture of the set."""
 
     phrase: str
@@ -70,7 +70,7 @@ class Place:
         return self.plan.record(self.phrase, self.seed, *hashes)
 
 
-def set_of(request: AlignRequest, plan: Plan) -> List[Place]:
+def set_of(request: AlignRequest, plan: Plan) -> List[AlignedPicture]:
     """The pictures of the set. StyleBlendError for prompts that cannot be one."""
     prompts = [make_prompt(text) for text in request.prompts if text.strip()]
     if not prompts:
@@ -82,11 +82,11 @@ def set_of(request: AlignRequest, plan: Plan) -> List[Place]:
     first = plan.sampling.seed if request.seed is None else request.seed
     if not 0 <= first <= LARGEST_SEED - len(phrases):
         raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - len(phrases)}")
-    return [Place(phrase, first + n, request.output / f"{name}.png", plan)
+    return [AlignedPicture(phrase, first + n, request.output / f"{name}.png", plan)
             for n, (phrase, name) in enumerate(zip(phrases, names))]
 
 
-def planned(request: AlignRequest) -> Plan:
+def plan_of_set(request: AlignRequest) -> Plan:
     """How the set is drawn: the config, the learned style's own settings, then what the request says."""
     plan = plan_for(request.settings, request.style)
     changed = dict(request.sampling)
@@ -96,7 +96,7 @@ def planned(request: AlignRequest) -> Plan:
     return replace(plan, own=KINDS[METHOD](), sampling=sampling, settings=request.align, control=request.control)
 
 
-def with_reference(plan: Plan, places: Sequence[Place]) -> Plan:
+def with_reference(plan: Plan, places: Sequence[AlignedPicture]) -> Plan:
     """The plan with the first picture of the set as its reference, where nothing else is one."""
     own = plan.settings
     if own.references or own.reference_prompt:
@@ -109,7 +109,7 @@ def with_reference(plan: Plan, places: Sequence[Place]) -> Plan:
 
 def align(request: AlignRequest) -> Job[List[Path]]:
     """Draw what is missing of the set, and a contact sheet; returns the files that were drawn."""
-    plan = planned(request)
+    plan = plan_of_set(request)
     places = set_of(request, plan)
     plan = with_reference(plan, places)
     places = [replace(place, plan=plan) for place in places]
@@ -117,17 +117,17 @@ def align(request: AlignRequest) -> Job[List[Path]]:
         places += [beside(request, place) for place in places]
     config = plan.config.model_copy(update={"sampling": plan.sampling})
     lean = yield from within(config, "drawing", request.max_memory)
-    refuse_outputs(request, places)
+    refuse_unwritable_set(request, places)
     with claim(request.output, LOCK):
         remove_unfinished(request.output, request.output / PLAIN)
         todo = [place for place in places if request.overwrite or not is_whole(place.path)]
         yield from say_what_differs([place for place in places if place not in todo])
         drawn = (yield from draw_places(todo, base_for_drawing(lean), lean)) if todo else []
-        yield Written(write_sheet(request, places))
+        yield Written(write_sheet_of_set(request, places))
     return drawn
 
 
-def refuse_outputs(request: AlignRequest, places: Sequence[Place]) -> None:
+def refuse_unwritable_set(request: AlignRequest, places: Sequence[AlignedPicture]) -> None:
     """StyleBlendError where a picture cannot be written, or the sheet would replace what is no set's."""
     for folder in dict.fromkeys(place.path.parent for place in places):
         refuse_unwritable(folder)
@@ -137,7 +137,7 @@ def refuse_outputs(request: AlignRequest, places: Sequence[Place]) -> None:
         refuse_taken(request.output / SHEET, request.overwrite)
 
 
-def beside(request: AlignRequest, place: Place) -> Place:
+def beside(request: AlignRequest, place: AlignedPicture) -> AlignedPicture:
     """The same prompt and seed without a reference, with the same words of the look."""
     plan = replace(plan_for(request.settings, request.style), sampling=place.plan.sampling,
                    control=request.control)
@@ -145,7 +145,7 @@ def beside(request: AlignRequest, place: Place) -> Place:
     return replace(place, phrase=phrase, path=request.output / PLAIN / place.path.name, plan=plan)
 
 
-def say_what_differs(kept: Sequence[Place]) -> Job[None]:
+def say_what_differs(kept: Sequence[AlignedPicture]) -> Job[None]:
     """A sentence on pictures that are kept, although they would come out otherwise now."""
     found = {}
     for place in kept:
@@ -161,7 +161,7 @@ def say_what_differs(kept: Sequence[Place]) -> Job[None]:
                   f"{f' and {len(found) - 3} more' if len(found) > 3 else ''}; --overwrite draws again what is there")
 
 
-def draw_places(todo: Sequence[Place], base: Base, lean: RunSettings) -> Job[List[Path]]:
+def draw_places(todo: Sequence[AlignedPicture], base: Base, lean: RunSettings) -> Job[List[Path]]:
     """The missing pictures, in batches that fit: each has the reference's rows beside its own."""
     pipeline, size, drawn = Pipeline(base, lean), lean.sampling.batch, []
     name = todo[0].plan.name
@@ -176,7 +176,7 @@ def draw_places(todo: Sequence[Place], base: Base, lean: RunSettings) -> Job[Lis
     return drawn
 
 
-def draw_batch(batch: Sequence[Place], pipeline: Pipeline, style: Optional[Style], hashes: Tuple) -> Job[List[Path]]:
+def draw_batch(batch: Sequence[AlignedPicture], pipeline: Pipeline, style: Optional[Style], hashes: Tuple) -> Job[List[Path]]:
     """Pictures that are drawn together."""
     plan, records = batch[0].plan, [place.record(*hashes) for place in batch]
     pictures = yield from draw_pictures(pipeline, style, [record.prompt for record in records],
@@ -189,7 +189,7 @@ def draw_batch(batch: Sequence[Place], pipeline: Pipeline, style: Optional[Style
     return [place.path for place in batch]
 
 
-def write_sheet(request: AlignRequest, places: Sequence[Place]) -> Path:
+def write_sheet_of_set(request: AlignRequest, places: Sequence[AlignedPicture]) -> Path:
     """The reference pictures and control maps, the set, and below it the set without sharing."""
     references: List[Tuple[str, Image.Image]] = [
         (f"reference {weight:.2g}", load_picture(Path(one.picture), request.settings.pictures.max_pixels))

@@ -6,7 +6,6 @@ minutes.
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
@@ -202,7 +201,7 @@ def ready_for_grid(settings: RunSettings, name: str, prompts: Optional[str]) -> 
 
 def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:
     """The named styles, or all of the config's own data folder that have pictures; each of these is checked."""
-    left = []
+    left, remarks = [], []
     if names is not None:
         found = named_styles(names)
         for name in found:
@@ -219,19 +218,21 @@ def styles_to_train(settings: RunSettings, names: Optional[str]) -> Chosen:
         found = found or left  # what has no pictures is refused below
         left = [name for name in left if name not in found]
     for name in found:
-        check_pictures(name, style_pictures(data_of(settings.data, name)), settings)
-    return found, [f"left out, since they have no pictures: {', '.join(left)}"] if left else []
+        remarks += check_pictures(name, style_pictures(data_of(settings.data, name)), settings)
+    return found, [*([f"left out, since they have no pictures: {', '.join(left)}"] if left else []), *remarks]
 
 
-def check_pictures(name: str, pictures: Sequence[StylePicture], settings: RunSettings) -> None:
-    """StyleBlendError for pictures that cannot be read, or of which nothing says what they show."""
+def check_pictures(name: str, pictures: Sequence[StylePicture], settings: RunSettings) -> List[str]:
+    """Sentences on captions that the base hardly knows.
+
+    StyleBlendError for pictures that cannot be read, or of which nothing says what they show.
+    """
     for picture in pictures:
         check_picture(picture.path, settings.sampling.width, settings.sampling.height, settings.pictures.fit,
                       settings.pictures.max_pixels)
     refuse_nameless(pictures, name)
     remark = hardly_known([picture.caption for picture in pictures], "the caption")
-    if remark:
-        warnings.warn(remark, stacklevel=2)
+    return [f"{name}: {remark}"] if remark else []
 
 
 def ready_to_train(settings: RunSettings, names: Optional[str]) -> None:

@@ -71,7 +71,8 @@ class TrainRequest:
             raise StyleBlendError("--pictures FOLDER and --name NAME go together, and without --styles")
         if self.pictures is not None:
             name = check_name(self.name)
-            return {name: source_of(name, Path(self.pictures), entry(data, name), self.overwrite)}, []
+            folder = source_of(name, Path(self.pictures), entry(data, name), self.overwrite)
+            return {name: folder}, check_pictures(name, style_pictures(folder), self.settings)
         names, left_out = styles_to_train(self.settings, self.styles)
         return {name: data_of(data, name) for name in names}, left_out
 
@@ -115,7 +116,6 @@ def train_styles(request: TrainRequest) -> Job[None]:
         for place in (settings.adapters, settings.look_alikes):
             refuse_unwritable(Path(place) / name)
         found = read_pictures(folder)
-        check_pictures(name, found.pictures, settings)
         yield Log(f"{name}: {found.summary()}")
         if folder == request.pictures:
             point(entry(settings.data, name), folder)

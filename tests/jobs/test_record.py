@@ -302,5 +302,5 @@ def test_signs_of_a_prompt_were_text_to_earlier_versions(trained, tmp_path):
     data = json.loads(info[CHUNK])
     assert data.pop("signs") is True and data["prompt"] == "A (cat:1.3)" and read_record(one).prompt == "A (cat:1.3)"
     assert read_record(saved(two, data)).prompt == r"A \(cat:1.3\)"
-    assert main([*command[:6], "A cat", "--output", str(two)]) == 0
+    assert main([*command[:6], "A cat", "--output", str(two), "--overwrite"]) == 0
     assert "signs" not in json.loads(Image.open(two).info[CHUNK])

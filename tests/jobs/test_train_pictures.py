@@ -42,7 +42,7 @@ def test_a_style_from_a_folder_elsewhere(world, tmp_path, away, capsys, monkeypa
 
     (away / "prompt.json").write_text('[{"prompt": "A (rabbit:1.3)", "seed": 5}]')
     assert main(["test", "--config", str(world)]) == 0
-    assert "left out" not in capsys.readouterr().err
+    assert "left out: ink" not in capsys.readouterr().err
     [drawn] = (tmp_path / "result" / "ink").glob("*.png")
     record = json.loads(Image.open(drawn).info["styleblend"])
     assert drawn.stem.startswith("A (rabbit 1.3)-") and (record["prompt"], record["seed"]) == ("A (rabbit:1.3)", 5)
@@ -85,7 +85,7 @@ def test_a_training_does_not_go_on_with_other_pictures(world, tmp_path, away, ca
     (["--pictures", "{away}", "--name", "dots"], "has pictures of its own: train them with --styles dots"),
     (["--pictures", "{away}/10_ink/none", "--name", "ink"], "is no folder"),
     (["--pictures", "{away}/empty", "--name", "ink"], "has no pictures: put 3 to 10 into"),
-    (["--pictures", "{away}/camera", "--name", "ink"], "names of 1 of 1 pictures do not say"),
+    (["--pictures", "{away}/camera", "--name", "ink"], "1 names do not say what is in the pictures"),
     (["--pictures", "{away}", "--name", "known"], "known is learned from the pictures in")])
 def test_what_is_refused_leaves_nothing(world, tmp_path, away, capsys, options, words):
     (away / "empty").mkdir()
@@ -104,7 +104,7 @@ def test_styles_without_prompts_are_left_out_of_a_whole_board(trained, tmp_path,
     save_style(tmp_path / "adapters" / "ink", "ink", tiny_style)
     (tmp_path / "data" / "ink").mkdir()
     assert main(["test", "--config", str(trained)]) == 0
-    assert "left out, since they have no prompt.json: ink" in capsys.readouterr().err
+    assert "left out: ink (there is no" in capsys.readouterr().err
     assert main(["test", "--config", str(trained), "--styles", "ink", "--prompts", "A (big, red:1.2) cat,Why?"]) == 0
     prompts = {prompt_of(path) for path in (tmp_path / "result" / "ink").glob("*.png")}  # as `eval` scores them
     assert prompts == {"A (big, red:1.2) cat", "A why?"} and (tmp_path / "result" / "ink.png").is_file()

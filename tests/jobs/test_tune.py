@@ -361,14 +361,6 @@ def test_mistakes(known, tmp_path, capsys, arguments, words):
     assert not list((tmp_path / "adapters" / "fxemoji").glob("**/*.json"))
 
 
-def test_a_style_that_the_judge_does_not_know(known, tmp_path, capsys):
-    call(tmp_path, "fxemoji", "mine")
-    command = ["tune", "mine", "--config", str(known), "--prompts", "1", "--seeds", "1", "--trials", "1"]
-    assert main(command) == 2
-    assert "the judge does not know the style mine" in capsys.readouterr().err
-    assert main([*command, "--unseen", "2", "--metric", "subject"]) == 0
-
-
 def test_a_second_tuning_of_a_style_stops(known, tmp_path, capsys):
     with claim(tmp_path / "adapters" / "fxemoji" / "tuning", "tune"):
         assert main(["tune", "fxemoji", "--config", str(known), *QUICK, "--trials", "1"]) == 2
