@@ -176,7 +176,8 @@ def draw_places(todo: Sequence[AlignedPicture], base: Base, lean: RunSettings) -
     return drawn
 
 
-def draw_batch(batch: Sequence[AlignedPicture], pipeline: Pipeline, style: Optional[Style], hashes: Tuple) -> Job[List[Path]]:
+def draw_batch(batch: Sequence[AlignedPicture], pipeline: Pipeline, style: Optional[Style],
+               hashes: Tuple) -> Job[List[Path]]:
     """Pictures that are drawn together."""
     plan, records = batch[0].plan, [place.record(*hashes) for place in batch]
     pictures = yield from draw_pictures(pipeline, style, [record.prompt for record in records],

@@ -348,7 +348,9 @@ def test_a_second_process_on_the_same_pictures_stops(trained, tmp_path, capsys):
     while not list((result / "dots").glob("*.png")):
         assert process.poll() is None
         time.sleep(0.002)
-    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGTSTP)  # Ctrl-Z: the process and the one in which the command runs
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
     try:
         before = contents(result)
         for same in (["--shard", "1/3"], ["--shard", "1/3", "--overwrite"], [], ["--overwrite"], ["--shard", "1/2"],
@@ -362,5 +364,6 @@ def test_a_second_process_on_the_same_pictures_stops(trained, tmp_path, capsys):
         assert len(list((result / "dots").glob("*.png"))) in range(17, 32)
     finally:
         kill(process)
+        time.sleep(0.5)  # the process in which its command runs ends with it
     assert main(["test", "--config", str(trained)]) == 0
     assert len(list((result / "dots").glob("*.png"))) == 48 and nothing_torn(result)
