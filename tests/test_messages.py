@@ -8,7 +8,6 @@ ROOT = Path(__file__).parents[1]
 LINES, COLUMNS, VOICE = 3, 80, "styleblend: "
 VALUE = 24  # characters that a value in a sentence is taken to have: of a path more, of a number fewer
 SPEAKERS = {"StyleBlendError", "Busy", "Stopped", "Log", "say", "tell", "warn"}
-LONGER = {"adapters/foreign_files.py": 2, "adapters/lora.py": 1}  # sentences that are still to be made shorter
 
 
 def length(node: ast.expr) -> int:
@@ -40,10 +39,9 @@ FILES = sorted((ROOT / "styleblend").rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_sentence_has_three_lines_at_most(path):
-    name = str(path.relative_to(ROOT / "styleblend"))
     found = [f"line {line}: {size}" for line, size in sentences(path.read_text(encoding="utf-8"))
              if size > LINES * COLUMNS]
-    assert len(found) <= LONGER.get(name, 0), found
+    assert not found
 
 
 def test_sentences_are_found_and_measured():

@@ -76,10 +76,10 @@ def check_fit(path: str, linear: Linear, down: np.ndarray, up: np.ndarray, sourc
     """StyleBlendError when a pair of matrices does not fit the layer `path`."""
     if (down.ndim != 2 or up.ndim != 2 or down.shape[1] != linear.in_features or up.shape[0] != linear.out_features
             or down.shape[0] != up.shape[1]):
-        widths = (f" (text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)})"
-                  if reads_text(path) and down.ndim == 2 else "")
-        raise StyleBlendError(f"{source} was trained for another base: {path} has {down.shape} and {up.shape}, here it "
-                              f"is {linear.in_features} -> {linear.out_features}{widths}: get one for this base")
+        what = f"{path} has {down.shape} and {up.shape}, needed {linear.in_features} -> {linear.out_features}"
+        if reads_text(path) and down.ndim == 2:
+            what = f"text width {with_model(down.shape[1])}, needed {with_model(linear.in_features)}; {what}"
+        raise StyleBlendError(f"{source} is for another base ({what}): get one for this base")
 
 
 def reads_text(path: str) -> bool:

@@ -296,7 +296,7 @@ DOWN, UP = np.zeros((RANK, 8), np.float32), np.zeros((8, RANK), np.float32)
     ({f"{LAYER}.lora.down.weight": DOWN, f"{LAYER}.lora.up.weight": np.zeros((8, RANK + 1), np.float32)},
      "rank 2 in its down matrix and 3"),
     ({f"{LAYER}.lora.down.weight": np.zeros((RANK, 320), np.float32),
-      f"{LAYER}.lora.up.weight": np.zeros((320, RANK), np.float32)}, "trained for another base"),
+      f"{LAYER}.lora.up.weight": np.zeros((320, RANK), np.float32)}, "is for another base"),
     ({f"{LAYER.replace('attn1.to_q', 'attn2.to_k')}.lora.down.weight": np.zeros((RANK, 768), np.float32),
       f"{LAYER.replace('attn1.to_q', 'attn2.to_k')}.lora.up.weight": UP},
      r"text width 768 \(Stable Diffusion 1.x\), needed 8"),
