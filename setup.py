@@ -10,7 +10,7 @@ STYLES = ("emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black")
 SHIPPED = {  # folder -> what of it is shipped
     "configs": ["*.yaml"],
     "data/mini": ["ATTRIBUTION.md", *(f"{name}/{files}" for name in STYLES for files in ("prompt.json", "images/*"))],
-    "checkpoints/mini": ["base/*", "base/*/*", *(f"styles/{name}/*.{ending}" for name in STYLES
+    "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", *(f"styles/{name}/*.{ending}" for name in STYLES
                                                  for ending in ("safetensors", "json"))],
 }
 

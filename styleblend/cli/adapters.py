@@ -117,12 +117,18 @@ def refuse_absent(file: Path) -> None:
 
 
 def style_folder(text: str, config: Optional[str]) -> Path:
-    """The folder of a style that is named by its folder, or by its name among those of a config."""
-    from styleblend.adapters.style_files import find_style
+    """The folder of a style that is named by its folder, or by its name among those of a config.
+
+    Of a folder and a style with one name it is the folder, unless the config is named, too.
+    """
+    from styleblend.adapters.style_files import find_style, style_names_in
     from styleblend.files.shipped import own_or_shipped
     from styleblend.settings import read_settings
-    path = own_or_shipped(text)
-    return path if path.is_dir() or path.name != text else find_style(read_settings(config or MINI).adapters, text)
+    path, is_name = own_or_shipped(text), Path(text).name == text
+    if not is_name or path.is_dir() and not config:
+        return path
+    adapters = read_settings(config or MINI).adapters
+    return path if path.is_dir() and text not in style_names_in(adapters) else find_style(adapters, text)
 
 
 def what_is_lost(folder: Path) -> List[str]:

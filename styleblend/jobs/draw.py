@@ -71,6 +71,7 @@ class DrawRequest:
             output = free_path(self.usual_file(), lambda path: any(map(os.path.lexists, files_of(path, seeds))))
         else:
             output = Path(self.output)
+            refuse_no_file(output)
         format_of(output)
         refuse_unwritable_file(files_of(output, seeds)[-1])  # the one with the longest name
         for path in files_of(output, seeds):

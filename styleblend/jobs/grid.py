@@ -19,7 +19,7 @@ from styleblend.jobs.grid_axes import OF_BLEND, OF_SAMPLING, Axis
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
-from styleblend.files.output_files import free_path, refuse_taken, refuse_unwritable_file
+from styleblend.files.output_files import free_path, refuse_no_file, refuse_taken, refuse_unwritable_file
 from styleblend.files.pictures import contact_sheet, shortened
 from styleblend.files.prompts import Prompt
 from styleblend.files.saved_pictures import format_of, refuse_unsaved, save_picture
@@ -182,6 +182,7 @@ class GridRequest:
     def file(self) -> Path:
         """Where the sheet is written. StyleBlendError where that is not possible."""
         output = free_path(Path("grid.png")) if self.output is None else Path(self.output)
+        refuse_no_file(output)
         format_of(output)
         refuse_unwritable_file(output)
         refuse_taken(output, self.overwrite)

@@ -71,6 +71,8 @@ class TrainRequest:
             raise StyleBlendError("--pictures FOLDER and --name NAME go together, and without --styles")
         if self.pictures is not None:
             name = check_name(self.name)
+            if data_of(data, name) != entry(data, name):
+                raise StyleBlendError(f"the style {name} comes with the program: choose another --name")
             folder = source_of(name, Path(self.pictures), entry(data, name), self.overwrite)
             return {name: folder}, check_pictures(name, style_pictures(folder), self.settings)
         names, left_out = styles_to_train(self.settings, self.styles)

@@ -74,7 +74,7 @@ def wait_for(take: Callable[[], object], path: str, say: Callable[[str], None]) 
 
 def waiting(processes: List[int]) -> str:
     """The sentence about who has the lock."""
-    known = [about(pid) for pid in processes]
+    known = [about(pid) for pid in dict.fromkeys(processes)]
     who = " and ".join(known) or "a process that cannot be seen from here, as in another container,"
     return f"waiting for {who}, which has Jittor's lock while it compiles or loads code (Ctrl-C stops the waiting)."
 

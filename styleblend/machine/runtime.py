@@ -50,12 +50,12 @@ def import_jittor():
             with contextlib.ExitStack() as stack:
                 stack.enter_context(import_locked(jittor_utils.lock, say))
                 remove_damaged(code, jittor_utils.lock.lock_path)
+                stack.enter_context(stdout_to_stderr())  # also where a part is missing, and nobody knows it yet
                 if not is_built(jittor_utils.cache_path):
                     say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
                         f"The result stays in {jittor_cache()}")
                     # Jittor locks per Python version, but all versions unpack oneDNN into one folder
                     stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
-                    stack.enter_context(stdout_to_stderr())
                 jittor_utils.LOG.e = lambda *message: None  # "please rerun your command": that is said here
                 stack.callback(delattr, jittor_utils.LOG, "e")
                 import jittor

@@ -180,3 +180,10 @@ def test_what_cannot_be_meant_is_refused(trained, tmp_path, capsys, options, wor
     command = ["draw", "--config", str(trained), "--prompt", "A cat", "--output", str(tmp_path / "a.png")]
     assert main([*command, *options]) == 2
     assert words in capsys.readouterr().err and not (tmp_path / "a.png").exists()
+
+
+def test_a_folder_is_no_picture_whatever_its_name(trained, tmp_path, capsys):
+    for name in ("folder", "folder.png"):
+        (tmp_path / name).mkdir()
+        assert main(["draw", "--config", str(trained), "--prompt", "A cat", "--output", str(tmp_path / name)]) == 2
+        assert "is a folder" in capsys.readouterr().err

@@ -109,3 +109,11 @@ def test_styles_without_prompts_are_left_out_of_a_whole_board(trained, tmp_path,
     prompts = {prompt_of(path) for path in (tmp_path / "result" / "ink").glob("*.png")}  # as `eval` scores them
     assert prompts == {"A (big, red:1.2) cat", "A why?"} and (tmp_path / "result" / "ink.png").is_file()
     assert main(["test", "--config", str(trained), "--styles", "ink"]) == 2
+
+
+def test_a_style_that_comes_with_the_program_keeps_its_name(tmp_path, away, monkeypatch, capsys):
+    """From an empty folder, where the shipped data lie elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--pictures", str(away), "--name", "fxemoji"]) == 2
+    assert "fxemoji comes with the program: choose another --name" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists() and not (tmp_path / "checkpoints").exists()
