@@ -53,8 +53,8 @@ wait_for() {
 }
 
 # run_workers COMMAND...   In the command, {shard} becomes I/N: of N equal parts of the whole, or of the part SHARE=2/4.
-# Returns, once all workers have ended: 0 if all succeeded, else the exit code of the first that failed (it names all that
-# failed), 130 or 143 if the script was stopped.
+# Returns, once all workers have ended: 0 if all succeeded, else the exit code of the first that failed (it names all
+# that failed), 130 or 143 if the script was stopped.
 run_workers() {
   local label status code=0 i n reason share total folder input filters=() labels=() gpus
   mapfile -t gpus < <(list_gpus)

@@ -7,8 +7,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "styleblend"
 # From the bottom. A file may import its own layer and those before it; of several names that fit, the longest counts.
-LAYERS = ["errors", "files", "diffusion.samplers", "diffusion.blends", "settings", "machine", "kernels", "models", "diffusion", "base",
-          "adapters", "methods", "record", "pipeline", "metrics", "training", "jobs", "cli", "__main__"]
+LAYERS = ["errors", "files", "diffusion.samplers", "diffusion.blends", "settings", "machine", "kernels", "models",
+          "diffusion", "base", "adapters", "methods", "record", "pipeline", "metrics", "training", "jobs", "cli",
+          "__main__"]
 FRONT = "styleblend"  # the package itself: its public names, imported on first use
 
 
@@ -67,7 +68,8 @@ def test_no_circle_of_files():
         visit(name)
 
 
-SOURCES = sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".h", ".cu"))
+ROOMS = ("styleblend", "benchmarks", "tools", "scripts", "tests")
+SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*") if p.suffix in (".py", ".h", ".cu", ".sh"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """A ControlNet beside a base: a diffusers folder of its own, loaded strictly, with the sizes of the base's UNet."""
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from styleblend.base.base import Base
@@ -8,11 +9,9 @@ from styleblend.base.weights import load
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.base_folder import FILES, weight_file
 from styleblend.files.tensor_files import read_safetensors
-from styleblend.models.configs import ControlNetConfig, read_config, read_object
+from styleblend.models.configs import ControlNetConfig, UNetEncoderConfig, read_config, read_object
 from styleblend.models.controlnet import ControlNetModel
 
-SIZES = ("in_channels", "block_out_channels", "layers_per_block", "attention_head_dim", "cross_attention_dim",
-         "norm_num_groups", "down_block_types")  # what both halves of a UNet share
 ADVICE = "Download the whole folder again, or use a ControlNet of Stable Diffusion 2.x"
 
 
@@ -25,7 +24,8 @@ def load_controlnet(folder: Path, base: Base) -> ControlNetModel:
                               "diffusion_pytorch_model.safetensors")
     refuse_other_models(path, base)
     config = read_config(ControlNetConfig, path)
-    wrong = next((name for name in SIZES if getattr(config, name) != getattr(base.unet.config, name)), None)
+    wrong = next((field.name for field in fields(UNetEncoderConfig)
+                  if getattr(config, field.name) != getattr(base.unet.config, field.name)), None)
     if wrong:
         raise StyleBlendError(f"{folder} does not fit the base {base.folder}: {wrong} is {getattr(config, wrong)}, "
                               f"that of the UNet {getattr(base.unet.config, wrong)}: use a ControlNet that was trained "

@@ -11,9 +11,11 @@ EMPTY = set("""
     schermata untitled unnamed unbenannt noname sin titulo título titre sans senza titolo nameless new neu
     nouveau nuevo copy kopie copie copia of at am pm design project datei download downloads unknown temp tmp
     thumb thumbnail scan scanned output comfyui wa hdr edited edit final orig original resized cropped pexels
-    unsplash pixabay shutterstock istockphoto gettyimages adobestock pinterest flickr facebook écran 图片 照片 截图
-    截屏 屏幕截图 微信图片 微信截图 未命名 无标题 下载 新建 扫描 图像 副本 画像 写真 無題 スクリーンショット 이미지 사진 스크린샷 제목없음 снимок экрана фото
-    изображение безымянный без имени копия
+    unsplash pixabay shutterstock istockphoto gettyimages adobestock pinterest flickr facebook écran
+    图片 照片 截图 截屏 屏幕截图 微信图片 微信截图
+    未命名 无标题 下载 新建 扫描 图像 副本
+    画像 写真 無題 スクリーンショット 이미지 사진 스크린샷 제목없음
+    снимок экрана фото изображение безымянный без имени копия
 """.split())
 # these may be subjects, and are none with a number behind them
 NUMBERED = set("""

@@ -101,12 +101,13 @@ class Dinov2Config:
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """Conditional UNet. `attention_head_dim` is the NUMBER of heads of a level, by a historical slip of the format."""
+class UNetEncoderConfig:
+    """The first half of a conditional UNet: what the UNet and a ControlNet have in common.
+
+    `attention_head_dim` is the NUMBER of heads of a level, by a historical slip of the format.
+    """
 
     in_channels: int = 4
-    out_channels: int = 4
-    sample_size: int = 96
     block_out_channels: tuple = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     attention_head_dim: tuple = (5, 10, 20, 20)
@@ -114,7 +115,6 @@ class UNetConfig:
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     down_block_types: tuple = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up_block_types: tuple = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     use_linear_projection: bool = True
     act_fn: str = "silu"
     flip_sin_to_cos: bool = True
@@ -125,31 +125,26 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class ControlNetConfig:
+class UNetConfig(UNetEncoderConfig):
+    """Conditional UNet."""
+
+    out_channels: int = 4
+    sample_size: int = 96
+    up_block_types: tuple = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+
+
+@dataclass(frozen=True)
+class ControlNetConfig(UNetEncoderConfig):
     """The half of a UNet that reads a control picture. Its sizes must be those of the UNet that it steers."""
 
-    in_channels: int = 4
     conditioning_channels: int = 3
     conditioning_embedding_out_channels: tuple = (16, 32, 96, 256)
-    block_out_channels: tuple = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
-    attention_head_dim: tuple = (5, 10, 20, 20)
-    cross_attention_dim: int = 1024
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    down_block_types: tuple = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    use_linear_projection: bool = True
-    act_fn: str = "silu"
-    flip_sin_to_cos: bool = True
-    freq_shift: int = 0
     controlnet_conditioning_channel_order: str = "rgb"
     global_pool_conditions: bool = False
     only_cross_attention: bool = False
 
-    file_defaults = {"use_linear_projection": False}
-    accepted = {"use_linear_projection": (True,), "act_fn": ("silu",), "flip_sin_to_cos": (True,), "freq_shift": (0,),
-                "controlnet_conditioning_channel_order": ("rgb", "bgr"), "global_pool_conditions": (False,),
-                "conditioning_channels": (3,), "only_cross_attention": (False,)}
+    accepted = {**UNetEncoderConfig.accepted, "controlnet_conditioning_channel_order": ("rgb", "bgr"),
+                "global_pool_conditions": (False,), "conditioning_channels": (3,), "only_cross_attention": (False,)}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ def changed(folder, tmp_path, **values):
 
 def test_the_text_and_the_picture_are_read(tiny_controlnet, tiny_base):
     network, rows = load_controlnet(tiny_controlnet, tiny_base), Rows({"target": 2}, ("negative", "full"))
-    x, text = jt.array(seeded.values("controlnet/x", (2, 4, 8, 8))), jt.array(seeded.values("controlnet/t", (4, 77, 32)))
+    x, text = (jt.array(seeded.values(f"controlnet/{name}", shape))
+               for name, shape in (("x", (2, 4, 8, 8)), ("t", (4, 77, 32))))
     pictures = [jt.array(np.clip(seeded.values(f"controlnet/p{n}", (1, 3, 64, 64)), 0, 1)) for n in range(2)]
     with jt.no_grad():
         found = [network(x, 501, text, network.embedded(one), AttentionContext(rows)) for one in pictures]
@@ -47,7 +48,8 @@ def test_the_text_and_the_picture_are_read(tiny_controlnet, tiny_base):
     ({"cross_attention_dim": 768}, "a ControlNet of Stable Diffusion 1.x"),
     ({"cross_attention_dim": 2048}, "a ControlNet of SDXL"), ({"addition_embed_type": "text_time"}, "SDXL"),
     ({"cross_attention_dim": 64}, "a ControlNet of another model"),
-    ({"_class_name": "ControlNetXSAdapter"}, "ControlNetXSAdapter"), ({"_class_name": "UNet2DConditionModel"}, "UNet2D"),
+    ({"_class_name": "ControlNetXSAdapter"}, "ControlNetXSAdapter"),
+    ({"_class_name": "UNet2DConditionModel"}, "UNet2D"),
     ({"use_linear_projection": None}, "2.x"), ({"global_pool_conditions": True}, "global_pool_conditions is True"),
     ({"layers_per_block": 3}, "does not fit the base"), ({"conditioning_channels": 4}, "conditioning_channels is 4"),
     ({"conditioning_embedding_out_channels": [4, 8, 8, 32]}, "does not fit its config.json"),

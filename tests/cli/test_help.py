@@ -14,7 +14,8 @@ from styleblend.cli.parser import build_parser
 from styleblend.jobs.grid_axes import AXES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("draw", "board", "train", "styles", "init", "inspect", "load", "export", "eval", "grid", "tune", "memory", "doctor")
+COMMANDS = ("draw", "align", "board", "train", "styles", "init", "inspect", "load", "export", "eval", "grid", "tune",
+            "memory", "doctor")
 
 
 def help_of(*command):
@@ -91,6 +92,7 @@ def test_the_board_script_has_the_same_options():
 
 def test_no_help_says_that_nothing_is_the_default():
     """Of the scripts, too: all that show defaults do so by the formatter that leaves out what is none."""
-    scripts = [path for room in ("styleblend", "benchmarks", "tools", "scripts") for path in (ROOT / room).rglob("*.py")]
+    rooms = ("styleblend", "benchmarks", "tools", "scripts")
+    scripts = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     users = {path.name for path in scripts if "ArgumentDefaultsHelpFormatter" in path.read_text(encoding="utf-8")}
     assert users == {"options.py"}

@@ -38,9 +38,11 @@ print(json.dumps(found))
 # command line -> words of the sentence
 MISTAKES = {
     # styles
-    "draw --style fxemojy --prompt Cat": "no style fxemojy in data/mini or checkpoints/mini/styles: did you mean fxemoji?",
+    "draw --style fxemojy --prompt Cat":
+        "no style fxemojy in data/mini or checkpoints/mini/styles: did you mean fxemoji?",
     "generate --style FxEmojis --prompt Cat": "did you mean fxemoji?",
-    "draw --style zzz --prompt Cat": "there are bare, emojione-monotone, fluent-3d, fxemoji, half, openmoji-black, torn, untrained",
+    "draw --style zzz --prompt Cat":
+        "there are bare, emojione-monotone, fluent-3d, fxemoji, half, openmoji-black, torn, untrained",
     "draw --style untrained --prompt Cat": "is not trained, checkpoints/mini/styles/untrained has no adapters: "
                                            "python -m styleblend train all --styles untrained",
     "draw --style half --prompt Cat": "style half has no text lora",
@@ -158,7 +160,8 @@ def test_what_needs_no_jittor_works_without_it(work):
     assert [code for code, _, _ in done.values()] == [0] * len(lines), done
     assert "fxemoji " in done["styles"][1] and "(comes with the program)" in done["styles"][1]
     assert "half" in done["styles"][1] and "missing: text_lora, unet_lora" in done["styles"][1]
-    assert (work / "exported" / "fxemoji.safetensors").read_bytes() == (work / "other" / "fxemoji.safetensors").read_bytes()
+    exported, other = (work / folder / "fxemoji.safetensors" for folder in ("exported", "other"))
+    assert exported.read_bytes() == other.read_bytes()
     assert "python -m styleblend train all --styles mystyle" in done["init project"][1]
 
 
@@ -168,7 +171,8 @@ def test_a_config_that_is_another_one_than_its_name_tells_is_announced(work):
     (work / "configs" / "mini.yaml").write_text(text)
     assert run(["styles"], work)["styles"][2] == ""
     (work / "configs" / "mini.yaml").write_text(text + "\n# mine\n")
-    assert "configs/mini.yaml in this folder, which differ from the program's own mini" in run(["styles"], work)["styles"][2]
+    said = run(["styles"], work)["styles"][2]
+    assert "configs/mini.yaml in this folder, which differ from the program's own mini" in said
     (work / "configs" / "mini.yaml").unlink()
     line = "styles --config configs/mini.yaml"
     assert "is not in this folder: the one that comes with the program" in run([line], work)[line][2]

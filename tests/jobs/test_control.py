@@ -1,4 +1,4 @@
-"""A control picture through the commands: it steers what it should, is in the record, and is refused where it cannot."""
+"""A control picture through the commands: it steers, is in the record, and is refused where it cannot."""
 import numpy as np
 import pytest
 import yaml

@@ -287,7 +287,8 @@ def test_what_cannot_be_scored_is_said_before_anything_is_drawn(known, tmp_path,
 def test_a_style_that_the_judge_does_not_know_is_tuned_by_its_subjects_and_colours(known, tmp_path, capsys):
     """As every style is that a user has trained; the judge's word on its style cannot be had."""
     call(tmp_path, "fxemoji", "mine")
-    command = ["tune", "mine", "--config", str(known), "--trials", "1", "--finalists", "0", "--search-steps", "1", *QUICK]
+    command = ["tune", "mine", "--config", str(known), "--trials", "1", "--finalists", "0", "--search-steps", "1",
+               *QUICK]
     assert main(command) == 0
     said, out = " ".join(capsys.readouterr().err.split()), tmp_path / "adapters" / "mine" / "tuning" / "tuning.json"
     assert "the judge does not know the style mine" in said and "--metric subject,histogram" in said

@@ -258,7 +258,8 @@ def test_without_an_inversion_every_sampler_follows_a_picture(pipeline, pictures
     ({"references": [{"picture": "{0}", "weight": 0}]}, "add up to 0"),
     ({"references": [{"picture": "{0}", "strength": "strong"}]}, "unknown strength"),
     ({"references": [{"picture": "{0}", "weight": -1}]}, "greater than or equal to 0"),
-    ({}, "there is nothing to align to"), ({"blend": "mean"}, "unknown blend"), ({"follow": "euler"}, "unknown way to follow a reference"),
+    ({}, "there is nothing to align to"), ({"blend": "mean"}, "unknown blend"),
+    ({"follow": "euler"}, "unknown way to follow a reference"),
 ])
 def test_bad_settings_are_one_sentence(pipeline, pictures, wrong, message):
     data = json.loads(json.dumps(wrong).replace("{0}", pictures[0]))

@@ -49,7 +49,8 @@ def read(tmp_path, style):
 
 @pytest.mark.parametrize("style, words", [
     (dict(guidance=1), "guidance: input should be greater than 1"),
-    (dict(preset="strong"), "preset: unknown preset; did you mean strong_layout? There are balanced, strong_layout (got 'strong')"),
+    (dict(preset="strong"),
+     "preset: unknown preset; did you mean strong_layout? There are balanced, strong_layout (got 'strong')"),
     (dict(blend=dict(c2f_sites=[3, -16])), "blend.c2f_sites.1: input should be greater than or equal to 0"),
     (dict(blend=dict(c2f_ratio=1.5)), "c2f_ratio"),
     (dict(blend=dict(sclae=1)), "did you mean scale?"),

@@ -147,7 +147,8 @@ def test_names_that_leave_their_folder(world, capsys, name):
 
 def test_untrained_style_says_what_to_type(world, capsys):
     assert "train" in refused(capsys, "test", "--config", world)
-    assert "python -m styleblend train all --styles dots" in refused(capsys, "test", "--config", world, "--styles", "dots")
+    said = refused(capsys, "test", "--config", world, "--styles", "dots")
+    assert "python -m styleblend train all --styles dots" in said
 
 
 @pytest.mark.parametrize("which", ["0/2", "3/2", "x", "1"])

@@ -96,7 +96,8 @@ def test_features_are_all_patches_of_the_normalised_picture(clip_folder, picture
 
 def test_the_nearest_are_kept_nearest_first(clip_folder, pictures):
     style, *candidates = pictures
-    kept, = result_of(nearest_look_alikes([StylePicture(style, "style", "A style", "style.png", "style")], [candidates], 3, clip_folder))
+    picture = StylePicture(style, "style", "A style", "style.png", "style")
+    kept, = result_of(nearest_look_alikes([picture], [candidates], 3, clip_folder))
     assert [path.stem for path in kept] == ["b", "d", "c"]
 
 
