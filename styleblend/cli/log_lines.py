@@ -151,12 +151,17 @@ def unfinished(data: bytes) -> int:
 
 def forked_reader(source: int, unused: int, seconds: float) -> int:
     """The process that writes the log file; its id. It ends when the pipe does, and not by Ctrl-C before that."""
-    child = os.fork()
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # until the child ignores them
+    try:
+        child = os.fork()
+        for number in () if child else stopping:
+            signal.signal(number, signal.SIG_IGN)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if child:
         return child
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         os.close(unused)
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1):  # whoever reads the command's output waits for its end, not for this process's
