@@ -6,7 +6,7 @@ Reads the finished base OUT/base, the latents of encode.py and the pictures they
 OUT/controlnet_canny/, a diffusers folder in half precision. The base stays as it is. Goes on from OUT/controlnet.pt;
 the state is saved every --save minutes, at the end, and on SIGTERM.
 """
-import collections, copy, json, pathlib, statistics, sys, time
+import copy, json, pathlib, sys
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel
 
 from art import load_art
-from training import Clock, amp, checkpoint, device, learn, note, options, parsed
+from training import amp, checkpoint, device, follow, learn, options, parsed, run, saved_often
 from train_unet import Batches
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -92,34 +92,21 @@ class Networks:
     def update(self, loss, lr, longest):
         learn(self.opt, loss, lr, self.params)
         self.step += 1
-        with torch.no_grad():
-            share = max(1 / longest, 1 / (1 + self.step / 10))
-            torch._foreach_lerp_(list(self.mean.parameters()), self.params, share)
+        follow(self.mean, self.net, self.step, longest)
 
 
 def train(args):
     nets = Networks(args)
-    batches, clock, first = Steered(args, nets.step), Clock(args.minutes, args.lr, nets.step), nets.step
-    print(f"{sum(p.numel() for p in nets.params) / 1e6:.1f} M ControlNet parameters, step {first}", flush=True)
-    recent, saved, begun = collections.deque(maxlen=200), time.time(), time.time()
-    while not clock.done():
+    batches = Steered(args, nets.step)
+    print(f"{sum(p.numel() for p in nets.params) / 1e6:.1f} M ControlNet parameters, step {nets.step}", flush=True)
+
+    def loss():
         edges, noisy, t, ids, target = batches(args.batch)
         with amp():
             guess = nets.guess(noisy, t, ids, edges)
-        loss = F.mse_loss(guess.float(), target)
-        nets.update(loss, clock.lr(nets.step), args.ema)
-        recent.append(loss.item())
-        if nets.step % args.log == 0:
-            last = list(recent)[-args.log:]
-            print(f"controlnet step {nets.step} loss {statistics.mean(last):.4f} "
-                  f"{len(last) * args.batch / (time.time() - begun):.1f} samples/s", flush=True)
-            begun = time.time()
-        if time.time() - saved > args.save * 60:
-            nets.save()
-            saved = time.time()
-    nets.save()
-    note(args, "controlnet", f"loss {np.mean(recent):.3f}" if recent else "no step", steps=nets.step - first,
-         batch=args.batch, minutes=clock.minutes())
+        return F.mse_loss(guess.float(), target)
+
+    run(args, nets, "controlnet", loss)
 
 
 if __name__ == "__main__":
@@ -129,6 +116,5 @@ if __name__ == "__main__":
     ap.add_argument("--treated", type=float, default=0.5, help="share of a batch that comes from treated pictures")
     ap.add_argument("--levels", type=float, nargs=2, metavar=("CENTRE", "SPREAD"),
                     help="draw noise levels from a logit-normal distribution; without it evenly")
-    ap.add_argument("--ema", type=float, default=300, help="steps that the mean of the weights looks back at most")
-    ap.add_argument("--save", type=float, default=10, help="minutes between two saved states")
+    saved_often(ap, ema=300)
     train(parsed(ap))

@@ -6,7 +6,7 @@ Goes on from OUT/unet.pt, without it from OUT/base/ (its optimiser's state is to
 random numbers. The state is saved every --save minutes, at the end, and on SIGTERM; the learning rate falls to zero
 over the last 40 % of --minutes.
 """
-import collections, copy, pathlib, statistics, time
+import copy, pathlib
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from art import caption
 from base_folder import save_base, scheduler, tokens
-from training import Clock, amp, checkpoint, device, learn, note, options, parsed
+from training import amp, checkpoint, device, follow, learn, options, parsed, run, saved_often
 
 PARTS = ("text", "unet", "ema_text", "ema_unet")
 
@@ -68,10 +68,8 @@ class Networks:
         """One step of the optimiser, and of the running means: over the last `longest` steps at most."""
         learn(self.opt, loss, lr, self.params)
         self.step += 1
-        with torch.no_grad():
-            share = max(1 / longest, 1 / (1 + self.step / 10))
-            for mean, model in ((self.ema_text, self.text), (self.ema_unet, self.unet)):
-                torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), share)
+        for mean, model in ((self.ema_text, self.text), (self.ema_unet, self.unet)):
+            follow(mean, model, self.step, longest)
 
 
 class Batches:
@@ -118,30 +116,18 @@ class Batches:
 
 def train(args):
     nets = Networks(args)
-    batches, clock, first = Batches(args, nets.step), Clock(args.minutes, args.lr, nets.step), nets.step
+    batches = Batches(args, nets.step)
     size = sum(p.numel() for p in nets.unet.parameters()) / 1e6
-    print(f"{len(batches.labels)} latents ({len(batches.treated)} treated), {size:.1f} M UNet parameters, step {first}",
-          flush=True)
-    recent, saved, begun = collections.deque(maxlen=200), time.time(), time.time()
-    while not clock.done():
+    print(f"{len(batches.labels)} latents ({len(batches.treated)} treated), {size:.1f} M UNet parameters, "
+          f"step {nets.step}", flush=True)
+
+    def loss():
         noisy, t, ids, target = batches(args.batch)
         with amp():
             guess = nets.unet(noisy, t, nets.text(ids)[0]).sample
-        loss = F.mse_loss(guess.float(), target)
-        nets.update(loss, clock.lr(nets.step), args.ema)
-        recent.append(loss.item())
-        if nets.step % args.log == 0:
-            last = list(recent)[-args.log:]
-            rate = len(last) * args.batch / (time.time() - begun)
-            print(f"unet step {nets.step} loss {statistics.mean(last):.4f} {rate:.1f} samples/s "
-                  f"lr {clock.lr(nets.step):.1e}", flush=True)
-            begun = time.time()
-        if time.time() - saved > args.save * 60:
-            nets.save()
-            saved = time.time()
-    nets.save()
-    result = f"loss {np.mean(recent):.3f}, {len(batches.labels)} latents" if recent else "no step"
-    note(args, "unet", result, steps=nets.step - first, batch=args.batch, minutes=clock.minutes())
+        return F.mse_loss(guess.float(), target)
+
+    run(args, nets, "unet", loss, f", {len(batches.labels)} latents")
 
 
 if __name__ == "__main__":
@@ -150,7 +136,6 @@ if __name__ == "__main__":
     ap.add_argument("--treated", type=float, default=0.5, help="share of a batch that comes from treated pictures")
     ap.add_argument("--levels", type=float, nargs=2, metavar=("CENTRE", "SPREAD"),
                     help="draw noise levels from a logit-normal distribution; without it evenly")
-    ap.add_argument("--ema", type=float, default=2000, help="steps that the mean of the weights looks back at most")
-    ap.add_argument("--save", type=float, default=10, help="minutes between two saved states")
+    saved_often(ap, ema=2000)
     ap.add_argument("--unet-channels", type=int, nargs=4, default=[64, 128, 192, 192])
     train(parsed(ap))

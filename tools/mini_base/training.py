@@ -1,5 +1,5 @@
 """What every training of the mini base shares: options, device, precision, step, clock, state on disk, history."""
-import argparse, json, math, pathlib, signal, time
+import argparse, collections, json, math, pathlib, signal, statistics, time
 
 import torch
 
@@ -17,6 +17,12 @@ def options(doc, minutes, batch, lr):
     ap.add_argument("--threads", type=int, default=0,
                     help="0 = PyTorch's choice; 1 when other jobs share the cores (threads that spin cost ten-fold)")
     return ap
+
+
+def saved_often(ap, ema):
+    """The options of a training that `run` goes through."""
+    ap.add_argument("--ema", type=float, default=ema, help="steps that the mean of the weights looks back at most")
+    ap.add_argument("--save", type=float, default=10, help="minutes between two saved states")
 
 
 def parsed(ap):
@@ -44,6 +50,38 @@ def learn(opt, loss, lr, clipped):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(clipped, 1.0)
     opt.step()
+
+
+@torch.no_grad()
+def follow(mean, model, step, longest):
+    """One step of the running mean of a model's weights, over the last `longest` steps at most."""
+    share = max(1 / longest, 1 / (1 + step / 10))
+    torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), share)
+
+
+def run(args, nets, stage, loss_of_a_batch, more=""):
+    """Step after step until the time is over, with the state saved on the way and the result noted, `more` behind it.
+
+    `nets` has `step`, `update(loss, lr, longest)` and `save()`.
+    """
+    clock, first = Clock(args.minutes, args.lr, nets.step), nets.step
+    recent, saved, begun = collections.deque(maxlen=200), time.time(), time.time()
+    while not clock.done():
+        loss = loss_of_a_batch()
+        nets.update(loss, clock.lr(nets.step), args.ema)
+        recent.append(loss.item())
+        if nets.step % args.log == 0:
+            last = list(recent)[-args.log:]
+            print(f"{stage} step {nets.step} loss {statistics.mean(last):.4f} "
+                  f"{len(last) * args.batch / (time.time() - begun):.1f} samples/s lr {clock.lr(nets.step):.1e}",
+                  flush=True)
+            begun = time.time()
+        if time.time() - saved > args.save * 60:
+            nets.save()
+            saved = time.time()
+    nets.save()
+    note(args, stage, f"loss {statistics.mean(recent):.3f}{more}" if recent else "no step", steps=nets.step - first,
+         batch=args.batch, minutes=clock.minutes())
 
 
 def checkpoint(path, **state):
