@@ -51,15 +51,21 @@ def operations(args, rows: int) -> tuple:
 
 def build(args):
     from styleblend.machine.runtime import jt
+    from styleblend.diffusion.controls import shared_sites
     from styleblend.methods.exchange import exchange
+    from styleblend.methods.style_aligned import controls_of
     from styleblend.models.attention import AttentionContext
-    from styleblend.models.rows import Rows
-    from styleblend.settings import PRESETS, BlendSettings
+    from styleblend.models.rows import Reference, Rows
+    from styleblend.settings import PRESETS, AlignSettings, BlendSettings
     unet, rows = network(args), 4 * args.batch
     x, text = (jt.array(numbers(name, (rows, *shape))) for name, shape in (
         ("x", (4, args.latent, args.latent)), ("text", (77, unet.config.cross_attention_dim))))
     context = None
-    if args.preset != "none":
+    if args.preset == "aligned":
+        order = Rows({"reference": 1, "target": 2 * args.batch - 1}, ("negative", "full"))
+        context = AttentionContext(order, 0, 30, controls_of(AlignSettings(), Reference(),
+                                                             shared_sites(unet.sites, 0)))
+    elif args.preset != "none":
         order = Rows({"coarse": args.batch, "fine": args.batch}, ("negative", "full"))
         context = AttentionContext(order, 0, 30, exchange(BlendSettings(**PRESETS[args.preset]), unet.sites))
 
@@ -73,7 +79,8 @@ def build(args):
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--preset", choices=["none", "balanced", "strong_layout"], default="none",
-                        help="with the swaps of a preset, as in the first step, and without them in turns")
+    parser.add_argument("--preset", choices=["none", "balanced", "strong_layout", "aligned"], default="none",
+                        help="with the swaps of a preset, as in the first step, or with the sharing of StyleAligned, "
+                             "one reference among the rows; and without them in turns")
     main(build, parser, "benchmarks.unet_step", lambda a: sum(operations(a, 4 * a.batch)),
          lambda a: {"no_swaps": ["--preset", "none"]} if a.preset != "none" else {})
