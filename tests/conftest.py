@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,26 @@ from reference import seeded
 
 ROOT = Path(__file__).parent.parent
 TEXT = {**seeded.TEXT, "vocab_size": 49408}
+
+
+@pytest.fixture(scope="session")
+def peer():
+    """Runs a script of tests/reference with the Python that has PyTorch."""
+    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
+    if not python:
+        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return lambda script, *arguments: subprocess.run(
+        [python, str(ROOT / "tests" / "reference" / script), *map(str, arguments)], check=True, env=clean)
+
+
+@pytest.fixture
+def report(capsys):
+    """Prints a line past pytest's capture."""
+    def print_line(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n{line}", end=" ")
+    return print_line
 
 
 @pytest.fixture(scope="session", autouse=True)

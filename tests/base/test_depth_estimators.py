@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +89,10 @@ def test_every_tensor_of_the_file_counts(name, folders, estimators):
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
-def test_published_sizes(name, tmp_path):
+def test_published_sizes(name, tmp_path, peer):
     """Made-up weights of 100 and 490 MB, through files, against transformers in a process of its own."""
-    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
-    if not python:
-        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     out = tmp_path / "full.npz"
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([python, str(TESTS / "reference" / "make_depth_references.py"), "--full", str(out), name],
-                   check=True, env=clean)
+    peer("make_depth_references.py", "--full", out, name)
     stored = np.load(out)
     estimator = load_depth_estimator(write_folder(tmp_path, name, stored))
     compare(name, *seeded.FULL_DEPTH_SIZE, estimator, stored, 1e-4)

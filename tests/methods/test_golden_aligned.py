@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agreement import largest, relative
 from styleblend.base.base import load_base
 from styleblend.base.controlnets import load_controlnet
 from styleblend.diffusion.blends import blended
@@ -49,15 +50,6 @@ def of_kind(*kinds):
     return pytest.mark.parametrize("name", [name for name, kind in FILES.items() if kind in kinds])
 
 
-@pytest.fixture
-def report(capsys):
-    """Prints a line past pytest's capture."""
-    def print_line(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n{line}", end=" ")
-    return print_line
-
-
 @pytest.fixture(scope="module")
 def pipeline():
     return Pipeline(load_base(ROOT / "base"), methods={"style_aligned": StyleAligned()})
@@ -69,26 +61,14 @@ def networks(pipeline):
     return lru_cache(lambda name: load_controlnet(FOLDER / name, pipeline.base))
 
 
-def relative(ours, theirs) -> float:
-    """Relative L2 error."""
-    ours = np.asarray(ours.numpy() if isinstance(ours, jt.Var) else ours, np.float64)
-    assert ours.shape == theirs.shape
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs.astype(np.float64)))
-
-
-def largest(ours, theirs) -> float:
-    """Largest absolute difference."""
-    ours = ours.numpy() if isinstance(ours, jt.Var) else ours
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
-
-
 # ---------------------------------------------------------------- whole runs
 
 def settings_of(meta: dict, trajectory=None) -> AlignSettings:
     """Upstream's options in ours. A reference picture says how its scores are changed; sharing LayerNorm is nothing."""
     options = {key: value for key, value in meta["handler"].items() if key != "share_layer_norm"}
     scores = options.pop("shared_score_scale"), options.pop("shared_score_shift")
+    if options["full_attention_share"]:  # upstream looks at neither then, and here they are refused
+        scores = (1.0, 0.0)
     if trajectory is None:
         return AlignSettings(look="it", shared_score_scale=scores[0], shared_score_shift=scores[1], **options)
     picture = ReferencePicture(picture="it.png", score_scale=scores[0], score_shift=scores[1])

@@ -6,12 +6,9 @@ the published ones. `pytest -rP tests/metrics/test_metrics.py` prints the errors
 from __future__ import annotations
 
 import gc
-import os
 import shutil
-import subprocess
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,14 +114,10 @@ def test_inception(networks, style):
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", seeded.FULL_METRICS)
-def test_published_sizes(name, tmp_path):
+def test_published_sizes(name, tmp_path, peer):
     """Made-up weights of 330 to 1700 MB, through files, against the libraries in a process of their own."""
-    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
-    if not python:
-        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     out = tmp_path / "full.npz"
-    subprocess.run([python, str(Path(__file__).parents[1] / "reference" / "make_metric_references.py"),
-                    str(tokenizer_folder()), "--full", str(out), name], check=True)
+    peer("make_metric_references.py", tokenizer_folder(), "--full", out, name)
     expected, need = np.load(out), "clip" if name == "clip_base" else name
     put(tmp_path, need, file_of(name, expected), seeded.FULL_METRICS[name])
     network = getattr(Networks(tmp_path), need)

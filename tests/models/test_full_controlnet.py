@@ -4,10 +4,6 @@
 """
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -17,20 +13,15 @@ from styleblend.machine.runtime import jt
 from styleblend.models.configs import ControlNetConfig
 from styleblend.models.controlnet import ControlNetModel
 
-SCRIPT = Path(__file__).parents[1] / "reference" / "make_controlnet_reference.py"
 SIZES = {"small": seeded.CONTROLNET, "full": seeded.SD21_CONTROLNET}
 SD21_PARAMETERS = 364_228_240
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("size", SIZES)
-def test_full_controlnet(size, tmp_path):
-    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
-    if not python:
-        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
+def test_full_controlnet(size, tmp_path, peer):
     out = tmp_path / "full.npz"
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([python, str(SCRIPT), str(out), *["--small"] * (size == "small")], check=True, env=clean)
+    peer("make_controlnet_reference.py", out, *["--small"] * (size == "small"))
     expected, network = np.load(out), ControlNetModel(ControlNetConfig(**SIZES[size]))
     own = weights.parameters(network)
     count = sum(int(np.prod(p.shape)) for p in own.values())

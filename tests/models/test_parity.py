@@ -5,8 +5,6 @@ names on both sides (`seeded.py`). `pytest -rP tests/models/test_parity.py` prin
 """
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -374,15 +372,10 @@ def test_gradients(part, gradients, reference):
 
 @pytest.mark.full
 @pytest.mark.parametrize("size", ["small", "full"])
-def test_full_unet(size, tmp_path):
+def test_full_unet(size, tmp_path, peer):
     """The UNet of Stable Diffusion 2.1 with seeded random weights: 4 GB of memory for PyTorch, then 8 GB for us."""
-    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
-    if not python:
-        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
     out = tmp_path / "full.npz"
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([python, str(FOLDER / "reference" / "make_references.py"), "--full", str(out)]
-                   + ["--small"] * (size == "small"), check=True, env=clean)
+    peer("make_references.py", "--full", out, *["--small"] * (size == "small"))
     expected = np.load(out)
     config = UNET if size == "small" else UNetConfig()
     network = unet.UNet2DConditionModel(config)

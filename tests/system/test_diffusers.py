@@ -3,9 +3,7 @@
 The base as it lies there, a style that leaves, and adapters that they save.
 """
 import json
-import os
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,17 +32,6 @@ OWN = 1.25  # how strong the style itself is drawn, which is in what leaves, too
 PICTURES = (("A dog", " in the style of {c}.", 3), ("A castle", " in the style of {f}.", 4),
             ("A rabbit", " in the style of {c}, {f}.", 5))
 SAVED = ("diffusers", "diffusers, pickle", "PEFT", "PEFT, table", "kohya")
-
-
-@pytest.fixture(scope="module")
-def peer():
-    """Runs a script of tests/reference with the Python that has PyTorch."""
-    python = os.environ.get("STYLEBLEND_TORCH_PYTHON")
-    if not python:
-        pytest.skip("STYLEBLEND_TORCH_PYTHON does not name a Python with tests/reference/requirements.txt")
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return lambda script, *arguments: subprocess.run(
-        [python, str(ROOT / "tests" / "reference" / script), *map(str, arguments)], check=True, env=clean)
 
 
 @pytest.fixture(scope="module")

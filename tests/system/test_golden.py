@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agreement import largest, relative
 from drawing import request, with_start
 from styleblend.adapters.style import load_style
 from styleblend.base.base import load_base
@@ -28,15 +29,6 @@ HERE = "STYLEBLEND_GOLDEN" in os.environ
 CASES = sorted(path.stem for path in GOLDEN.glob("*__*.npz")) if HERE else []
 pytestmark = pytest.mark.skipif(not HERE,
                                 reason="STYLEBLEND_GOLDEN names no folder with the published sampler's arrays")
-
-
-@pytest.fixture
-def report(capsys):
-    """Prints a line past pytest's capture."""
-    def print_line(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n{line}", end=" ")
-    return print_line
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +51,6 @@ def style(base):
 @pytest.fixture(scope="module")
 def units():
     return np.load(GOLDEN / "units.npz")
-
-
-def relative(ours, theirs) -> float:
-    """Relative L2 error."""
-    ours = np.asarray(ours.numpy() if isinstance(ours, jt.Var) else ours, np.float64)
-    assert ours.shape == theirs.shape
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs.astype(np.float64)))
-
-
-def largest(ours, theirs) -> float:
-    """Largest absolute difference."""
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
 
 
 # ---------------------------------------------------------------- dual-branch runs
