@@ -20,7 +20,7 @@ BRACKETS = r"[\\()\[\]]"
 NETWORK = r"<\s*[A-Za-z_]+\s*:[^<>]*>|<\s*(?i:lora|lyco|hypernet)\b[^<>]*"
 WORDS = r"\b(?:BREAK|AND)\b"
 SIGN = re.compile(rf"\\(?P<text>{WORDS}|{BRACKETS}|<)|(?P<open>[(\[])|(?P<network>{NETWORK})|(?P<word>{WORDS})"
-                  r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)|(?P<close>[)\]])")
+                  r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\)|(?P<close>[)\]])")
 SCHEDULE = re.compile(r".*:\s*\d*\.?\d+\s*", re.S)  # what stands in [from:to:when]
 
 
@@ -83,7 +83,7 @@ class Reader:
         """Multiply the weights from a piece on."""
         for piece in self.pieces[begin:]:
             piece[1] *= factor
-            if abs(piece[1]) > LARGEST_WEIGHT:
+            if not abs(piece[1]) <= LARGEST_WEIGHT:
                 raise StyleBlendError(f"the prompt has a weight beyond {LARGEST_WEIGHT:g}: 0.5 to 1.5 is usual")
 
     @staticmethod

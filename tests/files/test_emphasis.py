@@ -59,7 +59,9 @@ REFUSED = [
     ("a <lora:ink:0.8", "<lora:ink:0.8"), ("a <wildcard:animals>", "<wildcard:animals>"),
     ("a [cat:dog:0.5]", r"holds \[cat:dog:0.5\], and prompts that change"), ("[cat:0.5]", "change from step to step"),
     ("[cat::5]", "change from step to step"), ("[cat|dog] in a box", "change from step to step"),
-    ("a cat AND a dog", "holds AND"), ("(a:1000)", "a weight beyond 100"), ("(" * 60 + "a", "a weight beyond 100"),
+    ("a cat AND a dog", "holds AND"), ("(a:1000)", "a weight beyond 100"),
+    ("a (cat:1e9)", "a weight beyond 100"), ("((a:0):1e999)", "a weight beyond 100"),
+    ("(" * 60 + "a", "a weight beyond 100"),
     (" BREAK ".join("abcde"), "BREAK between 5 texts, more than 4")]
 
 
