@@ -26,12 +26,13 @@ from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.diffusion.text_weights import weighted
 from styleblend.errors import StyleBlendError
+from styleblend.files.pictures import changed_at
 from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import own_or_shipped
 from styleblend.machine.runtime import jt
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
-from styleblend.methods.method import Method, Request
+from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.models.controlnet import ControlNetModel
@@ -39,16 +40,6 @@ from styleblend.record import Record
 from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
                                  method_of, validated)
 from styleblend.settings.control import READ_AS
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A step of `what` is done. `x0`: the present guess of the clean latents of what is shown, (n, 4, h, w)."""
-
-    done: int
-    total: int
-    x0: Any
-    what: str = "drawing"
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,9 @@ class Pipeline:
         self._tokenizers: Dict[str, Tokenizer] = {}
         self._remarked = False  # on a prompt that the text encoder hardly knows
         self._controlnets: Dict[str, ControlNetModel] = {}
-        self._conditions: Dict[tuple, Any] = {}  # control picture, width and height -> what its network made of it
+        self.kept: Dict[str, tuple] = {}  # method -> what it prepared last, behind what that depends on
+        self._maps: Dict[tuple, np.ndarray] = {}  # what `map_key` names -> the map of a control picture
+        self._conditions: Dict[tuple, Any] = {}  # the same with a ControlNet's folder -> what that made of the map
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
@@ -163,24 +156,7 @@ class Pipeline:
     def prepared(self, request: Request) -> Iterator[Progress]:
         """Yields the steps of what the method has to compute first; returns the request with it."""
         prepare = getattr(self.methods[request.method], "prepare", None)
-        steps = prepare(self, request) if prepare else iter(())
-        done = 0
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return end.value if prepare else request
-            done += 1
-            yield Progress(done, step.count, step.x0, "inverting the reference")
-
-    def ready(self, request: Request) -> Request:
-        """As `prepared`, without its steps."""
-        steps = self.prepared(request)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return (yield from prepare(self, request)) if prepare else request
 
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
@@ -239,14 +215,14 @@ class Pipeline:
 
     def control_picture(self, control: ControlSettings, sampling: SamplingSettings) -> ControlPicture:
         """A control picture as its ControlNet reads it. Networks and maps are kept for the next drawing."""
-        known, kind = self.settings.controlnets, control.kind
-        folder = control.network or known.get(kind) or known.get(READ_AS.get(kind))
+        kind = control.kind
+        folder = control.network or self.settings.controlnets.of(kind)
         if folder is None:
             raise StyleBlendError(f"no ControlNet for {kind} is known: name its folder (--controlnet, or "
                                   f"controlnets: {{{READ_AS.get(kind, kind)}: FOLDER}} in the config)")
         if folder not in self._controlnets:
             self._controlnets[folder] = load_controlnet(own_or_shipped(folder), self.base)
-        network, key = self._controlnets[folder], (folder, control, sampling.width, sampling.height)
+        network, key = self._controlnets[folder], (folder, *map_key(control, sampling))
         if key not in self._conditions:
             pixels = self.control_map(control, sampling).transpose(2, 0, 1)[None]
             with jt.no_grad():
@@ -257,8 +233,11 @@ class Pipeline:
                               control.guess)
 
     def control_map(self, control: ControlSettings, sampling: SamplingSettings) -> np.ndarray:
-        """What a ControlNet reads of a control picture, uint8 (height, width, 3)."""
-        return control_map(control, sampling.width, sampling.height, self.settings.depth_estimator)
+        """What a ControlNet reads of a control picture, uint8 (height, width, 3). It is made once."""
+        key = map_key(control, sampling)
+        if key not in self._maps:
+            self._maps[key] = control_map(control, sampling.width, sampling.height, self.settings.depth_estimator)
+        return self._maps[key]
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""
@@ -317,6 +296,11 @@ def settings_of(base: Base) -> RunSettings:
     return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles",
                        look_alikes="data/look_alikes",
                        sampling=SamplingSettings(width=side, height=side, saved_size=None))
+
+
+def map_key(control: ControlSettings, sampling: SamplingSettings) -> tuple:
+    """What the map of a control picture depends on."""
+    return control, changed_at(Path(control.picture)), sampling.width, sampling.height
 
 
 def shown(latents, recipe: Recipe):

@@ -102,6 +102,11 @@ def what_it_is(path: Path) -> str:
     return f"a damaged {kind} file" if kind in FORMATS else f"a {kind} file"
 
 
+def changed_at(path: Path) -> float:
+    """When a file was last changed; 0: it is not there."""
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
 def load_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A picture as upright RGB, 8 bits, in sRGB; transparency on white; the first of several frames."""
     with opened(path, max_pixels) as image:

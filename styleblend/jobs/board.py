@@ -14,20 +14,18 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import pictures_if_any
 from styleblend.files.names import composed
-from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
 from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
-from styleblend.files.saved_pictures import save_picture
 from styleblend.files.prompts import Prompt, prompt_file, style_prompts
 from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
 from styleblend.jobs.choices import chosen_prompts, chosen_styles, not_listed, part_of
-from styleblend.jobs.drawing import draw_pictures, prepared, refuse_reserved, request_for
+from styleblend.jobs.drawing import prepared, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
+from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_otherwise, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
-from styleblend.record import changes, read_record
 from styleblend.adapters.style import style_hash
 from styleblend.settings import RunSettings
 
@@ -76,42 +74,9 @@ class Board:
         there = len(self.places) - len(self.todo) + len(self.drawn)
         return Progress("pictures", there, len(self.places), "picture", note)
 
-    def batches(self, style: str) -> List[List[Place]]:
-        """The places of a style that are drawn together, as an unbroken run draws them.
-
-        Those without anything to do are left out.
-        """
-        own, size = [place for place in self.places if place.style == style], self.settings.sampling.batch
-        todo = set(self.todo)
-        return [batch for batch in (own[i:i + size] for i in range(0, len(own), size)) if todo & set(batch)]
-
-
-def saved_size(picture: Image.Image, longer: Optional[int]) -> Image.Image:
-    """The picture with its longer side at `longer` pixels; None: as drawn."""
-    if not longer or max(picture.size) == longer:
-        return picture
-    factor = longer / max(picture.size)
-    return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.BICUBIC)
-
-
-def old_pictures(kept: Sequence[Place], plans: Dict[str, Plan]) -> Optional[str]:
-    """A sentence on pictures that are kept, although they would come out otherwise now.
-
-    As after another training, or with other settings.
-    """
-    old = {}
-    for place in kept:
-        try:
-            different = changes(read_record(place.path), plans[place.style].record_of(place.prompt))
-        except StyleBlendError:
-            continue  # drawn by something else: nothing is known of it
-        if different:
-            old[f"{place.style}/{place.path.name}"] = different
-    if not old:
-        return None
-    what = ", ".join(sorted(set().union(*old.values())))
-    named = ", ".join(list(old)[:3]) + (f" and {len(old) - 3} more" if len(old) > 3 else "")
-    return f"kept, although drawn with other {what} than now: {named}; --overwrite draws again what is there"
+    def wanted(self, place: Place, *hashes: str) -> Wanted:
+        """A place with what its picture is to say of itself; `hashes` as in `Plan.record`."""
+        return Wanted(place.path, self.plans[place.style].record_of(place.prompt, *hashes))
 
 
 def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[Path]]:
@@ -130,7 +95,8 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
               for p in chosen_prompts(data_of(settings.data, n), request.prompts)]
     mine = part_of(places, request.shard)
     styles = list(dict.fromkeys(place.style for place in mine))
-    refuse_outputs(output, mine, request.overwrite)
+    sheets = [output / f"{name}.png" for name in styles]
+    refuse_outputs([place.path for place in mine], [output / PAGE, *sheets], output / f"{LOCK}.lock", request.overwrite)
     with claim_files(output, LOCK, [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
         remove_unfinished(output, *(output / name for name in styles))
         drawn = yield from draw_missing(settings, mine, request.overwrite, base)
@@ -148,31 +114,15 @@ def with_other_pictures(settings: RunSettings, names: Sequence[str]) -> List[str
             for name, others in found.items() if others]
 
 
-def refuse_outputs(output: Path, places: Sequence[Place], overwrite: bool) -> None:
-    """StyleBlendError where a picture cannot be written, or a page or sheet would replace what is no board's."""
-    for folder in dict.fromkeys(place.path.parent for place in places):
-        refuse_unwritable(folder)
-    for place in places:
-        refuse_no_file(place.path)
-    drawn_here = (output / f"{LOCK}.lock").exists() or any(place.path.exists() for place in places)
-    if not drawn_here:
-        for path in [output / PAGE, *(output / f"{name}.png" for name in dict.fromkeys(p.style for p in places))]:
-            refuse_taken(path, overwrite)
-
-
 def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
                  base: Optional[Base]) -> Job[List[Path]]:
-    """The pictures of `draw_board`.
-
-    A batch is drawn whole if one of its pictures is missing: the last bits of a picture depend on its batch, and a run
-    that was stopped and started again gives the same files as an unbroken one.
-    """
+    """The pictures of `draw_board`."""
     plans = {name: plan_for(settings, name) for name in dict.fromkeys(place.style for place in mine)}
     todo = [place for place in mine if overwrite or not is_whole(place.path)]
-    sentence = old_pictures([place for place in mine if place not in set(todo)], plans)
+    board = Board(settings, mine, todo, plans)
+    sentence = kept_otherwise(board.wanted(place) for place in mine if place not in set(todo))
     if sentence:
         yield Log(sentence)
-    board = Board(settings, mine, todo, plans)
     if todo:
         base = base or base_for_drawing(settings)
         pipeline = Pipeline(base)
@@ -204,20 +154,17 @@ def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> Job[None]:
 def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
     """The pictures of one style that are to be drawn, batch by batch."""
     style = load_style(adapters_of(board.settings.adapters, name), name, base)
-    plan, todo = board.plans[name], set(board.todo)
+    own, todo = [place for place in board.places if place.style == name], set(board.todo)
     hashes = style_hash(style), base.fingerprint(), base.decoder_fingerprint()
-    for batch in board.batches(name):
-        yield board.progress(f"{name} {batch[0].prompt.name}")
-        records = [plan.record_of(place.prompt, *hashes) for place in batch]
-        pictures = yield from draw_pictures(pipeline, style, [r.prompt for r in records], [r.seed for r in records],
-                                            plan.sampling, plan.settings)
-        for place, record, picture in zip(batch, records, pictures):
-            if place in todo:
-                saved = saved_size(picture, record.sampling.saved_size)
-                save_picture(place.path, saved, record.chunks())
-                board.drawn.append(place.path)
-                yield Drawn(place.path, saved, record)
-                yield board.progress(f"{name} {place.prompt.name}")
+    missing, titles = {place.path for place in todo}, {place.path: f"{name} {place.prompt.name}" for place in own}
+    for batch in batches(own, todo, board.settings.sampling.batch):
+        yield board.progress(titles[batch[0].path])
+        wanted = [board.wanted(place, *hashes) for place in batch]
+        for event in draw_batch(pipeline, style, wanted, missing, board.plans[name].sampling):
+            yield event
+            if isinstance(event, Drawn):
+                board.drawn.append(event.path)
+                yield board.progress(titles[event.path])
 
 
 def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Image]]:

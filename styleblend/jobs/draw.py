@@ -19,16 +19,15 @@ from styleblend.files.pictures import contact_sheet, sheet_size
 from styleblend.files.prompts import phrase_of
 from styleblend.files.saved_pictures import FORMATS, format_of, refuse_unsaved, save_picture
 from styleblend.files.shipped import adapters_of
-from styleblend.jobs.board import saved_size
 from styleblend.jobs.choices import drawn_again, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
-from styleblend.methods.drawn_with import with_negative
-from styleblend.jobs.plans import Plan, plan_for
+from styleblend.jobs.missing_pictures import saved_size
+from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record
-from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated, with_sampling
+from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -116,16 +115,7 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
         plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control)
     plan = replace(plan, control=request.control or plan.control)
-    return with_strength(with_changes(plan, request), request.strength)
-
-
-def with_changes(plan: Plan, request: DrawRequest) -> Plan:
-    """The plan with the sampling settings of the request. A size that was asked for is the saved picture's, too."""
-    changes = dict(request.sampling)
-    if {"width", "height"} & set(changes):
-        changes.setdefault("saved_size", None)
-    sampling = with_sampling(plan.sampling, changes, "the options")
-    return replace(plan, sampling=with_negative(sampling, plan.adapters, request.negative))
+    return with_strength(with_options(plan, request.sampling, request.negative), request.strength)
 
 
 def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
@@ -135,7 +125,7 @@ def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
     if not plan.name:
         raise StyleBlendError("--strength has no effect without a style: leave it out, or name a --style")
     kind = type(plan.settings)
-    if kind.strength is None or plan.adapters and "unet_lora" not in plan.adapters:
+    if kind.strength is None or "unet_lora" not in plan.adapters:
         raise StyleBlendError(f"--strength has no effect on {plan.name}, which has no UNet LoRA: leave it out")
     settings = validated(kind, {**plan.settings.model_dump(), kind.strength: strength}, "--strength")
     return replace(plan, settings=settings)

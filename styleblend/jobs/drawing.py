@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 from PIL import Image
 
 from styleblend.adapters.style import Style
-from styleblend.jobs.events import Job, Progress
+from styleblend.jobs.events import Job, Progress, result_of
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import ControlSettings, MethodSettings, SamplingSettings, method_of
@@ -34,7 +34,7 @@ def encode_texts(pipeline: Pipeline, style: Style, phrases: Sequence[str], sampl
 
     They hold for the same style, the same negative prompts, and guidance that is on or off as here.
     """
-    request = pipeline.ready(request_for(style, phrases, [0] * len(phrases), sampling))
+    request = result_of(prepared(pipeline, request_for(style, phrases, [0] * len(phrases), sampling)))
     return pipeline.encode(pipeline.recipe(request), request.method, pipeline.applied(style))
 
 

@@ -1,15 +1,16 @@
 """How the pictures of one style are drawn now: what the config, the style's own settings and a request say together."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Dict, Mapping, Optional, Tuple
 
 from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
-from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings
+from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record
-from styleblend.settings import ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings
+from styleblend.settings import (ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings,
+                                 with_sampling)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
     folder = adapters_of(config.adapters, name)
     own = own_settings(config, name, settings_in(folder, name))
     return planned_as(config, name, drawn_with(config, own, f"style {name}"), adapter_hashes(folder, name))
+
+
+def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:
+    """The plan with other sampling settings and negative prompt. A size that was asked for is the saved picture's, too.
+
+    StyleBlendError where a negative prompt would have no effect.
+    """
+    changes = dict(changes)
+    if {"width", "height"} & set(changes):
+        changes.setdefault("saved_size", None)
+    sampling = with_sampling(plan.sampling, changes, "the options")
+    return replace(plan, sampling=with_negative(sampling, plan.adapters, negative))
 
 
 def planned_as(config: RunSettings, name: str, drawn: DrawnWith, adapters: Dict[str, str]) -> Plan:

@@ -39,11 +39,21 @@ class Request:
             raise ValueError(f"{len(self.prompts)} prompts with {len(self.seeds)} seeds")
 
 
+@dataclass(frozen=True)
+class Progress:
+    """A step of `what` is done. `x0`: the present guess of clean latents, (n, 4, h, w)."""
+
+    done: int
+    total: int
+    x0: Any
+    what: str = "drawing"
+
+
 class Method(Protocol):
     """A way to draw in a style. It says what it wants as data, and never runs the loop that draws.
 
     One that must compute something first, such as the inversion of a picture, also has `prepare(pipeline, request)`: a
-    generator of steps that returns the request with what was computed.
+    generator of `Progress` that returns the request with what was computed.
     """
 
     name: str

@@ -6,6 +6,7 @@ deviation. The reference is drawn from a prompt, or it is a picture, held on the
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -17,9 +18,9 @@ from styleblend.diffusion.controls import AdaIN, Control, FullSharing, SharedKV,
 from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.errors import StyleBlendError
+from styleblend.files.pictures import changed_at
 from styleblend.machine.runtime import jt
-from styleblend.diffusion.samplers import Step
-from styleblend.methods.method import Request
+from styleblend.methods.method import Progress, Request
 from styleblend.methods.trajectories import trajectory_of
 from styleblend.models.rows import Reference, Rows
 from styleblend.settings import AlignSettings, RunSettings, StyleSettings, validated
@@ -80,14 +81,18 @@ class StyleAligned:
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> AlignSettings:
         return validated(AlignSettings, getattr(own, "align", {}), source)
 
-    def prepare(self, pipeline, request: Request) -> Iterator[Step]:
+    def prepare(self, pipeline, request: Request) -> Iterator[Progress]:
         """Yields the steps of the inversion; returns the request with the trajectory of its reference pictures."""
         settings = request.settings or AlignSettings()
         if not settings.references or request.trajectory is not None:
             return request
         refuse_unfit(settings, request)
-        texts = [f"{with_look(prompt, settings.look)}." for prompt in reference_prompts(settings)]
-        return replace(request, trajectory=(yield from trajectory_of(pipeline, request, settings, texts)))
+        # the batches of a set have one reference
+        key = settings, request.sampling, [changed_at(Path(one.picture)) for one in settings.counted()]
+        if self.name not in pipeline.kept or pipeline.kept[self.name][0] != key:
+            texts = [f"{with_look(prompt, settings.look)}." for prompt in reference_prompts(settings)]
+            pipeline.kept[self.name] = key, (yield from trajectory_of(pipeline, request, settings, texts))
+        return replace(request, trajectory=pipeline.kept[self.name][1])
 
     def recipe(self, base: Base, tokenizer: Tokenizer, request: Request) -> Recipe:
         settings, sampling = request.settings or AlignSettings(), request.sampling

@@ -17,7 +17,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.machine.runtime import jt, say
-from styleblend.methods.method import Request
+from styleblend.methods.method import Progress, Request
 from styleblend.models.rows import Rows
 from styleblend.settings import AlignSettings
 from styleblend.settings.style_aligned import BY_ATTENTION
@@ -25,7 +25,7 @@ from styleblend.settings.style_aligned import BY_ATTENTION
 KEPT = 100  # trajectories on the disk: of 50 steps at 768 px each has 7 MB
 
 
-def trajectory_of(pipeline, request: Request, settings: AlignSettings, texts: Sequence[str]) -> Iterator[Step]:
+def trajectory_of(pipeline, request: Request, settings: AlignSettings, texts: Sequence[str]) -> Iterator[Progress]:
     """Yields the steps of the inversion; returns what is passed: steps + 1 of (references, 4, h, w), noisiest first.
 
     `texts`: what each reference row shows. One that was inverted before is read from the disk.
@@ -50,7 +50,7 @@ def trajectory_of(pipeline, request: Request, settings: AlignSettings, texts: Se
     steps: List[Step] = []
     for step in invert(base, recipe, states, clean, sampling.steps):
         steps.append(step)
-        yield step
+        yield Progress(len(steps), step.count, step.x0, "inverting the reference")
     path = trajectory(clean, steps)
     keep(key, np.stack([one.numpy() for one in path]))
     return path

@@ -16,6 +16,18 @@ BY_ESTIMATOR = ("depth", "depth_edges")
 READ_AS = {"depth_edges": "canny", "depth_map": "depth"}  # kinds that the ControlNet of another kind reads
 
 
+class ControlNetFolders(Settings):
+    """Where the ControlNets are: their diffusers folders."""
+
+    canny: Optional[str] = Field(None, description="of the one that reads edges")
+    depth: Optional[str] = Field(None, description="of the one that reads depth")
+    map: Optional[str] = Field(None, description="of one that reads maps of another kind")
+
+    def of(self, kind: str) -> Optional[str]:
+        """The folder for this kind of control."""
+        return getattr(self, READ_AS.get(kind, kind))
+
+
 class ControlSettings(Settings):
     """One ControlNet and the picture that it reads."""
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.shipped import find_config, own_or_shipped
 from styleblend.files.text import read_text, refuse_deep
+from styleblend.settings.control import ControlNetFolders
 from styleblend.settings.drawing import SamplingSettings
 from styleblend.settings.metrics import MetricSettings
 from styleblend.settings.pictures import PictureSettings
@@ -41,7 +42,7 @@ class RunSettings(Settings):
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
     metrics: MetricSettings = MetricSettings()
-    controlnets: Dict[str, str] = Field({}, description="kind of control -> folder of its ControlNet")
+    controlnets: ControlNetFolders = ControlNetFolders()
     depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "
                                  "that sees the depth of control pictures")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "

@@ -83,6 +83,22 @@ class AlignSettings(MethodSettings):
             raise PydanticCustomError("no_weight", "the weights of the references add up to 0: give one of them some")
         return self
 
+    @model_validator(mode="after")
+    def has_an_effect(self) -> AlignSettings:
+        """What would change nothing is refused."""
+        drawn, scores = "a reference that is drawn", ("shared_score_scale", "shared_score_shift")
+        for needed, there, names in (
+                ("reference pictures", self.references, ("blend", "follow", "inversion_guidance", "offset")),
+                ("several reference pictures", len(self.references) > 1, ("blend",)),
+                (f"{drawn}: each picture has its own", not self.references, ("reference_prompt", *scores)),
+                ("follow: inversion", self.follow == "inversion", ("inversion_guidance",)),
+                ("full_attention_share: false", not self.full_attention_share, scores)):
+            changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+            if changed and not there:
+                raise PydanticCustomError("no_effect", "{name} has an effect only with {needed}: leave it out",
+                                          {"name": changed[0], "needed": needed})
+        return self
+
     def ahead(self, steps: int) -> int:
         """The offset in a drawing of so many steps."""
         return steps // 10 if self.offset is None else self.offset

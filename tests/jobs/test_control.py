@@ -1,11 +1,15 @@
 """A control picture through the commands: it steers, is in the record, and is refused where it cannot."""
+import os
+
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from styleblend.cli import main
+from styleblend.pipeline import Pipeline
 from styleblend.record import read_record
+from styleblend.settings import ControlSettings, SamplingSettings
 
 
 @pytest.fixture
@@ -51,6 +55,17 @@ def test_it_steers_and_is_drawn_again_from_the_record(trained, tmp_path, layout,
     np.testing.assert_array_equal(drawn["none"], pixels(tmp_path / "without.png"))
     for name in ("half", "late", "guess"):
         assert np.abs(drawn[name] - drawn["same"]).max() > 1
+
+
+def test_the_map_of_a_picture_is_made_once_and_anew_when_the_file_changes(tiny_base, layout):
+    pipeline, control = Pipeline(tiny_base), ControlSettings(kind="canny", picture=layout)
+    first = pipeline.control_map(control, SamplingSettings(width=64, height=64))
+    assert pipeline.control_map(control, SamplingSettings(width=64, height=64)) is first
+    assert pipeline.control_map(control, SamplingSettings(width=128, height=64)).shape == (64, 128, 3)
+
+    Image.open(layout).rotate(90).crop((0, 0, 60, 64)).save(layout)
+    os.utime(layout, (0, 1))  # another time, on every file system
+    assert (pipeline.control_map(control, SamplingSettings(width=64, height=64)) != first).any()
 
 
 def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, layout, tiny_controlnet):

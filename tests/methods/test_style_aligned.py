@@ -17,6 +17,7 @@ from styleblend.diffusion.blends import blended
 from styleblend.diffusion.controls import AdaIN, SharedKV
 from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.events import result_of
 from styleblend.kernels import attention
 from styleblend.kernels.segments import Segment
 from styleblend.machine.runtime import jt
@@ -57,7 +58,7 @@ LOOK = dict(reference_prompt="A train", reference_seed=5)  # a reference with th
 
 def drawn(pipeline, settings=AlignSettings(**LOOK), sampling=SAMPLING, prompts=PROMPTS, seeds=SEEDS, change=None):
     """The last latents of all rows, (reference rows and targets, 4, h, w)."""
-    asked = pipeline.ready(request(prompts, seeds, sampling, method="style_aligned", settings=settings))
+    asked = result_of(pipeline.prepared(request(prompts, seeds, sampling, method="style_aligned", settings=settings)))
     recipe = pipeline.recipe(asked)
     return last_latents(pipeline, change(recipe) if change else recipe, sampling, pipeline.applied(None),
                         method="style_aligned")
@@ -223,16 +224,17 @@ def test_blends():
 def test_the_reference_follows_its_trajectory_and_is_the_picture_at_the_end(pipeline, pictures):
     for follow in ("inversion", "noise"):
         settings = settings_with(pictures[:1], follow=follow)
-        asked = pipeline.ready(request(PROMPTS, SEEDS, SAMPLING, method="style_aligned", settings=settings))
+        asked = request(PROMPTS, SEEDS, SAMPLING, method="style_aligned", settings=settings)
+        asked = result_of(pipeline.prepared(asked))
         assert len(asked.trajectory) == SAMPLING.steps + 1
         np.testing.assert_array_equal(drawn(pipeline, settings)[:1], asked.trajectory[-1].numpy())
 
 
-def test_a_second_run_does_not_invert_again(pipeline, pictures, tmp_path):
+def test_a_second_run_does_not_invert_again(tiny_base, pictures, tmp_path):
     asked = request(PROMPTS, SEEDS, SAMPLING, method="style_aligned", settings=settings_with(pictures[:1]))
 
-    def run(asked):
-        events = list(pipeline.draw(asked))
+    def run(asked, pipeline=None):
+        events = list((pipeline or Pipeline(tiny_base)).draw(asked))
         inverted = [event for event in events if isinstance(event, Progress) and event.what != "drawing"]
         return len(inverted), np.stack([event.pixels for event in events if isinstance(event, Picture)])
 
@@ -243,6 +245,13 @@ def test_a_second_run_does_not_invert_again(pipeline, pictures, tmp_path):
     [kept, _] = sorted((tmp_path / "cache" / "styleblend" / "trajectories").iterdir())
     kept.write_bytes(kept.read_bytes()[:100])  # a torn file is computed again
     assert sum(run(replace(asked, settings=settings_with([path])))[0] for path in pictures[:2]) == SAMPLING.steps
+
+    # within one pipeline it is not even read again, until the picture is another one
+    shutil.rmtree(tmp_path / "cache")
+    one = Pipeline(tiny_base)
+    assert [run(asked, one)[0] for _ in range(2)] == [SAMPLING.steps, 0]
+    shutil.copy(pictures[2], pictures[0])
+    assert run(asked, one)[0] == SAMPLING.steps
 
 
 def test_without_an_inversion_every_sampler_follows_a_picture(pipeline, pictures):
@@ -260,6 +269,11 @@ def test_without_an_inversion_every_sampler_follows_a_picture(pipeline, pictures
     ({"references": [{"picture": "{0}", "weight": -1}]}, "greater than or equal to 0"),
     ({}, "there is nothing to align to"), ({"blend": "mean"}, "unknown blend"),
     ({"follow": "euler"}, "unknown way to follow a reference"),
+    ({"offset": 2}, "offset has an effect only with reference pictures"),
+    ({"references": [{"picture": "{0}"}], "blend": "linear"}, "blend has an effect only with several"),
+    ({"references": [{"picture": "{0}"}], "shared_score_scale": 0.5}, "only with a reference that is drawn"),
+    ({"references": [{"picture": "{0}"}], "follow": "noise", "inversion_guidance": 3}, "only with follow: inversion"),
+    ({"look": "ink", "full_attention_share": True, "shared_score_shift": 1}, "only with full_attention_share: false"),
 ])
 def test_bad_settings_are_one_sentence(pipeline, pictures, wrong, message):
     data = json.loads(json.dumps(wrong).replace("{0}", pictures[0]))
