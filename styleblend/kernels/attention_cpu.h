@@ -3,6 +3,7 @@
 // backward pass computes the scores again from the saved log-sum-exp. k and v are read where they are, once for every
 // tile, without a copy. D is the head size, a compile-time constant; any number of queries, keys and segments.
 #pragma once
+#include <memory>
 #include "attention_amx.h"
 
 namespace styleblend {
@@ -83,12 +84,14 @@ template <int D> struct Backward {
     const Problem& p;
     const size_t all, turned, as_rows, of_keys;
     Memory memory;
+    std::unique_ptr<TileScores<D>> tiles;  // where the CPU has them
     float *turned_q, *turned_o, *sum_q, *rows_q, *rows_o, *base, *delta, *weight, *slope, *sum_k, *sum_v;
 
     explicit Backward(const Problem& p)
         : p(p), all(padded(p.queries, GROUP)), turned(D * all), as_rows(D == P ? 0 : P * all),
           of_keys((size_t)P * std::min(PART, padded(p.keys, KEYS))),
-          memory(3 * turned + 2 * as_rows + 2 * all + 2 * KEYS * GROUP + 2 * of_keys) {
+          memory(3 * turned + 2 * as_rows + 2 * all + 2 * KEYS * GROUP + 2 * of_keys),
+          tiles(tiles_serve<D>(p) ? new TileScores<D>(p.queries) : nullptr) {
         turned_q = memory.begin(); turned_o = turned_q + turned; sum_q = turned_o + turned;
         rows_q = sum_q + turned; rows_o = rows_q + as_rows;
         base = rows_o + as_rows; delta = base + all;
@@ -100,6 +103,7 @@ template <int D> struct Backward {
     void prepare(const Part& part, const float* its_q, const float* out, const float* log_sum, const float* its_o) {
         turn<D>(its_q, p.width, p.queries, turned_q, p.scale * LOG2E);
         turn<D>(its_o, p.width, p.queries, turned_o);
+        if (tiles) tiles->take_queries(turned_q);
         std::fill(sum_q, sum_q + turned, 0.f); std::fill(base, base + all, -HIDDEN); std::fill(delta, delta + all, 0.f);
         std::fill(sum_k, sum_k + 2 * of_keys, 0.f);
         for (int i = part.seen; i < p.queries; i++) {
@@ -122,10 +126,12 @@ template <int D> struct Backward {
         for (int key = part.from; key < part.last; key += KEYS) {
             int keys = std::min(KEYS, part.last - key);
             size_t place = p.at(part.its.row, p.keys, key, part.head, D), done = (size_t)(key - part.from) * P;
+            if (tiles) tiles->take_keys(k + place, p.width, keys);
             for (int first = p.causal ? key / GROUP * GROUP : 0; first < p.queries; first += GROUP) {
                 int count = std::min(GROUP, p.queries - first), group = padded(count, LANES);
                 size_t at = (size_t)D * first;
-                multiply<false>(keys, group, D, k + place, p.width, 1, turned_q + at, GROUP, weight, GROUP);
+                if (tiles) tiles->product(first / GROUP, weight);
+                else multiply<false>(keys, group, D, k + place, p.width, 1, turned_q + at, GROUP, weight, GROUP);
                 multiply<false>(keys, group, D, v + place, p.width, 1, turned_o + at, GROUP, slope, GROUP);
                 finish_scores(p, part.row, part.its, first, group, key, keys, weight);
                 weigh(weight, slope, keys, group, base + first, delta + first);

@@ -1,4 +1,4 @@
-"""The forward pass with the CPU's matrix tiles, on any CPU: `amx_emulator.h` stands in for the instructions."""
+"""Attention with the CPU's matrix tiles, on any CPU: `amx_emulator.h` stands in for the instructions."""
 from __future__ import annotations
 
 import ctypes
@@ -16,8 +16,9 @@ from test_kernels import exact_gradients
 INCLUDES = "#include <immintrin.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n"
 ENTRY = """
 extern "C" int run_{size}(const styleblend::Problem* p, const float* q, const float* k, const float* v, float* out,
-                          float* log_sum) {{
+                          float* log_sum, const float* d_out, float* d_q, float* d_k, float* d_v) {{
     styleblend::attention_forward<{size}>(*p, q, k, v, out, log_sum);
+    styleblend::attention_backward<{size}>(*p, q, k, v, out, log_sum, d_out, d_q, d_k, d_v);
     return styleblend::tiles_serve<{size}>(*p);
 }}
 """
@@ -58,7 +59,7 @@ CASES = [(2, 2, 64, 64, 1, 64, {}), (1, 1, 130, 77, 2, 32, {}), (1, 1, 1100, 40,
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:6])) + "".join(f"-{o}" for o in c[6]))
 def test_tiles_agree_with_float64(library, case):
-    """Within 6e-6 relative L2. Every number of the result and of the log-sum-exp is NaN before."""
+    """The result and the gradients. Every number of the result and of the log-sum-exp is NaN before."""
     q_count, kv_count, queries, keys, heads, size, options = case
     options = {"bias": 0, "q_rows": None, "segments": None, "causal": False, **options}
     read = reading(q_count, kv_count, options["q_rows"], options["segments"])
@@ -72,9 +73,10 @@ def test_tiles_agree_with_float64(library, case):
                 causal=options["causal"], tiles=True, bias=address(bias) if len(bias) else None, bias_rows=len(bias),
                 q_rows=address(read.q_rows), kv_rows=address(read.kv_rows), scales=address(read.factors[0]),
                 shifts=address(read.factors[1]))
-    arrays = [ctypes.c_void_p(address(x)) for x in (q, k, v, out, log_sum)]
+    direction, gradients = rng.standard_normal(out.shape).astype(np.float32), [np.zeros_like(x) for x in (q, k, v)]
+    arrays = [ctypes.c_void_p(address(x)) for x in (q, k, v, out, log_sum, direction, *gradients)]
     assert getattr(library, f"run_{size}")(ctypes.byref(p), *arrays), "the tiles were not used"
     assert np.isfinite(log_sum).all()
-    (expected, *_), _ = exact_gradients(q, k, v, np.zeros(out.shape), heads, bias if len(bias) else None, scale=0.2,
-                                        **options)
-    assert np.linalg.norm(out - expected) <= 6e-6 * np.linalg.norm(expected)
+    expected, _ = exact_gradients(q, k, v, direction, heads, bias if len(bias) else None, scale=0.2, **options)
+    for ours, theirs in zip((out, *gradients), expected):
+        assert np.linalg.norm(ours - theirs) <= 2e-6 * np.linalg.norm(theirs)
