@@ -13,7 +13,7 @@ import math
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class Program(io.BytesIO):
 class Machine:
     """Runs one pickle. `storage(key)` gives the bytes of a PyTorch storage; `size` is the size of the file."""
 
-    def __init__(self, source: str, size: int, storage: Optional[Callable[[str], bytes]] = None):
+    def __init__(self, source: str, size: int, storage: Optional[Callable[[str], Union[bytes, memoryview]]] = None):
         self.source, self.storage = source, storage
         self.left = 2 * size  # twice: text pickles hold bytes as text first, and both are counted
         self.stack: List[Any] = []
@@ -229,7 +229,9 @@ class Machine:
         view = np.zeros(shape, flat.dtype) if not count else np.lib.stride_tricks.as_strided(
             flat[offset:], shape, [s * flat.itemsize for s in strides])
         if storage.kind == "torch.BFloat16Storage":  # the upper half of a float32
-            return (view.reshape(-1).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+            wide = view.reshape(-1).astype(np.uint32)
+            wide <<= 16  # where it is: files may be large
+            return wide.view(np.float32).reshape(shape)
         return np.array(view, order="C")
 
     def ordered(self, pairs=()) -> dict:
@@ -279,11 +281,12 @@ def read_old(path: Path) -> Any:
     start, survey = program.tell(), Survey(str(path), len(data))
     survey.run(program)
     for key in Machine(str(path), len(data)).run(program):
-        size = survey.storages[key].flat.nbytes
-        if (int.from_bytes(program.read(8), "little") != len(survey.storages[key].flat)
-                or program.tell() + size > len(data)):
+        counted = int.from_bytes(program.read(8), "little")
+        begin, size = program.tell(), survey.storages[key].flat.nbytes
+        if counted != len(survey.storages[key].flat) or begin + size > len(data):
             survey.refuse(f"is half a download, or declares another size than it holds for storage {printable(key)}")
-        storages[key] = program.read(size)
+        storages[key] = memoryview(data)[begin:begin + size]  # no copy: files may be large
+        program.seek(begin + size)
     program.seek(start)
     return Machine(str(path), len(data), storages.__getitem__).run(program)
 
