@@ -19,6 +19,7 @@ from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.files.saved_pictures import save_picture
 from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
+from styleblend.jobs.aligned_sets import PLAIN
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.memory import within
 from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_otherwise, refuse_outputs
@@ -27,7 +28,7 @@ from styleblend.methods.style_aligned import StyleAligned, with_look
 from styleblend.pipeline import Pipeline
 from styleblend.settings import KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
 
-SHEET, PLAIN, MAPS, LOCK = "sheet.png", "plain", "control", ".align"  # in the output folder
+SHEET, MAPS, LOCK = "sheet.png", "control", ".align"  # in the output folder
 COLUMNS, CELL = 6, 192  # of the sheet; pixels of a picture in it
 
 

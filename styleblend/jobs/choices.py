@@ -19,6 +19,7 @@ from styleblend.files.pictures import check_picture
 from styleblend.files.prompts import Prompt, listed, make_prompt, phrase_of, prompt_file, style_prompts
 from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import adapters_of, data_of, folders_in, holds_files, style_folders
+from styleblend.jobs.aligned_sets import AlignedSet, set_in
 from styleblend.metrics import JUDGE_SCORES
 from styleblend.metrics.weighted import parse_weights
 from styleblend.record import Record, read_record
@@ -265,10 +266,22 @@ def styles_to_score(folder: Path, data: Path, names: Optional[Sequence[str]], no
     return [n for n in names or drawn if n in known and n in drawn]
 
 
+def set_to_score(folder: Path, data: Path, names: Optional[Sequence[str]]) -> Optional[AlignedSet]:
+    """The set of `align` in this folder, unless it is a board: folders of styles in `data`."""
+    known = style_folders(data)
+    board = any(any(entry(folder, name).glob("*.png")) for name in folders_in(Path(folder)) if name in known)
+    found = None if board else set_in(folder)
+    if found and names is not None:
+        raise StyleBlendError(f"{folder} is a set of align, not a board of styles: leave out --styles")
+    return found
+
+
 def ready_to_score(folders: Sequence[Path], data: Path, names: Optional[str]) -> None:
     """StyleBlendError where a folder of pictures or a named style is not there."""
+    wanted = named_styles(names) if names is not None else None
     for folder in folders:
-        styles_to_score(folder, data, named_styles(names) if names is not None else None, [])
+        if set_to_score(folder, data, wanted) is None:
+            styles_to_score(folder, data, wanted, [])
 
 
 def ready_scores(scores: Optional[str], metrics: Optional[str], source: str) -> None:

@@ -72,7 +72,7 @@ def evaluate(request: EvaluateRequest) -> Job[Evaluation]:
         yield Log(note)
     if not runs[0].names() and not runs[0].of_style:
         raise StyleBlendError(f"nothing in {request.result} could be scored: it should hold <style>/<Prompt>.png of "
-                              f"the styles in {data}")
+                              f"the styles in {data}, or a set of align")
     compared = differences(runs)
     with in_turn(output):  # the page and the scores of one run
         written = write_report(runs, compared, judge, output, metrics)

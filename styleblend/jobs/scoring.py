@@ -1,4 +1,4 @@
-"""Score a folder of pictures, `<folder>/<style>/<Prompt>.png` as test.py writes it: each picture by each metric."""
+"""Score a folder of pictures by each metric: `<folder>/<style>/<Prompt>.png` of a board, or a set of `align`."""
 from __future__ import annotations
 
 import base64
@@ -6,17 +6,19 @@ import contextlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
 
 from styleblend.files.captions import style_pictures
 from styleblend.errors import StyleBlendError
-from styleblend.jobs.choices import styles_to_score
+from styleblend.jobs.aligned_sets import AlignedSet
+from styleblend.jobs.choices import set_to_score, styles_to_score
 from styleblend.jobs.events import Job, Progress
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics import BoardMetric, Metric
+from styleblend.metrics.looks import JudgedLooks
 from styleblend.files.names import composed, entry, is_made
 from styleblend.files.pictures import contained, load_picture
 from styleblend.files.prompts import prompt_file, style_prompts
@@ -25,6 +27,7 @@ from styleblend.record import read_record
 from styleblend.settings import PictureSettings
 
 SHOWN = 320  # pixels of a picture's longer side in the report
+SET = "set"  # what an aligned set is called in tables, unless it is drawn in a learned style
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: O
 
     `others` are metrics beside the judge, of the same kind (`styleblend.metrics`).
     """
-    run = Run(Path(folder))
+    run, aligned = Run(Path(folder)), set_to_score(folder, data, names)
+    if aligned:
+        yield from score_set(run, aligned, judge, others, settings)
+        return run
     styles = styles_to_score(folder, data, names, run.notes)
     files = {name: sorted(entry(folder, name).glob("*.png")) for name in styles}
     # and what each has seen of the styles
@@ -108,6 +114,16 @@ def score_run(folder: Path, data: Path, names: Optional[Sequence[str]], judge: O
         if parts:
             run.of_board.update(metric.combined(parts))
     return run
+
+
+def score_set(run: Run, aligned: AlignedSet, judge: Optional[Judge], others: Sequence[Metric],
+              settings: PictureSettings) -> Job[None]:
+    """Score a set of `align`: by how alike it is, by what it shows, by its likeness with its reference pictures."""
+    metrics = [*([JudgeMetric(judge, aligned.style), JudgedLooks(judge)] if judge else []), *others]
+    if not aligned.references:  # they were drawn
+        metrics = [metric.alone() for metric in metrics]
+    yield from score_pictures(run, aligned.style or SET, aligned.phrases, aligned.references, metrics, {}, settings,
+                              aligned.shares)
 
 
 def readable(paths: Sequence[Path], notes: List[str], settings: PictureSettings) -> Tuple[List[Path], List[str]]:
@@ -153,22 +169,32 @@ def captions_of(name: str, folder: Path, notes: List[str]) -> Dict[Path, str]:
 
 def score_style(run: Run, name: str, files: Sequence[Path], folder: Path, metrics: Sequence[Metric],
                 boards: Dict[str, tuple], settings: PictureSettings) -> Job[None]:
-    """Score the pictures of one style and put them into the run.
-
-    What a metric cannot do is noted, and the others go on.
-    """
+    """Score the pictures of one style and put them into the run."""
     texts, captions = texts_of(name, folder, run.notes), captions_of(name, folder, run.notes)
     missing = [prompt for prompt in texts if prompt not in {composed(path.stem) for path in files}]
     if missing:
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         run.notes.append(f"{name}: {len(missing)} of the {len(texts)} prompts in prompt.json have no picture ({some})")
-    files, images = readable(files, run.notes, settings)
+    phrases = {path: texts.get(composed(path.stem)) or prompt_of(path) for path in files}
+    yield from score_pictures(run, name, phrases, captions, metrics, boards, settings)
+
+
+def score_pictures(run: Run, name: str, texts: Mapping[Path, str], captions: Mapping[Path, str],
+                   metrics: Sequence[Metric], boards: Dict[str, tuple], settings: PictureSettings,
+                   shares: Optional[Mapping[Path, float]] = None) -> Job[None]:
+    """Score pictures, each with its text, beside the style pictures, each with its caption and its share.
+
+    What a metric cannot do is noted, and the others go on.
+    """
+    files, images = readable(list(texts), run.notes, settings)
     if not files:
         return
     models, shown = readable(list(captions), run.notes, settings)
     run.style_pictures[name] = [(captions[path], image) for path, image in zip(models, shown)]
-    prompts = [composed(path.stem) for path in files]
-    phrases = [texts[prompt] if prompt in texts else prompt_of(path) for prompt, path in zip(prompts, files)]
+    if shares and models:
+        own = np.array([shares[path] for path in models])
+        metrics = [metric.with_shares(own / own.sum()) for metric in metrics]
+    prompts, phrases = [composed(path.stem) for path in files], [texts[path] for path in files]
     drawn, originals = Opened(files, settings), Opened(models, settings)
     of_pictures: Dict[str, np.ndarray] = {}
     for number, metric in enumerate(metrics):

@@ -11,6 +11,7 @@ measures.
 """
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
@@ -37,15 +38,17 @@ class Metric(ABC):
     """One measure, or several that come out of the same features.
 
     `higher_is_better` has a key for every number that `score` gives; `needs` are names of
-    `styleblend.metrics.networks.SOURCES`; without `compares` it looks at the drawn pictures only. `source`: the files
-    of its networks, where it has any. `held_out`: of a style's real pictures 99 in 100 are less like others of the
-    style, by the product of their `features`; None: nobody has measured it.
+    `styleblend.metrics.networks.SOURCES`; without `compares` it looks at the drawn pictures only, and one that `splits`
+    can do so for some of its numbers (`alone`). `source`: the files of its networks, where it has any. `held_out`: of a
+    style's real pictures 99 in 100 are less like others of the style, by the product of their `features`; None: nobody
+    has measured it.
     """
 
     name: str
     higher_is_better: Dict[str, bool]
     needs: Tuple[str, ...] = ()
     compares = True
+    splits = False
     source = ""
     held_out: Optional[float] = None
 
@@ -73,6 +76,16 @@ class Metric(ABC):
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
                 style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
         """`score` of what is known to be complete."""
+
+    def alone(self) -> Metric:
+        """The same measure for pictures of which it is known that they have no style pictures."""
+        found = copy.copy(self)
+        found.compares = self.compares and not self.splits
+        return found
+
+    def with_shares(self, shares: Sequence[float]) -> Metric:
+        """The same measure with these shares of the style pictures, 1 in all, where it can tell them apart."""
+        return self
 
     def features(self, pictures: Sequence[Image.Image]) -> Optional[np.ndarray]:
         """(N, width) unit vectors of what pictures show, by which copies are told; None: this measure has none."""

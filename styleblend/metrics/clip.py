@@ -4,31 +4,34 @@ Do they show their prompts, are they like a style, are they good?
 """
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 import numpy as np
 from PIL import Image
 
-from styleblend.metrics import Metric
+from styleblend.metrics import Metric, Score
 from styleblend.metrics.networks import Clip, ClipResNet
 
 QUALITY = ("Good photo.", "Bad photo.")
 
 
 class ClipLikeness(Metric):
-    """Cosine of each picture with its prompt, and its mean cosine with the style pictures."""
+    """Cosine of each picture with its prompt, and, where there are any, its mean cosine with the style pictures."""
 
     name = "clip"
     higher_is_better = {"clip_text": True, "clip_image": True}
     needs = ("clip",)
+    splits = True
 
     def __init__(self, clip: Clip):
         self.clip = clip
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         images = self.clip.images.encode(pictures)
-        return {"clip_text": (images * self.clip.texts.encode(prompts)).sum(1),
-                "clip_image": (images @ self.clip.images.encode(style_pictures).T).mean(1)}
+        found: Dict[str, Score] = {"clip_text": (images * self.clip.texts.encode(prompts)).sum(1)}
+        if len(style_pictures):
+            found["clip_image"] = (images @ self.clip.images.encode(style_pictures).T).mean(1)
+        return found
 
     def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         return self.clip.images.encode(pictures)

@@ -1,13 +1,13 @@
 """Likeness of pictures by DINO: inside a set (Hertz et al. 2024), and with one or several style pictures."""
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 from PIL import Image
 
 from styleblend.errors import StyleBlendError
-from styleblend.metrics import Metric
+from styleblend.metrics import Metric, Score
 from styleblend.metrics.networks import ImageEncoder
 
 
@@ -33,19 +33,28 @@ def weighted_likeness(features: np.ndarray, styles: np.ndarray, shares: Optional
 
 
 class DinoLikeness(Metric):
-    """DINO ViT-B/8: consistency of the set, and likeness of each picture with the style pictures by their `shares`."""
+    """DINO ViT-B/8: consistency of the set, and likeness of each picture with the style pictures by their `shares`.
+
+    Without style pictures there is the first only.
+    """
 
     name = "dino"
     higher_is_better = {"dino_set": True, "dino_style": True}
     needs = ("dino",)
+    splits = True
 
     def __init__(self, dino: ImageEncoder, shares: Optional[Sequence[float]] = None):
         self.dino, self.shares = dino, shares
 
     def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
         features = self.dino.encode(pictures)
-        return {"dino_set": set_consistency(features),
-                "dino_style": weighted_likeness(features, self.dino.encode(style_pictures), self.shares)}
+        found: Dict[str, Score] = {"dino_set": set_consistency(features)}
+        if len(style_pictures):
+            found["dino_style"] = weighted_likeness(features, self.dino.encode(style_pictures), self.shares)
+        return found
+
+    def with_shares(self, shares: Sequence[float]) -> DinoLikeness:
+        return DinoLikeness(self.dino, shares)
 
     def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         return self.dino.encode(pictures)

@@ -66,13 +66,19 @@ class Judge:
         subject, style = zip(*self._run(pictures, self._network))
         return np.concatenate(subject), np.concatenate(style)
 
+    def looks(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, D) unit vectors of how uint8 pictures (N, H, H, 3) are drawn.
+
+        Their scalar product, 0..1, says how alike two looks are.
+        """
+        return unit(np.concatenate([look for look, in self._run(pictures, lambda x: [self._look(x)])]))
+
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """(N, D) unit vectors of what uint8 pictures (N, H, H, 3) show.
 
         Their scalar product says how alike two contents are.
         """
-        found = np.concatenate([content for content, in self._run(pictures, lambda x: [self._subject(x)])])
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit(np.concatenate([content for content, in self._run(pictures, lambda x: [self._subject(x)])]))
 
     def _run(self, pictures: np.ndarray, network) -> List[list]:
         """What `network` gives for each batch."""
@@ -131,14 +137,14 @@ class Judge:
     def _linear(self, x, name: str):
         return jt.nn.linear(x, self.weights[name + ".weight"], self.weights[name + ".bias"])
 
-    def _style(self, y):
-        """Style logits."""
+    def _look(self, y):
+        """What the style net sees, before its last layer."""
         stage, found = 0, []
         y = jt.nn.relu(self._conv(y, "style.stem"))
         while True:
             found += [y.mean((2, 3)), ((y * y).mean((2, 3)) + 1e-6).sqrt()]
             if f"style.stages.{stage}.conv1.weight" not in self.weights:
-                return self._linear(jt.nn.relu(self._linear(jt.concat(found, 1), "style.hidden")), "style.head")
+                return jt.nn.relu(self._linear(jt.concat(found, 1), "style.hidden"))
             y, stage = self._block(y, f"style.stages.{stage}", 2), stage + 1
 
     def _block(self, x, name: str, stride: int):
@@ -156,7 +162,7 @@ class Judge:
 
     def _network(self, x):
         """Subject and style logits; the batch norms of the trained networks are folded into the layers beside them."""
-        return [self._linear(self._subject(x), "subject.head"), self._style(x)]
+        return [self._linear(self._subject(x), "subject.head"), self._linear(self._look(x), "style.head")]
 
 
 class JudgeMetric(Metric):
@@ -211,7 +217,7 @@ class JudgeMetric(Metric):
     def gaps(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> List[str]:
         """Sentences on what `score` cannot say of these pictures."""
         found, prompts = [], [spoken(prompt) for prompt in prompts]
-        if self._place(self.judge.styles, self.judge.look(self.style)) is None:
+        if self.style and self._place(self.judge.styles, self.judge.look(self.style)) is None:
             found.append(f"the judge does not know the style {self.style}, only the emoji art that it was trained on: "
                          "it says nothing of the style")
         unknown = [p for p in dict.fromkeys(prompts) if self._place(self.judge.subjects, subject_of(p)) is None]
@@ -228,6 +234,11 @@ class JudgeMetric(Metric):
     @staticmethod
     def _place(known: List[str], name: str) -> Optional[int]:
         return next((i for i, k in enumerate(known) if k.lower() == name.lower()), None)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """(N, D) with rows of length 1; a row of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def subject_of(prompt: str) -> str:

@@ -348,3 +348,52 @@ def test_a_report_is_not_replaced_unasked(folders, capsys, monkeypatch):
     (folders / "file").touch()
     for output, words in (("report", "scores.json is there already"), ("file", "Not a directory"), ("", "empty")):
         assert main([*command, "--output", output]) == 2 and words in capsys.readouterr().err
+
+
+@pytest.fixture
+def aligned(world, tmp_path, real):
+    """A set with two reference pictures, one square and one not, and the same without sharing."""
+    for number, size in enumerate(((128, 128), (160, 128))):
+        real[number][2].resize(size).save(tmp_path / f"{number}.png")
+    assert main(["align", "--config", str(world), "--prompts", "A cat,An owl,A dog", "--output", str(tmp_path / "set"),
+                 "--reference", f"{tmp_path}/0.png:1", "--reference", f"{tmp_path}/1.png:3", "--compare",
+                 "--width", "128", "--height", "128"]) == 0
+    return tmp_path
+
+
+def test_a_set_is_scored_as_one(world, aligned, judge, capsys):
+    """By its own consistency and by its likeness with the references, each with its weight; beside it without."""
+    argv = ["eval", str(aligned / "set"), "--config", str(world), "--against", str(aligned / "set" / "plain"),
+            "--output", str(aligned / "report")]
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert "set: judge_set" in said.out and "does not know the style" not in said.err
+    own, plain = json.loads((aligned / "report" / "scores.json").read_text())["runs"]
+    assert [p["prompt"] for p in own["pictures"]["set"]] == [p["prompt"] for p in plain["pictures"]["set"]]
+    pictures = np.stack([np.asarray(Image.open(aligned / "set" / f"{name}.png")) for name in ("A cat", "A dog",
+                                                                                              "An owl")])
+    looks = judge.looks(pictures)
+    assert own["of_style"]["set"]["judge_set"] == pytest.approx(
+        (looks[0] @ looks[1] + looks[0] @ looks[2] + looks[1] @ looks[2]) / 3, abs=1e-6)
+    shown = [np.asarray(Image.open(aligned / f"{n}.png").convert("RGB").crop((16 * n, 0, 128 + 16 * n, 128)))
+             for n in (0, 1)]
+    expected = looks @ judge.looks(np.stack(shown)).T @ [0.25, 0.75]
+    assert [p["judge_style"] for p in own["pictures"]["set"]] == pytest.approx(list(expected), abs=1e-5)
+    assert all(0 <= p["judge_style"] <= 1 for p in plain["pictures"]["set"])
+    assert main([*argv, "--styles", "dots"]) == 2 and "is a set of align" in capsys.readouterr().err
+
+
+def test_a_reference_that_is_gone_is_named_and_the_rest_counts(world, aligned, capsys):
+    os.remove(aligned / "1.png")
+    assert main(["eval", str(aligned / "set"), "--config", str(world), "--output", str(aligned / "report")]) == 0
+    assert "1.png" in capsys.readouterr().err
+    [own] = json.loads((aligned / "report" / "scores.json").read_text())["runs"]
+    assert all(p["judge_style"] is not None for p in own["pictures"]["set"])
+
+
+def test_a_set_with_a_drawn_reference_has_no_style_pictures(world, tmp_path, capsys):
+    assert main(["align", "--config", str(world), "--prompts", "A cat,An owl", "--look", "in ink", "--output",
+                 str(tmp_path / "set"), "--width", "128", "--height", "128"]) == 0
+    assert main(["eval", str(tmp_path / "set"), "--config", str(world), "--output", str(tmp_path / "report")]) == 0
+    [own] = json.loads((tmp_path / "report" / "scores.json").read_text())["runs"]
+    assert own["of_style"]["set"]["judge_set"] > 0 and "judge_style" not in own["pictures"]["set"][0]
