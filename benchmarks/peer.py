@@ -3,6 +3,7 @@
 No Jittor here: the two crash in one process.
 """
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -64,8 +65,20 @@ def attention():
     return run
 
 
+def share(network):
+    """StyleAligned's published handler, of a clone of google/style-aligned, with the settings that ours has."""
+    folder = os.environ.get("STYLEBLEND_STYLE_ALIGNED")
+    if not folder:
+        raise SystemExit("STYLEBLEND_STYLE_ALIGNED should name a clone of google/style-aligned")
+    sys.path.append(folder)
+    from sa_handler import Handler, StyleAlignedArgs
+    Handler(SimpleNamespace(unet=network)).register(StyleAlignedArgs(share_group_norm=False, share_layer_norm=False))
+
+
 def unet_step():
     network = unet()
+    if args.preset == "aligned":
+        share(network)
     x, _, when, text = inputs(network, 4 * args.batch)
     return torch.no_grad()(lambda: network(x, when, text))
 

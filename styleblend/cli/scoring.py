@@ -22,7 +22,8 @@ def add_commands(commands) -> None:
 
 
 def add_eval_options(parser) -> None:
-    parser.add_argument("result", metavar="RESULT", help="folder with <style>/<Prompt>.png, as board draws it, or a set of align")
+    parser.add_argument("result", metavar="RESULT",
+                        help="folder with <style>/<Prompt>.png, as board draws it, or a set of align")
     add_config(parser)
     parser.add_argument("--against", nargs="+", default=[], metavar="OTHER",
                         help="folders to compare it with, prompt by prompt")

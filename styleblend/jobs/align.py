@@ -21,10 +21,10 @@ from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.aligned_sets import PLAIN
 from styleblend.jobs.events import Job, Log, Progress, Written
-from styleblend.jobs.memory import within
+from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_otherwise, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
-from styleblend.methods.style_aligned import StyleAligned, with_look
+from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
 from styleblend.pipeline import Pipeline
 from styleblend.settings import KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
 
@@ -76,7 +76,8 @@ def align(request: AlignRequest) -> Job[List[Path]]:
     """Draw what is missing of the set, and a contact sheet; returns the files that were drawn."""
     places = pictures_of_set(request)
     config = places[0].plan.config.model_copy(update={"sampling": places[0].plan.sampling})
-    lean = yield from within(config, "drawing", request.max_memory)
+    lean = yield from within(config, "drawing", request.max_memory,
+                             beside(config, request.control, len(reference_of(request.align).weights)))
     refuse_outputs([place.path for place in places], [request.output / SHEET], request.output / f"{LOCK}.lock",
                    request.overwrite)
     refuse_unwritable(request.output / MAPS)

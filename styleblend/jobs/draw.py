@@ -22,7 +22,7 @@ from styleblend.files.shipped import adapters_of
 from styleblend.jobs.choices import drawn_again, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
-from styleblend.jobs.memory import within
+from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import saved_size
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.pipeline import Pipeline
@@ -171,7 +171,8 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     single = len(seeds) == batch  # then each network can go when its work is done
     # what makes a run leaner changes no picture, so the record says the settings as they were asked for
     lean = plan.config.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
-    lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory)
+    lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory,
+                             beside(lean, plan.control))
     base = base_for_drawing(lean)
     style = load_style(adapters_of(lean.adapters, plan.name), plan.name, base) if plan.name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()

@@ -10,17 +10,20 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from styleblend.base.base import NETWORKS, read_configs
 from styleblend.files.base_folder import KNOWN_COPIES, find_base
 from styleblend.files.hub import fetch, is_id
-from styleblend.models.configs import ClipTextConfig, UNetConfig, VaeConfig
+from styleblend.files.shipped import own_or_shipped
+from styleblend.models.configs import ClipTextConfig, ControlNetConfig, UNetConfig, VaeConfig, read_config
+from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device
-from styleblend.settings import RunSettings
+from styleblend.settings import ControlSettings, RunSettings
+from styleblend.settings.control import BY_ESTIMATOR
 from styleblend.training.scores import scoring_files
 from styleblend.base.weights import parameters, types
 
@@ -114,6 +117,27 @@ def decoder_blocks(config: VaeConfig, height: int, width: int) -> Iterator[Block
             pixels *= 4
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a drawing has beside the base and its own pictures.
+
+    `references`: rows of reference pictures in each batch; `controlnets`, `estimators`: folders of networks that make
+    something of control pictures.
+    """
+
+    references: int = 0
+    controlnets: Tuple[Path, ...] = ()
+    estimators: Tuple[Path, ...] = ()
+
+
+def beside(settings: RunSettings, control: Sequence[ControlSettings], references: int = 0) -> Beside:
+    """What these control pictures and references bring. What is not on this machine yet is not counted."""
+    networks = [one.network or settings.controlnets.of(one.kind) for one in control]
+    estimators = [one.estimator or settings.depth_estimator for one in control if one.kind in BY_ESTIMATOR]
+    return Beside(references, *(tuple(folder for folder in dict.fromkeys(own_or_shipped(name) for name in found if name)
+                                      if (folder / "config.json").is_file()) for found in (networks, estimators)))
+
+
 class Sizes:
     """The networks of a base folder: bytes of their weights, and of what they compute, at one precision.
 
@@ -125,12 +149,17 @@ class Sizes:
         self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
             built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
-            kinds = types(built, vae_type(dtype) if part == "vae" else dtype)
-            numbers = {name: math.prod(p.shape) for name, p in parameters(built).items()}
-            self.weights[part] = sum(count * SIZES[kinds[name]] for name, count in numbers.items())
+            self.weights[part] = weights_of(built, vae_type(dtype) if part == "vae" else dtype)
             if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
-                self.largest = max(numbers.values()) * 4 * (1 if dtype == "float32" else 2)
+                most = max(math.prod(p.shape) for p in parameters(built).values())
+                self.largest = most * 4 * (1 if dtype == "float32" else 2)
         self.always = PROCESS + sum(self.weights.values())
+
+    def controlnet(self, folder: Path, rows: int, height: int, width: int) -> int:
+        """Its weights, and what it adds to the UNet's skip connections."""
+        added = max(block.waiting for block in unet_blocks(self.configs["unet"], height, width))
+        return (weights_of(ControlNetModel(read_config(ControlNetConfig, folder / "config.json")), self.dtype)
+                + rows * added * SIZES[self.dtype])
 
     def unet(self, rows: int, height: int, width: int) -> int:
         """A call without gradient."""
@@ -163,27 +192,37 @@ class Sizes:
         return int(4 * widest * (0.45 + VAE * share))
 
 
-def drawing(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+def weights_of(network, dtype: str) -> int:
+    """Bytes of its parameters, which are not made for this."""
+    kinds = types(network, dtype)
+    return sum(math.prod(p.shape) * SIZES[kinds[name]] for name, p in parameters(network).items())
+
+
+def drawing(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dict[str, int]:
     """What is there in each phase of drawing pictures with both branches, in bytes."""
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
-    rows = 2 * (1 if sampling.guidance == 1 else 2) * sampling.batch
+    rows = max(2 * sampling.batch, more.references + sampling.batch) * (1 if sampling.guidance == 1 else 2)
     latent = (sampling.height // down, sampling.width // down)
-    working = {"UNet step": ("unet", sizes.unet(rows, *latent)),
-               "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip))}
+    control = sum(sizes.controlnet(folder, rows, *latent) for folder in more.controlnets)
+    working = {"UNet step": ("unet", sizes.unet(rows, *latent) + control),
+               "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip) + control)}
+    for number, folder in enumerate(more.estimators):  # read and computed in float32, before the first step
+        weights = (folder / "model.safetensors").stat().st_size
+        working[f"depth {number + 1}"] = ("text_encoder", 2 * weights)
     if settings.offload and device() == "cuda":
         return {"text": PROCESS + sizes.weights["text_encoder"],
                 **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
     return {name: sizes.always + size for name, (_, size) in working.items()}
 
 
-def drawing_once(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+def drawing_once(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dict[str, int]:
     """The same where each network is freed when its work is done."""
-    phases, freed = drawing(sizes, settings.model_copy(update={"offload": False})), sizes.weights["text_encoder"]
-    return {"text": sizes.always, "UNet step": phases["UNet step"] - freed,
+    phases, freed = drawing(sizes, settings.model_copy(update={"offload": False}), more), sizes.weights["text_encoder"]
+    return {**phases, "text": sizes.always, "UNet step": phases["UNet step"] - freed,
             "VAE decode": phases["VAE decode"] - freed - sizes.weights["unet"]}
 
 
-def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
+def training(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dict[str, int]:
     """What is there in each phase of learning a style, in bytes."""
     sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
     latent = (sampling.height // down, sampling.width // down)
@@ -200,9 +239,9 @@ def training(sizes: Sizes, settings: RunSettings) -> Dict[str, int]:
 PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}
 
 
-def needed(sizes: Sizes, settings: RunSettings, kind: str) -> int:
+def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside()) -> int:
     """The most that is there at a time."""
-    return max(PHASES[kind](sizes, settings).values())
+    return max(PHASES[kind](sizes, settings, more).values())
 
 
 def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
@@ -246,30 +285,33 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
 
 
-def fitted(settings: RunSettings, folder: Path, kind: str, limit: str) -> Job[RunSettings]:
+def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, more: Beside = Beside()) -> Job[RunSettings]:
     """The settings, made leaner until `kind` (one of PHASES) of the base in `folder` fits into `limit`.
 
     The estimate and every change are said. StyleBlendError when even the leanest do not fit.
     """
     allowed, sizes = parse_size(limit), Sizes(folder, settings.dtype)
-    now = needed(sizes, settings, kind)
+    now = needed(sizes, settings, kind, more)
     yield Log(f"{kind} takes about {now / MIB:,.0f} MiB of the {allowed / MIB:,.0f} MiB that are allowed")
     for what, settings_then in leaner(settings, kind):
         if now <= allowed:
             break
-        settings, now = settings_then, needed(sizes, settings_then, kind)
+        settings, now = settings_then, needed(sizes, settings_then, kind, more)
         yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
-        cures = ("--dtype bfloat16, or "
-                 if settings.dtype == "float32" else "") + "a smaller sampling.width and height in the config"
+        cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + (
+            "fewer reference pictures, or " if more.references > 1 else "") + (
+            "a smaller sampling.width and height in the config")
         raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows "
                               f"{allowed / MIB:,.0f}: try {cures}")
     return settings
 
 
-def within(settings: RunSettings, kind: str, limit: Optional[str]) -> Job[RunSettings]:
+def within(settings: RunSettings, kind: str, limit: Optional[str], more: Beside = Beside()) -> Job[RunSettings]:
     """`fitted` to the base that the settings name; the settings as they are without a limit."""
-    return (yield from fitted(settings, find_base(settings.base, settings.base_id), kind, limit)) if limit else settings
+    if not limit:
+        return settings
+    return (yield from fitted(settings, find_base(settings.base, settings.base_id), kind, limit, more))
 
 
 def estimate(settings: RunSettings) -> Job[List[Tuple[str, int]]]:

@@ -105,3 +105,11 @@ def test_what_cannot_be_is_one_sentence(world, tmp_path, capsys, options, prompt
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
     assert not list((tmp_path / "set").glob("*.png"))
+
+
+def test_more_references_than_memory_allows_is_said_before_anything_is_loaded(world, tmp_path, capsys):
+    for number in range(9):
+        Image.fromarray(np.full((64, 64, 3), 20 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    many = [option for number in range(9) for option in ("--reference", f"{tmp_path}/{number}.png")]
+    assert run(world, tmp_path, *many, "--blend", "attention", "--max-memory", "150MB") == 2
+    assert "fewer reference pictures" in capsys.readouterr().err and not (tmp_path / "set").exists()

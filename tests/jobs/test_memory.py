@@ -12,11 +12,13 @@ import pytest
 from styleblend import cli
 from styleblend.base import weights
 from styleblend.base.base import load_base
+from styleblend.base.controlnets import load_controlnet
 from styleblend.models.configs import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import result_of
-from styleblend.jobs.memory import MIB, PHASES, PROCESS, Sizes, fitted, needed, parse_size
-from styleblend.settings import read_settings
+from styleblend.jobs.memory import (MIB, PHASES, PROCESS, Beside, Sizes, beside, drawing, fitted, needed,
+                                    parse_size)
+from styleblend.settings import ControlSettings, SamplingSettings, read_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +75,30 @@ def test_weights_are_counted_exactly(tiny_folder, dtype):
     base, sizes = load_base(tiny_folder, dtype), Sizes(tiny_folder, dtype)
     for part, size in sizes.weights.items():
         assert size == sum(p.nbytes for p in weights.parameters(getattr(base, part)).values())
+
+
+def test_references_and_the_networks_of_control_pictures_are_counted(tiny_folder, tiny_base, tiny_controlnet):
+    def unet_step(batch, more=Beside()):
+        sampling = SamplingSettings(width=64, height=64, batch=batch)
+        return drawing(sizes, mini.model_copy(update={"sampling": sampling}), more)["UNet step"]
+
+    mini = read_settings(ROOT / "configs" / "mini.yaml")
+    sizes, network = Sizes(tiny_folder, "float32"), load_controlnet(tiny_controlnet, tiny_base)
+    assert unet_step(1, Beside(references=1)) == unet_step(1)  # one reference and one picture, or two branches
+    assert unet_step(1, Beside(references=5)) == unet_step(3)
+    of_network = sum(p.nbytes for p in weights.parameters(network).values())
+    of_one, of_two = (unet_step(n, Beside(controlnets=(tiny_controlnet,))) - unet_step(n) - of_network for n in (1, 2))
+    assert of_two == 2 * of_one > 0
+
+
+def test_what_control_settings_bring(tiny_controlnet, tmp_path):
+    """Each folder once; what is only named by the id of a hub is not here to be counted."""
+    mini, picture = read_settings(ROOT / "configs" / "mini.yaml"), str(tiny_controlnet / "a.png")
+    canny = ControlSettings(kind="canny", picture=picture, network=str(tiny_controlnet))
+    depth = ControlSettings(kind="depth", picture=picture, network=str(tiny_controlnet), estimator=str(tmp_path))
+    assert beside(mini, [canny, canny, depth], 3) == Beside(3, (tiny_controlnet,))
+    (tmp_path / "config.json").write_text("{}")
+    assert beside(mini, [depth]) == Beside(0, (tiny_controlnet,), (tmp_path,))
 
 
 @pytest.mark.parametrize("kind", PHASES)
