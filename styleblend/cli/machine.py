@@ -11,11 +11,18 @@ def add_commands(commands) -> None:
     add_config(memory)
     add_dtype(memory)
     memory.set_defaults(run=run_memory)
-    doctor = add_command(commands, "doctor", "check this machine and say what to type", example="doctor")
+    doctor = add_command(commands, "doctor",
+                         "check this machine and say what to type; doctor cuda: make it ready for an NVIDIA card",
+                         example="doctor cuda")
+    doctor.add_argument("what", nargs="?", choices=["cuda"], help="make a CUDA home that Jittor builds with, of a "
+                        "toolkit (11.8 to 13) or pip's wheels; compile for each kind of card; compute on those here")
     doctor.set_defaults(run=run_doctor)
 
 
 def run_doctor(args) -> int:
+    if args.what == "cuda":
+        from styleblend.jobs.doctor_cuda import run_doctor_cuda
+        return run_doctor_cuda()
     from styleblend.machine.doctor import run_doctor as check
     return check()
 

@@ -22,7 +22,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device
-from styleblend.settings import ControlSettings, RunSettings
+from styleblend.settings import ControlSettings, RunSettings, read_settings
 from styleblend.settings.control import BY_ESTIMATOR
 from styleblend.training.scores import scoring_files
 from styleblend.base.weights import parameters, types
@@ -250,6 +250,21 @@ def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
              *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
     return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name,
                     size in phases(sizes, settings).items()]
+
+
+def what_fits(memory: int) -> Iterator[str]:
+    """What of Stable Diffusion 2.1 fits into so many bytes, a sentence for drawing and one for learning."""
+    settings = read_settings("sd21")
+    for kind in ("drawing", "training"):
+        fitting = [f"{side} pixels in {dtype}" for dtype in SIZES for side in (768, 512)
+                   if needed(Sizes(None, dtype), at_size(settings, side), kind) <= memory]
+        yield f"{kind} with Stable Diffusion 2.1: {', '.join(fitting) or 'does not fit; the mini base does'}"
+
+
+def at_size(settings: RunSettings, side: int) -> RunSettings:
+    """The settings for square pictures, one at a time."""
+    return settings.model_copy(update={"sampling": settings.sampling.model_copy(
+        update={"width": side, "height": side, "batch": 1})})
 
 
 def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]]:

@@ -125,7 +125,7 @@ def cuda_line() -> Line:
     names = f"{gpus} GPU: {gpu_names()}"
     if reason:
         return Line("CUDA", "warn", f"{names}; not used: {reason}",
-                    "install CUDA 12.2 with cuDNN 8, or type: python -m jittor_utils.install_cuda")
+                    "styleblend doctor cuda")
     return Line("CUDA", "ok", f"{names}; nvcc {nvcc or os.environ.get('nvcc_path') or 'installed by Jittor'}")
 
 

@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from styleblend.errors import StyleBlendError, printable
+from styleblend.machine.cuda_home import kept_home
 
 LEAST_FREE = 16 << 20  # bytes on the disk of Jittor's cache
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -46,7 +47,7 @@ def prepare_environment() -> str | None:
     os.environ.setdefault("HOME", str(home_folder()))  # a user without one, as in a container
     os.environ.pop("PYTHONOPTIMIZE", None)  # Jittor's compiling script does its work inside of assert statements
     if found_python_config() is None:
-        os.environ["python_config_path"] = str(write_python_config(jittor_cache().parent / "styleblend"))
+        os.environ["python_config_path"] = str(write_python_config(own_cache()))
     nvcc, reason = choose_nvcc()
     if nvcc is not None:
         os.environ["nvcc_path"] = nvcc
@@ -201,6 +202,11 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def own_cache() -> Path:
+    """The folder beside Jittor's where this program keeps what is of this machine."""
+    return jittor_cache().parent / "styleblend"
+
+
 def jittor_cache() -> Path:
     """The folder where Jittor keeps compiled code and oneDNN (the same rule as jittor_utils.home)."""
     home = os.environ.get("JITTOR_HOME")
@@ -330,10 +336,13 @@ def choose_nvcc() -> tuple[str | None, str | None]:
         return None, None  # the toolkit that `python -m jittor_utils.install_cuda` installed: Jittor takes it first
     places = [shutil.which("nvcc"), os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin/nvcc",
               "/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc"]
-    reason = "no CUDA toolkit (nvcc) was found"
+    home, gone = kept_home(own_cache())
+    if home:
+        return str(home / "bin" / "nvcc"), None
+    reason = gone or "no CUDA toolkit (nvcc) was found"
     for nvcc in dict.fromkeys(place for place in places if place and os.path.isfile(place)):
         problem = toolkit_problem(nvcc)
         if problem is None:
             return nvcc, None
-        reason = problem
-    return "", reason
+        reason = gone or problem
+    return "", f"{reason} (`styleblend doctor cuda` makes a CUDA home of what is there)"
