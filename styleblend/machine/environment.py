@@ -35,9 +35,15 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # it again.
 DEFAULTS = {"use_mpi": "0", "use_cutlass": "0", "FIX_TORCH_ERROR": "0", "gdb_path": "", "cache_name": "styleblend"}
 
+# Scripts empty a variable to unset it; Jittor would take the empty text for a path.
+UNSET_IF_EMPTY = ("HOME", "JITTOR_HOME", "cc_path", "python_config_path", "cache_name")
+
 
 def prepare_environment() -> str | None:
     """Check the machine and set what Jittor reads at import. Returns why a GPU stays unused, or None."""
+    for name in UNSET_IF_EMPTY:
+        if os.environ.get(name) == "":
+            del os.environ[name]
     for check in CHECKS:
         problem = check()
         if problem:

@@ -1,6 +1,7 @@
 """First contact: the traps of Jittor's first import, each met for real in a process of its own."""
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shlex
@@ -52,6 +53,15 @@ def test_an_nvcc_without_toolkit_does_not_abort_the_import(tmp_path):
     result = run_python(COMPUTE, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stderr
     assert "[2.0, 2.0]" in result.stdout
+
+
+def test_an_empty_variable_is_none_at_all(tmp_path):
+    """Also where Jittor would take it for a path."""
+    empty = dict.fromkeys(environment.UNSET_IF_EMPTY, "")
+    result = run_python(COMPUTE, **{**empty, "HOME": os.environ["HOME"]})
+    assert (result.returncode, result.stdout) == (0, "cpu [2.0, 2.0]\n"), result.stderr
+    code = "import os; from styleblend.machine.environment import prepare_environment as p; p(); print(os.environ['HOME'])"
+    assert run_python(code, **empty).stdout.strip() == os.path.expanduser("~" + getpass.getuser())
 
 
 def test_hidden_gpus_mean_cpu():
