@@ -46,8 +46,8 @@ def add_reference_options(group) -> None:
     group.add_argument("--reference-prompt", action="append", default=[], metavar="TEXT",
                        help="what the reference shows, without its look: once for each --reference, in their order; "
                             "without one, what is drawn as the reference")
-    group.add_argument("--blend", metavar="HOW", help="how several become one: spherical_mean, slerp, linear, "
-                       "slerp_upstream, or attention, which averages nothing; default: spherical_mean")
+    group.add_argument("--blend", metavar="HOW", help="of several: attention, which averages nothing, or how they "
+                       "become one: spherical_mean, slerp, linear, slerp_upstream; default: attention")
     group.add_argument("--follow", metavar="HOW", help="inversion, or noise: no inversion, faster and looser, any "
                        "sampler; default: inversion")
     group.add_argument("--offset", type=int, metavar="STEPS", help="steps that the reference is ahead; default: a "

@@ -51,8 +51,8 @@ class AlignSettings(MethodSettings):
                                   "nothing but its look")
     reference_seed: Optional[Seed] = Field(None, description="of a reference that is drawn; default: the config's")
     references: List[ReferencePicture] = Field([], description="pictures in place of a reference that is drawn")
-    blend: str = Field("spherical_mean", description=f"how several references become one: {', '.join(BLENDS)}; or "
-                       f"{BY_ATTENTION}: each stays one of its own, and the set looks at all of them")
+    blend: str = Field(BY_ATTENTION, description=f"of several references: {BY_ATTENTION}: each stays one of its own, "
+                       f"and the set looks at all of them; or how they become one: {', '.join(BLENDS)}")
     follow: str = Field("inversion", description="how reference pictures get onto the noise levels: "
                         + "; ".join(f"{name}, {how}" for name, how in HOW.items()))
     inversion_guidance: float = Field(2.0, ge=0, le=100, allow_inf_nan=False, description="guidance of the inversion")

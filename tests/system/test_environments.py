@@ -4,6 +4,7 @@ Homes that cannot be written, odd paths, languages, variables, users without a n
 """
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -149,8 +150,7 @@ def test_first_starts_in_a_path_with_spaces(tmp_path):
         shutil.copytree(ROOT / part, project / part)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(project / ".venv")], check=True)
     packages = next((project / ".venv" / "lib").glob("python*/site-packages"))
-    import jittor
-    installed = Path(jittor.__file__).parents[1]
+    installed = Path(importlib.util.find_spec("jittor").origin).parents[1]
     for package in installed.glob("jittor*"):
         shutil.copytree(package, packages / package.name)
     (packages / "others.pth").write_text(str(installed))
