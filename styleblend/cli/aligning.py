@@ -1,6 +1,7 @@
 """`align`: a set of prompts in one look, taken from words or from reference pictures. Nothing is trained."""
 from __future__ import annotations
 
+from argparse import BooleanOptionalAction
 from pathlib import Path
 from typing import Dict, List, Sequence
 
@@ -11,7 +12,8 @@ from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
 OF_ALIGN = ("look", "reference_prompt", "blend", "follow", "offset", "inversion_guidance", "shared_score_scale",
-            "shared_score_shift", "only_self_level")  # options that are fields of the method's settings
+            "shared_score_shift", "only_self_level", "adain_queries", "adain_keys",
+            "adain_values")  # options that are fields of the method's settings
 
 
 def add_commands(commands) -> None:
@@ -62,6 +64,10 @@ def add_sharing_options(group) -> None:
                        help="added to these; 0.693 counts it twice; default: 0")
     group.add_argument("--only-self-level", type=float, metavar="SHARE",
                        help="share of the attention layers that do not share; default: 0")
+    for name, what in (("queries", "default: yes"), ("keys", "default: yes; without, subjects are kept better"),
+                       ("values", "default: no")):
+        group.add_argument(f"--adain-{name}", action=BooleanOptionalAction,
+                           help=f"whether {name} get the reference's mean and deviation; {what}")
     group.add_argument("--share-group-norm", action="store_true", help="pool the statistics of norms, too")
     group.add_argument("--full-attention-share", action="store_true",
                        help="every picture attends to all of its batch: closer, but content leaks")

@@ -25,6 +25,7 @@ from styleblend.errors import StartAgain, StyleBlendError, printable
 from styleblend.machine.compiled_code import CompiledCode, recorded_folders, repair
 from styleblend.machine.compilers import compiler_problem
 from styleblend.machine.jittor_lock import file_locked, import_locked, operators_locked
+from styleblend.machine.onednn import unpack_onednn
 from styleblend.machine.plain_paths import make_paths_plain
 from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
@@ -56,6 +57,7 @@ def import_jittor():
                         f"The result stays in {jittor_cache()}")
                     # Jittor locks per Python version, but all versions unpack oneDNN into one folder
                     stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
+                unpack_onednn()
                 jittor_utils.LOG.e = lambda *message: None  # "please rerun your command": that is said here
                 stack.callback(delattr, jittor_utils.LOG, "e")
                 import jittor

@@ -113,3 +113,9 @@ def test_more_references_than_memory_allows_is_said_before_anything_is_loaded(wo
     many = [option for number in range(9) for option in ("--reference", f"{tmp_path}/{number}.png")]
     assert run(world, tmp_path, *many, "--blend", "attention", "--max-memory", "150MB") == 2
     assert "fewer reference pictures" in capsys.readouterr().err and not (tmp_path / "set").exists()
+
+
+def test_which_statistics_are_shared(world, tmp_path):
+    assert run(world, tmp_path, "--look", "in ink", "--no-adain-keys", "--adain-values", prompts="A cat,An owl") == 0
+    settings = read_record(tmp_path / "set" / "An owl.png").settings
+    assert (settings.adain_queries, settings.adain_keys, settings.adain_values) == (True, False, True)

@@ -60,7 +60,7 @@ def test_an_empty_variable_is_none_at_all(tmp_path):
     empty = dict.fromkeys(environment.UNSET_IF_EMPTY, "")
     result = run_python(COMPUTE, **{**empty, "HOME": os.environ["HOME"]})
     assert (result.returncode, result.stdout) == (0, "cpu [2.0, 2.0]\n"), result.stderr
-    code = "import os; from styleblend.machine.environment import prepare_environment as p; p(); print(os.environ['HOME'])"
+    code = "import os; from styleblend.machine.environment import *; prepare_environment(); print(os.environ['HOME'])"
     assert run_python(code, **empty).stdout.strip() == os.path.expanduser("~" + getpass.getuser())
 
 
@@ -365,3 +365,19 @@ def test_doctor_works_where_jittor_does_not_import(project):
     (project / "site" / "jittor" / "__init__.py").write_text("raise ImportError('broken on purpose')\n")
     result = run_python(DOCTOR.format(root=str(project)), PYTHONPATH=str(project / "site"))
     assert result.returncode == 2 and "broken on purpose" in result.stdout
+
+
+def test_onednn_is_unpacked_once_and_whole(tmp_path):
+    """Into a home with spaces in its path; what a start that was ended has left of it is replaced."""
+    home = tmp_path / "a home"
+    home.mkdir()
+    code = ("import os; from styleblend.machine.onednn import unpack_onednn as u; from styleblend.machine import "
+            "environment as e; u(); print(e.onednn_ready(), sorted(os.listdir(e.jittor_cache() / 'mkl')))")
+    said = run_python(code, HOME=str(home), JITTOR_HOME=str(home)).stdout
+    assert re.fullmatch(r"True \['dnnl_lnx_[\w.]+'\]\n", said)
+    library = next(home.rglob("libmkldnn.so"))
+    whole = library.stat().st_mtime_ns
+    assert run_python(code, HOME=str(home), JITTOR_HOME=str(home)).stdout == said
+    assert library.stat().st_mtime_ns == whole
+    library.unlink()
+    assert run_python(code, HOME=str(home), JITTOR_HOME=str(home)).stdout == said and library.exists()
