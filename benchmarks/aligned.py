@@ -50,7 +50,8 @@ def words(pipeline: Pipeline, judge: Judge, args) -> Dict[str, object]:
     for look in looks_of(args):
         for seed in range(1, args.seeds + 1):
             seeds = [100 * seed + n for n in range(len(prompts))]
-            settings = AlignSettings(look=look, reference_prompt=prompts[0], reference_seed=seeds[0])
+            settings = AlignSettings(look=look, reference_prompt=prompts[0], reference_seed=seeds[0],
+                                     adain_keys=args.adain_keys)
             drawn = {"plain": pixels(pipeline.pictures(*(f"{p}, {look}" for p in prompts), seeds=seeds)),
                      "aligned": pixels(pipeline.pictures(*prompts, seeds=seeds, settings=settings))}
             for way, own in drawn.items():
@@ -96,6 +97,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--config", default="mini", help="settings with the base and the data folder")
     parser.add_argument("--looks", type=int, default=0, help="how many looks in words; 0: all")
+    parser.add_argument("--adain-keys", action=argparse.BooleanOptionalAction, default=True,
+                        help="whether keys get the statistics of the reference, in sets with a look in words")
     parser.add_argument("--prompts", type=int, default=12, help="prompts of each style")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--batch", type=int, default=6, help="pictures that are drawn together")
