@@ -66,7 +66,7 @@ class Pipeline:
     def __init__(self, base: Base, settings: Optional[RunSettings] = None, methods: Mapping[str, Method] = METHODS):
         self.base, self.methods = base, methods
         self.settings = settings or settings_of(base)
-        self._tokenizers: Dict[str, Tokenizer] = {}
+        self._tokenizers: Dict[Tuple[str, ...], Tokenizer] = {}
         self._remarked = False  # on a prompt that the text encoder hardly knows
         self._controlnets: Dict[str, ControlNetModel] = {}
         self.kept: Dict[str, tuple] = {}  # method -> what it prepared last, behind what that depends on
@@ -188,16 +188,21 @@ class Pipeline:
         return self._applied
 
     def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:
-        """The base's tokenizer with the method's placeholders.
+        """The base's tokenizer with the method's placeholders, and those of the style's stages.
 
         Each is as many ids long as the style has vectors for it.
         """
-        tokens = self.methods[method].tokens
-        if method not in self._tokenizers:
-            self._tokenizers[method] = self.base.tokenizer(tokens)
+        tokens = self.tokens(method, style)
+        if tokens not in self._tokenizers:
+            self._tokenizers[tokens] = self.base.tokenizer(tokens)
         vectors = style.vectors if style else {}
-        self._tokenizers[method].spread([len(vectors[token]) if token in vectors else 1 for token in tokens])
-        return self._tokenizers[method]
+        self._tokenizers[tokens].spread([len(vectors[token]) if token in vectors else 1 for token in tokens])
+        return self._tokenizers[tokens]
+
+    def tokens(self, method: str, style: Optional[Applied] = None) -> Tuple[str, ...]:
+        """The placeholders of a method, then those that the style itself brings: how many stages there are is its."""
+        own = tuple(self.methods[method].tokens)
+        return own + tuple(token for token in (style.vectors if style else ()) if token not in own)
 
     def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
         """What the request's method says about this drawing, and its control pictures."""
@@ -243,7 +248,7 @@ class Pipeline:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""
         tokenizer, width = self.tokenizer(method, style), self.base.text_encoder.config.hidden_size
         vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width))
-                   for token in self.methods[method].tokens]
+                   for token in self.tokens(method, style)]
         placeholders, states = jt.concat(vectors) if vectors else None, []
         with jt.no_grad(), self.base.at_work("text_encoder"):
             for texts in recipe.texts:

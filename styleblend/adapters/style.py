@@ -11,6 +11,7 @@ import numpy as np
 from styleblend.adapters import formats, lora
 from styleblend.adapters.foreign_files import refuse_damaged
 from styleblend.adapters.parts import part_named
+from styleblend.adapters.stage_tokens import stage_vectors
 from styleblend.adapters.style_files import (adapter_hashes, missing_part, part_file, parts_of, read_part_file,
                                              settings_in)
 from styleblend.base.base import Base
@@ -24,9 +25,9 @@ from styleblend.settings import StyleBlendStyle, StyleSettings
 class Style:
     """What was learned of a style.
 
-    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors, or the tensors
-    of a LoRA with the keys of `styleblend.adapters.lora`. What a style does not have is not in it. `files`: part ->
-    hash of its file.
+    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors; of each stage
+    its token with its vector (width,); or the tensors of a LoRA with the keys of `styleblend.adapters.lora`. What a
+    style does not have is not in it. `files`: part -> hash of its file.
     """
 
     name: str
@@ -53,7 +54,8 @@ def style_hash(style: Style) -> str:
 def checked_part(tensors: dict, part: str, base: Base, source: str):
     """One part in our names, checked against the base.
 
-    An embedding (width,) or (n, width), or the tensors of a LoRA, empty when there are none for that network.
+    An embedding (width,) or (n, width), {token: (width,)} of stages, or the tensors of a LoRA, empty when there are
+    none for that network.
     """
     kind = part_named(part).kind
     if kind == "embedding":
@@ -63,6 +65,10 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
                                   f"{formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
+    if kind == "stages":
+        staged = stage_vectors(tensors, base.text_encoder.config.hidden_size, source)
+        refuse_damaged(staged, source)
+        return staged
     read = {"text_encoder": lora.text_lora, "unet": lora.unet_lora}[kind]
     found = read(tensors, getattr(base, kind), source)
     refuse_damaged(found, source)
@@ -101,11 +107,12 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:
     """Write one part under its own name.
 
-    An embedding comes as {token: (width,)} or {token: (n, width)}, a LoRA with the keys of `styleblend.adapters.lora`.
+    An embedding comes as {token: (width,)} or {token: (n, width)}, those of stages too, a LoRA with the keys of
+    `styleblend.adapters.lora`.
     """
     about = part_named(part)
     path = Path(folder) / f"{name}_{about.stems[0]}.safetensors"
-    written = {"embedding": dict, "text_encoder": formats.to_diffusers_text,
+    written = {"embedding": dict, "stages": dict, "text_encoder": formats.to_diffusers_text,
                "unet": formats.to_diffusers_unet}[about.kind]
     tensor_files.write_safetensors(path, written(tensors), metadata)
     return path
@@ -136,6 +143,8 @@ def applied(base: Base, style: Optional[Style]) -> Applied:
         part = part_named(name)
         if part.kind == "embedding":
             vectors[part.token] = jt.array(np.atleast_2d(np.asarray(found, np.float32)))
+        elif part.kind == "stages":
+            vectors.update({token: jt.array(row[None]) for token, row in found.items()})
         elif found:
             loras[part.kind] = lora.load(getattr(base, part.kind), TARGETS[part.kind], found,
                                          f"{part.title} of {style.name}")
