@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
+from styleblend.adapters.mixes import is_mix
+from styleblend.adapters.style import Applied, Style, applied, load_named, load_style, style_hash
 from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
 from styleblend.base.control_maps import control_map
@@ -77,9 +78,12 @@ class Pipeline:
     # ---------------------------------------------------------------- what to draw
 
     def style(self, style: Union[None, str, Path, Style]) -> Optional[Style]:
-        """A style: loaded already, a folder of adapters, or the name of one in the config's folder of adapters."""
+        """A style: loaded already, a folder of adapters, the name of one in the config's folder of adapters, or a mix
+        of several such as "ink:0-2,wax:3-5" (`adapters.mixes`)."""
         if style is None or isinstance(style, Style):
             return style
+        if is_mix(str(style)) and not Path(style).is_dir():
+            return load_named(self.settings.adapters, str(style), self.base)
         folder = Path(style)
         if not folder.is_dir():
             folder = find_style(self.settings.adapters, str(style))

@@ -4,12 +4,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Union
 
 import numpy as np
 
 from styleblend.adapters import formats, lora
 from styleblend.adapters.foreign_files import refuse_damaged
+from styleblend.adapters.mixes import is_mix, mixed, names_in, resolved
 from styleblend.adapters.parts import part_named
 from styleblend.adapters.stage_tokens import stage_vectors
 from styleblend.adapters.style_files import (adapter_hashes, missing_part, part_file, parts_of, read_part_file,
@@ -17,6 +18,7 @@ from styleblend.adapters.style_files import (adapter_hashes, missing_part, part_
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import tensor_files
+from styleblend.files.shipped import adapters_of
 from styleblend.machine.runtime import jt
 from styleblend.settings import StyleBlendStyle, StyleSettings
 
@@ -102,6 +104,18 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
     found = {part: read_part(folder, name, part, base) for part in parts_of(settings)
              if settings.parts is None or part in settings.parts or part_file(folder, name, part)}
     return Style(name, found, settings, adapter_hashes(folder, name))
+
+
+def load_named(adapters: Union[str, Path], name: str, base: Base) -> Style:
+    """The style of this name in a folder of adapters, or what a mix (`adapters.mixes`) makes of several."""
+    if not is_mix(name):
+        return load_style(adapters_of(adapters, name), name, base)
+    text = resolved(adapters, name)
+    styles = {one: load_style(adapters_of(adapters, one), one, base) for one in names_in(text)}
+    rows = mixed(text, {one: style.parts["stage_embeds"] for one, style in styles.items()})
+    first = next(iter(styles.values()))
+    return Style(text, {"stage_embeds": rows}, first.settings,
+                 {one: style.files["stage_embeds"] for one, style in styles.items()})
 
 
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional, Tuple
 
+from styleblend.adapters.mixes import PART, is_mix, names_in, resolved
 from styleblend.adapters.style_files import adapter_hashes, settings_in
+from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record
 from styleblend.settings import (ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings,
-                                 with_sampling)
+                                 validated, with_sampling)
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,29 @@ def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
     """The plan of a style, from its small files alone; None: of plain pictures."""
     if not name:
         return planned_as(config, "", drawn_plain(config), {})
+    if is_mix(name):
+        return plan_for_mix(config, resolved(config.adapters, name))
     folder = adapters_of(config.adapters, name)
     own = own_settings(config, name, settings_in(folder, name))
     return planned_as(config, name, drawn_with(config, own, f"style {name}"), adapter_hashes(folder, name))
+
+
+def plan_for_mix(config: RunSettings, mix: str) -> Plan:
+    """The plan of a mix of styles: the first one's, with the files of all."""
+    first, *_ = plans = [plan_for(config, name) for name in names_in(mix)]
+    return replace(first, name=mix, adapters={plan.name: plan.adapters[PART] for plan in plans})
+
+
+def with_own(plan: Plan, changes: Mapping[str, object]) -> Plan:
+    """The plan with other settings of its method. StyleBlendError where they would have no effect."""
+    if not changes:
+        return plan
+    option = f"--{next(iter(changes)).replace('_', '-')}"
+    kind = type(plan.settings)
+    if not set(changes) <= set(kind.model_fields):
+        what = f"{plan.name}, a style of {plan.own.method}" if plan.name else "a plain picture"
+        raise StyleBlendError(f"{option} has no effect on {what}: leave it out, or name a --style of another method")
+    return replace(plan, settings=validated(kind, {**plan.settings.model_dump(), **changes}, "the options"))
 
 
 def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:
