@@ -11,7 +11,7 @@ from styleblend.files.captions import StylePicture, style_pictures
 from styleblend.files.text import parse_json
 from styleblend.files.whole_files import write_bytes
 
-PARTS = ("coarse", "fine")
+PARTS = ("coarse", "fine", "dreamstyler")
 
 
 def note_of(folder: Path, part: str) -> Path:

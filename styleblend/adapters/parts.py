@@ -42,6 +42,11 @@ def product_of(training: str) -> str:
     return [name for parts in PARTS.values() for name, part in parts.items() if part.training == training][-1]
 
 
+def method_of_training(training: str) -> str:
+    """The method that a training is of."""
+    return next(method for method, parts in PARTS.items() if any(one.training == training for one in parts.values()))
+
+
 def part_named(name: str) -> Part:
     """The part of this name; no two methods have one of the same name."""
     return next(parts[name] for parts in PARTS.values() if name in parts)

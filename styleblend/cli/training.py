@@ -26,8 +26,9 @@ def add_commands(commands) -> None:
 
 def add_train_options(parser) -> None:
     parser.add_argument("part", choices=list(TRAININGS), nargs="?", default="all",
-                        help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or fine "
-                             "(texture, in the UNet); all is the same as styleblend")
+                        help="a method: styleblend, or one part of it, coarse (layout, in the text encoder) or fine "
+                             "(texture, in the UNet); or dreamstyler (tokens by stage, from one picture); all is the "
+                             "same as styleblend")
     add_config(parser)
     add_styles(parser, "all of the data folder")
     parser.add_argument("--pictures", metavar="FOLDER",

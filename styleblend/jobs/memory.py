@@ -236,7 +236,19 @@ def training(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Di
     return {name: always + size for name, size in phases.items()}
 
 
-PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training}
+def training_stages(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dict[str, int]:
+    """The same of learning a style of DreamStyler, which has no look-alikes and a batch of its own."""
+    sampling, down = settings.sampling, sizes.configs["vae"].downscale
+    step = sizes.unet_step(settings.training.dreamstyler.batch, sampling.height // down, sampling.width // down,
+                           settings.training.gradient_checkpointing)
+    phases = training(sizes, settings, more)
+    always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))
+    return {**{name: phases[name] for name in ("VAE encode", "VAE decode", "picture grids")},
+            "training step": always + step}
+
+
+PHASES: Dict[str, Callable] = {"drawing": drawing, "drawing once": drawing_once, "training": training,
+                               "training stages": training_stages}
 
 
 def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside()) -> int:
@@ -257,7 +269,7 @@ def leaner(settings: RunSettings, kind: str) -> Iterator[Tuple[str, RunSettings]
     def changed(group: str, **values) -> RunSettings:
         return settings.model_copy(update={group: getattr(settings, group).model_copy(update=values)})
 
-    if kind == "training" and not settings.training.gradient_checkpointing:
+    if kind.startswith("training") and not settings.training.gradient_checkpointing:
         settings = changed("training", gradient_checkpointing=True)
         yield "gradient checkpointing (training.gradient_checkpointing)", settings
     if not settings.sampling.vae_strip:

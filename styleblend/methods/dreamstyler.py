@@ -14,6 +14,7 @@ from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.errors import StyleBlendError
+from styleblend.files.emphasis import escaped, spoken
 from styleblend.methods.method import Request
 from styleblend.models.rows import Rows
 from styleblend.settings import DreamStylerSettings, RunSettings, SamplingSettings, StyleSettings, validated
@@ -70,6 +71,11 @@ def fitted(tokenizer: Tokenizer, template: str, prompt: str, tokens: str = "") -
     """The text of one prompt in one stage; without `tokens` that of no style."""
     around, phrase = template_of(template, prompt)
     return tokenizer.fitted(with_tokens(around, tokens), with_tokens(phrase, tokens))
+
+
+def fitted_caption(tokenizer: Tokenizer, template: str, caption: str, tokens: str) -> str:
+    """The same of a caption, whose brackets are text, and so are those of the template: for `Tokenizer.encode`."""
+    return spoken(fitted(tokenizer, escaped(template), escaped(caption), tokens))
 
 
 class DreamStyler:
