@@ -8,6 +8,7 @@ from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
                                     settings_of)
 from styleblend.cli.running import follow
+from styleblend.errors import StyleBlendError
 
 # what may be typed -> the trainings that it means: one of them, a method with all of its own, and the first method's
 TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(method)},
@@ -17,6 +18,11 @@ TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(metho
 def add_commands(commands) -> None:
     add_train_options(add_command(commands, "train", "learn styles from their pictures",
                                   example="train styleblend --styles mystyle"))
+    captions = add_command(commands, "captions", "write what each picture of a style shows into a text beside it, to be "
+                           "edited: trainings read it", example="captions mystyle")
+    captions.add_argument("style", metavar="STYLE", help="name of a style in the config's folder of data")
+    add_config(captions)
+    captions.set_defaults(run=run_captions)
     styles = add_command(commands, "styles",
                          "say what styles there are: by which method, with which parts, trained on which base and when",
                          example="styles --config mini")
@@ -62,6 +68,24 @@ def run_train(args) -> int:
     pictures = Path(args.pictures) if args.pictures is not None else None
     follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
                                      args.max_memory, pictures, args.name)), step_ends=True)
+    return 0
+
+
+def run_captions(args) -> int:
+    from styleblend.files.captions import style_pictures, write_captions
+    from styleblend.files.names import entry
+    from styleblend.files.shipped import data_of
+    from styleblend.jobs.choices import known_style
+    settings = settings_of(args)
+    name = known_style(settings, args.style)
+    if data_of(settings.data, name) != entry(settings.data, name):
+        raise StyleBlendError(f"the pictures of {name} come with the program: copy them, and train --pictures FOLDER")
+    pictures = style_pictures(data_of(settings.data, name))
+    written = write_captions(pictures)
+    for path in written:
+        print(path)
+    print(f"{len(written)} new captions, {len(pictures) - len(written)} were there; say in them all that a picture "
+          "shows besides its style")
     return 0
 
 
