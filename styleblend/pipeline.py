@@ -32,14 +32,15 @@ from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import own_or_shipped
 from styleblend.machine.runtime import jt
+from styleblend.methods.content import prepare_content, with_content
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
-from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
-                                 method_of, validated)
+from styleblend.settings import (LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
+                                 SamplingSettings, method_of, validated)
 from styleblend.settings.control import READ_AS
 
 
@@ -92,12 +93,12 @@ class Pipeline:
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
                 seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None,
                 settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = (),
-                **sampling) -> Request:
+                content: Optional[ContentSettings] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
         `seeds`: one for all prompts or one for each; default: the config's. `settings`: of a method, in place of the
         style's; they also say which method draws, such as `styleblend.settings.AlignSettings` for StyleAligned.
-        `control`: pictures that hold the layout.
+        `control`: pictures that hold the layout. `content`: a picture that is drawn anew, by image to image.
         `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
@@ -107,7 +108,7 @@ class Pipeline:
         method = method_of(settings, own.method if style else self.plain)
         return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
                        drawn, style, method, ordinary if settings is None else settings, own=own,
-                       control=tuple(control))
+                       control=tuple(control), content=content)
 
     @property
     def plain(self) -> str:
@@ -158,9 +159,13 @@ class Pipeline:
         jt.gc()
 
     def prepared(self, request: Request) -> Iterator[Progress]:
-        """Yields the steps of what the method has to compute first; returns the request with it."""
+        """Yields the steps of what has to be computed first, for the method or a content picture.
+
+        Returns the request with it.
+        """
         prepare = getattr(self.methods[request.method], "prepare", None)
-        return (yield from prepare(self, request)) if prepare else request
+        request = (yield from prepare(self, request)) if prepare else request
+        return (yield from prepare_content(self, request))
 
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
@@ -168,7 +173,7 @@ class Pipeline:
         one = Record("", 0, style.name if style else "", self._last(style)[2], base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
-                     control=request.control,
+                     control=request.control, content=request.content,
                      decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
@@ -216,6 +221,7 @@ class Pipeline:
             self._remarked = True
             warnings.warn(remark, stacklevel=2)
         recipe = self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        recipe = with_content(recipe, request)
         if not request.control:
             return recipe
         branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered

@@ -18,8 +18,9 @@ TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(metho
 def add_commands(commands) -> None:
     add_train_options(add_command(commands, "train", "learn styles from their pictures",
                                   example="train styleblend --styles mystyle"))
-    captions = add_command(commands, "captions", "write what each picture of a style shows into a text beside it, to be "
-                           "edited: trainings read it", example="captions mystyle")
+    captions = add_command(commands, "captions",
+                           "write what each picture of a style shows into a text beside it, to be edited: trainings "
+                           "read it", example="captions mystyle")
     captions.add_argument("style", metavar="STYLE", help="name of a style in the config's folder of data")
     add_config(captions)
     captions.set_defaults(run=run_captions)

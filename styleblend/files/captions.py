@@ -96,6 +96,14 @@ def read_pictures(folder: Path) -> StylePictures:
     return StylePictures(pictures, taken(layout, pictures), layout.left_out)
 
 
+def shown_by(path: Path) -> StylePicture:
+    """One picture that lies anywhere, with what it shows: by `NAME.txt` beside it, else by its name."""
+    texts = [path.with_suffix(ending) for ending in TEXTS if path.with_suffix(ending).is_file()]
+    caption = checked(read_text(texts[0]), str(texts[0])) if texts else None
+    said = caption or checked(composed(path.stem).replace("_", " "), f"the name of {path}")
+    return StylePicture(path, said, caption or article(said), path.name, composed(path.stem), caption is not None)
+
+
 def write_captions(pictures: Sequence[StylePicture]) -> List[Path]:
     """Write what each picture shows into `NAME.txt` beside it, to be edited, where no caption is there; these files.
 

@@ -113,7 +113,8 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     if record:
         own = plan.own if plan.own.method == record.method else KINDS[record.method]()
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
-        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control)
+        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control,
+                       content=record.content)
     plan = replace(plan, control=request.control or plan.control)
     plan = with_own(with_options(plan, request.sampling, request.negative), request.own)
     refuse_unused_guidance(plan, request)
@@ -214,7 +215,7 @@ def draw_records(records: Sequence[Record], output: Path, style: Optional[Style]
         phrases, seeds = [one.prompt for one in batch], [one.seed for one in batch]
         pictures = yield from draw_pictures(pipeline, style, phrases, seeds, config.sampling, records[0].settings,
                                             once=len(batch) == len(records) and not base.offloaded,
-                                            control=records[0].control)
+                                            control=records[0].control, content=records[0].content)
         for one, picture in zip(batch, pictures):
             saved = saved_size(picture, one.sampling.saved_size)
             path = save_picture(file_of_seed(output, one.seed) if several else output, saved, one.chunks(), overwrite)

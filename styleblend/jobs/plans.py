@@ -11,8 +11,8 @@ from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record
-from styleblend.settings import (ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings,
-                                 validated, with_sampling)
+from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 StyleSettings, validated, with_sampling)
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Plan:
     settings: MethodSettings
     adapters: Dict[str, str]
     control: Tuple[ControlSettings, ...] = ()
+    content: Optional[ContentSettings] = None
 
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
                       dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
-                      decoder=decoder, control=self.control)
+                      decoder=decoder, control=self.control, content=self.content)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""

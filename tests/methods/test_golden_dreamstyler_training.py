@@ -75,8 +75,8 @@ def test_the_steps(name, pipeline, report):
         errors["loss"].append(abs(float(loss.item()) - case["loss"][step]))
         optimiser.update(loss)
         errors["rows"].append(largest(rows, case["rows"][step + 1]))
-    report(f"{name}: {steps} steps, largest differences: loss {max(errors['loss']):.1e}, rows {max(errors['rows']):.1e}, "
-           f"gradient {max(errors['gradient']):.1e} (relative)")
+    report(f"{name}: {steps} steps, largest differences: loss {max(errors['loss']):.1e}, "
+           f"rows {max(errors['rows']):.1e}, gradient {max(errors['gradient']):.1e} (relative)")
     assert max(errors["loss"] + errors["rows"]) <= 1e-5 and max(errors["gradient"]) <= 1e-3
 
 
