@@ -31,6 +31,11 @@ def by_stage(tokens: Iterable[str]) -> Tuple[Tuple[str, ...], ...]:
     return tuple(found[stage] for stage in range(len(found)))
 
 
+def named_rows(name: str, rows: Iterable[np.ndarray]) -> Dict[str, np.ndarray]:
+    """The vectors of the stages, from 0 on, under the tokens of a style as upstream's files have them."""
+    return {f"<{name}>-T{stage}": row for stage, row in enumerate(rows)}
+
+
 def is_staged(names: Iterable[str]) -> bool:
     """Whether these names of a file's arrays are those of tokens by stage."""
     names = list(names)

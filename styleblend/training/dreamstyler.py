@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Sequence
 
 import numpy as np
 
-from styleblend.adapters.stage_tokens import stage_token
+from styleblend.adapters.stage_tokens import named_rows, stage_token
 from styleblend.adapters.style import Applied, save_part
 from styleblend.base.tokens import Tokenizer
 from styleblend.files.captions import StylePicture, style_pictures
@@ -65,7 +65,7 @@ def train_dreamstyler(pipeline: Pipeline, name: str, settings: RunSettings) -> I
                      scorer.scored_by if scorer else "", lambda log: loss_curve(curve, {METHOD: log}))
     say_method(folder, stage.template)
     # last, since a style with this file counts as trained
-    save_part(folder, name, PART, {f"<{name}>-T{k}": row for k, row in enumerate(rows.numpy())},
+    save_part(folder, name, PART, named_rows(name, rows.numpy()),
               {"base": base.fingerprint(), "style": name, "stage": METHOD})
 
 
