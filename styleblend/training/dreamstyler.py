@@ -100,9 +100,10 @@ def show_prompts(name: str, template: str, pictures: List[StylePicture]) -> None
     for picture in pictures[:SHOWN]:
         whole = picture.phrase if "{}" in picture.phrase else template.replace(PHRASE, picture.phrase)
         say(f"{name}: {picture.file} is learned under {whole!r}")
-    more = f", and {len(pictures) - SHOWN} more in the same way" if len(pictures) > SHOWN else ""
-    say(f"{name}: what a picture shows and its prompt does not say is learned as style{more}: write it into a text "
-        f"file beside the picture ({pictures[0].path.with_suffix('.txt').name}; styleblend captions {name} makes them)")
+    if len(pictures) > SHOWN:
+        say(f"{name}: {len(pictures) - SHOWN} more in the same way")
+    say(f"{name}: what a picture shows and its prompt does not say is learned as style: write it into "
+        f"{pictures[0].path.with_suffix('.txt').name} beside it (styleblend captions {name} makes such files)")
 
 
 def own_template(template: str) -> Dict[str, str]:

@@ -103,6 +103,13 @@ def test_what_is_refused(dreamed, tmp_path, capsys, options, words):
     assert words in refused(dreamed, tmp_path, capsys, *options)
 
 
+def test_a_set_is_not_aligned_in_it(dreamed, tmp_path, capsys):
+    """StyleAligned draws in the token and the LoRA of StyleBlend; these tokens would change nothing."""
+    assert main(["align", "--config", str(dreamed), "--prompts", "A cat,A dog", "--look", "ink", "--style", "ink",
+                 "--output", str(tmp_path / "set")]) == 2
+    assert "--style ink has no effect on a set: it is a style of dreamstyler" in capsys.readouterr().err
+
+
 def test_a_style_whose_file_is_another(dreamed, tmp_path, capsys):
     """A LoRA in the place of the tokens; tokens of another base."""
     place = tmp_path / "adapters" / "ink" / "ink_stage_style_embeds.safetensors"

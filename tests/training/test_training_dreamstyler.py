@@ -42,7 +42,7 @@ def test_a_style_comes_out_and_nothing_else_changes(staged, tmp_path, tiny_base,
     assert before == {p: p.read_bytes() for p in tiny_base.folder.rglob("*.safetensors")}
     said = capsys.readouterr().err
     assert "dots: boat.png is learned under 'A painting of A boat, in the style of {}'" in said
-    assert "boat.txt; styleblend captions dots makes them" in said
+    assert "write it into boat.txt beside it (styleblend captions dots" in said
     rows = learned(tmp_path)
     assert list(rows) == [f"<dots>-T{k}" for k in range(4)] and {row.shape for row in rows.values()} == {(32,)}
     start = tiny_base.text_encoder.text_model.embeddings.token_embedding.weight[
