@@ -95,6 +95,13 @@ def resolved(adapters: Union[str, Path], text: str) -> str:
     return ",".join(f"{'+'.join(share.names)}:{share.first}-{share.stages(count)[-1]}" for share in shares)
 
 
+def with_stages(adapters: Union[str, Path], name: str, other: str, stages: str) -> str:
+    """The mix that is the style `name` but for these stages ("0-2"), which another one gives."""
+    count, share = stage_count(adapters, name), parse_mix(f"{other}:{stages}")[0]
+    own = [f"{name}:{stage}" for stage in range(count) if stage not in share.stages(count)]
+    return resolved(adapters, ",".join([f"{other}:{stages}", *own]))
+
+
 def stage_count(adapters: Union[str, Path], name: str) -> int:
     """How many stages a style has. StyleBlendError: there is none of this name, or it is of another method."""
     folder = find_style(adapters, name)

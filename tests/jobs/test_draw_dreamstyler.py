@@ -103,6 +103,34 @@ def test_what_is_refused(dreamed, tmp_path, capsys, options, words):
     assert words in refused(dreamed, tmp_path, capsys, *options)
 
 
+def test_a_grid_of_stages_against_styles(dreamed, tmp_path, capsys):
+    """Each place has the picture of its mix."""
+    sheet = tmp_path / "grid.png"
+    assert main(["grid", "ink", "--config", str(dreamed), "--prompts", "Cat", "--x", "stages=0-2,3-5",
+                 "--y", "with=wax,ink", "--output", str(sheet)]) == 0
+    found = np.asarray(Image.open(sheet).convert("RGB"), int)
+    for mix in ("wax:0-2,ink:3-5", "ink:0-2,wax:3-5", "ink:0-5"):
+        one = drawn(dreamed, tmp_path, "--prompt", "A cat", "--mix", mix)
+        assert any(np.abs(found[y:y + 64, x:x + 64] - one).max() <= 1
+                   for y in range(found.shape[0] - 63) for x in range(found.shape[1] - 63)), mix
+    grid = ["grid", "ink", "--config", str(dreamed), "--prompts", "Cat", "--output", str(tmp_path / "no.png")]
+    for axes, words in ((["--x", "stages=0-2"], "stages and with go together"),
+                        (["--x", "stages=0-9", "--y", "with=wax"], "wax has no stage 6"),
+                        (["--x", "stages=0-2", "--y", "with=dots"], "dots is a style of styleblend")):
+        assert main([*grid, *axes]) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_grid_of_dials(dreamed, tmp_path):
+    sheet = tmp_path / "grid.png"
+    assert main(["grid", "ink", "--config", str(dreamed), "--prompts", "Cat", "--x", "sty_gamma=0.5,4",
+                 "--output", str(sheet)]) == 0
+    found = np.asarray(Image.open(sheet).convert("RGB"), int)
+    one = drawn(dreamed, tmp_path, "--prompt", "A cat", "--style", "ink", "--sty-gamma", 4)
+    assert any(np.abs(found[y:y + 64, x:x + 64] - one).max() <= 1
+               for y in range(found.shape[0] - 63) for x in range(found.shape[1] - 63))
+
+
 def test_a_set_is_not_aligned_in_it(dreamed, tmp_path, capsys):
     """StyleAligned draws in the token and the LoRA of StyleBlend; these tokens would change nothing."""
     assert main(["align", "--config", str(dreamed), "--prompts", "A cat,A dog", "--look", "ink", "--style", "ink",
