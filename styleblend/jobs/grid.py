@@ -103,8 +103,8 @@ def mix_of(values: Dict[str, str], plan: Plan) -> str:
     if not asked:
         return ""
     if asked != list(OF_MIX) or "checkpoint" in values:
-        raise StyleBlendError("the axes stages and with go together, and without checkpoint: such as --x stages=0-2,3-5 "
-                              "--y with=wax")
+        raise StyleBlendError("the axes stages and with go together, and without checkpoint: such as --x "
+                              "stages=0-2,3-5 --y with=wax")
     return with_stages(plan.config.adapters, plan.name, values["with"], values["stages"])
 
 

@@ -26,7 +26,7 @@ from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
 from styleblend.jobs.choices import check_pictures, styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
-from styleblend.jobs.memory import within
+from styleblend.jobs.memory import Beside, within
 from styleblend.pipeline import Pipeline
 from styleblend.settings import FIRST_METHOD, RunSettings
 from styleblend.training.coarse import train_coarse
@@ -124,8 +124,8 @@ def train_styles(request: TrainRequest) -> Job[None]:
         if folder == request.pictures:
             point(entry(settings.data, name), folder)
     base = find_base(settings.base, settings.base_id)
-    kind = "training stages" if set(request.parts) == {"dreamstyler"} else "training"
-    settings = yield from within(settings, kind, request.max_memory)
+    more = Beside(stages_batch=settings.training.dreamstyler.batch if set(request.parts) == {"dreamstyler"} else 0)
+    settings = yield from within(settings, "training", request.max_memory, more)
     for name in names:
         for part in request.parts:
             try:

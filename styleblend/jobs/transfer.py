@@ -70,7 +70,7 @@ class Transferred(NamedTuple):
 
 def transfer(request: TransferRequest) -> Job[List[Path]]:
     """Draw what is missing; returns the files that were drawn."""
-    plan, contents = planned(request), content_pictures(request)
+    plan, contents = plan_of_transfer(request), content_pictures(request)
     control, sentence = control_of(request)
     if sentence:
         yield Log(sentence)
@@ -101,7 +101,7 @@ def draw_contents(places: Sequence[Transferred], missing: Collection[Path], lean
     return drawn
 
 
-def planned(request: TransferRequest) -> Plan:
+def plan_of_transfer(request: TransferRequest) -> Plan:
     """How all of them are drawn. Without a negative prompt, unless one is given."""
     plan = plan_for(request.settings, request.style)
     changes = {**request.sampling, **({} if request.seed is None else {"seed": request.seed})}

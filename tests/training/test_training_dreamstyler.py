@@ -12,7 +12,7 @@ from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.tensor_files import read_metadata, read_safetensors
 from styleblend.jobs.events import Progress, result_of
-from styleblend.jobs.memory import Sizes, training, training_stages
+from styleblend.jobs.memory import Beside, Sizes, training
 from styleblend.jobs.train import TrainRequest, train_styles
 from styleblend.record import read_record
 from styleblend.settings import KINDS, read_settings
@@ -142,8 +142,8 @@ def test_a_template_without_a_place_for_what_is_shown_teaches_all_of_it():
 
 def test_memory_counts_its_own_batch(world, tiny_folder):
     settings = read_settings(changed(world, dreamstyler=dict(batch=8)))
-    sizes = Sizes(tiny_folder, "float32")
-    assert training_stages(sizes, settings)["training step"] > training(sizes, settings)["training step"]
-    assert "look-alikes" not in training_stages(sizes, settings)
+    sizes, stages = Sizes(tiny_folder, "float32"), Beside(stages_batch=8)
+    assert training(sizes, settings, stages)["training step"] > training(sizes, settings)["training step"]
+    assert "look-alikes" not in training(sizes, settings, stages)
     with pytest.raises(StyleBlendError, match="at the least"):
         result_of(train_styles(TrainRequest(settings, ("dreamstyler",), "dots", max_memory="150MB")))
