@@ -16,7 +16,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import not_written, write_bytes
 from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
-from styleblend.settings import KINDS, StyleBlendStyle
+from styleblend.settings import KINDS, StyleBlendStyle, StyleSettings
 from styleblend.adapters.parts import PARTS, STYLEBLEND, part_named
 from styleblend.adapters.stage_tokens import is_staged, named_rows
 from styleblend.adapters.style_files import part_file, part_of_single, settings_in, settings_in_header
@@ -96,6 +96,7 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
                 raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a "
                                       f"style: {advice}")
             found[part] = own
+    method_of_parts(found)
     return found
 
 
@@ -143,21 +144,14 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
             raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, again))}): "
                                   "choose another --name, or --overwrite to replace what is loaded")
         whole = [part for part in PARTS[method] if part in arrays or part in there]
-        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()),
-                        before)
-        settings = settings if settings.method == method else KINDS[method]()
-        settings = settings.model_copy(update={"parts": None if len(whole) == len(PARTS[method]) else whole})
+        settings = settings_of(found, before, whole)
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    tensors = arrays[part]
-                    if is_embedding(part):
-                        tensors = {part_named(part).token: arrays[part]}
-                    elif part_named(part).kind == "stages":
-                        tensors = named_rows(name, arrays[part].values())
-                    save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
+                    save_part(written, name, part, as_saved(part, arrays[part], name),
+                              {**known_base, "loaded_from": own.path.name})
                 if settings != StyleBlendStyle() or (folder / "style.json").is_file():
                     text = settings.model_dump_json(exclude_defaults=True, indent=2)
                     write_bytes(written / "style.json", text.encode())
@@ -165,6 +159,21 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         except OSError as error:
             raise not_written(folder, error) from None
     return report(name, found, arrays, whole)
+
+
+def settings_of(found: Dict[str, Found], before: StyleSettings, whole: Sequence[str]) -> StyleSettings:
+    """What the style says of itself from now on: what a file says, else what was there before, with its parts."""
+    method = method_of_parts(found)
+    said = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()), before)
+    own = said if said.method == method else KINDS[method]()
+    return own.model_copy(update={"parts": None if len(whole) == len(PARTS[method]) else whole})
+
+
+def as_saved(part: str, arrays, name: str) -> Dict[str, Any]:
+    """A part's arrays with the names that they are saved under."""
+    if part_named(part).kind == "stages":
+        return named_rows(name, arrays.values())
+    return {part_named(part).token: arrays} if is_embedding(part) else arrays
 
 
 def several(vectors) -> str:

@@ -60,7 +60,8 @@ class Method(Protocol):
     """
 
     name: str
-    tokens: Tuple[str, ...]  # placeholders that stand in its prompts for what was learned
+    # placeholders that stand in its prompts for what was learned; a style of stages brings its own beside them
+    tokens: Tuple[str, ...]
     parts: Mapping[str, Part]  # what a style of it is made of
     Settings: type  # of one drawing
 
