@@ -113,7 +113,7 @@ def run_draw(args) -> int:
     from styleblend.jobs.draw import DrawRequest, draw
     request = DrawRequest(settings, args.prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite, dials_of(args), control_of(args))
+                          args.dtype, output, args.max_memory, args.overwrite, control_of(args), dials_of(args))
     for path in follow(draw(request)):
         print(path)
     return 0

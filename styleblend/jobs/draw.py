@@ -58,8 +58,8 @@ class DrawRequest:
     output: Optional[Path] = None
     max_memory: Optional[str] = None
     overwrite: bool = False
-    own: Mapping[str, object] = field(default_factory=dict)  # settings of the style's method that differ
     control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout; those of `again` where it has none
+    own: Mapping[str, object] = field(default_factory=dict)  # settings of the style's method that differ
 
     def file(self, seeds: Sequence[int]) -> Path:
         """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
