@@ -51,6 +51,10 @@ def add_train_options(parser) -> None:
     parser.add_argument("--keep", choices=["last", "best"],
                         help="which step becomes the adapters: the last, or the one whose picture grid has the best "
                              "score; default: the config's (training.keep_adapters), else last")
+    parser.add_argument("--context-prompt", metavar="TEXT",
+                        help="of dreamstyler: the whole prompt that the pictures are learned under, with {} for the "
+                             "token: all that they show besides their style; default: a caption or name in the "
+                             "config's template (training.dreamstyler)")
     parser.add_argument("--share", action="store_true",
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")
@@ -66,10 +70,22 @@ def run_train(args) -> int:
     if args.keep:
         training = settings.training.model_copy(update={"keep_adapters": args.keep})
         settings = settings.model_copy(update={"training": training})
+    if args.context_prompt is not None:
+        settings = with_context_prompt(settings, args.context_prompt, args.part)
     pictures = Path(args.pictures) if args.pictures is not None else None
     follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
                                      args.max_memory, pictures, args.name)), step_ends=True)
     return 0
+
+
+def with_context_prompt(settings, prompt: str, part: str):
+    """The settings with this whole prompt for DreamStyler's training. StyleBlendError where it is of another method."""
+    from styleblend.settings import validated
+    if part != "dreamstyler":
+        raise StyleBlendError(f"--context-prompt has no effect on {part}: leave it out, or train dreamstyler")
+    stage = settings.training.dreamstyler
+    stage = validated(type(stage), {**stage.model_dump(), "template": prompt}, "--context-prompt")
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"dreamstyler": stage})})
 
 
 def run_captions(args) -> int:

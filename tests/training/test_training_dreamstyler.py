@@ -103,6 +103,19 @@ def test_the_prompt_it_learns_under_is_that_it_draws_with(staged, tmp_path, caps
     assert read_record(tmp_path / "cat.png").settings.template == template
 
 
+def test_a_prompt_that_is_typed(staged, tmp_path, capsys):
+    train = ["train", "dreamstyler", "--config", str(staged), "--styles", "dots"]
+    for wrong, words in (([*train, "--context-prompt", "pears on a cloth"], "it needs {} once"),
+                         (["train", "fine", *train[2:], "--context-prompt", "{}"], "has no effect on fine")):
+        assert main(wrong) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+    assert main([*train, "--context-prompt", "pears on a cloth, in the style of {}"]) == 0
+    assert "red_apple.png is learned under 'pears on a cloth, in the style of {}'" in capsys.readouterr().err
+    typed = learned(tmp_path)
+    assert main([*train, "--overwrite"]) == 0
+    assert any(not np.array_equal(row, typed[token]) for token, row in learned(tmp_path).items())
+
+
 def test_captions_to_edit(world, tmp_path, capsys):
     images = tmp_path / "data" / "dots" / "images"
     (images / "boat.txt").write_text("a boat at sea")
