@@ -15,7 +15,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from styleblend.adapters.style import Applied, Style, applied, load_style, style_hash
+from styleblend.adapters.mixes import is_mix
+from styleblend.adapters.style import Applied, Style, applied, load_named, load_style, style_hash
 from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
 from styleblend.base.control_maps import control_map
@@ -31,14 +32,15 @@ from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import own_or_shipped
 from styleblend.machine.runtime import jt
+from styleblend.methods.content import prepare_content, with_content
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
-from styleblend.settings import (LARGEST_SEED, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
-                                 method_of, validated)
+from styleblend.settings import (LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
+                                 SamplingSettings, method_of, validated)
 from styleblend.settings.control import READ_AS
 
 
@@ -66,7 +68,7 @@ class Pipeline:
     def __init__(self, base: Base, settings: Optional[RunSettings] = None, methods: Mapping[str, Method] = METHODS):
         self.base, self.methods = base, methods
         self.settings = settings or settings_of(base)
-        self._tokenizers: Dict[str, Tokenizer] = {}
+        self._tokenizers: Dict[Tuple[str, ...], Tokenizer] = {}
         self._remarked = False  # on a prompt that the text encoder hardly knows
         self._controlnets: Dict[str, ControlNetModel] = {}
         self.kept: Dict[str, tuple] = {}  # method -> what it prepared last, behind what that depends on
@@ -77,9 +79,12 @@ class Pipeline:
     # ---------------------------------------------------------------- what to draw
 
     def style(self, style: Union[None, str, Path, Style]) -> Optional[Style]:
-        """A style: loaded already, a folder of adapters, or the name of one in the config's folder of adapters."""
+        """A style: loaded already, a folder of adapters, the name of one in the config's folder of adapters, or a mix
+        of several such as "ink:0-2,wax:3-5" (`adapters.mixes`)."""
         if style is None or isinstance(style, Style):
             return style
+        if is_mix(str(style)) and not Path(style).is_dir():
+            return load_named(self.settings.adapters, str(style), self.base)
         folder = Path(style)
         if not folder.is_dir():
             folder = find_style(self.settings.adapters, str(style))
@@ -88,12 +93,12 @@ class Pipeline:
     def request(self, *prompts: str, style: Union[None, str, Path, Style] = None,
                 seeds: Union[None, int, Sequence[int]] = None, negative: Optional[str] = None,
                 settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = (),
-                **sampling) -> Request:
+                content: Optional[ContentSettings] = None, **sampling) -> Request:
         """A request with the settings of the config and of the style itself. `prompts` are phrases such as "A rabbit".
 
         `seeds`: one for all prompts or one for each; default: the config's. `settings`: of a method, in place of the
         style's; they also say which method draws, such as `styleblend.settings.AlignSettings` for StyleAligned.
-        `control`: pictures that hold the layout.
+        `control`: pictures that hold the layout. `content`: a picture that is drawn anew, by image to image.
         `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
@@ -103,7 +108,7 @@ class Pipeline:
         method = method_of(settings, own.method if style else self.plain)
         return Request(tuple(map(phrase_of, prompts)), seeds_for(prompts, drawn.seed if seeds is None else seeds),
                        drawn, style, method, ordinary if settings is None else settings, own=own,
-                       control=tuple(control))
+                       control=tuple(control), content=content)
 
     @property
     def plain(self) -> str:
@@ -154,9 +159,13 @@ class Pipeline:
         jt.gc()
 
     def prepared(self, request: Request) -> Iterator[Progress]:
-        """Yields the steps of what the method has to compute first; returns the request with it."""
+        """Yields the steps of what has to be computed first, for the method or a content picture.
+
+        Returns the request with it.
+        """
         prepare = getattr(self.methods[request.method], "prepare", None)
-        return (yield from prepare(self, request)) if prepare else request
+        request = (yield from prepare(self, request)) if prepare else request
+        return (yield from prepare_content(self, request))
 
     def records(self, request: Request) -> List[Record]:
         """What the picture of each prompt says of itself."""
@@ -164,7 +173,7 @@ class Pipeline:
         one = Record("", 0, style.name if style else "", self._last(style)[2], base.fingerprint(),
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
-                     control=request.control,
+                     control=request.control, content=request.content,
                      decoder=base.decoder_fingerprint())
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
@@ -188,16 +197,21 @@ class Pipeline:
         return self._applied
 
     def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:
-        """The base's tokenizer with the method's placeholders.
+        """The base's tokenizer with the method's placeholders, and those of the style's stages.
 
         Each is as many ids long as the style has vectors for it.
         """
-        tokens = self.methods[method].tokens
-        if method not in self._tokenizers:
-            self._tokenizers[method] = self.base.tokenizer(tokens)
+        tokens = self.tokens(method, style)
+        if tokens not in self._tokenizers:
+            self._tokenizers[tokens] = self.base.tokenizer(tokens)
         vectors = style.vectors if style else {}
-        self._tokenizers[method].spread([len(vectors[token]) if token in vectors else 1 for token in tokens])
-        return self._tokenizers[method]
+        self._tokenizers[tokens].spread([len(vectors[token]) if token in vectors else 1 for token in tokens])
+        return self._tokenizers[tokens]
+
+    def tokens(self, method: str, style: Optional[Applied] = None) -> Tuple[str, ...]:
+        """The placeholders of a method, then those that the style itself brings: how many stages there are is its."""
+        own = tuple(self.methods[method].tokens)
+        return own + tuple(token for token in (style.vectors if style else ()) if token not in own)
 
     def recipe(self, request: Request, style: Optional[Applied] = None) -> Recipe:
         """What the request's method says about this drawing, and its control pictures."""
@@ -207,6 +221,7 @@ class Pipeline:
             self._remarked = True
             warnings.warn(remark, stacklevel=2)
         recipe = self.methods[request.method].recipe(self.base, self.tokenizer(request.method, style), request)
+        recipe = with_content(recipe, request)
         if not request.control:
             return recipe
         branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered
@@ -243,7 +258,7 @@ class Pipeline:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""
         tokenizer, width = self.tokenizer(method, style), self.base.text_encoder.config.hidden_size
         vectors = [style.vectors[token] if token in style.vectors else jt.zeros((1, width))
-                   for token in self.methods[method].tokens]
+                   for token in self.tokens(method, style)]
         placeholders, states = jt.concat(vectors) if vectors else None, []
         with jt.no_grad(), self.base.at_work("text_encoder"):
             for texts in recipe.texts:

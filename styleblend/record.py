@@ -15,16 +15,16 @@ from styleblend.files.names import control_character
 from styleblend.files.pictures import opened
 from styleblend.files.saved_pictures import texts_of
 from styleblend.files.text import parse_json
-from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, ControlSettings, DType, MethodSettings,
-                                 SamplingSettings, validated)
+from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, ContentSettings, ControlSettings, DType,
+                                 MethodSettings, SamplingSettings, validated)
 
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
           "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
-          "signs": bool, "control": list}
+          "signs": bool, "control": list, "content": (dict, type(None))}
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": "", "signs": False, "control": []}  # what older pictures do not say
+         "decoder": "", "signs": False, "control": [], "content": None}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -53,6 +53,7 @@ class Record:
     libraries: Dict[str, str] = field(default_factory=libraries)
     decoder: str = ""  # fingerprint of the base's autoencoder
     control: Tuple[ControlSettings, ...] = ()  # pictures that held the layout
+    content: Optional[ContentSettings] = None  # the picture that was drawn anew
 
     def chunks(self) -> Dict[str, str]:
         """The texts in the picture's file (`files.saved_pictures`)."""
@@ -64,11 +65,12 @@ class Record:
         prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump(),
-               "control": [one.model_dump(exclude_defaults=True) for one in self.control]}
+               "control": [one.model_dump(exclude_defaults=True) for one in self.control],
+               "content": self.content and self.content.model_dump(exclude_defaults=True)}
         if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
             own["signs"] = True  # to earlier versions brackets were text
         own = {kind.section if key == "settings" else key: value for key, value in own.items()
-               if key != "control" or value}
+               if key not in ("control", "content") or value}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
     def facts_of_style(self) -> Dict[str, object]:
@@ -91,7 +93,8 @@ def changes(then: Record, now: Record) -> List[str]:
     pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "methods": (then.method, now.method),
              "adapters": (then.adapters or now.adapters, now.adapters or then.adapters), "sampling settings": sampling,
              f"{KINDS[now.method].section} settings": (then.settings, now.settings),
-             "control pictures": (then.control, now.control), "precision": (then.dtype, now.dtype)}
+             "control pictures": (then.control, now.control), "content pictures": (then.content, now.content),
+             "precision": (then.dtype, now.dtype)}
     return [name for name, (one, other) in pairs.items() if one != other]
 
 
@@ -107,7 +110,9 @@ def read_record(path: Path) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StyleBlendError(f"{path}: what it says of itself is damaged ({printable(str(error), 100)})") from None
     control = tuple(validated(ControlSettings, one, str(path)) for one in data.pop("control"))
-    return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control,
+    content = data.pop("content")
+    content = None if content is None else validated(ContentSettings, content, str(path))
+    return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control, content=content,
                   settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
 
 

@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 import numpy as np
 
 from reference import seeded
-from styleblend.adapters.parts import STYLEBLEND
+from styleblend.adapters.parts import part_named
 from styleblend.adapters.style import Applied, Style, save_part
 from styleblend.base.base import NETWORKS
 from styleblend.base.weights import parameters
@@ -21,6 +21,7 @@ from styleblend.methods.method import Request
 from styleblend.models.attention import AttentionContext
 from styleblend.models.rows import Rows
 from styleblend.pipeline import Picture, Pipeline
+from styleblend.settings import FIRST_METHOD
 
 GUIDED = ("negative", "full")
 ROWS = Rows({"coarse": 1, "fine": 1}, GUIDED)
@@ -80,8 +81,10 @@ def with_part(style: Style, **parts) -> Style:
 def save_style(folder: Path, name: str, style: Style, metadata: Mapping[str, str] = {}) -> Path:
     """Each part of the style in a file of its own in `folder`."""
     for part, found in style.parts.items():
-        about = STYLEBLEND[part]
+        about = part_named(part)
         save_part(folder, name, part, {about.token: found} if about.kind == "embedding" else found, dict(metadata))
+    if style.settings.method != FIRST_METHOD:
+        (folder / "style.json").write_text(style.settings.model_dump_json(exclude_defaults=True))
     return folder
 
 

@@ -22,8 +22,9 @@ from styleblend.files.output_files import refuse_taken, refuse_unwritable
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
-from styleblend.adapters.parts import STYLEBLEND
-from styleblend.adapters.style_files import part_file, read_part_file, settings_in
+from styleblend.adapters.parts import PARTS, STYLEBLEND
+from styleblend.adapters.stage_tokens import named_rows, stage_vectors
+from styleblend.adapters.style_files import missing_part, part_file, read_part_file, settings_in
 
 Files = Dict[str, Tuple[Dict[str, np.ndarray], Dict[str, str]]]  # name of a file -> its tensors, its metadata
 LOSS = ("written as an ordinary LoRA and two embeddings: both act on one picture at once, without the exchange of "
@@ -68,7 +69,8 @@ def read_style(folder: Path) -> Tuple[Dict[str, dict], Dict[str, np.ndarray]]:
 
 def base_of(folder: Path) -> Dict[str, str]:
     """The fingerprint of the base that a style was trained on, where its files say one."""
-    files = [path for path in (part_file(folder, folder.name, part) for part in STYLEBLEND) if path]
+    parts = PARTS[settings_in(folder, folder.name).method]
+    files = [path for path in (part_file(folder, folder.name, part) for part in parts) if path]
     return next(({"base": known["base"]} for known in map(tensor_files.read_metadata, files) if "base" in known), {})
 
 
@@ -175,8 +177,13 @@ def for_diffusers(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarr
     """What `load_lora_weights` and `load_textual_inversion` of diffusers read."""
     # in lower case: of a token with capital letters diffusers finds the first vector alone
     return {"pytorch_lora_weights.safetensors": (diffusers(loras, strengths), {}),
-            **{f"{part}_learned_embeds.safetensors": ({f"<{name.lower()}-{part}>": vector}, {})
-               for part, vector in vectors.items()}}
+            **for_diffusers_vectors(name, vectors)}
+
+
+def for_diffusers_vectors(name: str, vectors: Dict[str, np.ndarray]) -> Files:
+    """The embeddings, one a file, for `load_textual_inversion`."""
+    return {f"{part}_learned_embeds.safetensors": ({f"<{name.lower()}-{part.lower()}>": vector}, {})
+            for part, vector in vectors.items()}
 
 
 def for_kohya(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], strengths: Dict[str, float],
@@ -207,6 +214,45 @@ def for_ldm(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], s
             **kohya_embeddings(name, vectors, base)}
 
 
+def of_stages(folder: Path, kind: str, base: Optional[Path]) -> Files:
+    """A style of DreamStyler: an embedding for each stage, or in "single" upstream's one file with all of them."""
+    name, rows = folder.name, stage_rows(folder)
+    if kind == "single":
+        return {f"{name}.safetensors": (named_rows(name, rows), {})}
+    found = {f"T{stage}": row[None] for stage, row in enumerate(rows)}
+    if kind == "diffusers":
+        return for_diffusers_vectors(name, found)
+    return kohya_embeddings(f"embeddings/{name}" if kind == "webui" else name, found, base)
+
+
+def stage_rows(folder: Path) -> List[np.ndarray]:
+    """The vectors (width,) of the stages of a style in `folder`, from 0 on."""
+    path = part_file(folder, folder.name, "stage_embeds")
+    if path is None:
+        raise missing_part(folder, folder.name, "stage_embeds")
+    tensors = read_part_file(path, "stage_embeds", folder.name)
+    width = next((value.shape[-1] for value in tensors.values() if isinstance(value, np.ndarray) and value.ndim), 0)
+    rows = stage_vectors(tensors, width, str(path))
+    refuse_damaged(rows, str(path))
+    return list(rows.values())
+
+
+def stages_in(folder: Path) -> int:
+    """How many stages the style in `folder` has."""
+    return len(stage_rows(Path(os.path.abspath(folder))))
+
+
+def prompt_editing(name: str, stages: int) -> str:
+    """What stands in A1111's prompt for a style of stages: the tokens in the steps of their stages.
+
+    A drawing begins in the last stage; `[a:b:0.5]` goes from a to b at half of the steps.
+    """
+    found = f"{name}-T{stages - 1}"
+    for number in range(1, stages):
+        found = f"[{found}:{name}-T{stages - 1 - number}:{number / stages:.3g}]"
+    return found
+
+
 def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, fine_strength: float = 1.0,
            base: Optional[Path] = None, overwrite: bool = False) -> List[Path]:
     """Write the style of `folder` into the folder `output`; the files.
@@ -220,10 +266,14 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     refuse_unwritable(output)
+    if own_settings(folder).method == "dreamstyler":
+        if (coarse_strength, fine_strength) != (1, 1):
+            raise StyleBlendError(f"--{'fine' if coarse_strength == 1 else 'coarse'}-strength has no effect on "
+                                  f"{folder.name}, which has no LoRA: leave it out")
+        return write_files(of_stages(folder, kind, base), output, base_of(folder), overwrite)
     loras, vectors = read_style(folder)
     scale = 1 if kind == "single" else own_blend(folder).fine_scale
     strengths = {"text": coarse_strength, "unet": fine_strength * scale}
-    known_base = base_of(folder)
     if kind == "single":
         files = in_one_file(folder, loras, vectors, strengths)
     elif kind == "diffusers":
@@ -236,6 +286,11 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
     if not all(np.isfinite(value).all() for tensors, _ in files.values() for value in tensors.values()):
         raise StyleBlendError(f"with {' and '.join(f'{s:g}' for s in strengths.values())} as strengths of the text "
                               "encoder's and the UNet's LoRA there are numbers beyond float32: give smaller ones")
+    return write_files(files, output, base_of(folder), overwrite)
+
+
+def write_files(files: Files, output: Path, known_base: Dict[str, str], overwrite: bool) -> List[Path]:
+    """Write the files into the folder `output`; their paths. Each says which base it is of."""
     with in_turn(output):  # one style's files, not the LoRA of one and the embeddings of another
         for file in files:
             refuse_taken(output / file, overwrite)

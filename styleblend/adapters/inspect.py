@@ -16,6 +16,7 @@ from styleblend.errors import StyleBlendError, printable
 from styleblend.adapters.formats import (MOST_VECTORS, TEXT_PATHS, UNET_PATHS, flat, is_lora_key, layer_table, number,
                                          pairs, refuse_other_widths, said_of_silence, split, text_widths, with_model)
 from styleblend.adapters.original_names import is_original
+from styleblend.adapters.stage_tokens import is_staged
 from styleblend.files.tensor_files import read_metadata
 
 STYLES_OF_NAMES = (("lora_A", "PEFT"), ("lora_unet_", "kohya"), ("lora_te", "kohya"),
@@ -49,6 +50,8 @@ def inspect(path: Path) -> Dict[str, str]:
         facts["kind"] = "StyleBlend style in one file" if single else f"LoRA ({writer})"
         widths |= add_lora_facts(facts, loras, path)
     if vectors and (not loras or single):
+        if is_staged(vectors):
+            facts.update(kind="embedding of each stage (DreamStyler)", stages=str(len(vectors)))
         facts.setdefault("kind", "embedding (diffusers)")
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
         widths |= embedding_widths(vectors, source)

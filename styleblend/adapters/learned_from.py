@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import StylePicture, style_pictures
 from styleblend.files.text import parse_json
 from styleblend.files.whole_files import write_bytes
 
-PARTS = ("coarse", "fine")
+TRAININGS = tuple(training for method in PARTS for training in trainings_of(method))
 
 
 def note_of(folder: Path, part: str) -> Path:
@@ -48,6 +49,6 @@ def changed_since(folder: Path, pictures: Path) -> Optional[str]:
     """The same of a whole style; `pictures` is its folder of the data. None also where that cannot be read."""
     try:
         found = style_pictures(pictures)
-        return next((words for words in (changed(folder, part, found) for part in PARTS) if words), None)
+        return next((words for words in (changed(folder, part, found) for part in TRAININGS) if words), None)
     except (StyleBlendError, OSError):
         return None

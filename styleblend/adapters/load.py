@@ -16,8 +16,9 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim, in_turn
 from styleblend.files.whole_files import not_written, write_bytes
 from styleblend.adapters.formats import flat, is_lora_key, said_of_silence, split
-from styleblend.settings import StyleBlendStyle
-from styleblend.adapters.parts import STYLEBLEND
+from styleblend.settings import KINDS, StyleBlendStyle, StyleSettings
+from styleblend.adapters.parts import PARTS, STYLEBLEND, part_named
+from styleblend.adapters.stage_tokens import is_staged, named_rows
 from styleblend.adapters.style_files import part_file, part_of_single, settings_in, settings_in_header
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ COARSE_WORDS, FINE_WORDS = ("c", "coarse", "composition"), ("f", "t", "fine", "t
 
 def title(part: str) -> str:
     """The part's name in words."""
-    return STYLEBLEND[part].title
+    return part_named(part).title
 
 
 def is_embedding(part: str) -> bool:
-    return STYLEBLEND[part].kind == "embedding"
+    return part_named(part).kind == "embedding"
 
 
 class Found(NamedTuple):
@@ -40,6 +41,16 @@ class Found(NamedTuple):
 
     path: Path
     tensors: Dict[str, Any]
+
+
+def method_of_parts(found: Dict[str, Found]) -> str:
+    """The method that a style of these parts is of. StyleBlendError: they are of two."""
+    method = next((method for method, parts in PARTS.items() if set(found) <= set(parts)), None)
+    if method is None:
+        some = [next(own.path for part, own in found.items() if part in parts)
+                for parts in PARTS.values() if set(parts) & set(found)]
+        raise StyleBlendError(f"{some[0]} and {some[1]} are of two methods: load each under a --name of its own")
+    return method
 
 
 def embedding_part(path: Path, tensors: Dict[str, Any]) -> str:
@@ -61,6 +72,8 @@ def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     """The parts that one file holds."""
     tensors, source = read_tensors(path, attention_only), str(path)
     lora = {key: value for key, value in flat(tensors).items() if is_lora_key(key)}
+    if is_staged(tensors):
+        return {"stage_embeds": Found(path, tensors)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
         return {part: Found(path, own) for part in STYLEBLEND for own in [part_of_single(tensors, part)] if own}
     if not lora:
@@ -83,6 +96,7 @@ def gather(files: Sequence[Path], attention_only: bool = False) -> Dict[str, Fou
                 raise StyleBlendError(f"{found[part].path} and {path} both hold the {title(part)} of a "
                                       f"style: {advice}")
             found[part] = own
+    method_of_parts(found)
     return found
 
 
@@ -90,7 +104,7 @@ def trained_stages(folder: Path, parts: Iterable[str]) -> List[str]:
     """The stages of training that make these parts, where the style in `folder` has been trained here."""
     if not (folder / "training").is_dir():
         return []
-    return sorted({"coarse" if part in ("coarse_embeds", "text_lora") else "fine" for part in parts})
+    return sorted({part_named(part).training for part in parts})
 
 
 def put_in_place(written: Path, folder: Path) -> None:
@@ -111,6 +125,7 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     """
     # not above: it starts Jittor, and what is wrong with a file is said before
     from styleblend.adapters.style import check_base, checked_part, save_part
+    method = method_of_parts(found)
     folder, known_base = Path(output) / name, {"base": base.fingerprint(), "style": name}
     for own in found.values():
         check_base(own.path, base)
@@ -120,22 +135,23 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
         for stage in trained_stages(folder, found):
             # a training that goes on now would write over what is loaded
             trainings.enter_context(claim(folder / "training", stage))
-        there = [part for part in STYLEBLEND if part_file(folder, name, part)]
+        before = settings_in(folder, name)
+        there = [part for part in PARTS[before.method] if part_file(folder, name, part)]
+        if there and before.method != method:
+            raise StyleBlendError(f"{folder} holds a style of {before.method} already: choose another --name")
         again = [part for part in there if part in found]
         if again and not overwrite:
             raise StyleBlendError(f"{folder} holds a style already ({', '.join(map(title, again))}): "
                                   "choose another --name, or --overwrite to replace what is loaded")
-        whole = [part for part in STYLEBLEND if part in arrays or part in there]
-        settings = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()),
-                        settings_in(folder, name))
-        settings = settings.model_copy(update={"parts": None if len(whole) == len(STYLEBLEND) else whole})
+        whole = [part for part in PARTS[method] if part in arrays or part in there]
+        settings = settings_of(found, before, whole)
         try:
             with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
                 written = Path(temporary) / name  # of its own: the temporary folder itself is for its owner's eyes only
                 written.mkdir()
                 for part, own in found.items():
-                    tensors = {STYLEBLEND[part].token: arrays[part]} if is_embedding(part) else arrays[part]
-                    save_part(written, name, part, tensors, {**known_base, "loaded_from": own.path.name})
+                    save_part(written, name, part, as_saved(part, arrays[part], name),
+                              {**known_base, "loaded_from": own.path.name})
                 if settings != StyleBlendStyle() or (folder / "style.json").is_file():
                     text = settings.model_dump_json(exclude_defaults=True, indent=2)
                     write_bytes(written / "style.json", text.encode())
@@ -145,27 +161,49 @@ def load_files(found: Dict[str, Found], name: str, base: Base, output: Path, ove
     return report(name, found, arrays, whole)
 
 
+def settings_of(found: Dict[str, Found], before: StyleSettings, whole: Sequence[str]) -> StyleSettings:
+    """What the style says of itself from now on: what a file says, else what was there before, with its parts."""
+    method = method_of_parts(found)
+    said = next((s for s in (settings_in_header(own.path) for own in found.values()) if s != StyleBlendStyle()), before)
+    own = said if said.method == method else KINDS[method]()
+    return own.model_copy(update={"parts": None if len(whole) == len(PARTS[method]) else whole})
+
+
+def as_saved(part: str, arrays, name: str) -> Dict[str, Any]:
+    """A part's arrays with the names that they are saved under."""
+    if part_named(part).kind == "stages":
+        return named_rows(name, arrays.values())
+    return {part_named(part).token: arrays} if is_embedding(part) else arrays
+
+
 def several(vectors) -> str:
     """", 4 vectors" where a token has several."""
     return f", {len(vectors)} vectors" if vectors.ndim == 2 else ""
+
+
+def size_of(part: str, arrays) -> str:
+    """How large a part is, in words."""
+    kind = part_named(part).kind
+    if kind == "stages":
+        return f"width {next(iter(arrays.values())).shape[-1]}, {len(arrays)} stages"
+    if kind == "embedding":
+        return f"width {arrays.shape[-1]}{several(arrays)}"
+    ranks = sorted({value.shape[0] for key, value in arrays.items() if key.endswith("down.weight")})
+    return f"rank {', '.join(map(str, ranks))}, {len(arrays) // 2} layers"
 
 
 def report(name: str, found: Dict[str, Found], arrays: Dict[str, Any], whole: Sequence[str]) -> List[str]:
     """What was loaded, and what drawing lacks without the parts that are missing."""
     lines = []
     for part, own in found.items():
-        ranks = (sorted({value.shape[0] for key, value in arrays[part].items() if key.endswith("down.weight")})
-                 if not is_embedding(part) else [])
-        size = (f"rank {', '.join(map(str, ranks))}, {len(arrays[part]) // 2} layers"
-                if ranks else f"width {arrays[part].shape[-1]}{several(arrays[part])}")
-        lines.append(f"{title(part)} ({size}) from {own.path}")
-        silence = said_of_silence(arrays[part]) if ranks else ""
+        lines.append(f"{title(part)} ({size_of(part, arrays[part])}) from {own.path}")
+        silence = said_of_silence(arrays[part]) if part_named(part).kind in ("unet", "text_encoder") else ""
         if silence:
             lines.append(f"the {title(part)} {silence}")
     kept = [title(part) for part in whole if part not in found]
     if kept:
         lines.append(f"kept as it was: {', '.join(kept)}")
-    missing = [part for part in STYLEBLEND if part not in whole]
+    missing = [part for part in PARTS[method_of_parts(dict.fromkeys(whole))] if part not in whole]
     if missing:
         coarse, fine = ({"coarse_embeds", "text_lora"} & set(whole)), ({"fine_embeds", "unet_lora"} & set(whole))
         drawn = ("both branches draw"

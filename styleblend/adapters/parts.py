@@ -9,7 +9,8 @@ from typing import Any, Dict, Mapping, Tuple
 class Part:
     """One part of a style, in a file of its own: `<style>_<stem>.safetensors`."""
 
-    kind: str  # "embedding", or the network that its LoRA changes: "text_encoder" or "unet"
+    # "embedding"; "stages": an embedding for each stage; or the network that its LoRA changes: "text_encoder" or "unet"
+    kind: str
     stems: Tuple[str, ...]  # ours and the competition release's first, then the PyTorch release's
     title: str
     training: str  # what `styleblend train` calls the training that makes it
@@ -23,8 +24,12 @@ STYLEBLEND: Mapping[str, Part] = {
     "text_lora": Part("text_encoder", ("text_encoder_lora",), "text encoder LoRA", "coarse"),
     "unet_lora": Part("unet", ("unet_lora",), "UNet LoRA", "fine"),
 }
+DREAMSTYLER: Mapping[str, Part] = {
+    "stage_embeds": Part("stages", ("stage_style_embeds",), "embedding of each stage", "dreamstyler"),
+}
 # method -> its parts, in the order in which they are listed
-PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND, "style_aligned": {}}
+PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND, "style_aligned": {},
+                                            "dreamstyler": DREAMSTYLER}
 
 
 def trainings_of(method: str) -> Tuple[str, ...]:
@@ -37,6 +42,11 @@ def product_of(training: str) -> str:
     return [name for parts in PARTS.values() for name, part in parts.items() if part.training == training][-1]
 
 
+def method_of_training(training: str) -> str:
+    """The method that a training is of."""
+    return next(method for method, parts in PARTS.items() if any(one.training == training for one in parts.values()))
+
+
 def part_named(name: str) -> Part:
     """The part of this name; no two methods have one of the same name."""
     return next(parts[name] for parts in PARTS.values() if name in parts)
@@ -45,5 +55,7 @@ def part_named(name: str) -> Part:
 def part_of_single(tensors: Dict[str, Any], part: str) -> Dict[str, Any]:
     """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
     about = part_named(part)
+    if about.kind == "stages":
+        return {}  # such a style is one file anyway
     start = f"emb.{about.token}" if about.kind == "embedding" else f"{about.kind}."
     return {key: value for key, value in tensors.items() if key.startswith(start)}

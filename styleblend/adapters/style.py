@@ -4,18 +4,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Union
 
 import numpy as np
 
 from styleblend.adapters import formats, lora
 from styleblend.adapters.foreign_files import refuse_damaged
+from styleblend.adapters.mixes import is_mix, mixed, names_in, resolved
 from styleblend.adapters.parts import part_named
+from styleblend.adapters.stage_tokens import stage_vectors
 from styleblend.adapters.style_files import (adapter_hashes, missing_part, part_file, parts_of, read_part_file,
                                              settings_in)
 from styleblend.base.base import Base
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files import tensor_files
+from styleblend.files.shipped import adapters_of
 from styleblend.machine.runtime import jt
 from styleblend.settings import StyleBlendStyle, StyleSettings
 
@@ -24,9 +27,9 @@ from styleblend.settings import StyleBlendStyle, StyleSettings
 class Style:
     """What was learned of a style.
 
-    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors, or the tensors
-    of a LoRA with the keys of `styleblend.adapters.lora`. What a style does not have is not in it. `files`: part ->
-    hash of its file.
+    `parts`: name of a part -> an embedding (width,), or (n, width) where its token has several vectors; of each stage
+    its token with its vector (width,); or the tensors of a LoRA with the keys of `styleblend.adapters.lora`. What a
+    style does not have is not in it. `files`: part -> hash of its file.
     """
 
     name: str
@@ -53,7 +56,8 @@ def style_hash(style: Style) -> str:
 def checked_part(tensors: dict, part: str, base: Base, source: str):
     """One part in our names, checked against the base.
 
-    An embedding (width,) or (n, width), or the tensors of a LoRA, empty when there are none for that network.
+    An embedding (width,) or (n, width), {token: (width,)} of stages, or the tensors of a LoRA, empty when there are
+    none for that network.
     """
     kind = part_named(part).kind
     if kind == "embedding":
@@ -63,6 +67,10 @@ def checked_part(tensors: dict, part: str, base: Base, source: str):
                                   f"{formats.MOST_VECTORS} leave no room for a prompt: train the embedding with fewer")
         refuse_damaged({"its vector": vectors}, source)
         return vectors[0] if len(vectors) == 1 else vectors
+    if kind == "stages":
+        staged = stage_vectors(tensors, base.text_encoder.config.hidden_size, source)
+        refuse_damaged(staged, source)
+        return staged
     read = {"text_encoder": lora.text_lora, "unet": lora.unet_lora}[kind]
     found = read(tensors, getattr(base, kind), source)
     refuse_damaged(found, source)
@@ -98,14 +106,27 @@ def load_style(folder: Path, name: str, base: Base) -> Style:
     return Style(name, found, settings, adapter_hashes(folder, name))
 
 
+def load_named(adapters: Union[str, Path], name: str, base: Base) -> Style:
+    """The style of this name in a folder of adapters, or what a mix (`adapters.mixes`) makes of several."""
+    if not is_mix(name):
+        return load_style(adapters_of(adapters, name), name, base)
+    text = resolved(adapters, name)
+    styles = {one: load_style(adapters_of(adapters, one), one, base) for one in names_in(text)}
+    rows = mixed(text, {one: style.parts["stage_embeds"] for one, style in styles.items()})
+    first = next(iter(styles.values()))
+    return Style(text, {"stage_embeds": rows}, first.settings,
+                 {one: style.files["stage_embeds"] for one, style in styles.items()})
+
+
 def save_part(folder: Path, name: str, part: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> Path:
     """Write one part under its own name.
 
-    An embedding comes as {token: (width,)} or {token: (n, width)}, a LoRA with the keys of `styleblend.adapters.lora`.
+    An embedding comes as {token: (width,)} or {token: (n, width)}, those of stages too, a LoRA with the keys of
+    `styleblend.adapters.lora`.
     """
     about = part_named(part)
     path = Path(folder) / f"{name}_{about.stems[0]}.safetensors"
-    written = {"embedding": dict, "text_encoder": formats.to_diffusers_text,
+    written = {"embedding": dict, "stages": dict, "text_encoder": formats.to_diffusers_text,
                "unet": formats.to_diffusers_unet}[about.kind]
     tensor_files.write_safetensors(path, written(tensors), metadata)
     return path
@@ -136,6 +157,8 @@ def applied(base: Base, style: Optional[Style]) -> Applied:
         part = part_named(name)
         if part.kind == "embedding":
             vectors[part.token] = jt.array(np.atleast_2d(np.asarray(found, np.float32)))
+        elif part.kind == "stages":
+            vectors.update({token: jt.array(row[None]) for token, row in found.items()})
         elif found:
             loras[part.kind] = lora.load(getattr(base, part.kind), TARGETS[part.kind], found,
                                          f"{part.title} of {style.name}")

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
                                     add_offload, add_output_file, add_styles, control_of, named_file, named_folder,
                                     settings_of)
 from styleblend.cli.running import follow
+from styleblend.errors import StyleBlendError
 
 OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
 
@@ -24,6 +26,9 @@ def add_draw_options(parser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", help='a phrase such as "A cat on a boat"')
     parser.add_argument("--style", metavar="NAME",
                         help="name of a trained style; default: none, a plain picture of the base")
+    parser.add_argument("--mix", metavar="STYLES",
+                        help="in place of --style, the stages of several styles of dreamstyler: ink:0-2,wax:3-5; or "
+                             "all of both in one prompt: ink+wax")
     parser.add_argument("--from", dest="again", metavar="PICTURE",
                         help="draw a picture of this program again, with the settings that it carries; other options "
                              "change these")
@@ -39,12 +44,42 @@ def add_draw_options(parser) -> None:
                          help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                               "default: the style's own (blend.fine_scale), else 1")
     add_sampling(drawing)
+    add_dials(parser)
     add_control(parser)
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)
     add_max_memory(machine)
     add_offload(machine)
     parser.set_defaults(run=run_draw)
+
+
+def add_dials(parser) -> None:
+    """DreamStyler's guidance. Any of these switches it on."""
+    group = parser.add_argument_group("guidance of a style of dreamstyler, in place of --guidance")
+    group.add_argument("--sty-gamma", type=float, metavar="SCALE", help="more is more style; default: 0.5")
+    group.add_argument("--con-gamma", type=float, metavar="SCALE",
+                       help="more is more of what the prompt says; default: 3")
+    group.add_argument("--neg-gamma", type=float, metavar="SCALE",
+                       help="more is further from the negative prompt; default: 5")
+    group.add_argument("--formula", metavar="NAME", help="code, or paper: twice as much of style and context; default: "
+                       "code")
+
+
+def dials_of(args) -> dict:
+    """The settings of DreamStyler that these options change."""
+    from styleblend.settings.dreamstyler import DIALS
+    said = {name: getattr(args, name) for name in DIALS if getattr(args, name) is not None}
+    return {**said, "use_sc_guidance": True} if said else {}
+
+
+def style_or_mix(args, settings) -> Optional[str]:
+    """The style of --style, or the mix of --mix with all of its stages. StyleBlendError for both."""
+    if args.mix is None:
+        return args.style
+    if args.style is not None:
+        raise StyleBlendError("--mix names the styles: leave out --style")
+    from styleblend.adapters.mixes import resolved
+    return resolved(settings.adapters, args.mix)
 
 
 def add_sampling(drawing) -> None:
@@ -58,7 +93,7 @@ def add_sampling(drawing) -> None:
                          help="how closely the prompt is followed (CFG scale); 1: off; default: the style's own, else "
                               "the config's (sampling.guidance)")
     drawing.add_argument("--sampler", metavar="NAME",
-                         help="ddim, dpmpp_2m or euler; default: the config's (sampling.sampler)")
+                         help="ddim, dpmpp_2m, euler or unipc; default: the config's (sampling.sampler)")
     drawing.add_argument("--width", type=int, metavar="PIXELS",
                          help="a multiple of 8; default: the config's (sampling.width)")
     drawing.add_argument("--height", type=int, metavar="PIXELS",
@@ -70,13 +105,15 @@ def run_draw(args) -> int:
     from styleblend.settings import with_sampling
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     again, output = args.again and Path(args.again), named_file(args.output)
-    settings, record = settings_of(args), drawn_again(args.prompt, args.style, again)
+    settings = settings_of(args)
+    style = style_or_mix(args, settings)
+    record = drawn_again(args.prompt, style, again)
     with_sampling(record.sampling if record else settings.sampling, sampling, "the options")
-    ready_to_draw(settings, *filter(None, [args.style or (record.style if record else "")]))
+    ready_to_draw(settings, *filter(None, [style or (record.style if record else "")]))
     from styleblend.jobs.draw import DrawRequest, draw
-    request = DrawRequest(settings, args.prompt, args.style, again, args.seed, args.count, args.strength,
+    request = DrawRequest(settings, args.prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite, control_of(args))
+                          args.dtype, output, args.max_memory, args.overwrite, control_of(args), dials_of(args))
     for path in follow(draw(request)):
         print(path)
     return 0

@@ -8,6 +8,7 @@ from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
                                     settings_of)
 from styleblend.cli.running import follow
+from styleblend.errors import StyleBlendError
 
 # what may be typed -> the trainings that it means: one of them, a method with all of its own, and the first method's
 TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(method)},
@@ -17,6 +18,12 @@ TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(metho
 def add_commands(commands) -> None:
     add_train_options(add_command(commands, "train", "learn styles from their pictures",
                                   example="train styleblend --styles mystyle"))
+    captions = add_command(commands, "captions",
+                           "write what each picture of a style shows into a text beside it, to be edited: trainings "
+                           "read it", example="captions mystyle")
+    captions.add_argument("style", metavar="STYLE", help="name of a style in the config's folder of data")
+    add_config(captions)
+    captions.set_defaults(run=run_captions)
     styles = add_command(commands, "styles",
                          "say what styles there are: by which method, with which parts, trained on which base and when",
                          example="styles --config mini")
@@ -26,8 +33,9 @@ def add_commands(commands) -> None:
 
 def add_train_options(parser) -> None:
     parser.add_argument("part", choices=list(TRAININGS), nargs="?", default="all",
-                        help="a method, styleblend, or one part of it: coarse (layout, in the text encoder) or fine "
-                             "(texture, in the UNet); all is the same as styleblend")
+                        help="a method: styleblend, or one part of it, coarse (layout, in the text encoder) or fine "
+                             "(texture, in the UNet); or dreamstyler (tokens by stage, from one picture); all is the "
+                             "same as styleblend")
     add_config(parser)
     add_styles(parser, "all of the data folder")
     parser.add_argument("--pictures", metavar="FOLDER",
@@ -43,6 +51,10 @@ def add_train_options(parser) -> None:
     parser.add_argument("--keep", choices=["last", "best"],
                         help="which step becomes the adapters: the last, or the one whose picture grid has the best "
                              "score; default: the config's (training.keep_adapters), else last")
+    parser.add_argument("--context-prompt", metavar="TEXT",
+                        help="of dreamstyler: the whole prompt that the pictures are learned under, with {} for the "
+                             "token: all that they show besides their style; default: a caption or name in the "
+                             "config's template (training.dreamstyler)")
     parser.add_argument("--share", action="store_true",
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")
@@ -58,9 +70,39 @@ def run_train(args) -> int:
     if args.keep:
         training = settings.training.model_copy(update={"keep_adapters": args.keep})
         settings = settings.model_copy(update={"training": training})
+    if args.context_prompt is not None:
+        settings = with_context_prompt(settings, args.context_prompt, args.part)
     pictures = Path(args.pictures) if args.pictures is not None else None
     follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
                                      args.max_memory, pictures, args.name)), step_ends=True)
+    return 0
+
+
+def with_context_prompt(settings, prompt: str, part: str):
+    """The settings with this whole prompt for DreamStyler's training. StyleBlendError where it is of another method."""
+    from styleblend.settings import validated
+    if part != "dreamstyler":
+        raise StyleBlendError(f"--context-prompt has no effect on {part}: leave it out, or train dreamstyler")
+    stage = settings.training.dreamstyler
+    stage = validated(type(stage), {**stage.model_dump(), "template": prompt}, "--context-prompt")
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"dreamstyler": stage})})
+
+
+def run_captions(args) -> int:
+    from styleblend.files.captions import style_pictures, write_captions
+    from styleblend.files.names import entry
+    from styleblend.files.shipped import data_of
+    from styleblend.jobs.choices import known_style
+    settings = settings_of(args)
+    name = known_style(settings, args.style)
+    if data_of(settings.data, name) != entry(settings.data, name):
+        raise StyleBlendError(f"the pictures of {name} come with the program: copy them, and train --pictures FOLDER")
+    pictures = style_pictures(data_of(settings.data, name))
+    written = write_captions(pictures)
+    for path in written:
+        print(path)
+    print(f"{len(written)} new captions, {len(pictures) - len(written)} were there; say in them all that a picture "
+          "shows besides its style")
     return 0
 
 

@@ -68,6 +68,11 @@ def linear_timesteps(schedule, steps: int) -> np.ndarray:
     return np.linspace(0, len(schedule) - 1, steps)[::-1]
 
 
+def first_step_of(strength: float, steps: int) -> int:
+    """How many steps image to image leaves out, as published: of `steps` the last int(steps * strength) are run."""
+    return steps - min(int(steps * strength), steps)
+
+
 def ddim(model, x, schedule, steps: int, start: int = 0, noised: bool = False, eta: float = 0.0,
          noise: Optional[Callable] = None) -> Iterator[Step]:
     """DDIM (Song et al. 2021, eq. 12).
@@ -120,6 +125,57 @@ def dpm_solver_pp_2m(model, x, schedule, steps: int, start: int = 0, noised: boo
         x = step.x
 
 
+def unipc_2(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
+    """UniPC of order 2 (Zhao et al. 2023, algorithms 5 and 6), for x0, with B(h) = exp(h) - 1: "bh2".
+
+    The network's output at a step also corrects the step before, at no cost. The first step and the last one are of
+    order 1. An `x` that was replaced is taken as it stands, and not corrected.
+    """
+    times = midpoint_timesteps(schedule, steps)
+    abar = schedule.alphas_cumprod.astype(np.float64)
+    sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)
+    alpha = 1 / np.sqrt(sigmas ** 2 + 1)
+    sigma = sigmas * alpha
+    with np.errstate(divide="ignore"):
+        lam = np.log(alpha) - np.log(sigma)
+
+    def moved(x, x0, index: int, change=None):
+        """The first-order step from `index`, with `change` of x0 on the way."""
+        shrink = float(alpha[index + 1] * np.expm1(lam[index] - lam[index + 1]))
+        first = float(sigma[index + 1] / sigma[index]) * x - shrink * x0
+        return first if change is None else first - shrink * change
+
+    outputs, before, order = {}, None, 1  # x0 by step; x that the last step began from; the order of that step
+    for index in range(start, steps):
+        t = int(times[index])
+        outputs[index], _ = schedule.split(model(x, t, index), x, t)
+        if before is not None:
+            x = moved(before, outputs[index - 1], index - 1, correction(outputs, lam, index, order))
+        order = 2 if start < index < steps - 1 else 1
+        change = None
+        if order == 2:
+            ratio = (lam[index] - lam[index - 1]) / (lam[index + 1] - lam[index])
+            change = float(0.5 / ratio) * (outputs[index] - outputs[index - 1])
+        before, x = x, moved(x, outputs[index], index, change)
+        outputs.pop(index - 2, None)
+        step = Step(index, steps, t, outputs[index], x, (before, outputs[index]))
+        yield step
+        if step.x is not x:
+            x, before = step.x, None
+
+
+def correction(outputs: Mapping[int, Any], lam: np.ndarray, index: int, order: int):
+    """How x0 changed on UniPC's step to `index`, now that it is known there: of the order that the step had."""
+    last, h = outputs[index - 1], lam[index] - lam[index - 1]
+    if order == 1:
+        return 0.5 * (outputs[index] - last)
+    ratio = (lam[index - 2] - lam[index - 1]) / h
+    whole = np.expm1(-h)
+    phi = -whole / h - 1
+    shares = np.linalg.solve([[1.0, 1.0], [ratio, 1.0]], [phi / whole, 2 * (-phi / h - 0.5) / whole])
+    return float(shares[0] / ratio) * (outputs[index - 2] - last) + float(shares[1]) * (outputs[index] - last)
+
+
 def euler(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
     """Euler steps of the probability flow in sigma space (Karras et al. 2022, algorithm 2 without the correction).
 
@@ -151,4 +207,5 @@ SAMPLERS: Mapping[str, Sampler] = {
     "ddim": Sampler("DDIM", leading_timesteps, ddim, takes_noise=True),
     "dpmpp_2m": Sampler("DPM++ 2M", midpoint_timesteps, dpm_solver_pp_2m),
     "euler": Sampler("Euler", linear_timesteps, euler),
+    "unipc": Sampler("UniPC", midpoint_timesteps, unipc_2),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple
+from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.layouts import KOHYA, TEXTS, Layout, layout_of, pointed, refuse_unreadable
@@ -16,6 +16,7 @@ from styleblend.files.names import check_distinct, composed, control_character
 from styleblend.files.pictures import ENDINGS
 from styleblend.files.prompts import article
 from styleblend.files.text import parse_json, read_json, read_text
+from styleblend.files.whole_files import write_bytes
 
 ONE_FOLDER_EACH = "put one folder a style there, with images/*.png and prompt.json"
 LINE = 'like {"file_name": "cat.png", "text": "a cat"}'
@@ -93,6 +94,27 @@ def read_pictures(folder: Path) -> StylePictures:
         pictures.append(StylePicture(path, said, caption or article(said), file, names[path], caption is not None))
     layout.left_out += [layout.name(path) for path in layout.others]
     return StylePictures(pictures, taken(layout, pictures), layout.left_out)
+
+
+def shown_by(path: Path) -> StylePicture:
+    """One picture that lies anywhere, with what it shows: by `NAME.txt` beside it, else by its name."""
+    texts = [path.with_suffix(ending) for ending in TEXTS if path.with_suffix(ending).is_file()]
+    caption = checked(read_text(texts[0]), str(texts[0])) if texts else None
+    said = caption or checked(composed(path.stem).replace("_", " "), f"the name of {path}")
+    return StylePicture(path, said, caption or article(said), path.name, composed(path.stem), caption is not None)
+
+
+def write_captions(pictures: Sequence[StylePicture]) -> List[Path]:
+    """Write what each picture shows into `NAME.txt` beside it, to be edited, where no caption is there; these files.
+
+    Until it is edited a text says what the trainings read out of the picture's name anyway.
+    """
+    files = []
+    for picture in pictures:
+        if not picture.written:
+            files.append(picture.path.with_suffix(".txt"))
+            write_bytes(files[-1], f"{picture.phrase}\n".encode(), replace=False)
+    return files
 
 
 def pictures_if_any(folder: Path) -> List[StylePicture]:

@@ -8,6 +8,7 @@ from typing import Collection, List, Mapping, NamedTuple, Optional, Sequence
 
 from PIL import Image
 
+from styleblend.adapters.parts import PARTS
 from styleblend.adapters.style import load_style, style_hash
 from styleblend.base.base import base_for_drawing
 from styleblend.errors import StyleBlendError
@@ -26,7 +27,7 @@ from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_o
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
 from styleblend.pipeline import Pipeline
-from styleblend.settings import KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
+from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
 
 SHEET, MAPS, LOCK = "sheet.png", "control", ".align"  # in the output folder
 COLUMNS, CELL = 6, 192  # of the sheet; pixels of a picture in it
@@ -103,6 +104,9 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
         raise StyleBlendError("a prompt stands twice in --prompts: its picture would be replaced by the second")
     plain = replace(with_options(plan_for(request.settings, request.style), request.sampling, request.negative),
                     control=tuple(request.control))
+    if not set(plain.adapters) <= set(PARTS[FIRST_METHOD]):
+        raise StyleBlendError(f"--style {plain.name} has no effect on a set: it is a style of {plain.own.method}, and "
+                              f"{FIRST_METHOD}'s are drawn in")
     first = plain.sampling.seed if request.seed is None else request.seed
     if not 0 <= first <= LARGEST_SEED - len(prompts):
         raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - len(prompts)}")

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
+from styleblend.adapters.mixes import is_mix, names_in, resolved
 from styleblend.adapters.style_files import find_style, missing_parts, style_names_in
 from styleblend.errors import StyleBlendError, did_you_mean, nearest
 from styleblend.files.base_folder import check_base
@@ -53,6 +54,10 @@ def known_style(settings: RunSettings, name: str) -> str:
 
 def ready_style(settings: RunSettings, name: str) -> str:
     """The name of a style that can be drawn. StyleBlendError: there is none of this name, or it is not trained."""
+    if is_mix(name):
+        for one in names_in(name):
+            ready_style(settings, one)
+        return resolved(settings.adapters, name)
     name = known_style(settings, name)
     if not holds_files(adapters_of(settings.adapters, name)):
         raise StyleBlendError(f"style {name} is not trained, {Path(settings.adapters) / name} has no adapters: "

@@ -10,21 +10,20 @@ from typing import List, Mapping, Optional, Sequence, Tuple
 
 from PIL import Image
 
-from styleblend.adapters.style import Style, load_style, style_hash
+from styleblend.adapters.mixes import style_name
+from styleblend.adapters.style import Style, load_named, style_hash
 from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import check_name
 from styleblend.files.output_files import free_path, refuse_no_file, refuse_taken, refuse_unwritable_file
 from styleblend.files.pictures import contact_sheet, sheet_size
 from styleblend.files.prompts import phrase_of
 from styleblend.files.saved_pictures import FORMATS, format_of, refuse_unsaved, save_picture
-from styleblend.files.shipped import adapters_of
 from styleblend.jobs.choices import drawn_again, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import saved_size
-from styleblend.jobs.plans import Plan, plan_for, with_options
+from styleblend.jobs.plans import Plan, plan_for, with_options, with_own
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record
 from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated
@@ -60,6 +59,7 @@ class DrawRequest:
     max_memory: Optional[str] = None
     overwrite: bool = False
     control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout; those of `again` where it has none
+    own: Mapping[str, object] = field(default_factory=dict)  # settings of the style's method that differ
 
     def file(self, seeds: Sequence[int]) -> Path:
         """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
@@ -109,13 +109,26 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = request.settings
     dtype = request.dtype or (record and record.dtype)
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
-    plan = plan_for(settings, check_name(request.style) if request.style else record and record.style)
+    plan = plan_for(settings, style_name(request.style) if request.style else record and record.style)
     if record:
         own = plan.own if plan.own.method == record.method else KINDS[record.method]()
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
-        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control)
+        plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control,
+                       content=record.content)
     plan = replace(plan, control=request.control or plan.control)
-    return with_strength(with_options(plan, request.sampling, request.negative), request.strength)
+    plan = with_own(with_options(plan, request.sampling, request.negative), request.own)
+    refuse_unused_guidance(plan, request)
+    return with_strength(plan, request.strength)
+
+
+def refuse_unused_guidance(plan: Plan, request: DrawRequest) -> None:
+    """StyleBlendError for a guidance that has no effect beside DreamStyler's dials, and for dials beside none."""
+    dials = getattr(plan.settings, "use_sc_guidance", False)
+    if dials and request.own and plan.sampling.guidance == 1:
+        raise StyleBlendError("the dials of style and context have no effect where guidance is off (1): leave them "
+                              "out, or give another --guidance")
+    if dials and request.sampling.get("guidance", 1) != 1:
+        raise StyleBlendError("--guidance has no effect beside the dials of style and context: give --neg-gamma")
 
 
 def with_strength(plan: Plan, strength: Optional[float]) -> Plan:
@@ -174,7 +187,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory,
                              beside(lean, plan.control))
     base = base_for_drawing(lean)
-    style = load_style(adapters_of(lean.adapters, plan.name), plan.name, base) if plan.name else None
+    style = load_named(lean.adapters, plan.name, base) if plan.name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
     records = [plan.record(phrase, seed, *hashes) for seed in seeds]
     if record:
@@ -202,7 +215,7 @@ def draw_records(records: Sequence[Record], output: Path, style: Optional[Style]
         phrases, seeds = [one.prompt for one in batch], [one.seed for one in batch]
         pictures = yield from draw_pictures(pipeline, style, phrases, seeds, config.sampling, records[0].settings,
                                             once=len(batch) == len(records) and not base.offloaded,
-                                            control=records[0].control)
+                                            control=records[0].control, content=records[0].content)
         for one, picture in zip(batch, pictures):
             saved = saved_size(picture, one.sampling.saved_size)
             path = save_picture(file_of_seed(output, one.seed) if several else output, saved, one.chunks(), overwrite)

@@ -9,19 +9,21 @@ from styleblend.adapters.style import Style
 from styleblend.jobs.events import Job, Progress, result_of
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
-from styleblend.settings import ControlSettings, MethodSettings, SamplingSettings, method_of
+from styleblend.settings import ContentSettings, ControlSettings, MethodSettings, SamplingSettings, method_of
 
 STEPS = "drawing"  # title of the progress of a batch
 
 
 def request_for(style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int], sampling: SamplingSettings,
-                settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = ()) -> Request:
+                settings: Optional[MethodSettings] = None, control: Sequence[ControlSettings] = (),
+                content: Optional[ContentSettings] = None) -> Request:
     """A request for one picture of each phrase.
 
     `settings` are the method's own, and say which it is; None: the style's. Without either the pictures are plain.
     """
     method = method_of(settings, style.settings.method if style else Request.method)
-    return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings, control=tuple(control))
+    return Request(tuple(phrases), tuple(seeds), sampling, style, method, settings, control=tuple(control),
+                   content=content)
 
 
 def refuse_reserved(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str]) -> None:
@@ -56,15 +58,17 @@ def progress_of(event) -> Progress:
 def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
                   sampling: SamplingSettings,
                   settings: MethodSettings, texts=None, once: bool = False,
-                  control: Sequence[ControlSettings] = ()) -> Job[List[Image.Image]]:
+                  control: Sequence[ControlSettings] = (),
+                  content: Optional[ContentSettings] = None) -> Job[List[Image.Image]]:
     """Yields the progress of the steps; returns one picture for each phrase, `sampling.width` x `sampling.height`.
 
     `settings` are the method's own. `texts`: what `encode_texts` gave for these phrases. `once` uses the base up: each
-    network is freed when its work is done. `control`: pictures that hold the layout.
+    network is freed when its work is done. `control`: pictures that hold the layout. `content`: the
+    picture that is drawn anew.
     """
     pictures = []
     yield Progress(STEPS, 0, sampling.steps, "step")
-    request = request_for(style, phrases, seeds, sampling, settings, control)
+    request = request_for(style, phrases, seeds, sampling, settings, control, content)
     for event in pipeline.draw(request, texts=texts, once=once):
         if isinstance(event, Picture):
             pictures.append(Image.fromarray(event.pixels))

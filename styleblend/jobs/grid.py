@@ -15,7 +15,7 @@ from styleblend.base.base import base_for_drawing
 from styleblend.jobs.choices import chosen_prompts, not_listed, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written, result_of
-from styleblend.jobs.grid_axes import OF_BLEND, OF_SAMPLING, Axis
+from styleblend.jobs.grid_axes import OF_BLEND, OF_DIALS, OF_MIX, OF_SAMPLING, Axis
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
@@ -28,7 +28,8 @@ from styleblend.adapters.style import style_hash
 from styleblend.methods.drawn_with import drawn_with
 from styleblend.pipeline import Pipeline
 from styleblend.settings import MethodSettings, RunSettings, SamplingSettings, validated, with_sampling
-from styleblend.adapters.style import Style, load_style
+from styleblend.adapters.mixes import with_stages
+from styleblend.adapters.style import Style, load_named, load_style
 from styleblend.training.checkpoints import read, step_of
 
 CHUNK = "styleblend_grid"
@@ -48,10 +49,15 @@ class Cell:
     settings: MethodSettings
     seed: int
     checkpoint: str = ""  # step of the UNet LoRA's training; none: the adapters as they are
+    mix: str = ""  # in place of the style
+
+    def source(self) -> str:
+        """What it is drawn in: a mix, the style at a checkpoint, or "" for the style as it is."""
+        return self.mix or self.checkpoint
 
     def drawn_with(self) -> str:
         """Equal for pictures that can be drawn together."""
-        return self.checkpoint + self.sampling.model_dump_json(exclude={"seed"}) + self.settings.model_dump_json()
+        return self.source() + self.sampling.model_dump_json(exclude={"seed"}) + self.settings.model_dump_json()
 
 
 def axes_and_prompts(axes: Sequence[Axis], prompts: Optional[str],
@@ -76,7 +82,10 @@ def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) ->
 
     What no axis says is as a board draws it; a preset replaces all that the style itself says of its method.
     """
-    own, settings, changes = plan.own, plan.settings, {k: values[k] for k in OF_BLEND if k in values}
+    own, settings = plan.own, plan.settings
+    changes = {k: values[k] for k in (*OF_BLEND, *OF_DIALS) if k in values}
+    if set(OF_DIALS) & set(changes):
+        changes["use_sc_guidance"] = True
     if "preset" in values:
         own = validated(type(own), {**own.model_dump(), "preset": values["preset"], own.section: {}}, "the grid")
         settings = drawn_with(plan.config, own, f"style {plan.name}").settings
@@ -85,7 +94,18 @@ def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) ->
     sampling = with_sampling(plan.sampling, {k: values[k] for k in OF_SAMPLING if k in values}, "the grid")
     prompt = prompts[values["prompt"]] if "prompt" in values else next(iter(prompts.values()))
     seed = sampling.seed if "seed" in values else prompt.seed_of(own.seeds, sampling.seed)
-    return Cell(prompt, sampling, settings, seed, values.get("checkpoint", ""))
+    return Cell(prompt, sampling, settings, seed, values.get("checkpoint", ""), mix_of(values, plan))
+
+
+def mix_of(values: Dict[str, str], plan: Plan) -> str:
+    """The mix of a picture at these values of the axes; "" where no axis is of one."""
+    asked = [name for name in OF_MIX if name in values]
+    if not asked:
+        return ""
+    if asked != list(OF_MIX) or "checkpoint" in values:
+        raise StyleBlendError("the axes stages and with go together, and without checkpoint: such as --x "
+                              "stages=0-2,3-5 --y with=wax")
+    return with_stages(plan.config.adapters, plan.name, values["with"], values["stages"])
 
 
 def at_checkpoint(style: Style, folder: Path, step: str) -> Style:
@@ -111,7 +131,7 @@ def seconds_per_step(pipeline, style: Style, plan: Plan) -> float:
 
 
 def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain: bool) -> Job[List[Image.Image]]:
-    """The pictures, in order. `styles`: by checkpoint.
+    """The pictures, in order. `styles`: by `Cell.source`.
 
     Those that differ only in prompt and seed are drawn together, as many as the settings' batch.
     """
@@ -124,7 +144,7 @@ def draw_cells(pipeline, cells: Sequence[Cell], styles: Dict[str, Style], plain:
         for part in [group[i:i + first.sampling.batch] for i in range(0, len(group), first.sampling.batch)]:
             yield Progress("grid", len(pictures), len(cells), "picture")
             phrases, seeds = [cells[i].prompt.phrase(plain) for i in part], [cells[i].seed for i in part]
-            drawn = yield from draw_pictures(pipeline, styles[first.checkpoint], phrases, seeds, first.sampling,
+            drawn = yield from draw_pictures(pipeline, styles[first.source()], phrases, seeds, first.sampling,
                                              first.settings)
             for i, picture in zip(part, drawn):
                 pictures[i] = picture
@@ -204,8 +224,9 @@ def draw_grid(request: GridRequest) -> Job[Path]:
     base = base_for_drawing(settings)
     whole, pipeline = load_style(folder, name, base), Pipeline(base)
     refuse_reserved(pipeline, whole, [prompt.text for prompt in chosen.values()])
-    styles = {step: at_checkpoint(whole, folder / "training" / "lora", step)
-              for step in dict.fromkeys(cell.checkpoint for cell in cells)}
+    styles = {cell.source(): load_named(settings.adapters, cell.mix, base) if cell.mix
+              else at_checkpoint(whole, folder / "training" / "lora", cell.checkpoint)
+              for cell in {cell.source(): cell for cell in cells}.values()}
     size = size_of(axes, cells, seconds_per_step(pipeline, whole, plan))
     if len(cells) > request.limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")

@@ -119,15 +119,17 @@ def decoder_blocks(config: VaeConfig, height: int, width: int) -> Iterator[Block
 
 @dataclass(frozen=True)
 class Beside:
-    """What a drawing has beside the base and its own pictures.
+    """What a drawing has beside the base and its own pictures, and a training beside its settings.
 
     `references`: rows of reference pictures in each batch; `controlnets`, `estimators`: folders of networks that make
-    something of control pictures.
+    something of control pictures. `stages_batch`: pictures of a step of DreamStyler, which has no look-alikes; 0: the
+    trainings are StyleBlend's.
     """
 
     references: int = 0
     controlnets: Tuple[Path, ...] = ()
     estimators: Tuple[Path, ...] = ()
+    stages_batch: int = 0
 
 
 def beside(settings: RunSettings, control: Sequence[ControlSettings], references: int = 0) -> Beside:
@@ -226,10 +228,10 @@ def training(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Di
     """What is there in each phase of learning a style, in bytes."""
     sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
     latent = (sampling.height // down, sampling.width // down)
-    batch = max(config.coarse.batch, config.inversion.batch, config.lora.batch)
+    batch = more.stages_batch or max(config.coarse.batch, config.inversion.batch, config.lora.batch)
     grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
     looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
-    phases = {"VAE encode": sizes.vae(*latent, 0), "look-alikes": looks,
+    phases = {"VAE encode": sizes.vae(*latent, 0), **({} if more.stages_batch else {"look-alikes": looks}),
               "VAE decode": sizes.vae(*latent, sampling.vae_strip),
               "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
     always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))

@@ -76,7 +76,7 @@ def draw_batch(pipeline: Pipeline, style: Optional[Style], batch: Sequence[Wante
     records, drawn = [record for _, record in batch], []
     pictures = yield from draw_pictures(pipeline, style, [record.prompt for record in records],
                                         [record.seed for record in records], sampling, records[0].settings,
-                                        control=records[0].control)
+                                        control=records[0].control, content=records[0].content)
     for (path, record), picture in zip(batch, pictures):
         if path in missing:
             saved = saved_size(picture, record.sampling.saved_size)

@@ -4,13 +4,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional, Tuple
 
+from styleblend.adapters.mixes import PART, is_mix, names_in, resolved
 from styleblend.adapters.style_files import adapter_hashes, settings_in
+from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record
-from styleblend.settings import (ControlSettings, MethodSettings, RunSettings, SamplingSettings, StyleSettings,
-                                 with_sampling)
+from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 StyleSettings, validated, with_sampling)
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,13 @@ class Plan:
     settings: MethodSettings
     adapters: Dict[str, str]
     control: Tuple[ControlSettings, ...] = ()
+    content: Optional[ContentSettings] = None
 
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
                       dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
-                      decoder=decoder, control=self.control)
+                      decoder=decoder, control=self.control, content=self.content)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""
@@ -41,9 +44,29 @@ def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
     """The plan of a style, from its small files alone; None: of plain pictures."""
     if not name:
         return planned_as(config, "", drawn_plain(config), {})
+    if is_mix(name):
+        return plan_for_mix(config, resolved(config.adapters, name))
     folder = adapters_of(config.adapters, name)
     own = own_settings(config, name, settings_in(folder, name))
     return planned_as(config, name, drawn_with(config, own, f"style {name}"), adapter_hashes(folder, name))
+
+
+def plan_for_mix(config: RunSettings, mix: str) -> Plan:
+    """The plan of a mix of styles: the first one's, with the files of all."""
+    first, *_ = plans = [plan_for(config, name) for name in names_in(mix)]
+    return replace(first, name=mix, adapters={plan.name: plan.adapters[PART] for plan in plans})
+
+
+def with_own(plan: Plan, changes: Mapping[str, object]) -> Plan:
+    """The plan with other settings of its method. StyleBlendError where they would have no effect."""
+    if not changes:
+        return plan
+    option = f"--{next(iter(changes)).replace('_', '-')}"
+    kind = type(plan.settings)
+    if not set(changes) <= set(kind.model_fields):
+        what = f"{plan.name}, a style of {plan.own.method}" if plan.name else "a plain picture"
+        raise StyleBlendError(f"{option} has no effect on {what}: leave it out, or name a --style of another method")
+    return replace(plan, settings=validated(kind, {**plan.settings.model_dump(), **changes}, "the options"))
 
 
 def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from styleblend.adapters import learned_from
-from styleblend.adapters.parts import product_of
-from styleblend.adapters.style_files import part_file, remove_part
+from styleblend.adapters.parts import method_of_training, product_of, trainings_of
+from styleblend.adapters.style_files import part_file, remove_part, settings_in
 from styleblend.base.base import load_base
 from styleblend.files.base_folder import find_base
 from styleblend.errors import Busy, StyleBlendError
@@ -21,15 +21,16 @@ from styleblend.files.captions import StylePicture, read_pictures, style_picture
 from styleblend.files.layouts import point, pointed, walked
 from styleblend.files.names import check_name, entry
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.shipped import adapters_of, data_of
+from styleblend.files.shipped import adapters_of, data_of, holds_files
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
 from styleblend.jobs.choices import check_pictures, styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
-from styleblend.jobs.memory import within
+from styleblend.jobs.memory import Beside, within
 from styleblend.pipeline import Pipeline
-from styleblend.settings import RunSettings
+from styleblend.settings import FIRST_METHOD, RunSettings
 from styleblend.training.coarse import train_coarse
+from styleblend.training.dreamstyler import train_dreamstyler
 from styleblend.training.fine import train_fine
 from styleblend.training.look_alikes import DRAWN_WITH
 from styleblend.training.loop import TrainingStep
@@ -43,7 +44,8 @@ class Training(NamedTuple):
     stages: Tuple[str, ...]
 
 
-TRAININGS = {"coarse": Training(train_coarse, ("coarse",)), "fine": Training(train_fine, ("inversion", "lora"))}
+TRAININGS = {"coarse": Training(train_coarse, ("coarse",)), "fine": Training(train_fine, ("inversion", "lora")),
+             "dreamstyler": Training(train_dreamstyler, ("dreamstyler",))}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class TrainRequest:
     """
 
     settings: RunSettings
-    parts: Sequence[str] = tuple(TRAININGS)
+    parts: Sequence[str] = trainings_of(FIRST_METHOD)
     styles: Optional[str] = None
     overwrite: bool = False
     share: bool = False
@@ -122,7 +124,8 @@ def train_styles(request: TrainRequest) -> Job[None]:
         if folder == request.pictures:
             point(entry(settings.data, name), folder)
     base = find_base(settings.base, settings.base_id)
-    settings = yield from within(settings, "training", request.max_memory)
+    more = Beside(stages_batch=settings.training.dreamstyler.batch if set(request.parts) == {"dreamstyler"} else 0)
+    settings = yield from within(settings, "training", request.max_memory, more)
     for name in names:
         for part in request.parts:
             try:
@@ -154,6 +157,7 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", part))
         there = adapters_of(settings.adapters, name)  # a shipped style is trained, too, and stays as it is
+        refuse_other_method(name, part, there)
         done = part_file(there, name, product)
         if done and overwrite and began is not None and done.stat().st_mtime >= began:
             yield Log(f"{name}: {part} has just been trained by another worker")
@@ -176,6 +180,14 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
             for step in steps:
                 yield as_event(step)
         yield Log(f"{name}: {part} style is in {folder}")
+
+
+def refuse_other_method(name: str, part: str, folder: Path) -> None:
+    """StyleBlendError where a style of this name is there already, of another method."""
+    own, asked = settings_in(folder, name).method if holds_files(folder) else None, method_of_training(part)
+    if own not in (None, asked):
+        raise StyleBlendError(f"{name} is a style of {own} already: learn its pictures under another name, with "
+                              f"--pictures FOLDER --name {name[:40]}-{asked}")
 
 
 def refuse_other_pictures(name: str, part: str, folder: Path, pictures: List[StylePicture]) -> None:

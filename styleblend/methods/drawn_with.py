@@ -49,5 +49,5 @@ def with_negative(sampling: SamplingSettings, parts: Collection[str], negative: 
     if sampling.guidance == 1:
         raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance "
                               "above 1")
-    coarse_only = parts and not {"fine_embeds", "unet_lora"} & set(parts)
+    coarse_only = parts and set(parts) <= {"coarse_embeds", "text_lora"}
     return sampling.model_copy(update={"coarse_negative" if coarse_only else "fine_negative": negative})

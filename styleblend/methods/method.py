@@ -9,7 +9,8 @@ from styleblend.adapters.style import Style
 from styleblend.base.base import Base
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.recipe import Recipe
-from styleblend.settings import ControlSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings
+from styleblend.settings import (ContentSettings, ControlSettings, RunSettings, SamplingSettings, StyleBlendStyle,
+                                 StyleSettings)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Request:
     negative: Optional[str] = None  # what is not wanted, in place of what the sampling settings say
     own: StyleSettings = StyleBlendStyle()  # what the style itself says: only for the record
     control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout
+    content: Optional[ContentSettings] = None  # the picture that is drawn anew, in place of noise
+    content_start: Any = None  # where its drawing begins, (prompts, 4, h, w)
     # of reference pictures: where they stand before each step and at the end, (references, 4, h, w) each
     trajectory: Optional[Sequence[Any]] = None
 
@@ -57,7 +60,8 @@ class Method(Protocol):
     """
 
     name: str
-    tokens: Tuple[str, ...]  # placeholders that stand in its prompts for what was learned
+    # placeholders that stand in its prompts for what was learned; a style of stages brings its own beside them
+    tokens: Tuple[str, ...]
     parts: Mapping[str, Part]  # what a style of it is made of
     Settings: type  # of one drawing
 

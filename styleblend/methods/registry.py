@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import Mapping
 
+from styleblend.methods.dreamstyler import DreamStyler
 from styleblend.methods.method import Method
 from styleblend.methods.style_aligned import StyleAligned
 from styleblend.methods.styleblend import StyleBlend
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (StyleBlend(), StyleAligned())}
+METHODS: Mapping[str, Method] = {method.name: method for method in (StyleBlend(), StyleAligned(), DreamStyler())}

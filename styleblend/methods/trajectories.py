@@ -47,13 +47,19 @@ def trajectory_of(pipeline, request: Request, settings: AlignSettings, texts: Se
     kept = read_kept(key)
     if kept is not None:
         return [jt.array(one) for one in kept]
-    steps: List[Step] = []
-    for step in invert(base, recipe, states, clean, sampling.steps):
-        steps.append(step)
-        yield Progress(len(steps), step.count, step.x0, "inverting the reference")
+    steps = yield from inverted(base, recipe, states, clean, sampling.steps, "inverting the reference")
     path = trajectory(clean, steps)
     keep(key, np.stack([one.numpy() for one in path]))
     return path
+
+
+def inverted(base, recipe: Recipe, states: Sequence, clean, count: int, what: str) -> Iterator[Progress]:
+    """Yields the progress of an inversion of `count` steps under the texts `states`; returns its steps."""
+    steps: List[Step] = []
+    for step in invert(base, recipe, states, clean, count):
+        steps.append(step)
+        yield Progress(len(steps), step.count, step.x0, what)
+    return steps
 
 
 def clean_latents(base, settings: AlignSettings, sampling):

@@ -1,6 +1,8 @@
 """Settings: what a config or a `style.json` may say, with defaults, ranges and clear errors. Jittor stays outside."""
+from styleblend.settings.content import ContentSettings
 from styleblend.settings.control import ControlSettings
 from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed, with_sampling
+from styleblend.settings.dreamstyler import DreamStylerSettings
 from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.run import DType, RunSettings, read_settings
@@ -13,9 +15,10 @@ from styleblend.settings.training import LookAlikeSettings, StageSettings, Train
 from styleblend.settings.validation import MethodSettings, Settings, known_keys, unknown, validated
 
 __all__ = [
-    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings",
-    "BlendSettings", "ControlSettings", "DType", "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds",
-    "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed", "Settings", "StageSettings",
-    "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings",
-    "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated", "with_sampling",
+    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
+    "ContentSettings", "ControlSettings", "DType", "DreamStylerSettings", "LookAlikeSettings", "MethodSettings",
+    "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed",
+    "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys",
+    "method_of", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
+    "with_sampling",
 ]

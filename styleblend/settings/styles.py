@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import parse_json, read_text
 from styleblend.settings.drawing import SamplingSettings, Seed
+from styleblend.settings.dreamstyler import DreamStylerSettings
 from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.validation import MethodSettings, Settings, in_words, unknown, validated
@@ -96,7 +97,26 @@ class AlignedStyle(StyleSettings):
                                if references else {})
 
 
-KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle}
+class DreamStyle(StyleSettings):
+    """A style of DreamStyler: a token for each stage of the noise schedule."""
+
+    section: ClassVar[str] = "dreamstyler"
+    drawing: ClassVar[Type[MethodSettings]] = DreamStylerSettings
+    shown_prompt: ClassVar[str] = "{prompt} in the style of <S>"
+    within: ClassVar[Tuple[Type[Settings], ...]] = (DreamStylerSettings,)
+
+    method: Literal["dreamstyler"] = "dreamstyler"
+    dreamstyler: Dict[str, Any] = Field({}, description="any of DreamStyler's settings")
+
+    @field_validator("dreamstyler")
+    @classmethod
+    def can_be(cls, settings: Dict[str, Any]) -> Dict[str, Any]:
+        DreamStylerSettings.model_validate(settings)
+        return settings
+
+
+KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle,
+                                            "dreamstyler": DreamStyle}
 
 
 def method_of(settings: Optional[MethodSettings], otherwise: str) -> str:

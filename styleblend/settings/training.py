@@ -47,8 +47,30 @@ class StageSettings(Settings):
     flip: bool = False
 
 
+class StagesSettings(StageSettings):
+    """DreamStyler's training: AdamW on the tokens of all stages. The defaults are those of its published command."""
+
+    steps: int = Field(500, ge=0)
+    lr: float = Field(2e-3, gt=0)
+    batch: int = Field(8, ge=1)
+    flip: bool = True
+    stages: int = Field(6, ge=1, le=64, description="tokens, each for a part of the noise schedule")
+    initial: str = Field("painting", description="the word that they start from: one that is one token")
+    template: str = Field("A painting of {prompt}, in the style of {}", description="what pictures are learned under: "
+                          "{prompt} stands for a caption, {} for the token; a caption with {} is the whole prompt. "
+                          "Without {prompt} nothing says what a picture shows, and the tokens learn that, too")
+
+    @field_validator("template")
+    @classmethod
+    def has_a_place(cls, template: str) -> str:
+        if template.count("{}") != 1 or template.count("{prompt}") > 1:
+            raise PydanticCustomError("no_place", "it needs {} once, and {prompt} once at most, as in {example}",
+                                      {"prompt": "{prompt}", "example": cls.model_fields["template"].default})
+        return template
+
+
 class TrainingSettings(Settings):
-    """Both trainings of a style."""
+    """The trainings of a style."""
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "checkpoints"}
     removed: ClassVar[Mapping[str, str]] = {"placeholder_coarse": "<C>", "placeholder_fine": "<F>"}  # and what it is
@@ -61,6 +83,7 @@ class TrainingSettings(Settings):
     coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
     inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)
     lora: StageSettings = StageSettings(steps=500, lr=5e-4, decay=0.5, decay_every=200, flip=True)
+    dreamstyler: StagesSettings = StagesSettings()
     gradient_checkpointing: bool = Field(False, description="compute activations a second time instead of keeping "
                                          "them: less memory, about a third more time")
     save_every: int = Field(100, ge=1, description="steps between checkpoints")
@@ -70,6 +93,7 @@ class TrainingSettings(Settings):
     coarse_score: Optional[str] = Field(None, description="what the grids of coarse training are scored by "
                                         "(docs/scoring.md); null: not at all")
     fine_score: Optional[str] = Field(None, description="the same for both stages of fine training")
+    dreamstyler_score: Optional[str] = Field(None, description="the same for DreamStyler's training")
     keep_adapters: Literal["last", "best"] = Field("last", description="what becomes the adapters: the last step, or "
                                                    "the step whose grid has the best score")
 

@@ -4,7 +4,7 @@ It is what the UNet gets wrong about the noise in pictures of known latents.
 """
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
@@ -23,10 +23,29 @@ def noise_loss(base: Base, cache: LatentCache, rng: np.random.Generator, index: 
     Of the velocity where the base predicts that. `text_of(index)` gives their text states (B, 77, width). `times(rng)`
     gives their time steps (B,); default: any of the schedule. `loras` are the UNet's.
     """
-    schedule = base.schedule
+    noisy = noisy_pictures(base, cache, rng, index, times)
+    return loss_of_noise(base, noisy, text_of(index), loras)
+
+
+class Noisy(NamedTuple):
+    """Pictures for one step: clean latents and noise (B, 4, h, w), and their time steps (B,)."""
+
+    x0: object
+    eps: object
+    t: np.ndarray
+
+
+def noisy_pictures(base: Base, cache: LatentCache, rng: np.random.Generator, index: np.ndarray,
+                   times: Optional[Callable] = None) -> Noisy:
+    """What a step draws by chance for the pictures `index` (B,), for a text that depends on the time; as above."""
     x0 = jt.array(cache.sample(rng, index))
     eps = jt.array(rng.standard_normal(x0.shape).astype(np.float32))
-    t = times(rng) if times else rng.integers(0, len(schedule), len(index))
-    context = AttentionContext(Rows({"picture": len(index)}), loras=loras)
-    output = base.unet(schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text_of(index), context)
+    return Noisy(x0, eps, times(rng) if times else rng.integers(0, len(base.schedule), len(index)))
+
+
+def loss_of_noise(base: Base, noisy: Noisy, text, loras: Loras = {}):
+    """The loss of these pictures under text states (B, 77, width): a number."""
+    (x0, eps, t), schedule = noisy, base.schedule
+    context = AttentionContext(Rows({"picture": len(t)}), loras=loras)
+    output = base.unet(schedule.add_noise(x0, eps, t), jt.array(t.astype(np.float32)), text, context)
     return schedule.loss(output, x0, eps, t)

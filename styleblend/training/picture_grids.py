@@ -11,29 +11,32 @@ from styleblend.files.pictures import contact_sheet, save_png
 from styleblend.files.prompts import with_article
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
-from styleblend.settings import RunSettings
+from styleblend.settings import MethodSettings, RunSettings
 from styleblend.training.scores import Scorer
 from styleblend.training.work import WorkDone
 
 TITLE = "picture grid"
 
 
-def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: str, style: Callable[[], Applied],
-                seeds: Sequence[int] = (1, 2), frozen_text: bool = False, scorer: Optional[Scorer] = None) -> Callable:
+def grid_writer(pipeline: Pipeline, settings: RunSettings, branch: Optional[str], style: Callable[[], Applied],
+                seeds: Sequence[int] = (1, 2), frozen_text: bool = False, scorer: Optional[Scorer] = None,
+                method: str = Request.method, drawing: Optional[MethodSettings] = None) -> Callable:
     """A generator function that draws the config's sample prompts, writes them to a path, and returns their score.
 
     It yields `WorkDone`; its result is None without a `scorer`. `style()` gives the adapters as they are then; `branch`
-    draws alone. `frozen_text` encodes the prompts here and now, once: the text encoder may be freed afterwards.
+    of the `method` draws alone (None: what it has), with the settings `drawing` (None: the config's blend).
+    `frozen_text` encodes the prompts here and now, once: the text encoder may be freed afterwards.
     """
     sampling, prompts = settings.sampling, settings.training.sample_prompts
     jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = [jobs[i:i + sampling.batch] for i in range(0, len(jobs), sampling.batch)]
     requests = [Request(tuple(with_article(prompt) for prompt, _ in batch), tuple(seed for _, seed in batch), sampling,
-                        settings=settings.blend, branches=(branch,)) for batch in batches]
+                        method=method, settings=settings.blend if drawing is None else drawing,
+                        branches=(branch,) if branch else None) for batch in batches]
     # before the training, not at its first grid
     if settings.training.sample_every:
         pipeline.check(sampling)
-    pipeline.tokenizer("styleblend", style()).refuse_reserved(prompts)
+    pipeline.tokenizer(method, style()).refuse_reserved(prompts)
 
     def encode(request):
         return pipeline.encode(pipeline.recipe(request, style()), request.method, style())

@@ -20,7 +20,7 @@ from styleblend.machine.runtime import say
 from styleblend.settings import RunSettings
 
 MANY = 0.25  # of a grid
-SOURCE = "coarse_score or fine_score"  # the settings that ask for a score
+SOURCE = "coarse_score, fine_score or dreamstyler_score"  # the settings that ask for a score
 
 
 class Scorer:
@@ -74,8 +74,8 @@ def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
 def scoring_files(settings: RunSettings) -> List[Path]:
     """The weights in the config's folder that the scores of both trainings need; nothing is fetched for the answer."""
     training, networks = settings.training, Networks(Path(settings.metrics.weights))
-    scores = {score for text in (training.coarse_score, training.fine_score) if text and training.sample_every
-              for score in parse_weights(text, SOURCE)}
+    texts = (training.coarse_score, training.fine_score, training.dreamstyler_score)
+    scores = {score for text in texts if text and training.sample_every for score in parse_weights(text, SOURCE)}
     needs = {need for kind in metric_kinds().values() if scores & set(kind.higher_is_better) for need in kind.needs}
     found = []
     for need in sorted(needs):

@@ -78,10 +78,10 @@ def test_x_is_what_the_model_knows_as_x_t(name, steps, prediction):
 
 
 @pytest.mark.parametrize("name, replaced", [("ddim", 0), ("ddim", 3), ("ddim", 5), ("euler", 0), ("euler", 3),
-                                            ("euler", 5), ("dpmpp_2m", 5)])
+                                            ("euler", 5), ("dpmpp_2m", 5), ("unipc", 5)])
 def test_another_x_is_gone_on_from(name, replaced):
-    """Bit for bit what the sampler makes of it when it is called from there. DPM-Solver++ remembers a step, but not in
-    its last one."""
+    """Bit for bit what the sampler makes of it when it is called from there. DPM-Solver++ and UniPC remember a step,
+    but not in their last one: UniPC does not correct what was replaced."""
     sampler, other = SAMPLERS[name], values("other")
     made = []
     for step in sampler.run(Model(), values("x"), schedule(), 7):
@@ -97,7 +97,7 @@ def test_another_x_is_gone_on_from(name, replaced):
     assert not np.array_equal(made[-1].x, untouched[-1].x)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "unipc"])  # it corrects its last step, too
 def test_a_picture_that_was_noised_goes_on_as_the_whole_run(name):
     """From the x of any step, where the sampler has no memory; from the last but one where it has."""
     sampler = SAMPLERS[name]
@@ -123,6 +123,17 @@ def test_dpm_solver_goes_on_from_another_x_with_what_it_remembers():
     np.testing.assert_allclose(made[3].x, s2 / s1 * other - a2 * np.expm1(-h) * d, rtol=1e-9)
 
 
+def test_unipc_corrects_the_step_before_with_what_it_learns_there():
+    """Zhao et al. 2023, algorithm 5, by hand for the first correction, which is of order 1."""
+    ours, start = schedule(), values("x")
+    made = list(SAMPLERS["unipc"].run(Model(), start, ours, 5))
+    (a0, s0), (a1, s1) = (level(ours, step.time) for step in made[:2])
+    h = np.log(a1 / s1) - np.log(a0 / s0)
+    corrected = s1 / s0 * start - a1 * np.expm1(-h) * (made[0].x0 + 0.5 * (made[1].x0 - made[0].x0))
+    np.testing.assert_allclose(made[1].held[0], corrected, rtol=1e-9)
+    np.testing.assert_allclose(made[0].x, s1 / s0 * start - a1 * np.expm1(-h) * made[0].x0, rtol=1e-9)
+
+
 def test_noise_is_asked_for_where_it_means_something():
     """Of DDIM with eta, once a step; of none without."""
     asked = []
@@ -135,7 +146,7 @@ def test_noise_is_asked_for_where_it_means_something():
              for eta in (0.0, 1.0)]
     assert asked == [0, 1, 2, 3] and not np.allclose(steps[0][-1].x, steps[1][-1].x)
     assert [name for name, sampler in SAMPLERS.items() if sampler.takes_noise] == ["ddim"]
-    for name in ("dpmpp_2m", "euler"):
+    for name in ("dpmpp_2m", "euler", "unipc"):
         with pytest.raises(TypeError, match="eta"):
             SAMPLERS[name].run(Model(), values("x"), schedule(), 4, eta=0.5)
 
