@@ -21,7 +21,7 @@ def add_commands(commands) -> None:
 
 def run_doctor(args) -> int:
     if args.what == "cuda":
-        from styleblend.jobs.doctor_cuda import run_doctor_cuda
+        from styleblend.machine.doctor_cuda import run_doctor_cuda
         return run_doctor_cuda()
     from styleblend.machine.doctor import run_doctor as check
     return check()

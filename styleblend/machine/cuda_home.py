@@ -222,7 +222,7 @@ def write_headers(include: Path, toolkit: Toolkit) -> None:
     """The headers of `cuda_shims/` that are wanted here, each before the one of its name."""
     if toolkit.version[0] >= 13:
         write_header(include / "cuda_runtime.h", include / "cuda_runtime.h", "cuda_runtime.h")
-        write_header(include / "cub" / "cub.cuh", include / "cccl" / "cub" / "cub.cuh", "cub.cuh")
+        write_header(include / "cub" / "cub.cuh", include / "cccl" / "cub" / "cub.cuh", "cub.h")
     if (include / "cudnn_version.h").exists() and "CUDNN_MAJOR 9" in (include / "cudnn_version.h").read_text():
         write_header(include / "cudnn.h", include / "cudnn.h", "cudnn.h")
     if not (include / "npp.h").exists():

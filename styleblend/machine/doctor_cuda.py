@@ -18,7 +18,7 @@ from styleblend.machine.cuda_home import MOST_OF_JITTOR, make_home
 from styleblend.machine.doctor import Line, show
 
 CAPABILITIES = (75, 80, 86, 89, 90)  # Turing, Ampere (two), Ada, Hopper
-PROBE, KERNELS = Path(__file__).parents[1] / "machine" / "cuda_probe.cu", Path(__file__).parents[1] / "kernels"
+PROBE, KERNELS = Path(__file__).parent / "cuda_probe.cu", Path(__file__).parents[1] / "kernels"
 # as Jittor gives them (`jittor.compiler`)
 FLAGS = ("-std=c++14", "-DIS_CUDA", "--use_fast_math", "-Xcompiler", "-fPIC", "-w", "-x", "cu", "-c")
 # of our kernels: type, how float32 is multiplied, least capability
