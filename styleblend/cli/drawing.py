@@ -82,11 +82,9 @@ def style_or_mix(args, settings) -> Optional[str]:
     return resolved(settings.adapters, args.mix)
 
 
-def add_sampling(drawing) -> None:
-    """The options that are fields of the sampling settings, and --negative."""
-    drawing.add_argument("--negative", metavar="TEXT",
-                         help="what the picture should not show; default: the config's (sampling.fine_negative), of a "
-                              "plain picture nothing")
+def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative), of a plain picture nothing") -> None:
+    """The options that are fields of the sampling settings, and --negative with its default."""
+    drawing.add_argument("--negative", metavar="TEXT", help=f"what the picture should not show; default: {negative}")
     drawing.add_argument("--steps", type=int, metavar="N",
                          help="denoising steps; default: the config's (sampling.steps)")
     drawing.add_argument("--guidance", type=float, metavar="SCALE",

@@ -35,7 +35,7 @@ def add_commands(commands) -> None:
     held.add_argument("--control-strength", type=float, metavar="FACTOR", help="of the ControlNet; default: 0.8")
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N", help="default: the config's (sampling.seed)")
-    add_sampling(drawing)
+    add_sampling(drawing, negative="nothing")
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)
     add_max_memory(machine)
