@@ -46,11 +46,8 @@ def test_all_pictures_and_a_training_are_the_same(tmp_path):
     for what, then in FACTS["training"].items():
         if facts["machine"] == FACTS["machine"]:
             assert facts["training"][what] == then, what
-        elif "losses" in what:  # other last bits, which a training lets grow: 2e-5 in its second step, 2e-2 in the 30th
-            now = facts["training"][what]
-            np.testing.assert_allclose(now[:4], then[:4], rtol=5e-3)
-            np.testing.assert_allclose(now, then, rtol=5e-2)
-            assert np.mean(now) == pytest.approx(np.mean(then), rel=5e-3)
+        elif "losses" in what:
+            np.testing.assert_allclose(facts["training"][what], then, rtol=1e-3)
 
 
 def test_a_machine_says_what_last_bits_depend_on():
