@@ -19,29 +19,24 @@ from styleblend.adapters.mixes import is_mix
 from styleblend.adapters.style import Applied, Style, applied, load_named, load_style, style_hash
 from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
-from styleblend.base.control_maps import control_map
-from styleblend.base.controlnets import load_controlnet
+from styleblend.base.steering import Steering
 from styleblend.base.tokens import Tokenizer
-from styleblend.diffusion.control_pictures import Controlled, ControlPicture
+from styleblend.diffusion.control_pictures import Controlled
 from styleblend.diffusion.denoise import denoise, row_factors, slice_of
 from styleblend.diffusion.recipe import Recipe
 from styleblend.diffusion.text_weights import weighted
 from styleblend.errors import StyleBlendError
-from styleblend.files.pictures import changed_at
 from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
-from styleblend.files.shipped import own_or_shipped
 from styleblend.machine.runtime import jt
 from styleblend.methods.content import prepare_content, with_content
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
-from styleblend.models.controlnet import ControlNetModel
 from styleblend.record import Record
 from styleblend.settings import (LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
                                  SamplingSettings, method_of, validated)
-from styleblend.settings.control import READ_AS
 
 
 @dataclass(frozen=True)
@@ -70,10 +65,8 @@ class Pipeline:
         self.settings = settings or settings_of(base)
         self._tokenizers: Dict[Tuple[str, ...], Tokenizer] = {}
         self._remarked = False  # on a prompt that the text encoder hardly knows
-        self._controlnets: Dict[str, ControlNetModel] = {}
         self.kept: Dict[str, tuple] = {}  # method -> what it prepared last, behind what that depends on
-        self._maps: Dict[tuple, np.ndarray] = {}  # what `map_key` names -> the map of a control picture
-        self._conditions: Dict[tuple, Any] = {}  # the same with a ControlNet's folder -> what that made of the map
+        self.steering = Steering(base, self.settings)
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw
@@ -225,34 +218,8 @@ class Pipeline:
         if not request.control:
             return recipe
         branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered
-        pictures = [self.control_picture(control, request.sampling) for control in request.control]
+        pictures = self.steering.pictures(request.control, request.sampling)
         return replace(recipe, residuals=Controlled(pictures, recipe.rows, branches, request.sampling.steps))
-
-    def control_picture(self, control: ControlSettings, sampling: SamplingSettings) -> ControlPicture:
-        """A control picture as its ControlNet reads it. Networks and maps are kept for the next drawing."""
-        kind = control.kind
-        folder = control.network or self.settings.controlnets.of(kind)
-        if folder is None:
-            raise StyleBlendError(f"no ControlNet for {kind} is known: name its folder (--controlnet, or "
-                                  f"controlnets: {{{READ_AS.get(kind, kind)}: FOLDER}} in the config)")
-        if folder not in self._controlnets:
-            self._controlnets[folder] = load_controlnet(own_or_shipped(folder), self.base)
-        network, key = self._controlnets[folder], (folder, *map_key(control, sampling))
-        if key not in self._conditions:
-            pixels = self.control_map(control, sampling).transpose(2, 0, 1)[None]
-            with jt.no_grad():
-                condition = network.embedded(jt.array(pixels.astype(np.float32) / 255))
-                condition.sync()
-            self._conditions[key] = condition
-        return ControlPicture(network, self._conditions[key], control.strength, control.start, control.end,
-                              control.guess)
-
-    def control_map(self, control: ControlSettings, sampling: SamplingSettings) -> np.ndarray:
-        """What a ControlNet reads of a control picture, uint8 (height, width, 3). It is made once."""
-        key = map_key(control, sampling)
-        if key not in self._maps:
-            self._maps[key] = control_map(control, sampling.width, sampling.height, self.settings.depth_estimator)
-        return self._maps[key]
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""
@@ -311,11 +278,6 @@ def settings_of(base: Base) -> RunSettings:
     return RunSettings(base=str(base.folder), data="data", adapters="checkpoints/styles",
                        look_alikes="data/look_alikes",
                        sampling=SamplingSettings(width=side, height=side, saved_size=None))
-
-
-def map_key(control: ControlSettings, sampling: SamplingSettings) -> tuple:
-    """What the map of a control picture depends on."""
-    return control, changed_at(Path(control.picture)), sampling.width, sampling.height
 
 
 def shown(latents, recipe: Recipe):

@@ -122,14 +122,13 @@ class Beside:
     """What a drawing has beside the base and its own pictures, and a training beside its settings.
 
     `references`: rows of reference pictures in each batch; `controlnets`, `estimators`: folders of networks that make
-    something of control pictures. `stages_batch`: pictures of a step of DreamStyler, which has no look-alikes; 0: the
-    trainings are StyleBlend's.
+    something of control pictures. `stages`: those of the trainings, as their settings are called.
     """
 
     references: int = 0
     controlnets: Tuple[Path, ...] = ()
     estimators: Tuple[Path, ...] = ()
-    stages_batch: int = 0
+    stages: Tuple[str, ...] = ("coarse", "inversion", "lora")
 
 
 def beside(settings: RunSettings, control: Sequence[ControlSettings], references: int = 0) -> Beside:
@@ -205,12 +204,12 @@ def drawing(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dic
     sampling, down = settings.sampling, sizes.configs["vae"].downscale
     rows = max(2 * sampling.batch, more.references + sampling.batch) * (1 if sampling.guidance == 1 else 2)
     latent = (sampling.height // down, sampling.width // down)
-    control = sum(sizes.controlnet(folder, rows, *latent) for folder in more.controlnets)
+    estimators = sum((folder / "model.safetensors").stat().st_size for folder in more.estimators)
+    control = sum(sizes.controlnet(folder, rows, *latent) for folder in more.controlnets) + estimators
     working = {"UNet step": ("unet", sizes.unet(rows, *latent) + control),
                "VAE decode": ("vae", sizes.vae(*latent, sampling.vae_strip) + control)}
-    for number, folder in enumerate(more.estimators):  # read and computed in float32, before the first step
-        weights = (folder / "model.safetensors").stat().st_size
-        working[f"depth {number + 1}"] = ("text_encoder", 2 * weights)
+    if estimators:  # they compute before the first step
+        working["depth"] = ("text_encoder", control + estimators)
     if settings.offload and device() == "cuda":
         return {"text": PROCESS + sizes.weights["text_encoder"],
                 **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
@@ -228,10 +227,10 @@ def training(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Di
     """What is there in each phase of learning a style, in bytes."""
     sampling, config, down = settings.sampling, settings.training, sizes.configs["vae"].downscale
     latent = (sampling.height // down, sampling.width // down)
-    batch = more.stages_batch or max(config.coarse.batch, config.inversion.batch, config.lora.batch)
+    batch = max(getattr(config, stage).batch for stage in more.stages)
     grids = sizes.unet((1 if sampling.guidance == 1 else 2) * sampling.batch, *latent) if config.sample_every else 0
     looks = sizes.unet((1 if config.look_alikes.guidance == 1 else 2) * config.look_alikes.batch, *latent)
-    phases = {"VAE encode": sizes.vae(*latent, 0), **({} if more.stages_batch else {"look-alikes": looks}),
+    phases = {"VAE encode": sizes.vae(*latent, 0), **({"look-alikes": looks} if "coarse" in more.stages else {}),
               "VAE decode": sizes.vae(*latent, sampling.vae_strip),
               "picture grids": grids, "training step": sizes.unet_step(batch, *latent, config.gradient_checkpointing)}
     always = sizes.always + sum(path.stat().st_size for path in scoring_files(settings))

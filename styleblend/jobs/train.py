@@ -124,8 +124,8 @@ def train_styles(request: TrainRequest) -> Job[None]:
         if folder == request.pictures:
             point(entry(settings.data, name), folder)
     base = find_base(settings.base, settings.base_id)
-    more = Beside(stages_batch=settings.training.dreamstyler.batch if set(request.parts) == {"dreamstyler"} else 0)
-    settings = yield from within(settings, "training", request.max_memory, more)
+    stages = tuple(stage for part in request.parts for stage in TRAININGS[part].stages)
+    settings = yield from within(settings, "training", request.max_memory, Beside(stages=stages))
     for name in names:
         for part in request.parts:
             try:

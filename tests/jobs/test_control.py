@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 from styleblend.cli import main
+from styleblend.machine.runtime import jt
 from styleblend.pipeline import Pipeline
 from styleblend.record import read_record
 from styleblend.settings import ControlSettings, SamplingSettings
@@ -58,14 +59,30 @@ def test_it_steers_and_is_drawn_again_from_the_record(trained, tmp_path, layout,
 
 
 def test_the_map_of_a_picture_is_made_once_and_anew_when_the_file_changes(tiny_base, layout):
-    pipeline, control = Pipeline(tiny_base), ControlSettings(kind="canny", picture=layout)
-    first = pipeline.control_map(control, SamplingSettings(width=64, height=64))
-    assert pipeline.control_map(control, SamplingSettings(width=64, height=64)) is first
-    assert pipeline.control_map(control, SamplingSettings(width=128, height=64)).shape == (64, 128, 3)
+    steering, control = Pipeline(tiny_base).steering, ControlSettings(kind="canny", picture=layout)
+    first = steering.map(control, SamplingSettings(width=64, height=64))
+    assert steering.map(control, SamplingSettings(width=64, height=64)) is first
+    assert steering.map(control, SamplingSettings(width=128, height=64)).shape == (64, 128, 3)
 
     Image.open(layout).rotate(90).crop((0, 0, 60, 64)).save(layout)
     os.utime(layout, (0, 1))  # another time, on every file system
-    assert (pipeline.control_map(control, SamplingSettings(width=64, height=64)) != first).any()
+    assert (steering.map(control, SamplingSettings(width=64, height=64)) != first).any()
+
+
+def test_control_pictures_of_the_last_drawing_are_kept_and_no_more(tiny_base, tiny_controlnet, tmp_path):
+    """A folder of contents goes through: what their ControlNet made of them is many megabytes each."""
+    steering, sampling = Pipeline(tiny_base).steering, SamplingSettings(width=64, height=64)
+    alive = []
+    for number in range(3):
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[16 + number:48, 20:40] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        control = ControlSettings(kind="canny", picture=str(tmp_path / f"{number}.png"), network=str(tiny_controlnet))
+        [made], [again] = (steering.pictures([control], sampling) for _ in range(2))
+        assert made.condition is again.condition and made.network is again.network
+        del made, again
+        alive.append(jt.number_of_lived_vars())
+    assert alive[0] == alive[1] == alive[2]
 
 
 def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, layout, tiny_controlnet):
@@ -96,3 +113,19 @@ def test_what_cannot_be_is_one_sentence(world, tmp_path, layout, tiny_controlnet
     assert draw(world, tmp_path, *given) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "one.png").exists()
+
+
+def test_several_control_pictures_at_once(trained, tmp_path, layout, tiny_controlnet, capsys):
+    """Each with its own kind and strength; what is given once counts for all; what does not fit is refused."""
+    control = ["--control-picture", layout, "--control-picture", layout, "--controlnet", str(tiny_controlnet)]
+    each = ["--control", "canny", "--control", "map", "--control-strength", "0.5", "--control-strength", "1.5"]
+    assert draw(trained, tmp_path, *control, *each) == 0
+    said = read_record(tmp_path / "one.png").control
+    assert [(one.kind, one.strength, one.network) for one in said] == [
+        ("canny", 0.5, str(tiny_controlnet)), ("map", 1.5, str(tiny_controlnet))]
+    assert draw(trained, tmp_path, *control[:2], *control[4:], name="first.png") == 0
+    assert np.abs(pixels(tmp_path / "one.png") - pixels(tmp_path / "first.png")).max() > 1
+    capsys.readouterr()
+    assert draw(trained, tmp_path, *control, "--control-end", "1", "--control-end", "1", "--control-end", "1",
+                name="no.png") == 2
+    assert "3 --control-end with 2 --control-picture: give it once" in capsys.readouterr().err
