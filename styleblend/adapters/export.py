@@ -22,7 +22,7 @@ from styleblend.files.output_files import refuse_taken, refuse_unwritable
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
-from styleblend.adapters.parts import PARTS, STYLEBLEND
+from styleblend.adapters.parts import PARTS, STYLEBLEND, part_of_stages
 from styleblend.adapters.stage_tokens import named_rows, stage_vectors
 from styleblend.adapters.style_files import missing_part, part_file, read_part_file, settings_in
 
@@ -215,7 +215,7 @@ def for_ldm(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray], s
 
 
 def of_stages(folder: Path, kind: str, base: Optional[Path]) -> Files:
-    """A style of DreamStyler: an embedding for each stage, or in "single" upstream's one file with all of them."""
+    """A style of stages: an embedding for each of them, or in "single" upstream's one file with all of them."""
     name, rows = folder.name, stage_rows(folder)
     if kind == "single":
         return {f"{name}.safetensors": (named_rows(name, rows), {})}
@@ -227,14 +227,20 @@ def of_stages(folder: Path, kind: str, base: Optional[Path]) -> Files:
 
 def stage_rows(folder: Path) -> List[np.ndarray]:
     """The vectors (width,) of the stages of a style in `folder`, from 0 on."""
-    path = part_file(folder, folder.name, "stage_embeds")
+    part = part_of_stages(own_settings(folder).method)
+    path = part_file(folder, folder.name, part)
     if path is None:
-        raise missing_part(folder, folder.name, "stage_embeds")
-    tensors = read_part_file(path, "stage_embeds", folder.name)
+        raise missing_part(folder, folder.name, part)
+    tensors = read_part_file(path, part, folder.name)
     width = next((value.shape[-1] for value in tensors.values() if isinstance(value, np.ndarray) and value.ndim), 0)
     rows = stage_vectors(tensors, width, str(path))
     refuse_damaged(rows, str(path))
     return list(rows.values())
+
+
+def has_stages(folder: Path) -> bool:
+    """Whether the style in `folder` is one of embeddings by stage."""
+    return bool(part_of_stages(own_settings(folder).method))
 
 
 def stages_in(folder: Path) -> int:
@@ -266,7 +272,7 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     refuse_unwritable(output)
-    if own_settings(folder).method == "dreamstyler":
+    if has_stages(folder):
         if (coarse_strength, fine_strength) != (1, 1):
             raise StyleBlendError(f"--{'fine' if coarse_strength == 1 else 'coarse'}-strength has no effect on "
                                   f"{folder.name}, which has no LoRA: leave it out")

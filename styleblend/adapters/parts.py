@@ -52,6 +52,11 @@ def part_named(name: str) -> Part:
     return next(parts[name] for parts in PARTS.values() if name in parts)
 
 
+def part_of_stages(method: str) -> str:
+    """The part that holds an embedding for each stage; "" for a method that has none."""
+    return next((name for name, part in PARTS[method].items() if part.kind == "stages"), "")
+
+
 def part_of_single(tensors: Dict[str, Any], part: str) -> Dict[str, Any]:
     """The tensors of one part of a file that holds a whole style (`styleblend export --format single`)."""
     about = part_named(part)

@@ -87,8 +87,7 @@ def run_load(args) -> int:
 
 
 def run_export(args) -> int:
-    from styleblend.adapters.export import export, own_settings
-    from styleblend.settings import FIRST_METHOD
+    from styleblend.adapters.export import export, has_stages
     base, style = None, style_folder(args.style, args.config)
     if args.config:
         from styleblend.files.base_folder import find_base
@@ -104,7 +103,7 @@ def run_export(args) -> int:
     if args.format != "single":
         for sentence in what_is_lost(style):
             tell(sentence)
-    if args.format == "ldm" and own_settings(style).method == FIRST_METHOD:
+    if args.format == "ldm" and not has_stages(style):
         tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
     return 0
 
@@ -134,8 +133,8 @@ def style_folder(text: str, config: Optional[str]) -> Path:
 
 def what_is_lost(folder: Path) -> List[str]:
     """What the style in `folder` does not do in other programs."""
-    from styleblend.adapters.export import LOSS, own_blend, own_settings, stages_in
-    if own_settings(folder).method == "dreamstyler":
+    from styleblend.adapters.export import LOSS, has_stages, own_blend, own_settings, stages_in
+    if has_stages(folder):
         return said_of_stages(folder.resolve().name, stages_in(folder))
     blend, guidance = own_blend(folder), own_settings(folder).guidance
     said = [LOSS]
@@ -150,7 +149,7 @@ def what_is_lost(folder: Path) -> List[str]:
 
 
 def said_of_stages(name: str, stages: int) -> List[str]:
-    """How the embeddings of a style of DreamStyler are used in other programs."""
+    """How the embeddings of a style of stages are used in other programs."""
     from styleblend.adapters.export import prompt_editing
     return [f"each embedding is for a stage, {name}-T{stages - 1} for the first steps and {name}-T0 for the last ones: "
             f"in A1111 write a painting of a fox, in the style of {prompt_editing(name, stages)}",

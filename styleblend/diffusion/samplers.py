@@ -97,18 +97,23 @@ def ddim(model, x, schedule, steps: int, start: int = 0, noised: bool = False, e
         x = step.x
 
 
+def signal_and_noise(schedule, times: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of these times, and of the clean end behind them: factors of signal and noise, and half of log(signal/noise)."""
+    abar = schedule.alphas_cumprod.astype(np.float64)
+    sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)
+    alpha = 1 / np.sqrt(sigmas ** 2 + 1)
+    sigma = sigmas * alpha
+    with np.errstate(divide="ignore"):
+        return alpha, sigma, np.log(alpha) - np.log(sigma)
+
+
 def dpm_solver_pp_2m(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
     """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), midpoint form.
 
     The last step is of first order, as below 15 steps and at sigma 0.
     """
     times = midpoint_timesteps(schedule, steps)
-    abar = schedule.alphas_cumprod.astype(np.float64)
-    sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)  # noise to signal; the last point is clean
-    alpha = 1 / np.sqrt(sigmas ** 2 + 1)
-    sigma = sigmas * alpha
-    with np.errstate(divide="ignore"):
-        lam = np.log(alpha) - np.log(sigma)
+    alpha, sigma, lam = signal_and_noise(schedule, times)
     previous = None
     for index in range(start, steps):
         t = int(times[index])
@@ -132,12 +137,7 @@ def unipc_2(model, x, schedule, steps: int, start: int = 0, noised: bool = False
     order 1. An `x` that was replaced is taken as it stands, and not corrected.
     """
     times = midpoint_timesteps(schedule, steps)
-    abar = schedule.alphas_cumprod.astype(np.float64)
-    sigmas = np.append(np.sqrt((1 - abar) / abar)[times], 0.0)
-    alpha = 1 / np.sqrt(sigmas ** 2 + 1)
-    sigma = sigmas * alpha
-    with np.errstate(divide="ignore"):
-        lam = np.log(alpha) - np.log(sigma)
+    alpha, sigma, lam = signal_and_noise(schedule, times)
 
     def moved(x, x0, index: int, change=None):
         """The first-order step from `index`, with `change` of x0 on the way."""

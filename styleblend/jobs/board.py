@@ -14,7 +14,7 @@ from styleblend.base.base import Base, base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import pictures_if_any
 from styleblend.files.names import composed
-from styleblend.files.pictures import contact_sheet, is_whole, load_picture, save_png, whole_picture
+from styleblend.files.pictures import contact_sheet, load_picture, save_png, whole_picture
 from styleblend.files.prompts import Prompt, prompt_file, style_prompts
 from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
@@ -23,7 +23,7 @@ from styleblend.jobs.choices import chosen_prompts, chosen_styles, not_listed, p
 from styleblend.jobs.drawing import prepared, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
-from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_otherwise, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
 from styleblend.adapters.style import style_hash
@@ -118,11 +118,10 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
                  base: Optional[Base]) -> Job[List[Path]]:
     """The pictures of `draw_board`."""
     plans = {name: plan_for(settings, name) for name in dict.fromkeys(place.style for place in mine)}
-    todo = [place for place in mine if overwrite or not is_whole(place.path)]
+    missing = yield from missing_of([Wanted(place.path, plans[place.style].record_of(place.prompt)) for place in mine],
+                                    overwrite)
+    todo = [place for place in mine if place.path in missing]
     board = Board(settings, mine, todo, plans)
-    sentence = kept_otherwise(board.wanted(place) for place in mine if place not in set(todo))
-    if sentence:
-        yield Log(sentence)
     if todo:
         base = base or base_for_drawing(settings)
         pipeline = Pipeline(base)

@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Collection, Dict, Iterable, List, NamedTuple, Optional, Sequence, TypeVar
+from typing import Collection, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, TypeVar
 
 from PIL import Image
 
 from styleblend.adapters.style import Style
 from styleblend.errors import StyleBlendError
 from styleblend.files.output_files import refuse_no_file, refuse_taken, refuse_unwritable
+from styleblend.files.pictures import is_whole
 from styleblend.files.saved_pictures import save_picture
 from styleblend.jobs.drawing import draw_pictures
-from styleblend.jobs.events import Drawn, Job
+from styleblend.jobs.events import Drawn, Job, Log
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record, changes, read_record
 from styleblend.settings import SamplingSettings
@@ -44,6 +45,15 @@ def kept_otherwise(kept: Iterable[Wanted]) -> Optional[str]:
     what = ", ".join(sorted(set().union(*old.values())))
     named = ", ".join(list(old)[:3]) + (f" and {len(old) - 3} more" if len(old) > 3 else "")
     return f"kept, although drawn with other {what} than now: {named}; --overwrite draws again what is there"
+
+
+def missing_of(wanted: Sequence[Wanted], overwrite: bool) -> Job[Set[Path]]:
+    """The files that are to be drawn; a sentence on others that are kept, although they would come out otherwise."""
+    missing = {one.path for one in wanted if overwrite or not is_whole(one.path)}
+    sentence = kept_otherwise(one for one in wanted if one.path not in missing)
+    if sentence:
+        yield Log(sentence)
+    return missing
 
 
 def refuse_outputs(paths: Sequence[Path], pages: Sequence[Path], lock: Path, overwrite: bool) -> None:

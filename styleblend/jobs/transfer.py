@@ -11,13 +11,13 @@ from styleblend.errors import StyleBlendError, nearest
 from styleblend.files.captions import NoPictures, StylePicture, read_pictures, shown_by
 from styleblend.files.claims import claim
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.pictures import check_picture, is_whole
+from styleblend.files.pictures import check_picture
 from styleblend.files.prompts import phrase_of
 from styleblend.files.shipped import own_or_shipped
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.events import Job, Log, Progress
 from styleblend.jobs.memory import beside, within
-from styleblend.jobs.missing_pictures import Wanted, draw_batch, kept_otherwise, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, draw_batch, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.pipeline import Pipeline
 from styleblend.settings import ContentSettings, ControlSettings, RunSettings, validated
@@ -81,10 +81,7 @@ def transfer(request: TransferRequest) -> Job[List[Path]]:
     refuse_unwritable(request.output)
     with claim(request.output, LOCK):
         remove_unfinished(request.output)
-        missing = {place.path for place in places if request.overwrite or not is_whole(place.path)}
-        sentence = kept_otherwise(place.wanted() for place in places if place.path not in missing)
-        if sentence:
-            yield Log(sentence)
+        missing = yield from missing_of([place.wanted() for place in places], request.overwrite)
         return (yield from draw_contents(places, missing, lean)) if missing else []
 
 

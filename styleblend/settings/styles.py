@@ -4,7 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Dict, List, Literal, Mapping, Optional, Tuple, Type
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_serializer
+from pydantic import (BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator,
+                      model_serializer)
 from pydantic_core import InitErrorDetails
 
 from styleblend.errors import StyleBlendError, printable
@@ -32,6 +33,14 @@ class StyleSettings(Settings):
     source: Optional[str] = Field(None, description="where the pictures come from")
     parts: Optional[List[str]] = Field(None, min_length=1, description="the parts of a style that is not whole, as "
                                        "`styleblend load` writes it; default: all that the method has")
+
+    @field_validator("*")
+    @classmethod
+    def own_section_can_be(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a style says of its method's settings is checked, and kept as it is said."""
+        if info.field_name == cls.section:
+            cls.drawing.model_validate(value)
+        return value
 
     def beside(self, folder: Path) -> StyleSettings:
         """The same, for a `style.json` in this folder: files that it names may lie there."""
@@ -63,12 +72,6 @@ class StyleBlendStyle(StyleSettings):
             raise unknown("preset", name, PRESETS)
         return name
 
-    @field_validator("blend")
-    @classmethod
-    def can_be(cls, blend: Dict[str, Any]) -> Dict[str, Any]:
-        BlendSettings.model_validate(blend)
-        return blend
-
 
 class AlignedStyle(StyleSettings):
     """A style of StyleAligned: nothing was learned, it is a reference and what is taken over from it."""
@@ -79,12 +82,6 @@ class AlignedStyle(StyleSettings):
 
     method: Literal["style_aligned"] = "style_aligned"
     align: Dict[str, Any] = Field({}, description="any of StyleAligned's settings")
-
-    @field_validator("align")
-    @classmethod
-    def can_be(cls, align: Dict[str, Any]) -> Dict[str, Any]:
-        AlignSettings.model_validate(align)
-        return align
 
     def beside(self, folder: Path) -> AlignedStyle:
         def placed(reference: Any) -> Dict[str, Any]:
@@ -107,12 +104,6 @@ class DreamStyle(StyleSettings):
 
     method: Literal["dreamstyler"] = "dreamstyler"
     dreamstyler: Dict[str, Any] = Field({}, description="any of DreamStyler's settings")
-
-    @field_validator("dreamstyler")
-    @classmethod
-    def can_be(cls, settings: Dict[str, Any]) -> Dict[str, Any]:
-        DreamStylerSettings.model_validate(settings)
-        return settings
 
 
 KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle,
