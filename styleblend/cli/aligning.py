@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling
-from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_offload,
-                                    control_of, settings_of)
+from styleblend.cli.options import (add_command, add_config, add_control, add_this_machine, control_of,
+                                    settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -15,13 +15,15 @@ OF_ALIGN = ("look", "reference_prompt", "blend", "follow", "offset", "inversion_
             "shared_score_shift", "only_self_level", "adain_queries", "adain_keys",
             "adain_values")  # options that are fields of the method's settings
 
+SWITCHES = ("share_group_norm", "full_attention_share", "style_on_reference")
+
 
 def add_commands(commands) -> None:
     parser = add_command(commands, "align", "draw a set of prompts that share one look; nothing is trained",
                          example='align --prompts "A toy train,A toy car" --look "macro photo, 3d render"')
     add_config(parser)
-    parser.add_argument("--prompts", metavar="TEXTS", required=True, help='phrases with commas between them; the first '
-                        'one\'s picture is the reference, unless something else is')
+    parser.add_argument("--prompts", metavar="TEXTS", required=True, help='phrases with commas between them ("A, b" is '
+                        'two); the first one\'s picture is the reference, unless something else is')
     parser.add_argument("--look", metavar="WORDS", help="words of the look, put behind every prompt")
     parser.add_argument("--output", metavar="FOLDER", default="aligned", help="folder of the pictures and of sheet.png")
     parser.add_argument("--style", metavar="NAME", help="a learned style that the set is drawn in as well")
@@ -34,17 +36,14 @@ def add_commands(commands) -> None:
                          help="of the first prompt, the others have the next ones; default: the config's")
     add_sampling(drawing)
     add_control(parser)
-    machine = parser.add_argument_group("this machine")
-    add_dtype(machine)
-    add_max_memory(machine)
-    add_offload(machine)
+    add_this_machine(parser)
     parser.set_defaults(run=run_align)
 
 
 def add_reference_options(group) -> None:
     group.add_argument("--reference", action="append", default=[], metavar="PICTURE[:WEIGHT][:normal|famous]",
                        help="a picture whose look is taken, such as a.png, a.png:0.3 or a.png:0.7:famous; give it "
-                            "several times for several")
+                            "several times for several, whose weights are made to add up to 1; default: 1, normal")
     group.add_argument("--reference-prompt", action="append", default=[], metavar="TEXT",
                        help="what the reference shows, without its look: once for each --reference, in their order; "
                             "without one, what is drawn as the reference")
@@ -68,6 +67,8 @@ def add_sharing_options(group) -> None:
                        ("values", "default: no")):
         group.add_argument(f"--adain-{name}", action=BooleanOptionalAction,
                            help=f"whether {name} get the reference's mean and deviation; {what}")
+    group.add_argument("--style-on-reference", action="store_true", help="draw the reference in the learned style of "
+                       "--style, too; default: the set alone")
     group.add_argument("--share-group-norm", action="store_true", help="pool the statistics of norms, too")
     group.add_argument("--full-attention-share", action="store_true",
                        help="every picture attends to all of its batch: closer, but content leaks")
@@ -106,7 +107,7 @@ def is_number(text: str) -> bool:
 def run_align(args) -> int:
     from styleblend.settings import AlignSettings, validated
     said = {name: getattr(args, name) for name in OF_ALIGN if getattr(args, name) not in (None, [])}
-    said.update({name: True for name in ("share_group_norm", "full_attention_share") if getattr(args, name)})
+    said.update({name: True for name in SWITCHES if getattr(args, name)})
     pictures = references(args.reference, args.reference_prompt)
     said.pop("reference_prompt", None)
     if pictures:
@@ -119,6 +120,9 @@ def run_align(args) -> int:
     from styleblend.jobs.choices import ready_to_draw
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     settings = settings_of(args)
+    if args.style_on_reference and not args.style:
+        raise StyleBlendError("--style-on-reference has no effect without a learned style: leave it out, or name a "
+                              "--style")
     aligned, control = validated(AlignSettings, said, "the options"), control_of(args)
     ready_to_draw(settings, *([args.style] if args.style else []))
     from styleblend.jobs.align import AlignRequest, align

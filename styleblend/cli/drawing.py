@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Optional
 
 from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
-                                    add_offload, add_output_file, add_styles, control_of, named_file, named_folder,
-                                    settings_of)
+                                    add_offload, add_output_file, add_styles, add_this_machine, control_of, named_file,
+                                    named_folder, settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -46,10 +46,7 @@ def add_draw_options(parser) -> None:
     add_sampling(drawing)
     add_dials(parser)
     add_control(parser)
-    machine = parser.add_argument_group("this machine")
-    add_dtype(machine)
-    add_max_memory(machine)
-    add_offload(machine)
+    add_this_machine(parser)
     parser.set_defaults(run=run_draw)
 
 

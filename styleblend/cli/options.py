@@ -91,6 +91,14 @@ def add_offload(parser) -> None:
                              "less memory of the card; default: the config's (offload), else no")
 
 
+def add_this_machine(parser) -> None:
+    """What a drawing may take of this machine, as a group of its own."""
+    group = parser.add_argument_group("this machine")
+    add_dtype(group)
+    add_max_memory(group)
+    add_offload(group)
+
+
 def add_output_file(parser, usual: str, what: str) -> None:
     """--output and --overwrite of a command that writes pictures."""
     name, _, ending = usual.rpartition(".")
@@ -123,35 +131,52 @@ def add_metrics(parser) -> None:
                              "checkpoints/metrics")
 
 
+# options of control pictures, by the settings that they are
+OF_CONTROL = {"kind": "control", "picture": "control_picture", "network": "controlnet", "estimator": "depth_estimator",
+              "strength": "control_strength", "start": "control_start", "end": "control_end"}
+
+
 def add_control(parser) -> None:
-    group = parser.add_argument_group("a picture that holds the layout (ControlNet)")
-    group.add_argument("--control", metavar="KIND", help="what is read of --control-picture. canny: its edges; "
-                       "depth: its depth; depth_edges: the edges of its depth; depth_map, map: it is a map itself; "
-                       "default: canny")
-    group.add_argument("--control-picture", metavar="PICTURE", help="the picture")
-    group.add_argument("--controlnet", metavar="FOLDER", help="the network; default: the config's for this kind "
-                       "(controlnets)")
-    group.add_argument("--depth-estimator", metavar="FOLDER", help="Depth Anything V2 or DPT-hybrid, a folder or a hub "
-                       "id; default: the config's (depth_estimator)")
-    group.add_argument("--control-strength", type=float, metavar="FACTOR", help="default: 1")
-    group.add_argument("--control-start", type=float, metavar="SHARE", help="of the steps; default: 0")
-    group.add_argument("--control-end", type=float, metavar="SHARE", help="of the steps; default: 1")
-    group.add_argument("--guess-mode", action="store_true", help="the network alone says what is there")
+    group = parser.add_argument_group("pictures that hold the layout (ControlNet); for several give --control-picture "
+                                      "several times, and each other option once for all or once for each")
+
+    def add(option: str, metavar: str, help: str, kind: type = str) -> None:
+        group.add_argument(option, action="append", default=[], metavar=metavar, help=help, type=kind)
+
+    add("--control", "KIND", "what is read of --control-picture. canny: its edges; depth: its depth; depth_edges: the "
+        "edges of its depth; depth_map, map: it is a map itself; default: canny")
+    add("--control-picture", "PICTURE", "the picture")
+    add("--controlnet", "FOLDER", "the network; default: the config's for this kind (controlnets)")
+    add("--depth-estimator", "FOLDER", "Depth Anything V2 or DPT-hybrid, a folder or a hub id; default: the config's "
+        "(depth_estimator)")
+    add("--control-strength", "FACTOR", "default: 1", float)
+    add("--control-start", "SHARE", "of the steps; default: 0", float)
+    add("--control-end", "SHARE", "of the steps; default: 1", float)
+    group.add_argument("--guess-mode", action="store_true", help="the networks alone say what is there")
 
 
 def control_of(args) -> tuple:
-    """The control picture of these options, as settings; none: ()."""
+    """The control pictures of these options, as settings; none: (). StyleBlendError where options are left over."""
     from styleblend.settings import ControlSettings, validated
-    names = {"control": "kind", "control_picture": "picture", "controlnet": "network", "depth_estimator": "estimator",
-             "control_strength": "strength",
-             "control_start": "start", "control_end": "end"}
-    said = {name: getattr(args, option) for option, name in names.items() if getattr(args, option) is not None}
-    said.update({"guess": True} if args.guess_mode else {})
-    if not said:
+    from styleblend.settings.control import BY_ESTIMATOR
+    given = {name: getattr(args, option) for name, option in OF_CONTROL.items() if getattr(args, option)}
+    count = len(args.control_picture)
+    if not count:
+        if given or args.guess_mode:
+            raise StyleBlendError("a ControlNet reads a picture: name it with --control-picture")
         return ()
-    if "picture" not in said:
-        raise StyleBlendError("a ControlNet reads a picture: name it with --control-picture")
-    return (validated(ControlSettings, said, "the options"),)
+    wrong = next((name for name, values in given.items() if len(values) not in (1, count)), None)
+    if wrong:
+        raise StyleBlendError(f"{len(given[wrong])} --{OF_CONTROL[wrong].replace('_', '-')} with {count} "
+                              "--control-picture: give it once for all, or once for each")
+    found = []
+    for number in range(count):
+        said = {name: values[number % len(values)] for name, values in given.items()}
+        if count > 1 and len(given.get("estimator", ())) == 1 and said.get("kind") not in BY_ESTIMATOR:
+            del said["estimator"]  # it is for the pictures whose depth is seen
+        found.append(validated(ControlSettings, {**said, **({"guess": True} if args.guess_mode else {})},
+                               "the options"))
+    return tuple(found)
 
 
 def settings_of(args):

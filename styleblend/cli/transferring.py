@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling, style_or_mix
-from styleblend.cli.options import add_command, add_config, add_dtype, add_max_memory, add_offload, settings_of
+from styleblend.cli.options import add_command, add_config, add_this_machine, settings_of
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -36,10 +36,7 @@ def add_commands(commands) -> None:
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N", help="default: the config's (sampling.seed)")
     add_sampling(drawing, negative="nothing")
-    machine = parser.add_argument_group("this machine")
-    add_dtype(machine)
-    add_max_memory(machine)
-    add_offload(machine)
+    add_this_machine(parser)
     parser.set_defaults(run=run_transfer)
 
 

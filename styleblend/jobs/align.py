@@ -23,7 +23,7 @@ from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.aligned_sets import PLAIN
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
-from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, kept_otherwise, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
 from styleblend.pipeline import Pipeline
@@ -82,12 +82,12 @@ def align(request: AlignRequest) -> Job[List[Path]]:
     refuse_outputs([place.path for place in places], [request.output / SHEET], request.output / f"{LOCK}.lock",
                    request.overwrite)
     refuse_unwritable(request.output / MAPS)
+    sentence = said_of_weights(request.align)
+    if sentence:
+        yield Log(sentence)
     with claim(request.output, LOCK):
         remove_unfinished(request.output, request.output / PLAIN, request.output / MAPS)
-        missing = {place.path for place in places if request.overwrite or not is_whole(place.path)}
-        sentence = kept_otherwise(place.wanted() for place in places if place.path not in missing)
-        if sentence:
-            yield Log(sentence)
+        missing = yield from missing_of([place.wanted() for place in places], request.overwrite)
         drawn = (yield from draw_set(request, places, missing, lean)) if missing else []
         yield Written(write_sheet_of_set(request, places))
     return drawn
@@ -119,6 +119,15 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
                     for place in found if request.compare]
 
 
+def said_of_weights(settings: AlignSettings) -> Optional[str]:
+    """A sentence on weights that are different and do not add up to 1."""
+    given = [one.weight for one in settings.counted()]
+    if len(set(given)) < 2 or abs(sum(given) - 1) < 1e-6:
+        return None
+    counted = ", ".join(f"{weight:.2g}" for weight in settings.weights())
+    return f"the weights of the references add up to {sum(given):g}: they count as {counted}"
+
+
 def with_reference(settings: AlignSettings, phrase: str, seed: int) -> AlignSettings:
     """The settings with this picture as the reference, where nothing else is one."""
     if settings.references or settings.reference_prompt:
@@ -135,7 +144,7 @@ def draw_set(request: AlignRequest, places: Sequence[AlignedPicture], missing: C
     style = load_style(adapters_of(lean.adapters, name), name, base) if name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
     for number, control in enumerate(request.control):
-        save_picture(request.map_file(number), Image.fromarray(pipeline.control_map(control, lean.sampling)))
+        save_picture(request.map_file(number), Image.fromarray(pipeline.steering.map(control, lean.sampling)))
     for _, own in groupby(places, lambda place: place.path.parent):
         wanted = [place.wanted(*hashes) for place in own]
         for batch in batches(wanted, [one for one in wanted if one.path in missing], lean.sampling.batch):

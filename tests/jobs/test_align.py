@@ -119,3 +119,26 @@ def test_which_statistics_are_shared(world, tmp_path):
     assert run(world, tmp_path, "--look", "in ink", "--no-adain-keys", "--adain-values", prompts="A cat,An owl") == 0
     settings = read_record(tmp_path / "set" / "An owl.png").settings
     assert (settings.adain_queries, settings.adain_keys, settings.adain_values) == (True, False, True)
+
+
+def test_weights_that_do_not_add_up_to_1_are_said(world, tmp_path, capsys):
+    for number in range(2):
+        Image.fromarray(np.full((64, 64, 3), 90 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    for weights, words in ((("3", "1"), "add up to 4: they count as 0.75, 0.25"), (("0.3", "0.7"), None),
+                           (("1", "1"), None)):
+        given = [option for number, weight in enumerate(weights)
+                 for option in ("--reference", f"{tmp_path}/{number}.png:{weight}")]
+        assert run(world, tmp_path, *given, "--overwrite", "--steps", "4", prompts="A cat") == 0
+        said = capsys.readouterr().err
+        assert words in said if words else "add up" not in said
+
+
+def test_a_learned_style_draws_the_reference_only_where_it_is_asked_to(trained, tmp_path, capsys):
+    options = ["--style", "dots", "--look", "in ink", "--steps", "4", "--overwrite"]
+    assert run(trained, tmp_path, *options, prompts="A cat,An owl") == 0
+    alone = pixels(tmp_path / "set" / "An owl.png")
+    assert run(trained, tmp_path, *options, "--style-on-reference", prompts="A cat,An owl") == 0
+    assert read_record(tmp_path / "set" / "An owl.png").settings.style_on_reference
+    assert np.abs(pixels(tmp_path / "set" / "An owl.png").astype(int) - alone).max() > 1
+    assert run(trained, tmp_path, "--look", "in ink", "--style-on-reference") == 2
+    assert "no effect without a learned style" in capsys.readouterr().err
