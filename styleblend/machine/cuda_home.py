@@ -1,7 +1,8 @@
 """A CUDA home that Jittor 1.3.11 builds with, made of what is here: a CUDA toolkit or pip's wheels, cuDNN 8 or 9.
 
 Jittor knows CUDA 11 and 12 with cuDNN 8, in one folder. The home is such a folder: links to what is there, headers that
-give back what newer ones have dropped (`cuda_shims/`), and a wrapper of nvcc. Nothing that is installed is changed.
+give back what newer ones have dropped (`cuda_shims/`), and a wrapper of nvcc. Nothing that is installed is changed,
+unless its programs may not be run.
 """
 from __future__ import annotations
 
@@ -59,12 +60,9 @@ def toolkits(wheels: Sequence[Path]) -> Iterator[Toolkit]:
     places[1:1] = [Path(on_path)] if on_path else []
     seen = set()
     for nvcc in [*places, *(folder / "bin" / "nvcc" for folder in wheels)]:
-        real = nvcc.resolve()
-        if real in seen or not real.is_file():
-            continue
-        seen.add(real)
-        found = toolkit_of(real)
-        if found and found.nvcc not in seen - {real}:
+        found = toolkit_of(nvcc.resolve()) if nvcc.is_file() else None
+        if found and found.nvcc not in seen:
+            seen.add(found.nvcc)
             yield found
 
 
