@@ -1,7 +1,8 @@
 """Likeness of pictures by DINO: inside a set (Hertz et al. 2024), and with one or several style pictures."""
 from __future__ import annotations
 
-from typing import Dict, Optional, Sequence
+from abc import abstractmethod
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -32,32 +33,45 @@ def weighted_likeness(features: np.ndarray, styles: np.ndarray, shares: Optional
     return features @ styles.T @ shares
 
 
-class DinoLikeness(Metric):
-    """DINO ViT-B/8: consistency of the set, and likeness of each picture with the style pictures by their `shares`.
+class SetLikeness(Metric):
+    """How alike a set is, and how like its style pictures each picture is, each of these with its share.
 
-    Without style pictures there is the first only.
+    Without style pictures there is the first only. `higher_is_better` names the two, in this order.
     """
+
+    splits = True
+
+    def __init__(self, network: Any, shares: Optional[Sequence[float]] = None):
+        self.network, self.shares = network, shares
+
+    def with_shares(self, shares: Sequence[float]) -> SetLikeness:
+        return type(self)(self.network, shares)
+
+    @abstractmethod
+    def encoded(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """(N, width) unit vectors."""
+
+    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str],
+                style_pictures: Sequence[Image.Image]) -> Dict[str, Score]:
+        vectors, (of_set, of_style) = self.encoded(pictures), self.higher_is_better
+        found: Dict[str, Score] = {of_set: set_consistency(vectors)}
+        if len(style_pictures):
+            found[of_style] = weighted_likeness(vectors, self.encoded(style_pictures), self.shares)
+        return found
+
+
+class DinoLikeness(SetLikeness):
+    """The likeness of a set by DINO ViT-B/8."""
 
     name = "dino"
     higher_is_better = {"dino_set": True, "dino_style": True}
     needs = ("dino",)
-    splits = True
 
-    def __init__(self, dino: ImageEncoder, shares: Optional[Sequence[float]] = None):
-        self.dino, self.shares = dino, shares
-
-    def measure(self, pictures: Sequence[Image.Image], prompts: Sequence[str], style_pictures: Sequence[Image.Image]):
-        features = self.dino.encode(pictures)
-        found: Dict[str, Score] = {"dino_set": set_consistency(features)}
-        if len(style_pictures):
-            found["dino_style"] = weighted_likeness(features, self.dino.encode(style_pictures), self.shares)
-        return found
-
-    def with_shares(self, shares: Sequence[float]) -> DinoLikeness:
-        return DinoLikeness(self.dino, shares)
+    def encoded(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        return self.network.encode(pictures)
 
     def features(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        return self.dino.encode(pictures)
+        return self.encoded(pictures)
 
 
 class Dinov2Likeness(Metric):
