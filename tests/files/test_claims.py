@@ -46,16 +46,16 @@ for name in sys.argv[2:]:
     except Busy as busy:
         assert "another process" in str(busy)
 """
-# claims, forks a child that sleeps, as a pool of workers has them, and sleeps itself
+# claims, forks a child that sleeps, as a pool of workers has them, and sleeps itself. The child says its number: by then
+# it has let go of its parent's claims, which a number that the parent says would not tell
 FORK = """
 import os, sys, time
 from pathlib import Path
 from styleblend.files.claims import claim, claim_files, in_turn
 folder = Path(sys.argv[1])
 with claim(folder, "work"), claim_files(folder, "files", ["a"], ""), in_turn(folder / "out"):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 # waits for a claim with the command line's handler of Ctrl-C, by which system calls go on after a signal

@@ -155,7 +155,7 @@ def test_a_template_without_a_place_for_what_is_shown_teaches_all_of_it():
 
 def test_memory_counts_its_own_batch(world, tiny_folder):
     settings = read_settings(changed(world, dreamstyler=dict(batch=8)))
-    sizes, stages = Sizes(tiny_folder, "float32"), Beside(stages_batch=8)
+    sizes, stages = Sizes(tiny_folder, "float32"), Beside(stages=("dreamstyler",))
     assert training(sizes, settings, stages)["training step"] > training(sizes, settings)["training step"]
     assert "look-alikes" not in training(sizes, settings, stages)
     with pytest.raises(StyleBlendError, match="at the least"):
