@@ -93,6 +93,8 @@ def generate():
 
 def train_step():
     from peft import LoraConfig
+    if args.learns != "lora":
+        raise SystemExit("the peer has the LoRA's step only: leave out --learns")
     network = unet().requires_grad_(False)
     network.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
     if args.checkpointing:
