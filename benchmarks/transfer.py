@@ -1,4 +1,4 @@
-"""Does a transfer keep what a content picture shows, and does the style arrive? Judged by the classifier of the mini base.
+"""Does a transfer keep what a content picture shows, and does the style arrive? The mini base's classifier judges.
 
 For each style to draw in, style pictures of the other folders are the contents. Each is drawn anew in the style, held
 by a ControlNet for edges and without. How well do the edges of the drawing agree with those of the content (F1), and

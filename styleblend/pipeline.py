@@ -34,7 +34,7 @@ from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, ow
 from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
-from styleblend.record import Record
+from styleblend.record import Record, looked_at
 from styleblend.settings import (LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
                                  SamplingSettings, method_of, validated)
 
@@ -167,7 +167,8 @@ class Pipeline:
                      request.sampling, request.settings, request.method, dtype=base.dtype,
                      preset=getattr(request.own, "preset", None), adapters=style.files if style else {},
                      control=request.control, content=request.content,
-                     decoder=base.decoder_fingerprint())
+                     decoder=base.decoder_fingerprint(),
+                     pictures=looked_at(request.settings, request.control, request.content))
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
     def check(self, sampling: SamplingSettings) -> None:

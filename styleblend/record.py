@@ -5,14 +5,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, get_args
+from typing import Any, Dict, Iterable, List, Optional, Tuple, get_args
 
 from styleblend import __version__
 from styleblend.diffusion.samplers import SAMPLERS
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.emphasis import escaped
 from styleblend.files.names import control_character
-from styleblend.files.pictures import opened
+from styleblend.files.pictures import hashes_of, opened
 from styleblend.files.saved_pictures import texts_of
 from styleblend.files.text import parse_json
 from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, ContentSettings, ControlSettings, DType,
@@ -22,9 +22,9 @@ CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
           "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
-          "signs": bool, "control": list, "content": (dict, type(None))}
+          "signs": bool, "control": list, "content": (dict, type(None)), "pictures": dict}
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": "", "signs": False, "control": [], "content": None}  # what older pictures do not say
+         "decoder": "", "signs": False, "control": [], "content": None, "pictures": {}}  # what older pictures do not say
 
 
 def libraries() -> Dict[str, str]:
@@ -54,6 +54,7 @@ class Record:
     decoder: str = ""  # fingerprint of the base's autoencoder
     control: Tuple[ControlSettings, ...] = ()  # pictures that held the layout
     content: Optional[ContentSettings] = None  # the picture that was drawn anew
+    pictures: Dict[str, str] = field(default_factory=dict)  # hashes of the files that were looked at
 
     def chunks(self) -> Dict[str, str]:
         """The texts in the picture's file (`files.saved_pictures`)."""
@@ -70,13 +71,20 @@ class Record:
         if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
             own["signs"] = True  # to earlier versions brackets were text
         own = {kind.section if key == "settings" else key: value for key, value in own.items()
-               if key not in ("control", "content") or value}
+               if key not in ("control", "content", "pictures") or value}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
     def facts_of_style(self) -> Dict[str, object]:
         """What other programs are told of the style; of a plain picture there is nothing to tell."""
         return {"StyleBlend style": self.style, "StyleBlend style hash": self.style_hash,
                 **{f"StyleBlend {name}": value for name, value in self.settings.facts().items()}}
+
+
+def looked_at(settings: MethodSettings, control: Iterable[ControlSettings],
+              content: Optional[ContentSettings]) -> Dict[str, str]:
+    """Hashes of the picture files that a drawing with these settings looks at."""
+    others = [one.picture for one in (*control, *([content] if content else []))]
+    return hashes_of([*(settings.pictures() if settings else []), *others])
 
 
 def quoted(value: Any) -> str:
@@ -90,10 +98,12 @@ def changes(then: Record, now: Record) -> List[str]:
     What either record does not say counts as the same.
     """
     sampling = [record.sampling.model_dump(exclude=SAME_PICTURE) for record in (then, now)]
+    both = [name for name in then.pictures if name in now.pictures]
     pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "methods": (then.method, now.method),
              "adapters": (then.adapters or now.adapters, now.adapters or then.adapters), "sampling settings": sampling,
              f"{KINDS[now.method].section} settings": (then.settings, now.settings),
              "control pictures": (then.control, now.control), "content pictures": (then.content, now.content),
+             "picture files": ([then.pictures[name] for name in both], [now.pictures[name] for name in both]),
              "precision": (then.dtype, now.dtype)}
     return [name for name, (one, other) in pairs.items() if one != other]
 

@@ -90,10 +90,19 @@ def references(given: Sequence[str], prompts: Sequence[str]) -> List[Dict[str, o
             elif is_number(last) and "weight" not in said:
                 said["weight"] = float(last)
             else:
+                refuse_no_strength(rest, before, last)
                 break
             rest = before
         found.append({"picture": rest, **said, **({"prompt": prompts[number]} if prompts else {})})
     return found
+
+
+def refuse_no_strength(text: str, before: str, last: str) -> None:
+    """StyleBlendError where a picture's name is followed by what is neither a weight nor a strength."""
+    from styleblend.settings.style_aligned import STRENGTHS
+    if Path(before).is_file() and not Path(text).exists():
+        raise StyleBlendError(f"--reference {text}: behind {before} comes a weight or a strength, not {last!r}: give a "
+                              f"number, or {' or '.join(STRENGTHS)}")
 
 
 def is_number(text: str) -> bool:
@@ -117,13 +126,14 @@ def run_align(args) -> int:
     elif args.reference_prompt:
         said["reference_prompt"] = args.reference_prompt[0]
     from styleblend.files.prompts import listed
-    from styleblend.jobs.choices import ready_to_draw
+    from styleblend.jobs.choices import ready_pictures, ready_to_draw
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     settings = settings_of(args)
     if args.style_on_reference and not args.style:
         raise StyleBlendError("--style-on-reference has no effect without a learned style: leave it out, or name a "
                               "--style")
     aligned, control = validated(AlignSettings, said, "the options"), control_of(args)
+    ready_pictures(settings, *aligned.pictures(), *(one.picture for one in control))
     ready_to_draw(settings, *([args.style] if args.style else []))
     from styleblend.jobs.align import AlignRequest, align
     request = AlignRequest(settings, listed(args.prompts), aligned,

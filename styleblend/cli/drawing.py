@@ -96,7 +96,7 @@ def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative)
 
 
 def run_draw(args) -> int:
-    from styleblend.jobs.choices import drawn_again, ready_to_draw
+    from styleblend.jobs.choices import drawn_again, ready_pictures, ready_to_draw
     from styleblend.settings import with_sampling
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
     again, output = args.again and Path(args.again), named_file(args.output)
@@ -104,11 +104,13 @@ def run_draw(args) -> int:
     style = style_or_mix(args, settings)
     record = drawn_again(args.prompt, style, again)
     with_sampling(record.sampling if record else settings.sampling, sampling, "the options")
+    control = control_of(args)
+    ready_pictures(settings, *(one.picture for one in control))
     ready_to_draw(settings, *filter(None, [style or (record.style if record else "")]))
     from styleblend.jobs.draw import DrawRequest, draw
     request = DrawRequest(settings, args.prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite, control_of(args), dials_of(args))
+                          args.dtype, output, args.max_memory, args.overwrite, control, dials_of(args))
     for path in follow(draw(request)):
         print(path)
     return 0

@@ -1,13 +1,14 @@
 """Pictures in and out: any of six formats as upright RGB, contact sheets, whole-or-nothing saving."""
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import struct
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Iterator, Optional, Sequence, Tuple
+from typing import BinaryIO, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # noqa: F401
 from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, nearest
 from styleblend.files.limits import MAX_PIXELS
 from styleblend.files.orientation import TURNS, orientation, turned
 from styleblend.files.whole_files import write_bytes
@@ -82,7 +83,9 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except StyleBlendError:
         raise
     except FileNotFoundError:
-        raise StyleBlendError(f"the picture {path} does not exist") from None
+        raise StyleBlendError(f"the picture {path} does not exist" + near_by(Path(path))) from None
+    except IsADirectoryError:
+        raise StyleBlendError(f"{path} is a folder: name a picture in it") from None
     except UnidentifiedImageError:
         raise StyleBlendError(f"the picture {path} cannot be read, it is {what_it_is(path)}: "
                               "save it again as PNG or JPEG, or remove it") from None
@@ -94,12 +97,23 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
                               "save it again as PNG, or remove it") from None
 
 
+def near_by(path: Path) -> str:
+    """What the sentence on a file that is not there ends with: the name of one beside it that is like it."""
+    near = nearest(path.name, [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else [])
+    return f": did you mean {path.parent / near}?" if near else ""
+
+
 def what_it_is(path: Path) -> str:
     """In words, of a file that is no picture that can be read."""
     kind = kind_of(path)
     if kind is None or kind == "empty":
         return kind or "of an unknown kind"
     return f"a damaged {kind} file" if kind in FORMATS else f"a {kind} file"
+
+
+def hashes_of(pictures: Iterable[str]) -> Dict[str, str]:
+    """The beginning of the sha256 of each of these files that is there."""
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest()[:10] for name in pictures if Path(name).is_file()}
 
 
 def changed_at(path: Path) -> float:

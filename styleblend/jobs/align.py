@@ -21,6 +21,7 @@ from styleblend.files.saved_pictures import save_picture
 from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.aligned_sets import PLAIN
+from styleblend.jobs.choices import ready_pictures
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missing_of, refuse_outputs
@@ -55,6 +56,10 @@ class AlignRequest:
     max_memory: Optional[str] = None
     control: Sequence[ControlSettings] = ()  # pictures that hold the layout of the set, not of its reference
 
+    def pictures(self) -> List[str]:
+        """The files that are looked at: references and control pictures."""
+        return [*self.align.pictures(), *(one.picture for one in self.control)]
+
     def map_file(self, number: int) -> Path:
         """Where the map of a control picture is written."""
         return self.output / MAPS / f"{number + 1}-{self.control[number].kind}.png"
@@ -76,6 +81,8 @@ class AlignedPicture(NamedTuple):
 def align(request: AlignRequest) -> Job[List[Path]]:
     """Draw what is missing of the set, and a contact sheet; returns the files that were drawn."""
     places = pictures_of_set(request)
+    request.align.refuse_unfit(places[0].plan.sampling.sampler, places[0].plan.sampling.steps)
+    ready_pictures(request.settings, *request.pictures())
     config = places[0].plan.config.model_copy(update={"sampling": places[0].plan.sampling})
     lean = yield from within(config, "drawing", request.max_memory,
                              beside(config, request.control, len(reference_of(request.align).weights)))

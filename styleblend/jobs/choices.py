@@ -16,7 +16,7 @@ from styleblend.files.base_folder import check_base
 from styleblend.files.captions import (ONE_FOLDER_EACH, StylePicture, pictures_if_any, refuse_nameless, style_names,
                                        style_pictures)
 from styleblend.files.names import check_name, entry
-from styleblend.files.pictures import check_picture
+from styleblend.files.pictures import check_picture, opened
 from styleblend.files.prompts import Prompt, listed, make_prompt, phrase_of, prompt_file, style_prompts
 from styleblend.files.scripts import hardly_known
 from styleblend.files.shipped import adapters_of, data_of, folders_in, holds_files, style_folders
@@ -71,6 +71,13 @@ def ready_to_draw(settings: RunSettings, *names: str) -> None:
     for name in names:
         ready_style(settings, name)
     check_base(settings.base, settings.base_id)
+
+
+def ready_pictures(settings: RunSettings, *pictures: str) -> None:
+    """StyleBlendError where one of these files is no picture that can be read."""
+    for picture in pictures:
+        with opened(Path(picture), settings.pictures.max_pixels):
+            pass
 
 
 def drawn_again(prompt: Optional[str], style: Optional[str], again: Optional[Path]) -> Optional[Record]:

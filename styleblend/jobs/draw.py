@@ -155,7 +155,10 @@ def files_of(output: Path, seeds: Sequence[int]) -> List[Path]:
 
 
 def refuse_other(again: Path, then: Record, now: Record) -> None:
-    """Refuse to draw a picture again with another base, autoencoder or style."""
+    """Refuse to draw a picture again with another base, autoencoder or style, or by pictures that were changed since."""
+    changed = [name for name, before in then.pictures.items() if now.pictures.get(name, before) != before]
+    if changed:
+        raise StyleBlendError(f"{again} was drawn by another picture than {changed[0]} is now: put that one back")
     pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder),
              ("style", then.style_hash, now.style_hash))
     for what, before, after in pairs:

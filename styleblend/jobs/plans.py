@@ -10,7 +10,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
-from styleblend.record import Record
+from styleblend.record import Record, looked_at
 from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
                                  StyleSettings, validated, with_sampling)
 
@@ -32,7 +32,8 @@ class Plan:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
                       dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
-                      decoder=decoder, control=self.control, content=self.content)
+                      decoder=decoder, control=self.control, content=self.content,
+                      pictures=looked_at(self.settings, self.control, self.content))
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""

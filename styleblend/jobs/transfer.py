@@ -7,11 +7,11 @@ from typing import Collection, List, Mapping, NamedTuple, Optional, Sequence, Tu
 
 from styleblend.adapters.style import load_named, style_hash
 from styleblend.base.base import base_for_drawing
-from styleblend.errors import StyleBlendError, nearest
+from styleblend.errors import StyleBlendError
 from styleblend.files.captions import NoPictures, StylePicture, read_pictures, shown_by
 from styleblend.files.claims import claim
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.pictures import check_picture
+from styleblend.files.pictures import check_picture, near_by
 from styleblend.files.prompts import phrase_of
 from styleblend.files.shipped import own_or_shipped
 from styleblend.files.whole_files import remove_unfinished
@@ -130,10 +130,8 @@ def content_pictures(request: TransferRequest) -> List[StylePicture]:
         except NoPictures:
             raise StyleBlendError(f"{path} has no pictures: name a content picture, or a folder of them") from None
     if not path.is_file():
-        beside_it = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = nearest(path.name, beside_it)
-        raise StyleBlendError(f"the content picture {path} does not exist: "
-                              + (f"did you mean {path.parent / near}?" if near else "name one, or a folder of them"))
+        raise StyleBlendError(f"the content picture {path} does not exist"
+                              + (near_by(path) or ": name one, or a folder of them"))
     return [shown_by(path)]
 
 

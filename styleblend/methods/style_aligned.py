@@ -17,7 +17,6 @@ from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.controls import AdaIN, Control, FullSharing, SharedKV, shared_sites
 from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.diffusion.schedule import seeded_noise
-from styleblend.errors import StyleBlendError
 from styleblend.files.pictures import changed_at
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Progress, Request
@@ -86,7 +85,7 @@ class StyleAligned:
         settings = request.settings or AlignSettings()
         if not settings.references or request.trajectory is not None:
             return request
-        refuse_unfit(settings, request)
+        settings.refuse_unfit(request.sampling.sampler, request.sampling.steps)
         # the batches of a set have one reference
         key = settings, request.sampling, [changed_at(Path(one.picture)) for one in settings.counted()]
         if self.name not in pipeline.kept or pipeline.kept[self.name][0] != key:
@@ -115,17 +114,6 @@ class StyleAligned:
             controls=controls_of(settings, reference, shared_sites(base.unet.sites, settings.only_self_level)),
             pooled_norms=reference if settings.share_group_norm else None,
             **(held(base, request, settings) if settings.references else {}))
-
-
-def refuse_unfit(settings: AlignSettings, request: Request) -> None:
-    """StyleBlendError for reference pictures that cannot be followed with these sampling settings."""
-    sampling = request.sampling
-    if settings.follow == "inversion" and sampling.sampler != "ddim":
-        raise StyleBlendError(f"a reference picture is inverted along DDIM's steps, not those of {sampling.sampler}: "
-                              "take sampler ddim, or follow: noise")
-    if settings.ahead(sampling.steps) >= sampling.steps:
-        raise StyleBlendError(f"offset {settings.offset} leaves none of {sampling.steps} steps: give a smaller offset, "
-                              "or more steps")
 
 
 def held(base: Base, request: Request, settings: AlignSettings) -> Dict[str, Any]:

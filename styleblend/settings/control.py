@@ -37,7 +37,7 @@ class ControlSettings(Settings):
                                      "DPT-hybrid; default: the config's (depth_estimator)")
     network: Optional[str] = Field(None, description="folder of the ControlNet; default: the config's for this kind "
                                    "(controlnets)")
-    strength: float = Field(1.0, ge=0, le=10, allow_inf_nan=False, description="factor of what it adds")
+    strength: float = Field(1.0, gt=0, le=10, allow_inf_nan=False, description="factor of what it adds")
     start: float = Field(0.0, ge=0, le=1, description="share of the steps before it begins")
     end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it ends")
     guess: bool = Field(False, description="let the network alone say what is there: the negative prompt feels nothing "

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from styleblend.diffusion.blends import BLENDS
+from styleblend.errors import StyleBlendError
 from styleblend.settings.drawing import Seed
 from styleblend.settings.validation import MethodSettings, Settings, unknown
 
@@ -99,6 +100,17 @@ class AlignSettings(MethodSettings):
                                           {"name": changed[0], "needed": needed})
         return self
 
+    def refuse_unfit(self, sampler: str, steps: int) -> None:
+        """StyleBlendError for reference pictures that cannot be followed by this sampler in so many steps."""
+        if not self.references:
+            return
+        if self.follow == "inversion" and sampler != "ddim":
+            raise StyleBlendError(f"a reference picture is inverted along DDIM's steps, not those of {sampler}: take "
+                                  "sampler ddim, or follow: noise")
+        if self.ahead(steps) >= steps:
+            raise StyleBlendError(f"offset {self.offset} leaves none of {steps} steps: give a smaller offset, or more "
+                                  "steps")
+
     def ahead(self, steps: int) -> int:
         """The offset in a drawing of so many steps."""
         return steps // 10 if self.offset is None else self.offset
@@ -120,6 +132,9 @@ class AlignSettings(MethodSettings):
         if self.blend == BY_ATTENTION:
             return each
         return [tuple(sum(weight * one for weight, one in zip(self.weights(), column)) for column in zip(*each))]
+
+    def pictures(self) -> List[str]:
+        return [one.picture for one in self.counted()]
 
     def facts(self) -> Dict[str, object]:
         return {"look": self.look, **({"blend": self.blend} if len(self.references) > 1 else {}),

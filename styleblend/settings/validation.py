@@ -39,6 +39,10 @@ class MethodSettings(Settings):
         """What the text in a picture that other programs read says of them: value by name, in this order."""
         return {}
 
+    def pictures(self) -> List[str]:
+        """The picture files that it looks at while it draws."""
+        return []
+
 
 def unknown(what: str, name: Any, known: Iterable[str]) -> PydanticCustomError:
     """The error for a name that is none of `known`."""

@@ -98,13 +98,35 @@ def test_how_a_reference_is_written(text, expected):
     (["--reference", "x.png:0"], "A cat", "add up to 0"), (["--blend", "mean"], "A cat", "unknown blend"),
     (["--only-self-level", "2"], "A cat", "only_self_level"), (["--style", "none"], "A cat", "none"),
     (["--reference-prompt", "a", "--reference-prompt", "b"], "A cat", "one reference"),
+    (["--reference", "{folder}/red.pg"], "A cat", "red.pg does not exist: did you mean {folder}/red.png?"),
+    (["--reference", "{folder}"], "A cat", "{folder} is a folder: name a picture in it"),
+    (["--reference", "{folder}/red.png:fomous"], "A cat", "a weight or a strength, not 'fomous'"),
+    (["--reference", "{folder}/red.png", "--sampler", "euler"], "A cat", "inverted along DDIM's steps"),
+    (["--reference", "{folder}/red.png", "--offset", "99"], "A cat", "leaves none of"),
     (["--guidance", "1", "--negative", "blur"], "A cat", "guidance is off"),
 ])
 def test_what_cannot_be_is_one_sentence(world, tmp_path, capsys, options, prompts, message):
-    assert run(world, tmp_path, *options, prompts=prompts) == 2
+    """Before anything is loaded, so that not even the folder of the set is made."""
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    assert run(world, tmp_path, *(one.format(folder=tmp_path) for one in options), prompts=prompts) == 2
     said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
-    assert not list((tmp_path / "set").glob("*.png"))
+    assert message.format(folder=tmp_path) in said and "Traceback" not in said
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_reference_that_was_changed_since_is_said(world, tmp_path, capsys):
+    """Pictures know what their reference showed: a set says that it is of another one, and --from refuses to draw."""
+    reference, drawn = tmp_path / "look.png", tmp_path / "set" / "A cat.png"
+    for colour, words in (("red", None), ("blue", "other picture files than now")):
+        Image.new("RGB", (64, 64), colour).save(reference)
+        assert run(world, tmp_path, "--reference", str(reference), prompts="A cat") == 0
+        said = capsys.readouterr().err
+        assert words in said if words else "kept" not in said
+    again = ["draw", "--config", str(world), "--from", str(drawn), "--output", str(tmp_path / "again.png")]
+    assert main(again) == 2 and f"another picture than {reference} is now" in capsys.readouterr().err
+    Image.new("RGB", (64, 64), "red").save(reference)
+    assert main(again) == 0
+    assert np.array_equal(pixels(tmp_path / "again.png"), pixels(drawn))
 
 
 def test_more_references_than_memory_allows_is_said_before_anything_is_loaded(world, tmp_path, capsys):

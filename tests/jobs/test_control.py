@@ -47,13 +47,12 @@ def test_it_steers_and_is_drawn_again_from_the_record(trained, tmp_path, layout,
     config = yaml.safe_load(trained.read_text())
     trained.write_text(yaml.safe_dump({**config, "controlnets": {"canny": str(tiny_controlnet)}}))
     drawn = {}
-    for name, more in {"same": [], "none": ["--control-strength", "0"], "half": ["--control-strength", "0.5"],
+    for name, more in {"same": [], "half": ["--control-strength", "0.5"],
                        "late": ["--control-start", "0.5"], "guess": ["--guess-mode"]}.items():
         options = ["--style", "dots", *control[:4], *more]
         assert draw(trained, tmp_path, *options, name=f"{name}.png") == 0
         drawn[name] = pixels(tmp_path / f"{name}.png")
     np.testing.assert_array_equal(drawn["same"], pixels(tmp_path / "one.png"))
-    np.testing.assert_array_equal(drawn["none"], pixels(tmp_path / "without.png"))
     for name in ("half", "late", "guess"):
         assert np.abs(drawn[name] - drawn["same"]).max() > 1
 
@@ -106,6 +105,7 @@ def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, lay
     (["--control", "map", "--control-picture", "{white}", "--controlnet", "{net}"], "is of one colour"),
     (["--control-picture", "{layout}", "--control-start", "0.6", "--control-end", "0.5"], "would do nothing"),
     (["--control-picture", "{layout}", "--control-strength", "nan"], "strength"),
+    (["--control-picture", "{layout}", "--control-strength", "0"], "greater than 0"),
 ])
 def test_what_cannot_be_is_one_sentence(world, tmp_path, layout, tiny_controlnet, capsys, options, message):
     Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
