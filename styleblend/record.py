@@ -23,8 +23,9 @@ SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change n
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
           "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
           "signs": bool, "control": list, "content": (dict, type(None)), "pictures": dict}
+# what older pictures do not say
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": "", "signs": False, "control": [], "content": None, "pictures": {}}  # what older pictures do not say
+         "decoder": "", "signs": False, "control": [], "content": None, "pictures": {}}
 
 
 def libraries() -> Dict[str, str]:

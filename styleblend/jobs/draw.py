@@ -155,7 +155,7 @@ def files_of(output: Path, seeds: Sequence[int]) -> List[Path]:
 
 
 def refuse_other(again: Path, then: Record, now: Record) -> None:
-    """Refuse to draw a picture again with another base, autoencoder or style, or by pictures that were changed since."""
+    """Refuse to draw a picture again with another base, autoencoder or style, or by files that were changed since."""
     changed = [name for name, before in then.pictures.items() if now.pictures.get(name, before) != before]
     if changed:
         raise StyleBlendError(f"{again} was drawn by another picture than {changed[0]} is now: put that one back")

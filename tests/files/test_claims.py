@@ -46,8 +46,8 @@ for name in sys.argv[2:]:
     except Busy as busy:
         assert "another process" in str(busy)
 """
-# claims, forks a child that sleeps, as a pool of workers has them, and sleeps itself. The child says its number: by then
-# it has let go of its parent's claims, which a number that the parent says would not tell
+# claims, forks a child that sleeps, as a pool of workers has them, and sleeps itself. The child says its number: by
+# then it has let go of its parent's claims
 FORK = """
 import os, sys, time
 from pathlib import Path
