@@ -15,7 +15,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim
 from styleblend.files.names import check_distinct
 from styleblend.files.output_files import refuse_unwritable
-from styleblend.files.pictures import contact_sheet, is_whole, load_picture
+from styleblend.files.pictures import check_picture, contact_sheet, is_whole, load_picture
 from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.files.saved_pictures import save_picture
 from styleblend.files.shipped import adapters_of
@@ -28,7 +28,8 @@ from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missin
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
 from styleblend.pipeline import Pipeline
-from styleblend.settings import FIRST_METHOD, KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings
+from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings,
+                                 SamplingSettings)
 
 SHEET, MAPS, LOCK = "sheet.png", "control", ".align"  # in the output folder
 COLUMNS, CELL = 6, 192  # of the sheet; pixels of a picture in it
@@ -56,10 +57,6 @@ class AlignRequest:
     max_memory: Optional[str] = None
     control: Sequence[ControlSettings] = ()  # pictures that hold the layout of the set, not of its reference
 
-    def pictures(self) -> List[str]:
-        """The files that are looked at: references and control pictures."""
-        return [*self.align.pictures(), *(one.picture for one in self.control)]
-
     def map_file(self, number: int) -> Path:
         """Where the map of a control picture is written."""
         return self.output / MAPS / f"{number + 1}-{self.control[number].kind}.png"
@@ -81,8 +78,7 @@ class AlignedPicture(NamedTuple):
 def align(request: AlignRequest) -> Job[List[Path]]:
     """Draw what is missing of the set, and a contact sheet; returns the files that were drawn."""
     places = pictures_of_set(request)
-    request.align.refuse_unfit(places[0].plan.sampling.sampler, places[0].plan.sampling.steps)
-    ready_pictures(request.settings, *request.pictures())
+    check_what_is_looked_at(request, places[0].plan.sampling)
     config = places[0].plan.config.model_copy(update={"sampling": places[0].plan.sampling})
     lean = yield from within(config, "drawing", request.max_memory,
                              beside(config, request.control, len(reference_of(request.align).weights)))
@@ -124,6 +120,14 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
     return found + [place._replace(phrase=phrase_of(with_look(place.phrase, request.align.look)), plan=plain,
                                    path=request.output / PLAIN / place.path.name)
                     for place in found if request.compare]
+
+
+def check_what_is_looked_at(request: AlignRequest, sampling: SamplingSettings) -> None:
+    """StyleBlendError for a reference or control picture that cannot be read, or a reference that cannot be followed."""
+    request.align.refuse_unfit(sampling.sampler, sampling.steps)
+    for picture in request.align.pictures():
+        check_picture(Path(picture), sampling.width, sampling.height, max_pixels=request.settings.pictures.max_pixels)
+    ready_pictures(request.settings, *(one.picture for one in request.control))
 
 
 def said_of_weights(settings: AlignSettings) -> Optional[str]:
