@@ -78,6 +78,13 @@ class Drawn:
         self.scores = {**JudgeMetric(judge, name).score(self.images, prompts), "leak": content[1:] @ content[0]}
 
 
+def draw_way(base, settings: RunSettings, judge: Judge, way: str, shown: Dict[str, Path], args) -> Dict[str, Drawn]:
+    """The pictures of each style as this way has learned it; "plain": without a style."""
+    plain, template = way == "plain", DreamStylerSettings(template=settings.training.dreamstyler.template)
+    pipeline = Pipeline(base, settings if plain else own_settings(settings, args.work, way))
+    return {name: Drawn(pipeline, judge, name, own, args, None if plain else template) for name, own in shown.items()}
+
+
 def of_all(drawn: Dict[str, Drawn], score: str) -> np.ndarray:
     """One score of the pictures of all styles."""
     return np.concatenate([one.scores[score] for one in drawn.values()])
@@ -109,14 +116,15 @@ def dials(pipeline: Pipeline, judge: Judge, shown: Dict[str, Path], args) -> Dic
     return report
 
 
-def show(console: Console, ways: Dict[str, dict], by_dial: Dict[str, List[dict]]) -> None:
-    """Print both tables."""
+def show(console: Console, ways: Dict[str, dict], dials: Dict[str, List[dict]]) -> None:
+    """Print the tables of what was measured."""
     table = Table("", *SCORES, *(f"six stages minus this: {score}" for score in SCORES), title="one picture")
     for way, own in ways.items():
         table.add_row(way, *(f"{own[score]:.3f}" for score in SCORES),
                       *(own["six stages minus this"].get(score, "") for score in SCORES))
-    console.print(table)
-    for dial, rows in by_dial.items():
+    if ways:
+        console.print(table)
+    for dial, rows in dials.items():
         table = Table(dial, *SCORES, title=f"{dial}, which should raise {DIALS[dial]}")
         for row in rows:
             table.add_row(f"{row['gamma']:g}", *(f"{row[score]:.3f}" for score in SCORES))
@@ -132,25 +140,24 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=6, help="pictures that are drawn together")
     parser.add_argument("--neg-gamma", type=float, default=2.0, help="guidance away from the negative prompt, where "
                         "the dials are on")
-    parser.add_argument("--no-dials", action="store_true", help="only compare what was learned")
+    parser.add_argument("--parts", nargs="+", choices=["ways", "dials"], default=["ways", "dials"],
+                        help="compare what was learned, turn the dials of what six stages have learned, or both")
     args = parser.parse_args()
     settings, judge = read_settings(args.config), Judge.load()
-    template = DreamStylerSettings(template=settings.training.dreamstyler.template)
     names = style_folders(settings.data)
-    shown, base, drawn = learn(settings, names, args.work), load_base(settings.base), {}
-    for way in ("plain", *WAYS):
-        pipeline = Pipeline(base, settings if way == "plain" else own_settings(settings, args.work, way))
-        drawn[way] = {name: Drawn(pipeline, judge, name, shown[name], args, None if way == "plain" else template)
-                      for name in names}
-    ways = ways_table(drawn)
-    six = Pipeline(base, own_settings(settings, args.work, "six stages"))
-    by_dial = {} if args.no_dials else dials(six, judge, shown, args)
-    show(Console(), ways, by_dial)
-    report = {"ways": ways, "dials": by_dial}
-    (args.work / "dreamstyler.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for name in names:
-        rows = [[(way[:24], image) for image in own[name].images[:args.prompts]] for way, own in drawn.items()]
-        save_png(args.work / f"{name}.png", contact_sheet(rows, 96))
+    shown, base = learn(settings, names, args.work), load_base(settings.base)
+    report = {"ways": {}, "dials": {}}
+    if "ways" in args.parts:
+        drawn = {way: draw_way(base, settings, judge, way, shown, args) for way in ("plain", *WAYS)}
+        report["ways"] = ways_table(drawn)
+        for name in names:
+            rows = [[(way[:24], image) for image in own[name].images[:args.prompts]] for way, own in drawn.items()]
+            save_png(args.work / f"{name}.png", contact_sheet(rows, 96))
+    if "dials" in args.parts:
+        report["dials"] = dials(Pipeline(base, own_settings(settings, args.work, "six stages")), judge, shown, args)
+    show(Console(), **report)
+    name = f"{'-'.join(sorted(args.parts))}.json"
+    (args.work / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -123,7 +123,7 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
 
 
 def check_what_is_looked_at(request: AlignRequest, sampling: SamplingSettings) -> None:
-    """StyleBlendError for a reference or control picture that cannot be read, or a reference that cannot be followed."""
+    """StyleBlendError for a reference or control picture that cannot be read, or references that cannot be followed."""
     request.align.refuse_unfit(sampling.sampler, sampling.steps)
     for picture in request.align.pictures():
         check_picture(Path(picture), sampling.width, sampling.height, max_pixels=request.settings.pictures.max_pixels)
