@@ -65,16 +65,16 @@ def words(pipeline: Pipeline, judge: Judge, args) -> Dict[str, object]:
             "subject gain": paired_difference(found["aligned"], found["plain"]), "rows": rows}
 
 
-def ways(pictures: Sequence) -> Dict[str, AlignSettings]:
+def ways(pictures: Sequence, adain_keys: bool) -> Dict[str, AlignSettings]:
     """The settings of each way to take the look of a style's first pictures."""
     one, two = ({"picture": str(p.path), "prompt": p.phrase} for p in pictures[:2])
     found = {}
     for way, changes in ONE.items():
         of_picture = {key: value for key, value in changes.items() if key == "strength"}
         others = {key: value for key, value in changes.items() if key != "strength"}
-        found[way] = AlignSettings(references=[{**one, **of_picture}], **others)
+        found[way] = AlignSettings(references=[{**one, **of_picture}], adain_keys=adain_keys, **others)
     for blend in BLENDS:
-        found[f"two, {blend}"] = AlignSettings(references=[one, two], blend=blend)
+        found[f"two, {blend}"] = AlignSettings(references=[one, two], blend=blend, adain_keys=adain_keys)
     return found
 
 
@@ -98,7 +98,7 @@ def main() -> int:
     parser.add_argument("--config", default="mini", help="settings with the base and the data folder")
     parser.add_argument("--looks", type=int, default=0, help="how many looks in words; 0: all")
     parser.add_argument("--adain-keys", action=argparse.BooleanOptionalAction, default=True,
-                        help="whether keys get the statistics of the reference, in sets with a look in words")
+                        help="whether keys get the statistics of the reference")
     parser.add_argument("--prompts", type=int, default=12, help="prompts of each style")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--batch", type=int, default=6, help="pictures that are drawn together")

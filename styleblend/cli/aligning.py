@@ -63,7 +63,7 @@ def add_sharing_options(group) -> None:
                        help="added to these; 0.693 counts it twice; default: 0")
     group.add_argument("--only-self-level", type=float, metavar="SHARE",
                        help="share of the attention layers that do not share; default: 0")
-    for name, what in (("queries", "default: yes"), ("keys", "default: yes; without, subjects are kept better"),
+    for name, what in (("queries", "default: yes"), ("keys", "default: yes, with the mini base no"),
                        ("values", "default: no")):
         group.add_argument(f"--adain-{name}", action=BooleanOptionalAction,
                            help=f"whether {name} get the reference's mean and deviation; {what}")
@@ -132,7 +132,8 @@ def run_align(args) -> int:
     if args.style_on_reference and not args.style:
         raise StyleBlendError("--style-on-reference has no effect without a learned style: leave it out, or name a "
                               "--style")
-    aligned, control = validated(AlignSettings, said, "the options"), control_of(args)
+    aligned = validated(AlignSettings, {**settings.align.model_dump(), **said}, "the options")
+    control = control_of(args)
     ready_pictures(settings, *aligned.pictures(), *(one.picture for one in control))
     ready_to_draw(settings, *([args.style] if args.style else []))
     from styleblend.jobs.align import AlignRequest, align

@@ -78,7 +78,7 @@ class StyleAligned:
     name, tokens, parts, Settings = "style_aligned", ("<C>", "<F>"), {}, AlignSettings
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> AlignSettings:
-        return validated(AlignSettings, getattr(own, "align", {}), source)
+        return validated(AlignSettings, {**config.align.model_dump(), **getattr(own, "align", {})}, source)
 
     def prepare(self, pipeline, request: Request) -> Iterator[Progress]:
         """Yields the steps of the inversion; returns the request with the trajectory of its reference pictures."""

@@ -14,6 +14,7 @@ from styleblend.settings.control import ControlNetFolders
 from styleblend.settings.drawing import SamplingSettings
 from styleblend.settings.metrics import MetricSettings
 from styleblend.settings.pictures import PictureSettings
+from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.styleblend import BlendSettings
 from styleblend.settings.styles import StyleOfAnyMethod
 from styleblend.settings.training import TrainingSettings
@@ -38,6 +39,8 @@ class RunSettings(Settings):
     plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without "
                                "an article")
     blend: BlendSettings = Field(BlendSettings(), description="of StyleBlend")
+    align: AlignSettings = Field(AlignSettings(), description="of StyleAligned: what a set takes over from its "
+                                 "reference, unless a style or an option says otherwise")
     sampling: SamplingSettings = SamplingSettings()
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()

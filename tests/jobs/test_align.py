@@ -1,12 +1,15 @@
 """`align`: a set in one look, its folder, its records, what is kept, what is refused."""
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from styleblend.cli import main
 from styleblend.cli.aligning import references
 from styleblend.errors import StyleBlendError
+from styleblend.methods.style_aligned import StyleAligned
 from styleblend.record import read_record
+from styleblend.settings import KINDS, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +144,16 @@ def test_which_statistics_are_shared(world, tmp_path):
     assert run(world, tmp_path, "--look", "in ink", "--no-adain-keys", "--adain-values", prompts="A cat,An owl") == 0
     settings = read_record(tmp_path / "set" / "An owl.png").settings
     assert (settings.adain_queries, settings.adain_keys, settings.adain_values) == (True, False, True)
+
+
+def test_what_the_config_says_counts_unless_an_option_or_a_style_says_otherwise(world, tmp_path):
+    config = yaml.safe_load(world.read_text())
+    world.write_text(yaml.safe_dump({**config, "align": {"adain_keys": False, "adain_values": True}}))
+    assert run(world, tmp_path, "--look", "in ink", "--no-adain-values", prompts="A cat") == 0
+    settings = read_record(tmp_path / "set" / "A cat.png").settings
+    assert (settings.adain_queries, settings.adain_keys, settings.adain_values) == (True, False, False)
+    own = StyleAligned().settings(read_settings(world), KINDS["style_aligned"](align={"adain_keys": True}), "ink")
+    assert (own.adain_keys, own.adain_values) == (True, True)
 
 
 def test_weights_that_do_not_add_up_to_1_are_said(world, tmp_path, capsys):
