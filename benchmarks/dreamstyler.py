@@ -64,8 +64,7 @@ class Drawn:
 
     def __init__(self, pipeline: Pipeline, judge: Judge, name: str, shown: Path, args,
                  settings: Optional[DreamStylerSettings]):
-        prompts = [article(p.text) for p in style_prompts(data_of(read_settings(args.config).data, name))]
-        prompts = prompts[:args.prompts] * args.seeds
+        prompts = [article(p.text) for p in style_prompts(data_of(args.data, name))][:args.prompts] * args.seeds
         seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(len(prompts) // args.seeds)]
         style = name if settings else None
         self.images = []
@@ -104,7 +103,7 @@ def ways_table(drawn: Dict[str, Dict[str, Drawn]]) -> Dict[str, dict]:
 
 def dials(pipeline: Pipeline, judge: Judge, shown: Dict[str, Path], args) -> Dict[str, List[dict]]:
     """Scores of all styles at each value of each dial, the other one at 1."""
-    template, report = read_settings(args.config).training.dreamstyler.template, {}
+    template, report = pipeline.settings.training.dreamstyler.template, {}
     for dial in DIALS:
         report[dial] = []
         for gamma in GAMMAS:
@@ -144,6 +143,7 @@ def main() -> int:
                         help="compare what was learned, turn the dials of what six stages have learned, or both")
     args = parser.parse_args()
     settings, judge = read_settings(args.config), Judge.load()
+    args.data = settings.data  # with the prompts of each style
     names = style_folders(settings.data)
     shown, base = learn(settings, names, args.work), load_base(settings.base)
     report = {"ways": {}, "dials": {}}
