@@ -17,6 +17,7 @@ from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.controls import AdaIN, Control, FullSharing, SharedKV, shared_sites
 from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.diffusion.schedule import seeded_noise
+from styleblend.errors import StyleBlendError
 from styleblend.files.pictures import changed_at
 from styleblend.machine.runtime import jt
 from styleblend.methods.method import Progress, Request
