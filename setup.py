@@ -7,10 +7,11 @@ one's own, stays out.
 from setuptools import find_namespace_packages, setup
 
 STYLES = ("emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black")
+LEARNED = (*STYLES, *(f"{name}-one-picture" for name in STYLES))  # the second four by DreamStyler
 SHIPPED = {  # folder -> what of it is shipped
     "configs": ["*.yaml"],
     "data/mini": ["ATTRIBUTION.md", *(f"{name}/{files}" for name in STYLES for files in ("prompt.json", "images/*"))],
-    "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", *(f"styles/{name}/*.{ending}" for name in STYLES
+    "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", *(f"styles/{name}/*.{ending}" for name in LEARNED
                                                  for ending in ("safetensors", "json"))],
 }
 

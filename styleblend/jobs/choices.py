@@ -131,7 +131,7 @@ def lack_of(settings: RunSettings, name: str, prompts: Optional[str]) -> Optiona
     if missing:
         return f"it has no {', '.join(missing).replace('_', ' ')}"
     if not names_prompts(prompts) and not prompt_file(data_of(settings.data, name)).exists():
-        return f"there is no {Path(settings.data) / name / 'prompt.json'}"
+        return f"{settings.data} has no prompt.json for it"
     return None
 
 
