@@ -88,7 +88,7 @@ def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative)
                          help="how closely the prompt is followed (CFG scale); 1: off; default: the style's own, else "
                               "the config's (sampling.guidance)")
     drawing.add_argument("--sampler", metavar="NAME",
-                         help="ddim, dpmpp_2m, euler or unipc; default: the config's (sampling.sampler)")
+                         help="ddim, dpmpp_2m, euler, unipc or pndm; default: the config's (sampling.sampler)")
     drawing.add_argument("--width", type=int, metavar="PIXELS",
                          help="a multiple of 8; default: the config's (sampling.width)")
     drawing.add_argument("--height", type=int, metavar="PIXELS",

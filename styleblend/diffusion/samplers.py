@@ -19,7 +19,7 @@ import numpy as np
 class Step:
     """What one step of a sampler made.
 
-    `index` counts from 0 to `count` - 1. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the
+    `index` counts from 0 to `count` - 1; PNDM's first step comes twice. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the
     present guess of the clean latent. `x` is what the model gets next: x_t of the next time, and after the last step
     the result. It may be replaced. `held` is what else the sampler goes on from: whoever computes `x` late, as Jittor
     does, must compute it with `x`, or the next step's graph holds this one's, too.
@@ -203,9 +203,42 @@ def euler(model, x, schedule, steps: int, start: int = 0, noised: bool = False) 
             seen, state = step.x, step.x * (1 / scales[index + 1])
 
 
+# of the newest outputs, the last one first (Liu et al. 2022, eq. 9, and the lower orders)
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+def pndm(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -> Iterator[Step]:
+    """Pseudo linear multistep (Liu et al. 2022), without the Runge-Kutta steps, along DDIM's times.
+
+    The first step is made twice: again from where it began, with the mean of the outputs at both of its ends. So n
+    steps are n + 1 calls of the model, and both results are yielded, with the index 0. The network's outputs are
+    remembered as they are, and become a step only where they are used.
+    """
+    times, stride, outputs = leading_timesteps(schedule, steps), len(schedule) // steps, []
+
+    def moved(x, output, index: int, called: int) -> Step:
+        t, before = int(times[index]), max(int(times[index]) - stride, 0)
+        (x0, eps), (signal, noise) = schedule.split(output, x, t), schedule.coefficients(before)
+        return Step(index, steps, int(times[called]), x0, signal * x0 + noise * eps)
+
+    for index in range(start, steps):
+        outputs = [model(x, int(times[index]), index), *outputs[:3]]
+        began, output = x, sum(factor * one for factor, one in zip(ADAMS_BASHFORTH[len(outputs) - 1], outputs))
+        step = moved(x, output, index, index)
+        step.held = tuple(outputs)
+        yield step
+        x = step.x
+        if index == start < steps - 1:
+            again = model(x, int(times[index + 1]), index + 1)
+            step = moved(began, (again + outputs[0]) / 2, index, index + 1)
+            yield step
+            x = step.x
+
+
 SAMPLERS: Mapping[str, Sampler] = {
     "ddim": Sampler("DDIM", leading_timesteps, ddim, takes_noise=True),
     "dpmpp_2m": Sampler("DPM++ 2M", midpoint_timesteps, dpm_solver_pp_2m),
     "euler": Sampler("Euler", linear_timesteps, euler),
     "unipc": Sampler("UniPC", midpoint_timesteps, unipc_2),
+    "pndm": Sampler("PLMS", leading_timesteps, pndm),
 }

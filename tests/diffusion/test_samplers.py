@@ -45,13 +45,15 @@ def test_every_sampler_says_where_it_is(name, steps):
     """The model gets what the step before left, at the times that are embedded beforehand; the last x is the result."""
     sampler, model = SAMPLERS[name], Model()
     made = list(sampler.run(model, values("x"), schedule(), steps))
-    assert [(step.index, step.count) for step in made] == [(n, steps) for n in range(steps)]
+    twice = int(name == "pndm" and steps > 1)  # the first step is made again, with what the second time says
+    assert [(step.index, step.count) for step in made] == [(n, steps) for n in [*[0] * twice, *range(steps)]]
     times = sampler.timesteps(schedule(), steps).tolist()
-    assert [step.time for step in made] == [time for _, time, _ in model.given] == times
-    assert [index for *_, index in model.given] == list(range(steps))
+    assert [index for *_, index in model.given] == [*range(1 + twice), *range(1, steps)]
+    assert [step.time for step in made] == [time for _, time, _ in model.given]
+    assert all(time == times[index] for _, time, index in model.given)
     assert all(given is step.x for (given, *_), step in zip(model.given[1:], made))
     assert all(step.x.shape == step.x0.shape == SHAPE for step in made)
-    if name != "ddim":  # DDIM ends at abar_0, these at no noise at all
+    if name not in ("ddim", "pndm"):  # these end at abar_0, the others at no noise at all
         np.testing.assert_allclose(made[-1].x, made[-1].x0, rtol=1e-12)
 
 
@@ -61,6 +63,8 @@ def test_every_sampler_says_where_it_is(name, steps):
 def test_x_is_what_the_model_knows_as_x_t(name, steps, prediction):
     """With a model that knows the picture and the noise, x is sqrt(abar_t) x0 + sqrt(1 - abar_t) eps at the next time:
     Euler's, too."""
+    if name == "pndm" and prediction == "v_prediction":
+        pytest.skip("it adds up outputs of several times, and v is another one at each")
     sampler, ours, x0, eps = SAMPLERS[name], schedule(prediction), values("x0"), values("eps")
     times = sampler.timesteps(ours, steps)
 
@@ -97,7 +101,7 @@ def test_another_x_is_gone_on_from(name, replaced):
     assert not np.array_equal(made[-1].x, untouched[-1].x)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "unipc"])  # it corrects its last step, too
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("unipc", "pndm")])  # they look further back
 def test_a_picture_that_was_noised_goes_on_as_the_whole_run(name):
     """From the x of any step, where the sampler has no memory; from the last but one where it has."""
     sampler = SAMPLERS[name]
@@ -134,6 +138,22 @@ def test_unipc_corrects_the_step_before_with_what_it_learns_there():
     np.testing.assert_allclose(made[0].x, s1 / s0 * start - a1 * np.expm1(-h) * made[0].x0, rtol=1e-9)
 
 
+def test_pndm_makes_its_first_step_again_with_the_mean_of_both_ends():
+    """Liu et al. 2022 without their Runge-Kutta steps, by hand: the first two steps, the second one of order 2."""
+    ours, start, model = schedule("epsilon"), values("x"), Model()
+    made = list(SAMPLERS["pndm"].run(model, start, ours, 5))
+    outputs = [seeded.toy_model(x, time) + 0.1 * np.tanh(x) for x, time, _ in model.given]
+
+    def moved(x, eps, index):
+        (a, s), (b, r) = (level(ours, time) for time in times[index:index + 2])
+        return b * (x - s * eps) / a + r * eps
+
+    times = SAMPLERS["pndm"].timesteps(ours, 5)
+    np.testing.assert_allclose(made[0].x, moved(start, outputs[0], 0), atol=1e-6)
+    np.testing.assert_allclose(made[1].x, moved(start, (outputs[0] + outputs[1]) / 2, 0), atol=1e-6)
+    np.testing.assert_allclose(made[2].x, moved(made[1].x, (3 * outputs[2] - outputs[0]) / 2, 1), atol=1e-6)
+
+
 def test_noise_is_asked_for_where_it_means_something():
     """Of DDIM with eta, once a step; of none without."""
     asked = []
@@ -146,7 +166,7 @@ def test_noise_is_asked_for_where_it_means_something():
              for eta in (0.0, 1.0)]
     assert asked == [0, 1, 2, 3] and not np.allclose(steps[0][-1].x, steps[1][-1].x)
     assert [name for name, sampler in SAMPLERS.items() if sampler.takes_noise] == ["ddim"]
-    for name in ("dpmpp_2m", "euler", "unipc"):
+    for name in ("dpmpp_2m", "euler", "unipc", "pndm"):
         with pytest.raises(TypeError, match="eta"):
             SAMPLERS[name].run(Model(), values("x"), schedule(), 4, eta=0.5)
 
@@ -159,4 +179,4 @@ def test_a_single_step_begins_at_the_noisy_end(name):
     a, s = level(ours, 999)
     x0, noise = values("x0"), values("eps")
     [step] = sampler.run(lambda x, time, index: a * noise - s * x0, a * x0 + s * noise, ours, 1, noised=True)
-    np.testing.assert_allclose(step.x, x0, atol=0.05 if name == "ddim" else 1e-5)  # DDIM ends at abar_0
+    np.testing.assert_allclose(step.x, x0, atol=0.05 if name in ("ddim", "pndm") else 1e-5)  # they end at abar_0

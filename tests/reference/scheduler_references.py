@@ -10,14 +10,14 @@ import seeded
 
 def make_schedulers() -> dict:
     kinds = {"ddim": diffusers.DDIMScheduler, "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-             "euler": diffusers.EulerDiscreteScheduler}
+             "euler": diffusers.EulerDiscreteScheduler, "pndm": diffusers.PNDMScheduler}
     start = torch.from_numpy(seeded.values("samplers/x", seeded.LATENTS))
     found = {}
     for prediction in ("epsilon", "v_prediction"):
         ddim = diffusers.DDIMScheduler(**seeded.SCHEDULE, prediction_type=prediction)
         for sampler, eta in seeded.SAMPLERS:
             for steps in seeded.STEP_COUNTS:
-                scheduler = kinds[sampler].from_config(ddim.config)
+                scheduler = kinds[sampler].from_config(ddim.config, **({"skip_prk_steps": True} if sampler == "pndm" else {}))
                 scheduler.set_timesteps(steps)
                 x, path = start * float(scheduler.init_noise_sigma), []
                 for step, t in enumerate(scheduler.timesteps):

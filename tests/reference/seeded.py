@@ -103,7 +103,7 @@ RANK = 2
 FULL_LATENTS, FULL_TIMES, FULL_TOKENS = (2, 4, 64, 64), (981, 301), 77
 
 # sampler, eta: of the trajectories
-SAMPLERS = (("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0), ("euler", 0.0))
+SAMPLERS = (("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0), ("euler", 0.0), ("pndm", 0.0))
 STEP_COUNTS = (10, 20)
 LATENTS = (2, 4, 6, 5)
 
