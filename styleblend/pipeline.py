@@ -35,7 +35,7 @@ from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record, looked_at
-from styleblend.settings import (LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
+from styleblend.settings import (KINDS, LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
                                  SamplingSettings, method_of, validated)
 
 
@@ -95,7 +95,7 @@ class Pipeline:
         `sampling`: any field of `styleblend.settings.SamplingSettings`, such as steps=20 or guidance=5.
         """
         style = self.style(style)
-        own, drawn, ordinary = self.drawn_with(style)
+        own, drawn, ordinary = self.drawn_with(style, method_of(settings, self.plain))
         drawn = validated(SamplingSettings, {**drawn.model_dump(), **sampling}, "the request") if sampling else drawn
         drawn = with_negative(drawn, style.parts if style else (), negative)
         method = method_of(settings, own.method if style else self.plain)
@@ -108,10 +108,12 @@ class Pipeline:
         """The method of pictures without a style."""
         return Request.method if Request.method in self.methods else next(iter(self.methods))
 
-    def drawn_with(self, style: Optional[Style]) -> DrawnWith:
-        """The style's own settings over the config's."""
-        if style is None:
+    def drawn_with(self, style: Optional[Style], method: str = "") -> DrawnWith:
+        """The style's own settings over the config's. Without a name `method` may find a style, in reference pictures."""
+        if style is None and (method in ("", self.plain) or not self.methods[method].parts):
             return drawn_plain(self.settings, self.methods[self.plain])
+        if style is None:
+            return drawn_with(self.settings, KINDS[method](), "the config", self.methods)
         own = own_settings(self.settings, style.name, style.settings)
         return drawn_with(self.settings, own, f"style {style.name}", self.methods)
 
@@ -187,7 +189,8 @@ class Pipeline:
 
     def _last(self, style: Optional[Style]) -> tuple:
         if self._applied[0] is not style:
-            self._applied = (style, applied(self.base, style), style_hash(style) if style else "")
+            named = style and style.name  # the style of reference pictures has no name: its encoder's hash says more
+            self._applied = (style, applied(self.base, style), style_hash(style) if named else "")
         return self._applied
 
     def tokenizer(self, method: str, style: Optional[Applied] = None) -> Tokenizer:

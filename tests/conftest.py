@@ -140,6 +140,22 @@ def tiny_controlnet(tiny_base, tmp_path_factory) -> Path:
     return found
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_base, tmp_path_factory) -> Path:
+    """A style encoder with made-up weights for the tiny base, as a folder of ours."""
+    from styleblend.adapters.style_encoders import save_style_encoder
+    from styleblend.base.weights import parameters
+    from styleblend.machine.runtime import jt
+    from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+
+    sizes = {name: value for name, value in seeded.VISION.items() if name in StyleEncoderConfig.__dataclass_fields__}
+    encoder = StyleEncoder(StyleEncoderConfig(**sizes, width=TEXT["hidden_size"], base=tiny_base.fingerprint(),
+                                              template="{prompt} in the style of {}."))
+    for name, parameter in parameters(encoder).items():
+        parameter.assign(jt.array(seeded.weight(f"encoder/{name}", tuple(parameter.shape))))
+    return save_style_encoder(tmp_path_factory.mktemp("encoder"), encoder, "# An encoder with made-up weights")
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """In the hub's place: `has` are its models (id -> folder), `asked` is what was wanted of it (id and patterns)."""

@@ -22,7 +22,7 @@ from styleblend.files.output_files import refuse_taken, refuse_unwritable
 from styleblend.adapters.formats import PREFIXES, embedding, pairs, to_diffusers_text, to_diffusers_unet, with_model
 from styleblend.adapters.original_names import TEXT_START, UNET_START, original_names
 from styleblend.settings import BlendSettings, StyleSettings, blend_for
-from styleblend.adapters.parts import PARTS, STYLEBLEND, part_of_stages
+from styleblend.adapters.parts import PARTS, STYLEBLEND, part_named, part_of_stages, part_of_tokens
 from styleblend.adapters.stage_tokens import named_rows, stage_vectors
 from styleblend.adapters.style_files import missing_part, part_file, read_part_file, settings_in
 
@@ -162,14 +162,11 @@ def kohya_facts(name: str, tensors: Dict[str, np.ndarray], facts: Dict[str, str]
     return found
 
 
-def in_one_file(folder: Path, loras: Dict[str, dict], vectors: Dict[str, np.ndarray],
-                strengths: Dict[str, float]) -> Files:
-    """The whole style in one file of diffusers' names, with its settings."""
-    tokens = {"coarse": "<C>", "fine": "<F>"}
+def in_one_file(folder: Path, loras: Dict[str, np.ndarray], vectors: Dict[str, np.ndarray]) -> Files:
+    """The whole style in one file of diffusers' names, with its settings. `vectors`: by their tokens."""
     settings = settings_in(folder, folder.name).model_dump_json(exclude_defaults=True)
-    return {f"{folder.name}.safetensors": (
-        {**diffusers(loras, strengths), **{f"emb.{tokens[kind]}": vector for kind, vector in vectors.items()}},
-        {"styleblend": "1", "style": folder.name, "settings": settings})}
+    return {f"{folder.name}.safetensors": ({**loras, **{f"emb.{token}": vector for token, vector in vectors.items()}},
+                                           {"styleblend": "1", "style": folder.name, "settings": settings})}
 
 
 def for_diffusers(name: str, loras: Dict[str, dict], vectors: Dict[str, np.ndarray],
@@ -243,6 +240,29 @@ def has_stages(folder: Path) -> bool:
     return bool(part_of_stages(own_settings(folder).method))
 
 
+def is_embedding(folder: Path) -> bool:
+    """Whether the style in `folder` is made of embeddings alone: of one, or of one by stage."""
+    return has_stages(folder) or bool(part_of_tokens(own_settings(folder).method))
+
+
+def of_tokens(folder: Path, kind: str, base: Optional[Path]) -> Files:
+    """A style that is one word: an embedding with all of its vectors."""
+    name, part = folder.name, part_of_tokens(own_settings(folder).method)
+    path = part_file(folder, name, part)
+    if path is None:
+        raise missing_part(folder, name, part)
+    tensors = read_part_file(path, part, name)
+    width = next((value.shape[-1] for value in tensors.values() if isinstance(value, np.ndarray) and value.ndim), 0)
+    vectors = embedding(tensors, width, str(path))[1]
+    refuse_damaged({"its vectors": vectors}, str(path))
+    if kind == "single":
+        return in_one_file(folder, {}, {part_named(part).token: vectors})
+    if kind == "diffusers":
+        return {f"{name}_learned_embeds.safetensors": ({f"<{name.lower()}>": vectors}, {})}
+    facts = model_facts(base, {name: vectors}, "textual-inversion")
+    return {f"{'embeddings/' if kind == 'webui' else ''}{name}.safetensors": ({"emb_params": vectors}, facts)}
+
+
 def stages_in(folder: Path) -> int:
     """How many stages the style in `folder` has."""
     return len(stage_rows(Path(os.path.abspath(folder))))
@@ -272,16 +292,18 @@ def export(folder: Path, kind: str, output: Path, coarse_strength: float = 1.0, 
         if not abs(strength) <= 1000:  # not for NaN either
             raise StyleBlendError(f"{option} {strength} is no strength: give a number such as 0.8")
     refuse_unwritable(output)
-    if has_stages(folder):
+    if is_embedding(folder):
         if (coarse_strength, fine_strength) != (1, 1):
             raise StyleBlendError(f"--{'fine' if coarse_strength == 1 else 'coarse'}-strength has no effect on "
                                   f"{folder.name}, which has no LoRA: leave it out")
-        return write_files(of_stages(folder, kind, base), output, base_of(folder), overwrite)
+        files = of_stages(folder, kind, base) if has_stages(folder) else of_tokens(folder, kind, base)
+        return write_files(files, output, base_of(folder), overwrite)
     loras, vectors = read_style(folder)
     scale = 1 if kind == "single" else own_blend(folder).fine_scale
     strengths = {"text": coarse_strength, "unet": fine_strength * scale}
     if kind == "single":
-        files = in_one_file(folder, loras, vectors, strengths)
+        tokens = {STYLEBLEND[f"{kind}_embeds"].token: vector for kind, vector in vectors.items()}
+        files = in_one_file(folder, diffusers(loras, strengths), tokens)
     elif kind == "diffusers":
         files = for_diffusers(folder.name, loras, vectors, strengths)
     elif kind == "ldm":

@@ -55,6 +55,9 @@ def inspect(path: Path) -> Dict[str, str]:
         facts.setdefault("kind", "embedding (diffusers)")
         facts.setdefault("tokens", ", ".join(printable(key[4:] if key.startswith("emb.") else key) for key in vectors))
         widths |= embedding_widths(vectors, source)
+        several = [str(len(value)) for value in vectors.values() if value.ndim == 2 and len(value) > 1]
+        if several:
+            facts["vectors"] = ", ".join(several)
     if not loras and not vectors:
         raise StyleBlendError(f"{source} is neither a LoRA nor an embedding: "
                               f"it holds {', '.join(printable(k) for k in list(entries)[:3]) or 'nothing'}")

@@ -75,7 +75,8 @@ def parts_of(path: Path, attention_only: bool = False) -> Dict[str, Found]:
     if is_staged(tensors):
         return {"stage_embeds": Found(path, tensors)}
     if any(key.startswith("emb.") for key in tensors):  # a whole style in one file
-        return {part: Found(path, own) for part in STYLEBLEND for own in [part_of_single(tensors, part)] if own}
+        return {part: Found(path, own) for parts in PARTS.values() for part in parts
+                for own in [part_of_single(tensors, part)] if own}
     if not lora:
         return {embedding_part(path, tensors): Found(path, tensors)}
     networks = {split(key, source)[0] for key in flat(tensors)}

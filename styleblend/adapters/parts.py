@@ -13,7 +13,7 @@ class Part:
     kind: str
     stems: Tuple[str, ...]  # ours and the competition release's first, then the PyTorch release's
     title: str
-    training: str  # what `styleblend train` calls the training that makes it
+    training: str  # what `styleblend train` calls the training that makes it; "": nothing is trained for it
     token: str = ""  # of an embedding
 
 
@@ -27,14 +27,17 @@ STYLEBLEND: Mapping[str, Part] = {
 DREAMSTYLER: Mapping[str, Part] = {
     "stage_embeds": Part("stages", ("stage_style_embeds",), "embedding of each stage", "dreamstyler"),
 }
+STYLE_ENCODER: Mapping[str, Part] = {
+    "style_tokens": Part("embedding", ("style_tokens",), "style tokens", "", "<E>"),
+}
 # method -> its parts, in the order in which they are listed
 PARTS: Mapping[str, Mapping[str, Part]] = {"styleblend": STYLEBLEND, "style_aligned": {},
-                                            "dreamstyler": DREAMSTYLER}
+                                            "dreamstyler": DREAMSTYLER, "style_encoder": STYLE_ENCODER}
 
 
 def trainings_of(method: str) -> Tuple[str, ...]:
     """The trainings that a style of a method goes through, in their order."""
-    return tuple(dict.fromkeys(part.training for part in PARTS[method].values()))
+    return tuple(dict.fromkeys(part.training for part in PARTS[method].values() if part.training))
 
 
 def product_of(training: str) -> str:
@@ -55,6 +58,12 @@ def part_named(name: str) -> Part:
 def part_of_stages(method: str) -> str:
     """The part that holds an embedding for each stage; "" for a method that has none."""
     return next((name for name, part in PARTS[method].items() if part.kind == "stages"), "")
+
+
+def part_of_tokens(method: str) -> str:
+    """The embedding that a style of this method is, alone; "" for a method that has none, or more than it."""
+    parts = PARTS[method]
+    return next(iter(parts)) if [part.kind for part in parts.values()] == ["embedding"] else ""
 
 
 def part_of_single(tensors: Dict[str, Any], part: str) -> Dict[str, Any]:

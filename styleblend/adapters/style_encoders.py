@@ -12,8 +12,9 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+from styleblend.adapters.encoder_files import CARD, CONFIG, MAPPING, TRAIN, WEIGHTS, find_encoder
 from styleblend.adapters.pickles import read_arrays
-from styleblend.base.base import Base, hash_of
+from styleblend.base.base import Base
 from styleblend.base.weights import load, parameters
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.content import PYTORCH, kind_of
@@ -23,8 +24,7 @@ from styleblend.machine.runtime import jt
 from styleblend.models.configs import read_config
 from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
 
-CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
-ADVICE = "Download the whole encoder again, or train it (python -m styleblend train encoder)"
+ADVICE = f"Download the whole encoder again, or train it ({TRAIN})"
 HEADS = {768: 12, 1024: 16, 1280: 16}  # of the published CLIPs, by the width of their image encoder
 UNUSED = ("visual_projection.weight", "vision_model.embeddings.position_ids")  # of a CLIP image encoder
 
@@ -34,7 +34,7 @@ def load_style_encoder(path: Path, base: Optional[Base] = None) -> StyleEncoder:
 
     StyleBlendError for what is not whole, for an encoder of another base, and for tokens of another width.
     """
-    path = Path(path)
+    path = find_encoder(str(path))
     config, tensors, source = of_folder(path) if path.is_dir() else of_file(path)
     network = StyleEncoder(config)
     if base is not None:
@@ -56,9 +56,6 @@ def refuse_unfit(config: StyleEncoderConfig, base: Base, source: str) -> None:
 
 def of_folder(folder: Path) -> Tuple[StyleEncoderConfig, Dict[str, np.ndarray], str]:
     """Sizes, tensors by our names, and what an error calls them."""
-    if not (folder / CONFIG).is_file():
-        raise StyleBlendError(f"{folder} is no style encoder: name a folder with {CONFIG} and {WEIGHTS}, or a "
-                              "checkpoint file")
     config, weights = read_config(StyleEncoderConfig, folder / CONFIG), folder / WEIGHTS
     if not weights.is_file():
         raise StyleBlendError(f"{weights} is missing. {ADVICE}")
@@ -74,9 +71,6 @@ def of_folder(folder: Path) -> Tuple[StyleEncoderConfig, Dict[str, np.ndarray], 
 
 def of_file(path: Path) -> Tuple[StyleEncoderConfig, Dict[str, np.ndarray], str]:
     """The same of a published checkpoint, by a config.json beside it, else by its tensors where CLIP is published."""
-    if not path.is_file():
-        raise StyleBlendError(f"there is no style encoder {path}: name a folder with {CONFIG} and {WEIGHTS}, or a "
-                              "checkpoint file")
     tensors = read_arrays(path) if kind_of(path) == PYTORCH else read_safetensors(path)
     tensors = {inner(name): tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in UNUSED}
@@ -126,11 +120,6 @@ def save_style_encoder(folder: Path, encoder: StyleEncoder, card: str = "") -> P
         write_bytes(folder / CARD, card.encode("utf-8"))
     write_safetensors(folder / WEIGHTS, weights, {"base": config.base} if config.base else {})
     return folder
-
-
-def encoder_fingerprint(encoder: StyleEncoder) -> str:
-    """16 hex digits that tell encoders apart: of their first and last weights."""
-    return hash_of(encoder.vision_model.embeddings.patch_embedding, encoder.proj)
 
 
 def style_tokens(encoder: StyleEncoder, pixels: np.ndarray) -> np.ndarray:

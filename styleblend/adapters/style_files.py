@@ -104,8 +104,9 @@ def missing_part(folder: Path, name: str, part: str) -> StyleBlendError:
     """The sentence on a part that is not there."""
     about = part_named(part)
     stems = " or ".join(f"{name}_{stem}.safetensors" for stem in about.stems)
+    again = f"train {about.training} --styles {name}" if about.training else f"encode PICTURE --name {name}"
     return StyleBlendError(f"style {name} has no {part.replace('_', ' ')} ({Path(folder) / stems}): "
-                           f"python -m styleblend train {about.training} --styles {name}")
+                           f"python -m styleblend {again}")
 
 
 def style_names_in(adapters: Union[str, Path]) -> List[str]:

@@ -87,7 +87,7 @@ def run_load(args) -> int:
 
 
 def run_export(args) -> int:
-    from styleblend.adapters.export import export, has_stages
+    from styleblend.adapters.export import export, is_embedding
     base, style = None, style_folder(args.style, args.config)
     if args.config:
         from styleblend.files.base_folder import find_base
@@ -103,7 +103,7 @@ def run_export(args) -> int:
     if args.format != "single":
         for sentence in what_is_lost(style):
             tell(sentence)
-    if args.format == "ldm" and not has_stages(style):
+    if args.format == "ldm" and not is_embedding(style):
         tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
     return 0
 
@@ -133,9 +133,12 @@ def style_folder(text: str, config: Optional[str]) -> Path:
 
 def what_is_lost(folder: Path) -> List[str]:
     """What the style in `folder` does not do in other programs."""
-    from styleblend.adapters.export import LOSS, has_stages, own_blend, own_settings, stages_in
+    from styleblend.adapters.export import LOSS, has_stages, is_embedding, own_blend, own_settings, stages_in
     if has_stages(folder):
         return said_of_stages(folder.resolve().name, stages_in(folder))
+    if is_embedding(folder):
+        name = folder.resolve().name
+        return [f"in A1111 write a painting of a fox, in the style of {name}", "the guidance of the style stays behind"]
     blend, guidance = own_blend(folder), own_settings(folder).guidance
     said = [LOSS]
     if blend.fine_scale != 1:

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from argparse import BooleanOptionalAction
 from pathlib import Path
-from typing import Dict, List, Sequence
 
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling
 from styleblend.cli.options import (add_command, add_config, add_control, add_this_machine, control_of,
                                     settings_of)
+from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -74,50 +74,12 @@ def add_sharing_options(group) -> None:
                        help="every picture attends to all of its batch: closer, but content leaks")
 
 
-def references(given: Sequence[str], prompts: Sequence[str]) -> List[Dict[str, object]]:
-    """The reference pictures of the options, as settings."""
-    from styleblend.settings.style_aligned import STRENGTHS
-    if given and len(prompts) not in (0, len(given)):
-        raise StyleBlendError(f"{len(given)} --reference with {len(prompts)} --reference-prompt: give one for each")
-    found: List[Dict[str, object]] = []
-    for number, text in enumerate(given):
-        said: Dict[str, object] = {}
-        rest = text
-        while ":" in rest:
-            before, last = rest.rsplit(":", 1)
-            if last in STRENGTHS and "strength" not in said:
-                said["strength"] = last
-            elif is_number(last) and "weight" not in said:
-                said["weight"] = float(last)
-            else:
-                refuse_no_strength(rest, before, last)
-                break
-            rest = before
-        found.append({"picture": rest, **said, **({"prompt": prompts[number]} if prompts else {})})
-    return found
-
-
-def refuse_no_strength(text: str, before: str, last: str) -> None:
-    """StyleBlendError where a picture's name is followed by what is neither a weight nor a strength."""
-    from styleblend.settings.style_aligned import STRENGTHS
-    if Path(before).is_file() and not Path(text).exists():
-        raise StyleBlendError(f"--reference {text}: behind {before} comes a weight or a strength, not {last!r}: give a "
-                              f"number, or {' or '.join(STRENGTHS)}")
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def run_align(args) -> int:
     from styleblend.settings import AlignSettings, validated
+    from styleblend.settings.style_aligned import STRENGTHS
     said = {name: getattr(args, name) for name in OF_ALIGN if getattr(args, name) not in (None, [])}
     said.update({name: True for name in SWITCHES if getattr(args, name)})
-    pictures = references(args.reference, args.reference_prompt)
+    pictures = references(args.reference, STRENGTHS, args.reference_prompt)
     said.pop("reference_prompt", None)
     if pictures:
         said["references"] = pictures

@@ -7,9 +7,11 @@ from typing import Optional
 from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
                                     add_offload, add_output_file, add_styles, add_this_machine, control_of, named_file,
                                     named_folder, settings_of)
+from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
+BY_PICTURES = ("style_encoder",)  # methods that need no style: they draw in that of reference pictures
 OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
 
 
@@ -44,10 +46,44 @@ def add_draw_options(parser) -> None:
                          help="how strong the style is drawn: 1 as trained, more or less of it, such as 1.4 or 0.7; "
                               "default: the style's own (blend.fine_scale), else 1")
     add_sampling(drawing)
+    add_references(parser)
     add_dials(parser)
     add_control(parser)
     add_this_machine(parser)
     parser.set_defaults(run=run_draw)
+
+
+def add_references(parser) -> None:
+    """Style Encoder's pictures and its guidance."""
+    group = parser.add_argument_group("the style of a picture, at once (docs/style-encoder.md)")
+    group.add_argument("--method", choices=BY_PICTURES, metavar="NAME",
+                       help=f"how --reference is read: {', '.join(BY_PICTURES)}")
+    group.add_argument("--reference", action="append", default=[], metavar="PICTURE[:WEIGHT]",
+                       help="a picture whose style is drawn; several are averaged with their weights: a.png:0.3")
+    group.add_argument("--encoder", metavar="FOLDER", help="what reads them: a folder, or a published checkpoint; "
+                       "default: the config's (encoder)")
+    group.add_argument("--style-guidance", type=float, metavar="SCALE", help="more is more of the style: from the "
+                       "prompt without it on, beside --guidance; also of a style of styleblend encode; default: 1")
+
+
+def references_of(args) -> dict:
+    """The settings of Style Encoder that these options change. StyleBlendError for a picture without the method."""
+    if args.method and (args.style or args.mix):
+        raise StyleBlendError("--method has no effect on a style, which has its own: leave it out")
+    if args.reference and not (args.method or args.again):
+        raise StyleBlendError(f"--reference needs --method {BY_PICTURES[0]}; a set in one look is drawn by styleblend "
+                              "align")
+    said = {name: getattr(args, name) for name in ("encoder", "style_guidance") if getattr(args, name) is not None}
+    return {**said, **({"references": references(args.reference)} if args.reference else {})}
+
+
+def ready_references(settings, own: dict) -> None:
+    """StyleBlendError where a reference picture cannot be read, or where there is no encoder for it."""
+    from styleblend.adapters.encoder_files import find_encoder
+    from styleblend.jobs.choices import ready_pictures
+    if own.get("references"):
+        ready_pictures(settings, *(one["picture"] for one in own["references"]))
+        find_encoder(own.get("encoder") or settings.encoder)
 
 
 def add_dials(parser) -> None:
@@ -104,13 +140,14 @@ def run_draw(args) -> int:
     style = style_or_mix(args, settings)
     record = drawn_again(args.prompt, style, again)
     with_sampling(record.sampling if record else settings.sampling, sampling, "the options")
-    control = control_of(args)
+    control, own = control_of(args), {**references_of(args), **dials_of(args)}
+    ready_references(settings, own)
     ready_pictures(settings, *(one.picture for one in control))
     ready_to_draw(settings, *filter(None, [style or (record.style if record else "")]))
     from styleblend.jobs.draw import DrawRequest, draw
     request = DrawRequest(settings, args.prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite, control, dials_of(args))
+                          args.dtype, output, args.max_memory, args.overwrite, control, own, args.method)
     for path in follow(draw(request)):
         print(path)
     return 0

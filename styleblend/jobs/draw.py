@@ -23,7 +23,7 @@ from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import saved_size
-from styleblend.jobs.plans import Plan, plan_for, with_options, with_own
+from styleblend.jobs.plans import Plan, plan_for, with_encoder, with_options, with_own
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record
 from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated
@@ -60,6 +60,7 @@ class DrawRequest:
     overwrite: bool = False
     control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout; those of `again` where it has none
     own: Mapping[str, object] = field(default_factory=dict)  # settings of the style's method that differ
+    method: Optional[str] = None  # how it is drawn where no style is named: by reference pictures, which `own` has
 
     def file(self, seeds: Sequence[int]) -> Path:
         """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
@@ -109,14 +110,14 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = request.settings
     dtype = request.dtype or (record and record.dtype)
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
-    plan = plan_for(settings, style_name(request.style) if request.style else record and record.style)
+    plan = plan_for(settings, style_name(request.style) if request.style else record and record.style, request.method)
     if record:
         own = plan.own if plan.own.method == record.method else KINDS[record.method]()
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
         plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control,
                        content=record.content)
     plan = replace(plan, control=request.control or plan.control)
-    plan = with_own(with_options(plan, request.sampling, request.negative), request.own)
+    plan = with_encoder(with_own(with_options(plan, request.sampling, request.negative), request.own))
     refuse_unused_guidance(plan, request)
     return with_strength(plan, request.strength)
 
@@ -160,6 +161,7 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
     if changed:
         raise StyleBlendError(f"{again} was drawn by another picture than {changed[0]} is now: put that one back")
     pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder),
+             ("style encoder", then.adapters.get("encoder", ""), now.adapters.get("encoder", "")),
              ("style", then.style_hash, now.style_hash))
     for what, before, after in pairs:
         if before != after:

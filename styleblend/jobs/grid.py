@@ -15,7 +15,7 @@ from styleblend.base.base import base_for_drawing
 from styleblend.jobs.choices import chosen_prompts, not_listed, ready_style
 from styleblend.jobs.drawing import draw_pictures, refuse_reserved
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written, result_of
-from styleblend.jobs.grid_axes import OF_BLEND, OF_DIALS, OF_MIX, OF_SAMPLING, Axis
+from styleblend.jobs.grid_axes import OF_BLEND, OF_DIALS, OF_ENCODER, OF_MIX, OF_SAMPLING, Axis
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name
@@ -83,7 +83,7 @@ def make_cell(values: Dict[str, str], plan: Plan, prompts: Dict[str, Prompt]) ->
     What no axis says is as a board draws it; a preset replaces all that the style itself says of its method.
     """
     own, settings = plan.own, plan.settings
-    changes = {k: values[k] for k in (*OF_BLEND, *OF_DIALS) if k in values}
+    changes = {k: values[k] for k in (*OF_BLEND, *OF_DIALS, *OF_ENCODER) if k in values}
     if set(OF_DIALS) & set(changes):
         changes["use_sc_guidance"] = True
     if "preset" in values:

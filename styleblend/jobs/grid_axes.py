@@ -9,8 +9,9 @@ from styleblend.errors import StyleBlendError, did_you_mean
 OF_BLEND = ("scale", "fine_scale", "negative_scale", "c2f_ratio", "f2c_ratio")
 OF_SAMPLING = ("seed", "steps", "guidance")
 OF_DIALS = ("sty_gamma", "con_gamma", "neg_gamma")  # of DreamStyler
+OF_ENCODER = ("style_guidance",)  # of Style Encoder
 OF_MIX = ("stages", "with")  # the stages that come from another style of DreamStyler, and which style that is
-AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "checkpoint", "prompt", *OF_DIALS, *OF_MIX)
+AXES = ("preset", *OF_BLEND, *OF_SAMPLING, "checkpoint", "prompt", *OF_DIALS, *OF_ENCODER, *OF_MIX)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional, Tuple
 
+from styleblend.adapters.encoder_files import encoder_hash, find_encoder
 from styleblend.adapters.mixes import PART, is_mix, names_in, resolved
 from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.errors import StyleBlendError
@@ -11,8 +12,8 @@ from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record, looked_at
-from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
-                                 StyleSettings, validated, with_sampling)
+from styleblend.settings import (KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 StyleEncoderSettings, StyleSettings, validated, with_sampling)
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class Plan:
                            prompt.seed_of(self.own.seeds, self.sampling.seed), *hashes)
 
 
-def plan_for(config: RunSettings, name: Optional[str]) -> Plan:
-    """The plan of a style, from its small files alone; None: of plain pictures."""
+def plan_for(config: RunSettings, name: Optional[str], method: Optional[str] = None) -> Plan:
+    """The plan of a style, from its small files alone; None: of pictures by this method, else of plain ones."""
+    if not name and method:
+        own = KINDS[method]()
+        return planned_as(config, "", drawn_with(config, own, "the config"), {})
     if not name:
         return planned_as(config, "", drawn_plain(config), {})
     if is_mix(name):
@@ -68,6 +72,23 @@ def with_own(plan: Plan, changes: Mapping[str, object]) -> Plan:
         what = f"{plan.name}, a style of {plan.own.method}" if plan.name else "a plain picture"
         raise StyleBlendError(f"{option} has no effect on {what}: leave it out, or name a --style of another method")
     return replace(plan, settings=validated(kind, {**plan.settings.model_dump(), **changes}, "the options"))
+
+
+def with_encoder(plan: Plan) -> Plan:
+    """The plan with the hash of the encoder that reads its reference pictures, where it has some."""
+    settings = plan.settings
+    if not isinstance(settings, StyleEncoderSettings):
+        return plan
+    if plan.name:
+        unused = "reference" if settings.references else "encoder" if settings.encoder else None
+        if unused:
+            raise StyleBlendError(f"--{unused} has no effect on {plan.name}, which has its tokens: leave it out, or "
+                                  "leave out --style")
+        return plan
+    if not settings.references:
+        raise StyleBlendError("there is no style to draw in: give a picture of it (--reference), or name a --style "
+                              "that styleblend encode has written")
+    return replace(plan, adapters={"encoder": encoder_hash(find_encoder(settings.encoder or plan.config.encoder))})
 
 
 def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:

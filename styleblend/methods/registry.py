@@ -6,6 +6,8 @@ from typing import Mapping
 from styleblend.methods.dreamstyler import DreamStyler
 from styleblend.methods.method import Method
 from styleblend.methods.style_aligned import StyleAligned
+from styleblend.methods.style_encoder import StyleEncoder
 from styleblend.methods.styleblend import StyleBlend
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (StyleBlend(), StyleAligned(), DreamStyler())}
+METHODS: Mapping[str, Method] = {method.name: method
+                                 for method in (StyleBlend(), StyleAligned(), DreamStyler(), StyleEncoder())}

@@ -7,6 +7,7 @@ from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.run import DType, RunSettings, read_settings
 from styleblend.settings.style_aligned import AlignSettings, ReferencePicture
+from styleblend.settings.style_encoder import EncodedPicture, StyleEncoderSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.styles import (
     FIRST_METHOD, KINDS, StyleBlendStyle, StyleSettings, blend_for, method_of, read_style_settings, sampling_for,
@@ -16,9 +17,9 @@ from styleblend.settings.validation import MethodSettings, Settings, known_keys,
 
 __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
-    "ContentSettings", "ControlSettings", "DType", "DreamStylerSettings", "LookAlikeSettings", "MethodSettings",
-    "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed",
-    "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys",
-    "method_of", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
+    "ContentSettings", "ControlSettings", "DType", "DreamStylerSettings", "EncodedPicture", "LookAlikeSettings",
+    "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed",
+    "Settings", "StageSettings", "StyleBlendStyle", "StyleEncoderSettings", "StyleSettings", "TrainingSettings",
+    "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
     "with_sampling",
 ]

@@ -48,6 +48,7 @@ class RunSettings(Settings):
     controlnets: ControlNetFolders = ControlNetFolders()
     depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "
                                  "that sees the depth of control pictures")
+    encoder: Optional[str] = Field(None, description="folder of the style encoder that reads reference pictures")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any, ClassVar, Dict, List, Literal, Mapping, Optio
 
 from pydantic import (BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator,
                       model_serializer)
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.text import parse_json, read_text
 from styleblend.settings.drawing import SamplingSettings, Seed
 from styleblend.settings.dreamstyler import DreamStylerSettings
 from styleblend.settings.style_aligned import AlignSettings
+from styleblend.settings.style_encoder import StyleEncoderSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
 from styleblend.settings.validation import MethodSettings, Settings, in_words, unknown, validated
 
@@ -106,8 +107,28 @@ class DreamStyle(StyleSettings):
     dreamstyler: Dict[str, Any] = Field({}, description="any of DreamStyler's settings")
 
 
+class EncodedStyle(StyleSettings):
+    """A style of Style Encoder: the tokens that it wrote of one picture or several."""
+
+    section: ClassVar[str] = "style_encoder"
+    drawing: ClassVar[Type[MethodSettings]] = StyleEncoderSettings
+    shown_prompt: ClassVar[str] = "{prompt} in the style of <E>"
+    within: ClassVar[Tuple[Type[Settings], ...]] = (StyleEncoderSettings,)
+
+    method: Literal["style_encoder"] = "style_encoder"
+    style_encoder: Dict[str, Any] = Field({}, description="any of Style Encoder's settings, but no references")
+
+    @field_validator("style_encoder")
+    @classmethod
+    def has_tokens_of_its_own(cls, value: Dict[str, Any]) -> Dict[str, Any]:
+        if value.get("references"):
+            raise PydanticCustomError("no_effect", "references have no effect on a style, which has its tokens: take "
+                                      "them out", {})
+        return value
+
+
 KINDS: Mapping[str, Type[StyleSettings]] = {"styleblend": StyleBlendStyle, "style_aligned": AlignedStyle,
-                                            "dreamstyler": DreamStyle}
+                                            "dreamstyler": DreamStyle, "style_encoder": EncodedStyle}
 
 
 def method_of(settings: Optional[MethodSettings], otherwise: str) -> str:

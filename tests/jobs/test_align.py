@@ -5,7 +5,8 @@ import yaml
 from PIL import Image
 
 from styleblend.cli import main
-from styleblend.cli.aligning import references
+from styleblend.cli.reference_pictures import references
+from styleblend.settings.style_aligned import STRENGTHS
 from styleblend.errors import StyleBlendError
 from styleblend.methods.style_aligned import StyleAligned
 from styleblend.record import read_record
@@ -89,10 +90,10 @@ def test_a_set_of_pictures_meets_a_learned_style(trained, tmp_path):
                                                                                      "strength": "famous"}),
 ])
 def test_how_a_reference_is_written(text, expected):
-    assert references([text], []) == [{"picture": "a.png", **expected}]
-    assert references(["C:\\x\\" + text], ["it"]) == [{"picture": "C:\\x\\a.png", "prompt": "it", **expected}]
+    assert references([text], STRENGTHS) == [{"picture": "a.png", **expected}]
+    assert references(["C:\\x\\" + text], STRENGTHS, ["it"]) == [{"picture": "C:\\x\\a.png", "prompt": "it", **expected}]
     with pytest.raises(StyleBlendError, match="give one for each"):
-        references([text], ["one", "two"])
+        references([text], STRENGTHS, ["one", "two"])
 
 
 @pytest.mark.parametrize("options, prompts, message", [

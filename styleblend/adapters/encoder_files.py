@@ -1,0 +1,41 @@
+"""Where the style encoder is, and its hash. Nothing here needs Jittor: what is missing is said before it starts."""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import List, Optional
+
+from styleblend.errors import StyleBlendError
+from styleblend.files.shipped import own_or_shipped
+
+CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
+TRAIN = "python -m styleblend train encoder"
+
+
+def find_encoder(named: Optional[str]) -> Path:
+    """The folder of an encoder, or its checkpoint file. StyleBlendError says what to type where there is none."""
+    if not named:
+        raise StyleBlendError("no style encoder is known: name one with --encoder, or encoder: FOLDER in the config")
+    path = own_or_shipped(named)
+    if not path.exists():
+        raise StyleBlendError(f"there is no style encoder {path}: name another one with --encoder, or train it with "
+                              f"{TRAIN}")
+    if path.is_dir() and not (path / CONFIG).is_file():
+        raise StyleBlendError(f"{path} is no style encoder: name a folder with {CONFIG} and {WEIGHTS}, or a "
+                              "checkpoint file")
+    return path
+
+
+def encoder_hash(path: Path) -> str:
+    """The first 16 digits of the SHA-256 of an encoder's weights."""
+    digest = hashlib.sha256()
+    for file in weight_files(path):
+        with open(file, "rb") as opened:
+            for block in iter(lambda: opened.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def weight_files(path: Path) -> List[Path]:
+    """The files of an encoder's weights."""
+    return [file for file in (path / WEIGHTS, path / MAPPING) if file.is_file()] if path.is_dir() else [path]
