@@ -14,7 +14,7 @@ import numpy as np
 
 from styleblend.adapters.encoder_files import CARD, CONFIG, MAPPING, TRAIN, WEIGHTS, find_encoder
 from styleblend.adapters.pickles import read_arrays
-from styleblend.base.base import Base
+from styleblend.base.base import Base, hash_of
 from styleblend.base.weights import load, parameters
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.content import PYTORCH, kind_of
@@ -126,3 +126,8 @@ def style_tokens(encoder: StyleEncoder, pixels: np.ndarray) -> np.ndarray:
     """The style tokens of pictures (N, 3, side, side) as `read_by_encoder` prepares them: (N, tokens, width)."""
     with jt.no_grad():
         return encoder(jt.array(pixels)).numpy()
+
+
+def encoder_fingerprint(encoder: StyleEncoder) -> str:
+    """16 hex digits that tell encoders apart: of their first and last weights."""
+    return hash_of(encoder.vision_model.embeddings.patch_embedding, encoder.proj)
