@@ -67,6 +67,14 @@ FULL_METRICS = {
     "dinov2": dict(hidden_size=768, mlp_ratio=4, num_hidden_layers=12, num_attention_heads=12, image_size=518,
                    patch_size=14),
 }
+# image encoders of CLIP as style encoders have them; the small one to try the way out
+CLIP_VISION = {
+    "small": VISION,
+    "ViT-L/14": dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+                     image_size=224, patch_size=14, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+    "ViT-H/14": dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16,
+                     image_size=224, patch_size=14, hidden_act="gelu", layer_norm_eps=1e-5),
+}
 # the depth estimators; the tables of the full sizes hold only what is not transformers' default
 DEPTH_ANYTHING = dict(reassemble_hidden_size=32, neck_hidden_sizes=(8, 16, 24, 32), fusion_hidden_size=16,
                       head_hidden_size=8,
@@ -158,3 +166,8 @@ def controlnet_inputs(sizes: dict) -> tuple:
     return (values("controlnet/input0", FULL_LATENTS),
             values("controlnet/input1", (rows, FULL_TOKENS, sizes["cross_attention_dim"])),
             (uniform("controlnet/input2", (rows, 3, 8 * height, 8 * width)) + 1) / 2)
+
+
+def clip_vision_pictures(sizes: dict) -> np.ndarray:
+    """Two pictures for an image encoder, (2, 3, side, side)."""
+    return uniform("clip_vision/pictures", (2, 3, sizes["image_size"], sizes["image_size"]))
