@@ -11,8 +11,8 @@ LEARNED = (*STYLES, *(f"{name}-one-picture" for name in STYLES))  # the second f
 SHIPPED = {  # folder -> what of it is shipped
     "configs": ["*.yaml"],
     "data/mini": ["ATTRIBUTION.md", *(f"{name}/{files}" for name in STYLES for files in ("prompt.json", "images/*"))],
-    "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", *(f"styles/{name}/*.{ending}" for name in LEARNED
-                                                 for ending in ("safetensors", "json"))],
+    "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", "encoder/*",
+                         *(f"styles/{name}/*.{ending}" for name in LEARNED for ending in ("safetensors", "json"))],
 }
 
 

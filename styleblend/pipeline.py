@@ -109,7 +109,7 @@ class Pipeline:
         return Request.method if Request.method in self.methods else next(iter(self.methods))
 
     def drawn_with(self, style: Optional[Style], method: str = "") -> DrawnWith:
-        """The style's own settings over the config's. Without a name `method` may find a style, in reference pictures."""
+        """The style's own settings over the config's. Without one `method` may find a style, in reference pictures."""
         if style is None and (method in ("", self.plain) or not self.methods[method].parts):
             return drawn_plain(self.settings, self.methods[self.plain])
         if style is None:

@@ -37,6 +37,8 @@ FOREIGN = tuple((re.compile(pattern), what, advice) for pattern, what, advice in
      "a whole checkpoint", NO_ADAPTER),
     (r"(control_model|controlnet_cond_embedding|controlnet_down_blocks)\.", "a ControlNet", NO_ADAPTER),
     (r"(ip_adapter|image_proj)\.", "an IP-Adapter", NO_ADAPTER),
+    (r"vision_model\.", "an image encoder, or a style encoder",
+     "draw with a style encoder by draw --method style_encoder --encoder, or keep what it reads by encode"),
     (r"conv_in\.weight$|encoder\.conv_in\.weight$|(text_model\.)?final_layer_norm\.weight$"
      r"|(text_model\.)?embeddings\.token_embedding\.weight$",
      "a network of a base", NO_ADAPTER),

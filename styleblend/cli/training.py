@@ -12,7 +12,8 @@ from styleblend.errors import StyleBlendError
 
 # what may be typed -> the trainings that it means: one of them, a method with all of its own, and the first method's
 TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(method)},
-             "all": trainings_of(next(iter(PARTS))), **{method: trainings_of(method) for method in PARTS}}
+             "all": trainings_of(next(iter(PARTS))),
+             **{method: trainings_of(method) for method in PARTS if trainings_of(method)}}
 
 
 def add_commands(commands) -> None:
@@ -55,6 +56,9 @@ def add_train_options(parser) -> None:
                         help="of dreamstyler: the whole prompt that the pictures are learned under, with {} for the "
                              "token: all that they show besides their style; default: a caption or name in the "
                              "config's template (training.dreamstyler)")
+    parser.add_argument("--start", metavar="STYLE",
+                        help="a style whose vectors the tokens start from in place of words, such as one of styleblend "
+                             "encode; default: the config's (training.start), else words")
     parser.add_argument("--share", action="store_true",
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")
@@ -64,6 +68,8 @@ def add_train_options(parser) -> None:
 def run_train(args) -> int:
     from styleblend.jobs.choices import ready_to_train
     settings = settings_of(args)
+    if args.start is not None:
+        settings = with_start(settings, args.start, args.part)
     if args.pictures is None:
         ready_to_train(settings, args.styles)
     from styleblend.jobs.train import TrainRequest, train_styles
@@ -76,6 +82,15 @@ def run_train(args) -> int:
     follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
                                      args.max_memory, pictures, args.name)), step_ends=True)
     return 0
+
+
+def with_start(settings, name: str, part: str):
+    """The settings with this style to start from. StyleBlendError where there is none, or it would have no effect."""
+    from styleblend.adapters.style_files import find_style
+    if part == "coarse":
+        raise StyleBlendError("--start has no effect on coarse, whose token starts from a word: leave it out")
+    find_style(settings.adapters, name)
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"start": name})})
 
 
 def with_context_prompt(settings, prompt: str, part: str):

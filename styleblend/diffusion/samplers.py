@@ -19,10 +19,10 @@ import numpy as np
 class Step:
     """What one step of a sampler made.
 
-    `index` counts from 0 to `count` - 1; PNDM's first step comes twice. `time` is what the model was given (0..num_train_timesteps - 1). `x0` is the
-    present guess of the clean latent. `x` is what the model gets next: x_t of the next time, and after the last step
-    the result. It may be replaced. `held` is what else the sampler goes on from: whoever computes `x` late, as Jittor
-    does, must compute it with `x`, or the next step's graph holds this one's, too.
+    `index` counts from 0 to `count` - 1; PNDM's first step comes twice. `time` is what the model was given
+    (0..num_train_timesteps - 1). `x0` is the present guess of the clean latent. `x` is what the model gets next: x_t of
+    the next time, and after the last step the result. It may be replaced. `held` is what else the sampler goes on from:
+    whoever computes `x` late, as Jittor does, must compute it with `x`, or the next step's graph holds this one's, too.
     """
 
     index: int

@@ -61,7 +61,8 @@ class StyleEncoder:
     name, tokens, parts, Settings = "style_encoder", (WORD,), STYLE_ENCODER, StyleEncoderSettings
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> StyleEncoderSettings:
-        return validated(StyleEncoderSettings, getattr(own, "style_encoder", {}), source)
+        said = {**config.style_encoder.model_dump(), **getattr(own, "style_encoder", {})}
+        return validated(StyleEncoderSettings, said, source)
 
     def prepare(self, pipeline, request: Request) -> Iterator[Progress]:
         """Returns the request with the style of its reference pictures; yields nothing, since that takes no steps."""

@@ -18,8 +18,8 @@ from styleblend.settings.validation import MethodSettings, Settings, known_keys,
 __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
     "ContentSettings", "ControlSettings", "DType", "DreamStylerSettings", "EncodedPicture", "LookAlikeSettings",
-    "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed",
-    "Settings", "StageSettings", "StyleBlendStyle", "StyleEncoderSettings", "StyleSettings", "TrainingSettings",
-    "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
-    "with_sampling",
+    "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings",
+    "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleEncoderSettings", "StyleSettings",
+    "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings", "sampling_for",
+    "style_settings_from", "unknown", "validated", "with_sampling",
 ]

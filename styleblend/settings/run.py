@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Dict, Literal, Optional, Set, Union
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.shipped import find_config, own_or_shipped
@@ -15,6 +16,7 @@ from styleblend.settings.drawing import SamplingSettings
 from styleblend.settings.metrics import MetricSettings
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.style_aligned import AlignSettings
+from styleblend.settings.style_encoder import StyleEncoderSettings
 from styleblend.settings.styleblend import BlendSettings
 from styleblend.settings.styles import StyleOfAnyMethod
 from styleblend.settings.training import TrainingSettings
@@ -41,6 +43,8 @@ class RunSettings(Settings):
     blend: BlendSettings = Field(BlendSettings(), description="of StyleBlend")
     align: AlignSettings = Field(AlignSettings(), description="of StyleAligned: what a set takes over from its "
                                  "reference, unless a style or an option says otherwise")
+    style_encoder: StyleEncoderSettings = Field(StyleEncoderSettings(), description="of Style Encoder: template and "
+                                                "style_guidance, unless a style or an option says otherwise")
     sampling: SamplingSettings = SamplingSettings()
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
@@ -51,6 +55,14 @@ class RunSettings(Settings):
     encoder: Optional[str] = Field(None, description="folder of the style encoder that reads reference pictures")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")
+
+    @field_validator("style_encoder")
+    @classmethod
+    def without_pictures(cls, settings: StyleEncoderSettings) -> StyleEncoderSettings:
+        if settings.references or settings.encoder:
+            raise PydanticCustomError("elsewhere", "references are given with --reference, and the encoder's folder is "
+                                      "the config's own key: encoder: FOLDER", {})
+        return settings
 
 
 def read_settings(path: Union[str, Path]) -> RunSettings:

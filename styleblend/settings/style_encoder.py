@@ -1,4 +1,4 @@
-"""Style Encoder's own settings: the prompt around its tokens, its guidance, and the pictures that they are written from."""
+"""Style Encoder's own settings: the prompt around its tokens, its guidance, and the pictures whose style is drawn."""
 from __future__ import annotations
 
 from typing import Dict, List, Optional

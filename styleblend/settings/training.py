@@ -79,6 +79,8 @@ class TrainingSettings(Settings):
     initial_coarse: str = "&"
     initial_fine: List[str] = Field(["artistic"], min_length=1, description="words that <F> starts from, with a vector "
                                     "for each token; of several the one that suits the style pictures best")
+    start: Optional[str] = Field(None, description="a style whose vectors <F> starts from in place of words, and "
+                                 "DreamStyler's tokens from their mean; such as one of styleblend encode")
     look_alikes: LookAlikeSettings = LookAlikeSettings()
     coarse: StageSettings = StageSettings(steps=300, lr=1e-4)
     inversion: StageSettings = StageSettings(steps=500, lr=1e-2, beta1=0.85, decay=0.7, decay_every=30, flip=True)

@@ -4,6 +4,7 @@ What a picture shows stands in its prompt (Ahn et al. 2024, section 3.2), so tha
 """
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
 
@@ -26,6 +27,7 @@ from styleblend.training.loop import loss_curve, train
 from styleblend.training.noise_loss import Noisy, loss_of_noise, noisy_pictures
 from styleblend.training.picture_grids import grid_writer
 from styleblend.training.scores import scorer_for
+from styleblend.training.starting_tokens import starting_tokens
 
 METHOD, PART = "dreamstyler", "stage_embeds"
 SHOWN = 3  # prompts that are shown
@@ -45,7 +47,9 @@ def train_dreamstyler(pipeline: Pipeline, name: str, settings: RunSettings) -> I
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    rows = starting_rows(pipeline, stage.initial, stage.stages)
+    start = starting_tokens(base, settings)
+    rows = (starting_rows(pipeline, stage.initial, stage.stages) if start is None
+            else jt.array(np.stack([start.mean(0)] * stage.stages)))
 
     def style() -> Applied:
         return applied_rows(rows.detach())
@@ -56,7 +60,9 @@ def train_dreamstyler(pipeline: Pipeline, name: str, settings: RunSettings) -> I
         index = rng.integers(0, len(cache), stage.batch)
         return stage_loss(base, noisy_pictures(base, cache, rng, index), ids, index, rows)
 
-    identity = (f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit}")
+    identity = f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} {settings.pictures.fit}"
+    if start is not None:
+        identity += f" {hashlib.sha256(start.tobytes()).hexdigest()[:16]}"
     scorer = scorer_for(settings, name, config.dreamstyler_score)
     drawing = DreamStylerSettings(**own_template(stage.template))
     grids = grid_writer(pipeline, settings, None, style, scorer=scorer, method=METHOD, drawing=drawing)

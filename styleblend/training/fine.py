@@ -4,6 +4,7 @@ Textual Inversion learns the token <F> (Gal et al. 2022), then a LoRA on the UNe
 """
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Iterator
 
@@ -22,7 +23,17 @@ from styleblend.training.noise_loss import noise_loss
 from styleblend.training.picture_grids import grid_writer
 from styleblend.training.prompts import prompt_ids
 from styleblend.training.scores import scorer_for
+from styleblend.training.starting_tokens import starting_tokens
 from styleblend.training.starting_words import starting_words
+
+
+def rows_of_words(pipeline: Pipeline, words: str) -> np.ndarray:
+    """The word embeddings of these words, (n, width).
+
+    By way of an array, and with no name for the token table: either would keep it when the encoder is freed.
+    """
+    ids = jt.array(np.array(pipeline.tokenizer("styleblend").ids_of(words), np.int32))
+    return pipeline.base.text_encoder.text_model.embeddings.token_embedding.weight[ids].float32().numpy()
 
 
 def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator:
@@ -41,15 +52,15 @@ def train_fine(pipeline: Pipeline, name: str, settings: RunSettings) -> Iterator
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     base.vae.encoder = None  # its work is cached; the decoder stays for the picture grids
-    words = yield from starting_words(pipeline, config.initial_fine, pictures, cache, config.seed,
-                                      config.inversion.batch)
-    start = pipeline.tokenizer("styleblend").ids_of(words)
+    start = starting_tokens(base, settings)
+    if start is None:
+        words = yield from starting_words(pipeline, config.initial_fine, pictures, cache, config.seed,
+                                          config.inversion.batch)
+        start = rows_of_words(pipeline, words)
+    begun = config.initial_fine if config.start is None else hashlib.sha256(start.tobytes()).hexdigest()[:16]
     identity = (f"{base.fingerprint()} {cache.fingerprint} {[p.phrase for p in pictures]} "
-                f"{settings.pictures.fit} {config.initial_fine}")
-
-    # by way of an array, and with no name for the token table: either would keep it when the encoder is freed
-    ids_of_words = jt.array(np.array(start, np.int32))
-    rows = jt.array(base.text_encoder.text_model.embeddings.token_embedding.weight[ids_of_words].float32().numpy())
+                f"{settings.pictures.fit} {begun}")
+    rows = jt.array(start)
     above = jt.zeros((1, rows.shape[1]))  # <C> is not in these prompts; its row is there so that <F> keeps its place
     ids = prompt_ids(pipeline.tokenizer("styleblend", Applied({"<F>": rows})), "fine", pictures)
     scorer = scorer_for(settings, name, config.fine_score)

@@ -11,6 +11,7 @@ from reference import seeded
 from styleblend.adapters.encoder_files import encoder_hash
 from styleblend.adapters.style_encoders import (encoder_fingerprint, load_style_encoder, save_style_encoder, sizes_of,
                                                 style_tokens)
+from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.style_pictures import read_by_encoder, square
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
@@ -126,6 +127,11 @@ def test_weights_that_are_not_there_or_torn(tiny_encoder, tmp_path):
     weights.unlink()
     with pytest.raises(StyleBlendError, match="model.safetensors is missing"):
         load_style_encoder(folder)
+
+
+def test_an_encoder_is_no_adapter(tiny_encoder, capsys):
+    assert main(["inspect", str(tiny_encoder / "model.safetensors")]) == 2
+    assert "is an image encoder, or a style encoder" in capsys.readouterr().err
 
 
 def test_how_pictures_are_made_square():

@@ -91,7 +91,8 @@ def test_a_set_of_pictures_meets_a_learned_style(trained, tmp_path):
 ])
 def test_how_a_reference_is_written(text, expected):
     assert references([text], STRENGTHS) == [{"picture": "a.png", **expected}]
-    assert references(["C:\\x\\" + text], STRENGTHS, ["it"]) == [{"picture": "C:\\x\\a.png", "prompt": "it", **expected}]
+    assert references(["C:\\x\\" + text], STRENGTHS, ["it"]) == [
+        {"picture": "C:\\x\\a.png", "prompt": "it", **expected}]
     with pytest.raises(StyleBlendError, match="give one for each"):
         references([text], STRENGTHS, ["one", "two"])
 

@@ -94,6 +94,17 @@ def test_style_guidance(seen, tmp_path):
     assert far[0] == 0 and 0 < far[1] < far[2]
 
 
+def test_a_config_may_say_how_much_style(seen, tmp_path, capsys):
+    asked = drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png", "--style-guidance", 4)
+    settings = yaml.safe_load(seen.read_text())
+    seen.write_text(yaml.safe_dump({**settings, "style_encoder": {"style_guidance": 4}}))
+    assert np.array_equal(drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png"), asked)
+    kept(seen, tmp_path, "ink", "a.png")
+    assert np.array_equal(drawn(seen, tmp_path, "--prompt", "A cat", "--style", "ink"), asked)
+    seen.write_text(yaml.safe_dump({**settings, "style_encoder": {"encoder": "somewhere"}}))
+    assert "the config's own key: encoder: FOLDER" in refused(seen, tmp_path, capsys)
+
+
 def test_several_seeds_and_a_control_picture(seen, tmp_path, tiny_controlnet):
     options = ("--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png")
     free = drawn(seen, tmp_path, *options, "--seed", 3)
@@ -132,6 +143,10 @@ def test_kept_tokens_for_other_programs_and_for_a_branch_of_styleblend(seen, tmp
         [found] = read_safetensors(output / file).values()
         assert np.array_equal(found, tokens)
     assert "in the style of ink" in capsys.readouterr().err
+    assert main(["load", str(tmp_path / "out" / "single" / "ink.safetensors"), "--name", "again", "--config",
+                 str(seen)]) == 0
+    same = [drawn(seen, tmp_path, "--prompt", "A cat", "--style", name) for name in ("ink", "again")]
+    assert np.array_equal(*same) and read_record(tmp_path / "picture.png").method == "style_encoder"
     lora = tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors"
     assert main(["load", str(tmp_path / "out" / "kohya" / "ink.safetensors"), str(lora), "--name", "both",
                  "--config", str(seen)]) == 0

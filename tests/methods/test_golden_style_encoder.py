@@ -95,8 +95,9 @@ def asked(case, meta: dict, pipeline, encoder):
     pixels = read_by_encoder(Image.fromarray(case["picture"]), encoder.config.image_size, meta["preprocess"])
     tokens = style_tokens(encoder, pixels[None])[0]
     height, width = (side * pipeline.base.vae.config.downscale for side in case["latents_in"].shape[2:])
-    sampling = SamplingSettings(steps=meta["steps"], sampler=OURS[meta["scheduler"]["name"]], height=height, width=width,
-                                guidance=meta["text_scale"], fine_negative=meta["negative_prompt"])
+    sampling = SamplingSettings(
+        steps=meta["steps"], sampler=OURS[meta["scheduler"]["name"]], height=height, width=width,
+        guidance=meta["text_scale"], fine_negative=meta["negative_prompt"])
     style = Style("theirs", {"style_tokens": tokens}, KINDS["style_encoder"]())
     return request([meta["caption"].removesuffix(TAIL)], [0], sampling, style, method="style_encoder",
                    settings=StyleEncoderSettings(style_guidance=meta["style_scale"]))

@@ -1,4 +1,4 @@
-"""Writes what transformers' CLIP image encoders of the published sizes answer, for tests/models/test_full_clip_vision.py.
+"""Writes what transformers' CLIP image encoders of published sizes answer, for tests/models/test_full_clip_vision.py.
 
     python tests/reference/make_clip_vision_reference.py OUT SIZE     SIZE: a name of seeded.CLIP_VISION, such as
                                                                       ViT-H/14 (632 million weights, all drawn here)

@@ -17,7 +17,8 @@ def make_schedulers() -> dict:
         ddim = diffusers.DDIMScheduler(**seeded.SCHEDULE, prediction_type=prediction)
         for sampler, eta in seeded.SAMPLERS:
             for steps in seeded.STEP_COUNTS:
-                scheduler = kinds[sampler].from_config(ddim.config, **({"skip_prk_steps": True} if sampler == "pndm" else {}))
+                own = {"skip_prk_steps": True} if sampler == "pndm" else {}
+                scheduler = kinds[sampler].from_config(ddim.config, **own)
                 scheduler.set_timesteps(steps)
                 x, path = start * float(scheduler.init_noise_sigma), []
                 for step, t in enumerate(scheduler.timesteps):

@@ -55,7 +55,7 @@ def read(tmp_path, style):
     (dict(blend=dict(c2f_ratio=1.5)), "c2f_ratio"),
     (dict(blend=dict(sclae=1)), "did you mean scale?"),
     (dict(method="sketch"),
-     "method: unknown method; there are styleblend, style_aligned, dreamstyler (got 'sketch')"),
+     "method: unknown method; there are styleblend, style_aligned, dreamstyler, style_encoder (got 'sketch')"),
     (dict(method="dream"), "method: unknown method; did you mean dreamstyler?"),
     (dict(method="dreamstyler", dreamstyler=dict(template="A {prompt}")), "template needs {} once"),
     (dict(method="dreamstyler", dreamstyler=dict(template="In the style of {}")), "template needs {prompt} once"),
