@@ -93,7 +93,7 @@ def test_a_config_may_have_any_ending(here):
                                          ("mine2", "did you mean mine")])
 def test_a_config_that_is_not_there(here, text, words):
     make("configs/mine.yaml")
-    assert config_names() == ["mine", "mini", "sd21"]
+    assert config_names() == ["mine", "mini", "sd21", "sd21-encoder"]
     with pytest.raises(StyleBlendError, match="does not exist") as caught:
         find_config(text)
     assert words in str(caught.value).replace("there are mine, ", "there are ")
