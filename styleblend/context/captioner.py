@@ -66,7 +66,7 @@ class Captioner:
 
 def load_captioner(folder: Path) -> Captioner:
     """The BLIP in a folder. StyleBlendError for what is none, or is not whole."""
-    text, vision = read_blip(check_kind(folder, "blip", "a BLIP that describes pictures"))
+    text, vision = read_blip(check_kind(folder, "blip", "BLIP that describes pictures"))
     if (folder / "preprocessor_config.json").is_file():
         read_config(Preprocessing, folder / "preprocessor_config.json")
     tokenizer = read_tokenizer(folder, text.vocab_size)

@@ -32,7 +32,7 @@ def check_kind(folder: Path, kind: str, what: str) -> Path:
     """The config.json of a folder. StyleBlendError: it is not of this kind of network (transformers' model_type)."""
     path = folder / "config.json"
     if not path.is_file():
-        raise StyleBlendError(f"{path} is missing: {what} is a folder with {CONTENTS}")
+        raise StyleBlendError(f"{path} is missing: a {what} is a folder with {CONTENTS}")
     found = read_object(path).get("model_type")
     if found != kind:
         raise StyleBlendError(f"{folder} holds no {what} (its model_type is {str(found)[:60]!r}, not {kind!r}): give "

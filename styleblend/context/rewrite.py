@@ -53,7 +53,7 @@ class Rewriter:
 
 def load_rewriter(folder: Path) -> Rewriter:
     """The T5 in a folder. StyleBlendError for what is none, or is not whole."""
-    config = read_config(T5Config, check_kind(folder, "t5", "a T5"))
+    config = read_config(T5Config, check_kind(folder, "t5", "T5"))
     tokenizer = read_tokenizer(folder, config.vocab_size)
     network = T5ForConditionalGeneration(config)
     load_weights(network, folder, TIED, NOT_WEIGHTS)

@@ -57,7 +57,8 @@ def read_blip(path: Path) -> Tuple[BlipTextConfig, BlipVisionConfig]:
     for section in ("text_config", "vision_config"):
         if not isinstance(read_object(path).get(section), dict):
             raise StyleBlendError(f"{path}: {section} is missing: download it again")
-    text, vision = read_config(BlipTextConfig, path, "text_config"), read_config(BlipVisionConfig, path, "vision_config")
+    text = read_config(BlipTextConfig, path, "text_config")
+    vision = read_config(BlipVisionConfig, path, "vision_config")
     for wrong, what in ((text.encoder_hidden_size != vision.hidden_size,
                          "text_config.encoder_hidden_size does not fit vision_config.hidden_size"),
                         (max(text.bos_token_id, text.sep_token_id) >= text.vocab_size,

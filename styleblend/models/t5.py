@@ -1,4 +1,6 @@
-"""T5 (Raffel et al. 2020), which turns a text into another one. Attribute names are those of the transformers checkpoint.
+"""T5 (Raffel et al. 2020), which turns a text into another one.
+
+Attribute names are those of the transformers checkpoint.
 
 Its norms have no mean and no bias, its attention no 1 / sqrt(d), and where a word stands is told only by what is added
 to the scores, by distance (section 2.1).

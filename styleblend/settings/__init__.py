@@ -17,9 +17,9 @@ from styleblend.settings.validation import MethodSettings, Settings, known_keys,
 
 __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
-    "ContentSettings", "ContextSettings", "ControlSettings", "DType", "DreamStylerSettings", "LookAlikeSettings", "MethodSettings",
-    "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings", "SamplingSettings", "Seed",
-    "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings", "blend_for", "known_keys",
-    "method_of", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
-    "with_sampling",
+    "ContentSettings", "ContextSettings", "ControlSettings", "DType", "DreamStylerSettings", "LookAlikeSettings",
+    "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings",
+    "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings",
+    "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings", "sampling_for",
+    "style_settings_from", "unknown", "validated", "with_sampling",
 ]

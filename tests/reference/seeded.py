@@ -158,8 +158,10 @@ def language_weight(name: str, shape) -> np.ndarray:
     They read and write words by the same vectors, so a random network would say one word for ever: here places and the
     layers count more. T5's end (1) is a word that is often said.
     """
-    if name.endswith(("word_embeddings.weight", "position_embeddings.weight")):
+    if name.endswith("word_embeddings.weight"):
         return values(name, shape)
+    if name.endswith("position_embeddings.weight"):
+        return values(name, shape) * 3
     if name.endswith("shared.weight"):
         vectors = values(name, shape)
         vectors[1] *= 1.5
