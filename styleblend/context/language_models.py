@@ -23,7 +23,9 @@ ADVICE = "Download the whole folder again"
 def find(asked: Optional[str], usual: str, files: Sequence[str]) -> Optional[Path]:
     """The folder that a config asks for, by itself or a hub id; else the usual one; None where that is not there."""
     if asked is not None:
-        return folder_of(asked, (*files, *WEIGHTS), CONTENTS)
+        folder = folder_of(asked, (*files, WEIGHTS[0]), CONTENTS)
+        # some models of the hub have no safetensors; those that have both are not fetched twice
+        return folder if (folder / WEIGHTS[0]).is_file() else folder_of(asked, (*files, *WEIGHTS), CONTENTS)
     folder = own_or_shipped(usual)
     return folder if folder.is_dir() else None
 

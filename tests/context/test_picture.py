@@ -83,12 +83,18 @@ def test_as_it_was_first_published(folder, with_blip, picture, tmp_path):
     assert describe_picture(picture, settings).text == wanted.text
 
 
-def test_of_the_hub_by_its_id(settings, folder, picture, hub):
+def test_of_the_hub_by_its_id(settings, folder, picture, hub, tmp_path):
+    """As safetensors; only where the hub has none, the pickle."""
     hub.has["Salesforce/blip-image-captioning-base"] = folder
     published = ContextSettings(captioner="Salesforce/blip-image-captioning-base")
     settings = settings.model_copy(update={"context": published})
     assert describe_picture(picture, settings).text
-    assert "pytorch_model.bin" in hub.asked[0][1]
+    assert len(hub.asked) == 1 and "pytorch_model.bin" not in hub.asked[0][1]
+    copy = hub.has["Salesforce/blip-image-captioning-base"] = copied(folder, tmp_path)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(StyleBlendError, match="holds no model.safetensors or pytorch_model.bin"):
+        describe_picture(picture, settings)
+    assert "pytorch_model.bin" in hub.asked[-1][1]
     settings = settings.model_copy(update={"context": ContextSettings(captioner="nobody/blip")})
     with pytest.raises(StyleBlendError, match="nobody/blip on the hub .OSError. cannot be had: put its config.json"):
         describe_picture(picture, settings)
