@@ -11,7 +11,7 @@ from PIL import Image
 from styleblend.base.weights import load
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.depth_maps import from_depth
-from styleblend.files.hub import fetch, is_id
+from styleblend.files.hub import folder_of
 from styleblend.files.tensor_files import read_safetensors
 from styleblend.machine.runtime import jt
 from styleblend.models.configs import read_config, read_object
@@ -22,6 +22,7 @@ from styleblend.models.resampling import cubic_matrix
 
 PUBLISHED = ("depth-anything/Depth-Anything-V2-Small-hf", "Intel/dpt-hybrid-midas")
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+CONTENTS = "config.json, preprocessor_config.json and model.safetensors"
 ADVICE = "Download the whole folder again"
 MAX_SIDE = 4096
 LONGEST = 8  # times the short side: the longer, the more memory and the less sense
@@ -109,7 +110,7 @@ class DepthEstimator:
 
 def load_depth_estimator(name: str) -> DepthEstimator:
     """The estimator in a folder, or of the hub by its id. StyleBlendError for what is none, or is not whole."""
-    folder = find(str(name))
+    folder = folder_of(str(name), FILES, CONTENTS)
     path, weights = folder / "config.json", folder / "model.safetensors"
     for file in (path, weights):
         if not file.is_file():
@@ -128,20 +129,6 @@ def load_depth_estimator(name: str) -> DepthEstimator:
     tensors.pop("backbone.embeddings.mask_token", None)  # is for the training of DINOv2
     load(network, tensors, str(weights), advice=ADVICE)
     return DepthEstimator(network, preprocessing, wanted)
-
-
-def find(name: str) -> Path:
-    """A folder as it is, or that of a hub id.
-
-    A folder that is not there yet can look like an id: nobody wants what a stranger called "checkpoints" has there.
-    """
-    if Path(name).is_dir() or Path(name).parent.is_dir() or not is_id(name):
-        return Path(name)
-    try:
-        return fetch(name, FILES)
-    except StyleBlendError as error:
-        raise StyleBlendError(f"{error} cannot be had: put its config.json, preprocessor_config.json and "
-                              "model.safetensors into a folder, and give the folder") from None
 
 
 def read_preprocessing(folder: Path, kind: str, network) -> Tuple[Preprocessing, Size]:

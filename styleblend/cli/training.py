@@ -24,6 +24,7 @@ def add_commands(commands) -> None:
                            "read it", example="captions mystyle")
     captions.add_argument("style", metavar="STYLE", help="name of a style in the config's folder of data")
     add_config(captions)
+    captions.add_argument("--overwrite", action="store_true", help="write captions that are there anew")
     captions.set_defaults(run=run_captions)
     styles = add_command(commands, "styles",
                          "say what styles there are: by which method, with which parts, trained on which base and when",
@@ -104,20 +105,10 @@ def with_context_prompt(settings, prompt: str, part: str):
 
 
 def run_captions(args) -> int:
-    from styleblend.files.captions import style_pictures, write_captions
-    from styleblend.files.names import entry
-    from styleblend.files.shipped import data_of
-    from styleblend.jobs.choices import known_style
-    settings = settings_of(args)
-    name = known_style(settings, args.style)
-    if data_of(settings.data, name) != entry(settings.data, name):
-        raise StyleBlendError(f"the pictures of {name} come with the program: copy them, and train --pictures FOLDER")
-    pictures = style_pictures(data_of(settings.data, name))
-    written = write_captions(pictures)
-    for path in written:
-        print(path)
-    print(f"{len(written)} new captions, {len(pictures) - len(written)} were there; say in them all that a picture "
-          "shows besides its style")
+    from styleblend.jobs.captions import write_captions
+    found = follow(write_captions(settings_of(args), args.style, args.overwrite))
+    print(f"{found.written} new captions, {found.kept} were there" + (f", {found.missing} are left to write" if
+          found.missing else "") + "; say in them all that a picture shows besides its style")
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Sequence
+from typing import Dict, List, Mapping, NamedTuple
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.layouts import KOHYA, TEXTS, Layout, layout_of, pointed, refuse_unreadable
@@ -104,17 +104,14 @@ def shown_by(path: Path) -> StylePicture:
     return StylePicture(path, said, caption or article(said), path.name, composed(path.stem), caption is not None)
 
 
-def write_captions(pictures: Sequence[StylePicture]) -> List[Path]:
-    """Write what each picture shows into `NAME.txt` beside it, to be edited, where no caption is there; these files.
+def write_caption(picture: StylePicture, text: str, overwrite: bool = False) -> Path:
+    """Write what a picture shows into `NAME.txt` beside it, to be edited; the file.
 
-    Until it is edited a text says what the trainings read out of the picture's name anyway.
+    One that is there stays, with FileExistsError, but for `overwrite`.
     """
-    files = []
-    for picture in pictures:
-        if not picture.written:
-            files.append(picture.path.with_suffix(".txt"))
-            write_bytes(files[-1], f"{picture.phrase}\n".encode(), replace=False)
-    return files
+    path = picture.path.with_suffix(".txt")
+    write_bytes(path, f"{text}\n".encode(), replace=overwrite)
+    return path
 
 
 def pictures_if_any(folder: Path) -> List[StylePicture]:

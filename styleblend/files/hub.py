@@ -21,6 +21,19 @@ def is_id(text: str) -> bool:
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", str(text)))
 
 
+def folder_of(name: str, files: Sequence[str], contents: str) -> Path:
+    """A folder as it is, or that of a hub id, of which only `files` are fetched; `contents`: what to put into a folder.
+
+    A folder that is not there yet can look like an id: nobody wants what a stranger called "checkpoints" has there.
+    """
+    if Path(name).is_dir() or Path(name).parent.is_dir() or not is_id(name):
+        return Path(name)
+    try:
+        return fetch(name, files)
+    except NotFetched as error:
+        raise StyleBlendError(f"{error} cannot be had: put its {contents} into a folder, and give the folder") from None
+
+
 def fetch(hub_id: str, patterns: Sequence[str]) -> Path:
     """A local folder with those files of a model that fit the patterns; what the cache has is not fetched again.
 

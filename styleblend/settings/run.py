@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.shipped import find_config, own_or_shipped
 from styleblend.files.text import read_text, refuse_deep
+from styleblend.settings.context import ContextSettings
 from styleblend.settings.control import ControlNetFolders
 from styleblend.settings.drawing import SamplingSettings
 from styleblend.settings.metrics import MetricSettings
@@ -53,6 +54,7 @@ class RunSettings(Settings):
     depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "
                                  "that sees the depth of control pictures")
     encoder: Optional[str] = Field(None, description="folder of the style encoder that reads reference pictures")
+    context: ContextSettings = Field(ContextSettings(), description="of what makes prompts of other media")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")
 

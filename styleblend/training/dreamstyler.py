@@ -109,7 +109,11 @@ def show_prompts(name: str, template: str, pictures: List[StylePicture]) -> None
     if len(pictures) > SHOWN:
         say(f"{name}: {len(pictures) - SHOWN} more in the same way")
     say(f"{name}: what a picture shows and its prompt does not say is learned as style: write it into "
-        f"{pictures[0].path.with_suffix('.txt').name} beside it (styleblend captions {name} makes such files)")
+        f"{pictures[0].path.with_suffix('.txt').name} beside it")
+    bare = [picture for picture in pictures if not picture.written]
+    if bare and PHRASE in template:
+        say(f"{name}: {len(bare)} of {len(pictures)} pictures have no caption, and their names stand for it: "
+            f"styleblend captions {name} writes captions to be edited")
 
 
 def own_template(template: str) -> Dict[str, str]:

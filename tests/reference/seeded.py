@@ -99,6 +99,23 @@ FULL_DEPTH_SIZE = (300, 221)
 # width, height of pictures that Depth Anything resizes by its own rule
 READ_SIZES = ((518, 518), (768, 768), (1024, 768), (768, 1024), (640, 480), (300, 221), (1, 1), (511, 525), (2072, 518),
               (130, 1036), (97, 31))
+# what describes pictures and what shortens prompts; small vocabularies, so that texts come to an end
+BLIP = dict(text_config=dict(vocab_size=60, hidden_size=32, encoder_hidden_size=48, intermediate_size=64,
+                             num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=24, bos_token_id=50,
+                             sep_token_id=16, eos_token_id=2, pad_token_id=0),
+            vision_config=dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+                               image_size=64, patch_size=16))
+# the sizes of the published base, which are not all transformers' defaults
+FULL_BLIP = dict(text_config=dict(num_attention_heads=12), vision_config=dict(num_attention_heads=12))
+T5 = dict(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, relative_attention_num_buckets=8,
+          relative_attention_max_distance=20, decoder_start_token_id=0)
+FULL_T5 = dict(decoder_start_token_id=0)  # t5-small has transformers' defaults
+CAPTIONED = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that BLIP looks at
+SOURCES = (6, 31, 70)  # tokens of the texts that T5 reads
+SAID = 9  # tokens of the texts whose logits are compared
+LONGEST_CAPTION = 20
+# as prompts are shortened: transformers' names
+SUMMARY = dict(num_beams=4, max_length=50, min_length=5, length_penalty=1.5, early_stopping=True)
 WORDS = ("cat", "dog", "tree", "car", "red apple", "hot air balloon", "house", "boat", "bird", "clock", "chair", "owl")
 SIZES = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that are prepared for a network
 
@@ -131,7 +148,7 @@ def weight(name: str, shape) -> np.ndarray:
 
     Heads of LPIPS are not negative.
     """
-    if name.endswith("position_embeddings"):
+    if name.endswith(("position_embeddings", "position_embedding")):
         return values(name, shape) * np.float32(0.3)
     if name.startswith("lpips/"):
         return (uniform(name, shape) + 1) / 2
@@ -141,6 +158,39 @@ def weight(name: str, shape) -> np.ndarray:
     if name.endswith(("head.conv3.bias", "head.head.4.bias")):
         return drawn + 2  # depth is cut off at 0: most of it should be above
     return drawn * np.float32(0.3) + 1 if name.endswith(("weight", "running_var")) else drawn * np.float32(0.2)
+
+
+def language_weight(name: str, shape) -> np.ndarray:
+    """The same for networks that write, so that their texts have many words and an end.
+
+    They read and write words by the same vectors, so a random network would say one word for ever: here places and the
+    layers count more. T5's end (1) is a word that is often said.
+    """
+    if name.endswith("word_embeddings.weight"):
+        return values(name, shape)
+    if name.endswith("position_embeddings.weight"):
+        return values(name, shape) * 3
+    if name.endswith("shared.weight"):
+        vectors = values(name, shape)
+        vectors[1] *= 1.5
+        return vectors
+    factors = {".query.weight": 3, ".key.weight": 3, ".q.weight": 1.5, ".k.weight": 1.5, ".o.weight": 4,
+               ".wo.weight": 4, "relative_attention_bias.weight": 3}
+    return weight(name, shape) * np.float32(next((x for end, x in factors.items() if name.endswith(end)), 1))
+
+
+def source_ids(count: int, vocabulary: int) -> np.ndarray:
+    """(1, count) ids of a text; none of them is the padding, and the last one is T5's end."""
+    drawn = (uniform(f"source/{count}", (1, count)) + 1) / 2 * (vocabulary - 3) + 2
+    drawn[0, -1] = 1
+    return drawn.astype(np.int64)
+
+
+def said_ids(start: int, vocabulary: int) -> np.ndarray:
+    """(2, SAID) ids of two texts so far."""
+    drawn = (uniform("said", (2, SAID)) + 1) / 2 * (vocabulary - 3) + 2
+    drawn[:, 0] = start
+    return drawn.astype(np.int64)
 
 
 def token_ids(name: str, rows: int, vocabulary: int) -> np.ndarray:

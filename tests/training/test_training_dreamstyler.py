@@ -42,7 +42,7 @@ def test_a_style_comes_out_and_nothing_else_changes(staged, tmp_path, tiny_base,
     assert before == {p: p.read_bytes() for p in tiny_base.folder.rglob("*.safetensors")}
     said = capsys.readouterr().err
     assert "dots: boat.png is learned under 'A painting of A boat, in the style of {}'" in said
-    assert "write it into boat.txt beside it (styleblend captions dots" in said
+    assert "write it into boat.txt beside it" in said and "styleblend captions dots writes" in said
     rows = learned(tmp_path)
     assert list(rows) == [f"<dots>-T{k}" for k in range(4)] and {row.shape for row in rows.values()} == {(32,)}
     start = tiny_base.text_encoder.text_model.embeddings.token_embedding.weight[
@@ -96,6 +96,7 @@ def test_the_prompt_it_learns_under_is_that_it_draws_with(staged, tmp_path, caps
     said = capsys.readouterr().err
     assert "boat.png is learned under 'a sail (white), in the style of {}, at sea'" in said
     assert "red_apple.png is learned under 'A red apple in the style of {}.'" in said
+    assert "1 of 2 pictures have no caption" in said and "styleblend captions dots writes captions" in said
     style = json.loads((tmp_path / "adapters" / "dots" / "style.json").read_text())
     assert style == {"method": "dreamstyler", "dreamstyler": {"template": template}}
     assert main(["draw", "--config", str(staged), "--style", "dots", "--prompt", "A cat",
@@ -114,17 +115,6 @@ def test_a_prompt_that_is_typed(staged, tmp_path, capsys):
     typed = learned(tmp_path)
     assert main([*train, "--overwrite"]) == 0
     assert any(not np.array_equal(row, typed[token]) for token, row in learned(tmp_path).items())
-
-
-def test_captions_to_edit(world, tmp_path, capsys):
-    images = tmp_path / "data" / "dots" / "images"
-    (images / "boat.txt").write_text("a boat at sea")
-    assert main(["captions", "dots", "--config", str(world)]) == 0
-    assert "1 new captions, 1 were there" in capsys.readouterr().out
-    assert (images / "red_apple.txt").read_text() == "A red apple\n"
-    assert (images / "boat.txt").read_text() == "a boat at sea"
-    assert main(["captions", "dost", "--config", str(world)]) == 2
-    assert "did you mean dots?" in capsys.readouterr().err
 
 
 def test_a_style_of_another_method_is_left_alone(trained, tmp_path, capsys):

@@ -1,0 +1,1 @@
+"""Other media become words: what a picture shows, and a prompt in fewer words."""

@@ -1,0 +1,81 @@
+"""Folders of networks that read and write text, as transformers saves them: weights and tokenizer."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Sequence
+
+import numpy as np
+
+from styleblend.adapters.pickles import read_arrays
+from styleblend.base import weights
+from styleblend.errors import StyleBlendError
+from styleblend.files.content import instead_of_text
+from styleblend.files.hub import folder_of
+from styleblend.files.shipped import own_or_shipped
+from styleblend.files.tensor_files import read_safetensors
+from styleblend.models.configs import read_object
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CONTENTS = "config.json, tokenizer.json and model.safetensors (or pytorch_model.bin)"
+ADVICE = "Download the whole folder again"
+
+
+def find(asked: Optional[str], usual: str, files: Sequence[str]) -> Optional[Path]:
+    """The folder that a config asks for, by itself or a hub id; else the usual one; None where that is not there."""
+    if asked is not None:
+        folder = folder_of(asked, (*files, WEIGHTS[0]), CONTENTS)
+        # some models of the hub have no safetensors; those that have both are not fetched twice
+        return folder if (folder / WEIGHTS[0]).is_file() else folder_of(asked, (*files, *WEIGHTS), CONTENTS)
+    folder = own_or_shipped(usual)
+    return folder if folder.is_dir() else None
+
+
+def check_kind(folder: Path, kind: str, what: str) -> Path:
+    """The config.json of a folder. StyleBlendError: it is not of this kind of network (transformers' model_type)."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise StyleBlendError(f"{path} is missing: a {what} is a folder with {CONTENTS}")
+    found = read_object(path).get("model_type")
+    if found != kind:
+        raise StyleBlendError(f"{folder} holds no {what} (its model_type is {str(found)[:60]!r}, not {kind!r}): give "
+                              "another folder")
+    return path
+
+
+def load_weights(network, folder: Path, tied: Mapping[str, str], unused: Sequence[str]) -> None:
+    """Put the weights of a folder into a network, strictly.
+
+    `tied`: names under which a file may say again, or instead, what counts under another; `unused`: what it may hold
+    besides.
+    """
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise StyleBlendError(f"{folder} holds no {' or '.join(WEIGHTS)}: download one of them into it")
+    tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_arrays(path)
+    found: Dict[str, np.ndarray] = {name: x for name, x in tensors.items()
+                                    if isinstance(x, np.ndarray) and name not in unused}
+    for name, counts in tied.items():
+        if name in found:
+            found.setdefault(counts, found[name])
+            del found[name]
+    weights.load(network, found, str(path), advice=ADVICE)
+
+
+def read_tokenizer(folder: Path, vocabulary: int):
+    """The tokenizer of a folder. StyleBlendError: it is not there, not whole, or knows more than `vocabulary` words."""
+    from tokenizers import Tokenizer
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise StyleBlendError(f"{path} is missing: download it, too")
+    instead = instead_of_text(path)
+    if instead:
+        raise StyleBlendError(f"{path} is {instead.what}: {instead.cure}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no class of its own for it
+        raise StyleBlendError(f"{path} cannot be read ({str(error)[:100]}): download it again") from None
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise StyleBlendError(f"{path} has {tokenizer.get_vocab_size()} words, and the network beside it {vocabulary}: "
+                              "download both again")
+    tokenizer.no_padding()
+    return tokenizer
