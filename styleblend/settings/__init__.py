@@ -1,6 +1,6 @@
 """Settings: what a config or a `style.json` may say, with defaults, ranges and clear errors. Jittor stays outside."""
 from styleblend.settings.content import ContentSettings
-from styleblend.settings.context import ContextSettings
+from styleblend.settings.context import ContextSettings, Source
 from styleblend.settings.control import ControlSettings
 from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed, with_sampling
 from styleblend.settings.dreamstyler import DreamStylerSettings
@@ -16,10 +16,10 @@ from styleblend.settings.training import LookAlikeSettings, StageSettings, Train
 from styleblend.settings.validation import MethodSettings, Settings, known_keys, unknown, validated
 
 __all__ = [
-    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
-    "ContentSettings", "ContextSettings", "ControlSettings", "DType", "DreamStylerSettings", "LookAlikeSettings",
-    "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture", "RunSettings",
-    "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleSettings", "TrainingSettings",
-    "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings", "sampling_for",
-    "style_settings_from", "unknown", "validated", "with_sampling",
+    "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings",
+    "BlendSettings", "ContentSettings", "ContextSettings", "ControlSettings", "DType", "DreamStylerSettings",
+    "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture",
+    "RunSettings", "SamplingSettings", "Seed", "Settings", "Source", "StageSettings", "StyleBlendStyle",
+    "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings",
+    "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated", "with_sampling",
 ]
