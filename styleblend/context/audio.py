@@ -45,8 +45,9 @@ def pieces(path: Path, rate: int, seconds: float) -> Iterator[Piece]:
                     if left <= 0:
                         return
         except (av.FFmpegError, ValueError, OSError) as error:  # OSError: what the file's bytes make of it
-            raise StyleBlendError(f"{path} cannot be read as sound ({printable(str(error), 60)}): name a recording, "
-                                  "such as note.wav or song.ogg") from None
+            why = printable(str(getattr(error, "strerror", None) or error), 60)
+            raise StyleBlendError(f"{path} cannot be read as sound ({why}): name a recording, such as note.wav or "
+                                  "song.ogg") from None
 
 
 def decoded(container, rate: int) -> Iterator[np.ndarray]:

@@ -20,6 +20,7 @@ RATE = 16_000
 WINDOW, QUIET_FROM = 30, 20  # seconds that Whisper hears at once; a longer recording is cut where it is quietest
 FRAME = RATE // 10
 SILENCE = 1e-3  # the loudest sample of what counts as silence: -60 dB
+MOST_TOKENS = 224  # of a window, as Whisper was trained; noise would give twice as many
 NOT_SPEECH = 0.6  # Whisper's probability that nobody speaks: above it, what it writes is made up
 
 
@@ -53,13 +54,14 @@ def hear(model, path: Path, language, seconds: float) -> None:
     """Answer with each window's text, then with the language that was heard."""
     languages = model.supported_languages
     if language and language not in languages:
-        raise StyleBlendError(f"--language {language}: this model knows no such language, {did_you_mean(language, languages)}")
+        raise StyleBlendError(f"--language {language}: this model knows no such language, "
+                              f"{did_you_mean(language, languages)}")
     heard, sure = language, 1.0
     for samples, ended, length in windows(path, seconds):
         text = ""
         if len(samples) and np.abs(samples).max() > SILENCE:
             segments, about = model.transcribe(samples, language=heard, beam_size=5, temperature=0.0,
-                                               condition_on_previous_text=False, vad_filter=False)
+                                               condition_on_previous_text=False, max_new_tokens=MOST_TOKENS)
             spoken = [one.text.strip() for one in segments if one.no_speech_prob <= NOT_SPEECH]
             text = " ".join(spoken)
             if text and heard is None:

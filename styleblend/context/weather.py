@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -48,7 +49,7 @@ def weather_of(asked: str, services: Services = Services()) -> Weather:
         return Weather(in_prompt(found.words), f"{asked}, an answer of {found.service}")
     if not asked:
         raise StyleBlendError(f'--weather is empty: name a place such as "Rome", or {OFFLINE}')
-    if set(asked.lower().replace(",", " ").replace("-", " ").split()) <= WORDS:
+    if set(re.findall(r"[^\s,.-]+", asked.lower())) <= WORDS:
         return typed(asked)
     found = kept(asked, services) or keep(asked, services, services.weather_of(asked))
     return Weather(in_prompt(found.words), f"{found.place} now, by {found.service}")
