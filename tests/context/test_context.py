@@ -40,7 +40,7 @@ def written(tmp_path, ask):
 def test_castle_by_the_sea_in_the_rain(speech_model, ask, tmp_path):
     """A drawn picture, a voice and the weather become a prompt, the prompt a picture, and the picture says all that."""
     castle, picture = tmp_path / "castle.png", tmp_path / "rainy.png"
-    assert ask("draw", "--prompt", "A castle", "--style", "fxemoji", "--steps", 20, "--output", castle)[0] == 0
+    assert ask("draw", "--prompt", "A castle", "--style", "openmoji-black", "--output", castle)[0] == 0
     code, out, err = ask("draw", "--image", castle, "--speech", FOLDER / "castle.ogg", "--weather", "light rain",
                          "--steps", 2, "--output", picture)
     assert code == 0 and out.strip() == str(picture), err
