@@ -127,8 +127,8 @@ def read_record(path: Path) -> Record:
     sources = tuple(validated(Source, one, str(path)) for one in data.pop("sources"))
     content = data.pop("content")
     content = None if content is None else validated(ContentSettings, content, str(path))
-    return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control, content=content, sources=sources,
-                  settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
+    return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control, content=content,
+                  sources=sources, settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
 
 
 def parts_of(data: Any, path: Path) -> Tuple[Dict[str, Any], Dict[str, Any], Dict[str, Any]]:

@@ -87,8 +87,8 @@ def context_of(args, settings, typed: Optional[str] = None, option: str = "--pro
     if not args.context and not given:
         return None
     if args.context and given:
-        raise StyleBlendError(f"--{next(iter(given)).replace('_', '-')} has no effect beside --context, whose prompt is "
-                              "made: leave one out")
+        raise StyleBlendError(f"--{next(iter(given)).replace('_', '-')} has no effect beside --context, whose prompt "
+                              "is made: leave one out")
     if typed is not None:
         other = next(iter(given), "context").replace("_", "-")
         raise StyleBlendError(f"there are two prompts: leave {option} out, or --{other}")

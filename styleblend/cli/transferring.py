@@ -52,7 +52,8 @@ def run_transfer(args) -> int:
     made = context_of(args, settings, args.prompt)
     from styleblend.jobs.transfer import TransferRequest, transfer
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
-    request = TransferRequest(settings, style, Path(args.content), Path(args.output), made.prompt if made else args.prompt,
+    request = TransferRequest(settings, style, Path(args.content), Path(args.output),
+                              made.prompt if made else args.prompt,
                               "inversion" if args.invert else "noise", args.strength, args.control, args.controlnet,
                               args.depth_estimator, args.control_strength, args.seed, args.negative, sampling,
                               args.overwrite, args.max_memory, made.sources if made else ())

@@ -1,4 +1,4 @@
-"""One prompt of several texts, in a fixed order: picture, speech, look, then music and weather in sentences of their own.
+"""One prompt of several texts: picture, speech, look, then music and weather in sentences of their own.
 
 A caption and a spoken sentence about the same thing become one: the sentence keeps its words and takes those phrases of
 the caption whose prepositions it does not use. "a cat playing with a ball in the grass" and "An Egyptian cat playing
@@ -11,13 +11,13 @@ from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 ROOM = 77  # tokens of CLIP's text encoder, with the start and the end
 PREPOSITIONS = frozenset("""about above across against along amid among around at before behind below beneath beside
-between beyond by down during for from in inside into near next on onto out outside over past through throughout to toward
-towards under underneath up upon with within without""".split())
-DETERMINERS = frozenset("""a an the this that these those some many several few two three four five six seven eight nine ten
-one his her its my our their your""".split())
+between beyond by down during for from in inside into near next on onto out outside over past through throughout to
+toward towards under underneath up upon with within without""".split())
+DETERMINERS = frozenset("""a an the this that these those some many several few two three four five six seven eight
+nine ten one his her its my our their your""".split())
 # "a pair of keys" is about keys
-MEASURES = frozenset("""pair couple group bunch set piece row pile stack flock herd crowd lot number kind sort picture photo
-photograph painting drawing image illustration close-up view""".split())
+MEASURES = frozenset("""pair couple group bunch set piece row pile stack flock herd crowd lot number kind sort picture
+photo photograph painting drawing image illustration close-up view""".split())
 ENDS_A_NAME = frozenset("that which who is are was were has have and or".split())
 
 

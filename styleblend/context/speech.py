@@ -30,7 +30,7 @@ PATIENCE = 300.0  # seconds for the model to load, or for half a minute of speec
 
 
 class Model(NamedTuple):
-    """A folder of faster-whisper, and how it is called. `fallback`: a sentence where it is not the one that is meant."""
+    """A folder of faster-whisper, and how it is called. `fallback`: a sentence where it is not the one meant."""
 
     folder: Path
     name: str
@@ -65,8 +65,8 @@ def find_model(asked: Optional[str] = None) -> Model:
     hub_id = asked if asked and is_id(asked) else OWNER + (asked or USUAL)
     folder, tiny = cached(hub_id), packaged() if asked is None else None
     if folder is None and tiny:
-        return Model(tiny, "tiny.en", f"speech is heard by the small English model of {PACKAGED}: for a better one name "
-                                      f"--speech-model {USUAL}")
+        return Model(tiny, "tiny.en", f"speech is heard by the small English model of {PACKAGED}: for a better one "
+                                      f"name --speech-model {USUAL}")
     try:
         return Model(folder or fetch(hub_id, FILES), hub_id.split("/")[-1])
     except NotFetched as error:
@@ -133,8 +133,8 @@ class Listener:
         try:
             said = self.answers.get(timeout=self.patience)
         except queue.Empty:
-            raise StyleBlendError(f"the speech model {self.model.name} has said nothing for {self.patience:.0f} s: take "
-                                  "a smaller one with --speech-model, such as tiny") from None
+            raise StyleBlendError(f"the speech model {self.model.name} has said nothing for {self.patience:.0f} s: "
+                                  "take a smaller one with --speech-model, such as tiny") from None
         if said is None:
             raise StyleBlendError(f"the speech model {self.model.name} stopped ({self.last_words()}): fetch it again, "
                                   "or name another with --speech-model")

@@ -17,16 +17,16 @@ from styleblend.files.whole_files import write_bytes
 FRESH = 600.0  # seconds that an answer is kept: services measure no oftener
 TYPED = "text:"  # before words that would be taken for a place
 # A text of these words alone is the weather itself; anything else is a place.
-WORDS = frozenset("""a an and at bit blizzard bright broken clear cloud clouds cloudy cold cool dawn day drizzle drizzly dry
-dusk dusty evening few fog foggy freezing frost frosty gale gentle golden grey gusty hail haze hazy heat heavy hot humid
-ice icy in intensity light low mild mist misty moderate moonlit morning mostly night no of overcast partly rain rainbow rainy
-scattered shower showers sky sleet sleety slightly smoke snow snowfall snowing snowstorm snowy some storm storms stormy strong
-sun sunlight sunny sunrise sunset sunshine the thick thin thunder thunderstorm thunderstorms thundery tornado very warm
-weather wet wind winds windy with""".split())
+WORDS = frozenset("""a an and at bit blizzard bright broken clear cloud clouds cloudy cold cool dawn day drizzle
+drizzly dry dusk dusty evening few fog foggy freezing frost frosty gale gentle golden grey gusty hail haze hazy heat
+heavy hot humid ice icy in intensity light low mild mist misty moderate moonlit morning mostly night no of overcast
+partly rain rainbow rainy scattered shower showers sky sleet sleety slightly smoke snow snowfall snowing snowstorm
+snowy some storm storms stormy strong sun sunlight sunny sunrise sunset sunshine the thick thin thunder thunderstorm
+thunderstorms thundery tornado very warm weather wet wind winds windy with""".split())
 # what services say, as it stands behind "The weather is"; the rest stands there as it is
 SAID = {"clear sky": "clear", "few clouds": "partly cloudy", "scattered clouds": "partly cloudy",
-        "broken clouds": "mostly cloudy", "overcast clouds": "overcast", "mist": "misty", "fog": "foggy", "haze": "hazy",
-        "snow": "snowy", "thunderstorm": "stormy"}
+        "broken clouds": "mostly cloudy", "overcast clouds": "overcast", "mist": "misty", "fog": "foggy",
+        "haze": "hazy", "snow": "snowy", "thunderstorm": "stormy"}
 
 
 class Weather(NamedTuple):

@@ -11,8 +11,8 @@ from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record, looked_at
-from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings, Source,
-                                 StyleSettings, validated, with_sampling)
+from styleblend.settings import (ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
+                                 Source, StyleSettings, validated, with_sampling)
 
 
 @dataclass(frozen=True)

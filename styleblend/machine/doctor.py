@@ -119,8 +119,8 @@ def context_line() -> Line:
     missing = [name for name, found in packages.items() if found is None]
     if not missing:
         return Line("context", "ok", "speech and music: " + ", ".join(f"{name} {packages[name]}" for name in packages))
-    return Line("context", "info", f"speech and music cannot be heard, missing: {', '.join(missing)} (wheels: Python 3.9 "
-                "to 3.12 with glibc 2.28 or newer)", 'pip install "styleblend-jittor[context]"')
+    return Line("context", "info", f"speech and music cannot be heard, missing: {', '.join(missing)} (wheels: Python "
+                "3.9 to 3.12 with glibc 2.28 or newer)", 'pip install "styleblend-jittor[context]"')
 
 
 def cuda_line() -> Line:

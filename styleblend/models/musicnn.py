@@ -1,8 +1,8 @@
 """MusiCNN (Pons and Serra 2019, arXiv 1909.06654): which of Last.fm's 50 commonest tags a piece of music has.
 
 It is written in NumPy, not in Jittor: 0.8 million weights are a few matrix products, and whoever only asks what a piece
-of music sounds like does not wait until Jittor has compiled itself. The weights come with the program; they were learned
-on the Million Song Dataset (data/musicnn/LICENSE.txt).
+of music sounds like does not wait until Jittor has compiled itself. The weights come with the program; they were
+learned on the Million Song Dataset (data/musicnn/LICENSE.txt).
 """
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class MusiCNN:
         kernel = self.weights[f"{name}.conv.weight"][:, 0]  # (time, channels)
         long = len(kernel)
         before = (long - 1) // 2  # an even filter looks further ahead than back
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((before, long - 1 - before), (0, 0))), long, axis=0)
+        padded = np.pad(x, ((before, long - 1 - before), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, long, axis=0)
         y = relu(windows.reshape(-1, long) @ kernel + self.weights[f"{name}.conv.bias"])
         return self.norm(f"{name}.norm", y).reshape(*x.shape, -1).max(1)
 

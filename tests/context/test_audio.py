@@ -19,8 +19,9 @@ def strongest(samples, rate=16_000):
 
 
 @pytest.mark.parametrize("name,rate,layout,codec", [
-    ("192khz.wav", 192_000, "mono", "pcm_s24le"), ("5.1.flac", 48_000, "5.1", "flac"), ("8khz.wav", 8_000, "mono", "pcm_u8"),
-    ("stereo.mp3", 44_100, "stereo", "libmp3lame"), ("phone.m4a", 44_100, "mono", "aac"), ("chat.ogg", 48_000, "mono", "libopus"),
+    ("192khz.wav", 192_000, "mono", "pcm_s24le"), ("5.1.flac", 48_000, "5.1", "flac"),
+    ("8khz.wav", 8_000, "mono", "pcm_u8"), ("stereo.mp3", 44_100, "stereo", "libmp3lame"),
+    ("phone.m4a", 44_100, "mono", "aac"), ("chat.ogg", 48_000, "mono", "libopus"),
     ("old.wav", 22_050, "stereo", "adpcm_ms")])
 def test_formats_rates_and_channels(sound, tmp_path, name, rate, layout, codec):
     channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]

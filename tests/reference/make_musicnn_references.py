@@ -1,6 +1,7 @@
 """The published MusiCNN, run by TensorFlow -> styleblend/data/musicnn/ and tests/data/musicnn.npz.
 
-    python -m venv .venv-music && .venv-music/bin/pip install tensorflow-cpu==2.15.1 librosa==0.10.2 "numpy<2" safetensors
+    python -m venv .venv-music
+    .venv-music/bin/pip install tensorflow-cpu==2.15.1 librosa==0.10.2 "numpy<2" safetensors
     pip download --no-deps musicnn==0.1.0 && unzip musicnn-0.1.0-py3-none-any.whl -d musicnn-0.1.0
     .venv-music/bin/python tests/reference/make_musicnn_references.py musicnn-0.1.0
 
@@ -98,7 +99,8 @@ def main(package: Path) -> None:
                 print(name, [(configuration.MSD_LABELS[i], round(float(kept[f"{name}|tags"][i]), 3)) for i in order])
         found = weights(v1.train.NewCheckpointReader(checkpoint))
     print(sum(value.size for value in found.values()), "numbers")
-    about = {"tags": "\n".join(configuration.MSD_LABELS), "source": "musicnn 0.1.0, MSD_musicnn (ISC licence, see LICENSE.txt)"}
+    about = {"tags": "\n".join(configuration.MSD_LABELS),
+             "source": "musicnn 0.1.0, MSD_musicnn (ISC licence, see LICENSE.txt)"}
     save_file(found, ROOT / "styleblend" / "data" / "musicnn" / "musicnn.safetensors", about)
     np.savez_compressed(ROOT / "tests" / "data" / "musicnn.npz", **kept)
 
