@@ -25,6 +25,7 @@ NOT_SPEECH = 0.6  # Whisper's probability that nobody speaks: above it, what it 
 
 
 def answer(**said) -> None:
+    """Say something to the process that asked."""
     print(json.dumps(said), flush=True)
 
 
@@ -71,6 +72,9 @@ def hear(model, path: Path, language, seconds: float) -> None:
 
 
 def main(folder: str) -> None:
+    # what a library prints is no answer: it goes where errors go
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     from faster_whisper import WhisperModel
     model = WhisperModel(folder, device="cpu", compute_type="int8", local_files_only=True,
                          cpu_threads=min(8, len(os.sched_getaffinity(0))))

@@ -18,6 +18,7 @@ LONGEST = 180.0  # seconds that are read of a piece,
 PATCHES = 10  # and so many patches of three seconds of them are heard
 SILENCE = 1e-3  # the loudest sample of what counts as silence: -60 dB
 BEST = 3  # moods that are told
+LONGEST_WORDS = 60  # characters of a mood
 LINE = 'like "calm and dreamy: ambient 0.25, chillout 0.2"'
 
 
@@ -49,7 +50,7 @@ def moods_in(path: Path, tags: Sequence[str]) -> Dict[str, List[Tuple[str, float
             continue
         words, colon, listed = line.partition(":")
         pairs = [re.fullmatch(r"(.+?)\s+(0?\.\d+|1)", one.strip()) for one in listed.split(",")]
-        if not words.strip() or not colon or None in pairs or any(float(pair[2]) == 0 for pair in pairs):
+        if not 0 < len(words.strip()) <= LONGEST_WORDS or not colon or None in pairs or any(float(pair[2]) == 0 for pair in pairs):
             raise StyleBlendError(f"{path}, line {number} is no mood: it should be {LINE}")
         strange = next((pair[1] for pair in pairs if pair[1].lower() not in known), None)
         if strange:

@@ -144,7 +144,11 @@ class Listener:
 
     def last_words(self) -> str:
         """The last line that the process wrote before it ended, or its exit code."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(5)
+        except subprocess.TimeoutExpired:  # it lives, and says what is no answer
+            self.process.kill()
+            code = self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         return printable(lines[-1], 100) if lines else f"exit code {code}"

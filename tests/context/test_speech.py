@@ -75,8 +75,9 @@ def test_a_long_recording_is_heard_in_pieces_and_not_cut_amid_a_word(listener, t
             speech = end.value
             break
     assert len(steps) >= 3 and steps[-1] == Step("listening", 70, 70, "second")
-    assert "".join(letters(speech.text)) == "".join(word for name in ("castle", "lighthouse", "polar_bear")
-                                                    for word in letters(SENTENCES[name]))
+    # tiny.en may write "light house" or mishear a word, but the one that a cut at 30 seconds would split is whole
+    assert "".join(letters(SENTENCES["lighthouse"])) in "".join(letters(speech.text))
+    assert words_apart(" ".join(SENTENCES[name] for name in ("castle", "lighthouse", "polar_bear")), speech.text) <= 4
 
 
 def test_of_three_hours_the_first_minutes_are_heard(listener, tmp_path):
