@@ -50,7 +50,8 @@ def moods_in(path: Path, tags: Sequence[str]) -> Dict[str, List[Tuple[str, float
             continue
         words, colon, listed = line.partition(":")
         pairs = [re.fullmatch(r"(.+?)\s+(0?\.\d+|1)", one.strip()) for one in listed.split(",")]
-        if not 0 < len(words.strip()) <= LONGEST_WORDS or not colon or None in pairs or any(float(pair[2]) == 0 for pair in pairs):
+        whole = colon and None not in pairs and all(float(pair[2]) > 0 for pair in pairs)
+        if not whole or not 0 < len(words.strip()) <= LONGEST_WORDS:
             raise StyleBlendError(f"{path}, line {number} is no mood: it should be {LINE}")
         strange = next((pair[1] for pair in pairs if pair[1].lower() not in known), None)
         if strange:

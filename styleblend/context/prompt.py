@@ -97,7 +97,8 @@ def made_of(media: Media, settings: RunSettings) -> Reading[Context]:
     body = (yield from shortened(caption, spoken, settings)) if media.summary else None
     body, behind = with_look(body or merged(caption, spoken), media.look), suffixes(mood, weather)
     if media.look:
-        sources.append(Source(kind="look", given=media.look[:4096], text=tidy(media.look)[:20_000], source="typed by hand"))
+        sources.append(Source(kind="look", given=media.look[:4096], text=tidy(media.look)[:20_000],
+                              source="typed by hand"))
     cut = fitted(body, behind, lambda text: tokens_in(text, settings))
     if cut.lost:
         yield Remark(f"the prompt has more than {ROOM} tokens, left out: {shown(cut.lost)}")

@@ -23,7 +23,9 @@ def test_the_list_of_the_program_is_whole_and_can_be_copied_and_changed(tmp_path
 
 @pytest.mark.parametrize("line,said", [
     ("calm", "line 1 is no mood"), ("calm: ambient", "line 1 is no mood"), (": ambient 0.2", "line 1 is no mood"),
-    ("calm: ambient 1.5", "line 1 is no mood"), ("so " * 30 + ": ambient 0.2", "line 1 is no mood"), ("calm: ambient 0.0", "line 1 is no mood"),
+    ("calm: ambient 1.5", "line 1 is no mood"),
+    ("so " * 30 + ": ambient 0.2", "line 1 is no mood"),
+    ("calm: ambient 0.0", "line 1 is no mood"),
     ("calm: ambiant 0.2", "no tag 'ambiant', did you mean ambient?"), ("# nothing", "holds no moods")])
 def test_a_wrong_line_is_named(tmp_path, line, said):
     (tmp_path / "moods.txt").write_text(line)
