@@ -36,8 +36,8 @@ $(VENV)/installed: requirements.txt $(VENV)/python-$(VERSION)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/installed-dev: requirements-dev.txt requirements-context.txt $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-context.txt
 	@touch $@
 
 # Packages are of one Python: an environment that was made here with another one is made anew, and one of somebody's own is left alone.

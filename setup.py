@@ -24,4 +24,5 @@ setup(packages=[*find_namespace_packages(include=["styleblend*"]), *map(package,
       py_modules=["styleblend_command"],
       package_dir={package(folder): folder for folder in SHIPPED},
       package_data={"": ["*.h", "*.cu", "*.html", "*.json", "*.safetensors"],
+                    "styleblend.context": ["*.txt"], "styleblend.data.musicnn": ["*.txt"],
                     **{package(folder): files for folder, files in SHIPPED.items()}})

@@ -16,16 +16,17 @@ from styleblend.files.pictures import hashes_of, opened
 from styleblend.files.saved_pictures import texts_of
 from styleblend.files.text import parse_json
 from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, ContentSettings, ControlSettings, DType,
-                                 MethodSettings, SamplingSettings, validated)
+                                 MethodSettings, SamplingSettings, Source, validated)
 
 CHUNK = "styleblend"
 SAME_PICTURE = {"batch", "vae_strip", "seed"}  # sampling settings that change no picture; each has a seed of its own
 FIELDS = {"method": str, "dtype": str, "prompt": str, "seed": int, "style": str, "style_hash": str, "base": str,
           "version": str, "preset": (str, type(None)), "adapters": dict, "libraries": dict, "decoder": str,
-          "signs": bool, "control": list, "content": (dict, type(None)), "pictures": dict}
+          "signs": bool, "control": list, "content": (dict, type(None)), "pictures": dict,
+          "sources": list}
 # what older pictures do not say
 LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters": {}, "libraries": {},
-         "decoder": "", "signs": False, "control": [], "content": None, "pictures": {}}
+         "decoder": "", "signs": False, "control": [], "content": None, "pictures": {}, "sources": []}
 
 
 def libraries() -> Dict[str, str]:
@@ -55,6 +56,7 @@ class Record:
     decoder: str = ""  # fingerprint of the base's autoencoder
     control: Tuple[ControlSettings, ...] = ()  # pictures that held the layout
     content: Optional[ContentSettings] = None  # the picture that was drawn anew
+    sources: Tuple[Source, ...] = ()  # of which media the prompt was made
     pictures: Dict[str, str] = field(default_factory=dict)  # hashes of the files that were looked at
 
     def chunks(self) -> Dict[str, str]:
@@ -68,11 +70,12 @@ class Record:
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump(),
                "control": [one.model_dump(exclude_defaults=True) for one in self.control],
-               "content": self.content and self.content.model_dump(exclude_defaults=True)}
+               "content": self.content and self.content.model_dump(exclude_defaults=True),
+               "sources": [one.model_dump() for one in self.sources]}
         if any(escaped(text) != text for text in (self.prompt, s.coarse_negative, s.fine_negative)):
             own["signs"] = True  # to earlier versions brackets were text
         own = {kind.section if key == "settings" else key: value for key, value in own.items()
-               if key not in ("control", "content", "pictures") or value}
+               if key not in ("control", "content", "pictures", "sources") or value}
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
     def facts_of_style(self) -> Dict[str, object]:
@@ -121,10 +124,11 @@ def read_record(path: Path) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StyleBlendError(f"{path}: what it says of itself is damaged ({printable(str(error), 100)})") from None
     control = tuple(validated(ControlSettings, one, str(path)) for one in data.pop("control"))
+    sources = tuple(validated(Source, one, str(path)) for one in data.pop("sources"))
     content = data.pop("content")
     content = None if content is None else validated(ContentSettings, content, str(path))
     return Record(sampling=validated(SamplingSettings, sampling, str(path)), control=control, content=content,
-                  settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
+                  sources=sources, settings=validated(KINDS[data["method"]].drawing, settings, str(path)), **data)
 
 
 def parts_of(data: Any, path: Path) -> Tuple[Dict[str, Any], Dict[str, Any], Dict[str, Any]]:

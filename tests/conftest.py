@@ -161,7 +161,7 @@ def hub(monkeypatch):
     """In the hub's place: `has` are its models (id -> folder), `asked` is what was wanted of it (id and patterns)."""
     hub = SimpleNamespace(has={}, asked=[])
 
-    def download(name, allow_patterns):
+    def download(name, allow_patterns, local_files_only=False):
         hub.asked.append((name, allow_patterns))
         if name not in hub.has:
             raise OSError("there is no network")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
+from styleblend.cli.context import add_context, context_of
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling
 from styleblend.cli.options import (add_command, add_config, add_control, add_this_machine, control_of,
                                     settings_of)
@@ -22,8 +23,8 @@ def add_commands(commands) -> None:
     parser = add_command(commands, "align", "draw a set of prompts that share one look; nothing is trained",
                          example='align --prompts "A toy train,A toy car" --look "macro photo, 3d render"')
     add_config(parser)
-    parser.add_argument("--prompts", metavar="TEXTS", required=True, help='phrases with commas between them ("A, b" is '
-                        'two); the first one\'s picture is the reference, unless something else is')
+    parser.add_argument("--prompts", metavar="TEXTS", help='phrases with commas between them ("A, b" is two); the '
+                        'first one\'s picture is the reference, unless something else is')
     parser.add_argument("--look", metavar="WORDS", help="words of the look, put behind every prompt")
     parser.add_argument("--output", metavar="FOLDER", default="aligned", help="folder of the pictures and of sheet.png")
     parser.add_argument("--style", metavar="NAME", help="a learned style that the set is drawn in as well")
@@ -35,6 +36,7 @@ def add_commands(commands) -> None:
     drawing.add_argument("--seed", type=int, metavar="N",
                          help="of the first prompt, the others have the next ones; default: the config's")
     add_sampling(drawing)
+    add_context(parser, look=False, place="before those of --prompts")
     add_control(parser)
     add_this_machine(parser)
     parser.set_defaults(run=run_align)
@@ -98,10 +100,12 @@ def run_align(args) -> int:
     control = control_of(args)
     ready_pictures(settings, *aligned.pictures(), *(one.picture for one in control))
     ready_to_draw(settings, *([args.style] if args.style else []))
+    made = context_of(args, settings, look=False)
+    prompts = [*([made.prompt] if made else []), *listed(args.prompts or "")]
     from styleblend.jobs.align import AlignRequest, align
-    request = AlignRequest(settings, listed(args.prompts), aligned,
+    request = AlignRequest(settings, prompts, aligned,
                            Path(args.output), args.style, args.seed, args.negative, sampling, args.compare,
-                           args.overwrite, args.max_memory, control)
+                           args.overwrite, args.max_memory, control, made.sources if made else ())
     drawn = follow(align(request))
     print(f"{len(drawn)} new pictures; all are in {args.output}/ (open {args.output}/sheet.png)")
     return 0

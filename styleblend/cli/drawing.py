@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+from styleblend.cli.context import add_context, context_of
 from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
                                     add_offload, add_output_file, add_styles, add_this_machine, control_of, named_file,
                                     named_folder, settings_of)
@@ -47,6 +48,7 @@ def add_draw_options(parser) -> None:
                               "default: the style's own (blend.fine_scale), else 1")
     add_sampling(drawing)
     add_references(parser)
+    add_context(parser)
     add_dials(parser)
     add_control(parser)
     add_this_machine(parser)
@@ -138,16 +140,18 @@ def run_draw(args) -> int:
     again, output = args.again and Path(args.again), named_file(args.output)
     settings = settings_of(args)
     style = style_or_mix(args, settings)
-    record = drawn_again(args.prompt, style, again)
+    made = context_of(args, settings, args.prompt)
+    prompt, sources = (made.prompt, made.sources) if made else (args.prompt, ())
+    record = drawn_again(prompt, style, again)
     with_sampling(record.sampling if record else settings.sampling, sampling, "the options")
     control, own = control_of(args), {**references_of(args), **dials_of(args)}
     ready_references(settings, own)
     ready_pictures(settings, *(one.picture for one in control))
     ready_to_draw(settings, *filter(None, [style or (record.style if record else "")]))
     from styleblend.jobs.draw import DrawRequest, draw
-    request = DrawRequest(settings, args.prompt, style, again, args.seed, args.count, args.strength,
+    request = DrawRequest(settings, prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
-                          args.dtype, output, args.max_memory, args.overwrite, control, own, args.method)
+                          args.dtype, output, args.max_memory, args.overwrite, control, own, args.method, sources)
     for path in follow(draw(request)):
         print(path)
     return 0
@@ -168,10 +172,12 @@ def add_board_options(parser) -> None:
     add_max_memory(parser)
     add_offload(parser)
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
+    add_context(parser)
     parser.set_defaults(run=run_board)
 
 
 def run_board(args) -> int:
+    from styleblend.files.prompts import whole_prompt
     from styleblend.jobs.choices import ready_for_board
     from styleblend.settings import with_sampling
     settings = settings_of(args)
@@ -180,9 +186,11 @@ def run_board(args) -> int:
     if args.batch is not None:
         sampling = with_sampling(settings.sampling, {"batch": args.batch}, "--batch")
         settings = settings.model_copy(update={"sampling": sampling})
-    ready_for_board(settings, args.styles, args.prompts, args.shard)
+    made = context_of(args, settings, args.prompts, "--prompts")
+    prompts, sources = ([whole_prompt(made.prompt)], made.sources) if made else (args.prompts, ())
+    ready_for_board(settings, args.styles, prompts, args.shard)
     from styleblend.jobs.board import BoardRequest, draw_board
-    drawn = follow(draw_board(BoardRequest(settings, args.styles, args.prompts, args.shard, args.overwrite,
-                                           args.max_memory)))
+    drawn = follow(draw_board(BoardRequest(settings, args.styles, prompts, args.shard, args.overwrite,
+                                           args.max_memory, sources)))
     print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")
     return 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from styleblend.cli.context import add_context, context_of
 from styleblend.cli.drawing import OF_SAMPLING, add_sampling, style_or_mix
 from styleblend.cli.options import add_command, add_config, add_this_machine, settings_of
 from styleblend.cli.running import follow
@@ -36,6 +37,7 @@ def add_commands(commands) -> None:
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N", help="default: the config's (sampling.seed)")
     add_sampling(drawing, negative="nothing")
+    add_context(parser)
     add_this_machine(parser)
     parser.set_defaults(run=run_transfer)
 
@@ -47,12 +49,14 @@ def run_transfer(args) -> int:
     if not style:
         raise StyleBlendError("there is no style to draw in: give --style, or --mix")
     ready_to_draw(settings, style)
+    made = context_of(args, settings, args.prompt)
     from styleblend.jobs.transfer import TransferRequest, transfer
     sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
-    request = TransferRequest(settings, style, Path(args.content), Path(args.output), args.prompt,
+    request = TransferRequest(settings, style, Path(args.content), Path(args.output),
+                              made.prompt if made else args.prompt,
                               "inversion" if args.invert else "noise", args.strength, args.control, args.controlnet,
                               args.depth_estimator, args.control_strength, args.seed, args.negative, sampling,
-                              args.overwrite, args.max_memory)
+                              args.overwrite, args.max_memory, made.sources if made else ())
     drawn = follow(transfer(request))
     print(f"{len(drawn)} new pictures; all are in {args.output}/")
     return 0

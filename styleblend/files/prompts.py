@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, List, Mapping, NamedTuple, Optional
 
@@ -85,6 +85,11 @@ def make_prompt(text: str, name: Optional[str] = None, seed: Optional[int] = Non
         return Prompt(check_name(name.strip()), phrase_of(text), whole=True, seed=seed)
     text = phrase_of(text)
     return Prompt(file_name(text), text, seed=seed)
+
+
+def whole_prompt(text: str) -> Prompt:
+    """A prompt that is named after itself and drawn as it stands, without an article of ours."""
+    return replace(make_prompt(text), whole=True)
 
 
 def listed(choice: str) -> List[str]:

@@ -29,7 +29,7 @@ from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
 from styleblend.pipeline import Pipeline
 from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings,
-                                 SamplingSettings)
+                                 SamplingSettings, Source)
 
 SHEET, MAPS, LOCK = "sheet.png", "control", ".align"  # in the output folder
 COLUMNS, CELL = 6, 192  # of the sheet; pixels of a picture in it
@@ -56,6 +56,7 @@ class AlignRequest:
     overwrite: bool = False
     max_memory: Optional[str] = None
     control: Sequence[ControlSettings] = ()  # pictures that hold the layout of the set, not of its reference
+    sources: Sequence[Source] = ()  # of which media the first prompt was made
 
     def map_file(self, number: int) -> Path:
         """Where the map of a control picture is written."""
@@ -115,9 +116,11 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
         raise StyleBlendError(f"--seed {first} is no seed: give a number from 0 to {LARGEST_SEED - len(prompts)}")
     aligned = replace(plain, own=KINDS[StyleAligned.name](),
                       settings=with_reference(request.align, prompts[0].text, first))
-    found = [AlignedPicture(prompt.text, first + n, request.output / f"{prompt.name}.png", aligned)
-             for n, prompt in enumerate(prompts)]
-    return found + [place._replace(phrase=phrase_of(with_look(place.phrase, request.align.look)), plan=plain,
+    sources = [tuple(request.sources), *[()] * (len(prompts) - 1)]
+    found = [AlignedPicture(prompt.text, first + n, request.output / f"{prompt.name}.png",
+                            replace(aligned, sources=own)) for n, (prompt, own) in enumerate(zip(prompts, sources))]
+    return found + [place._replace(phrase=phrase_of(with_look(place.phrase, request.align.look)),
+                                   plan=replace(plain, sources=place.plan.sources),
                                    path=request.output / PLAIN / place.path.name)
                     for place in found if request.compare]
 

@@ -1,7 +1,7 @@
 """Draw a whole board: every prompt of every style (`<output>/<style>/<Prompt>.png`), contact sheets, one web page."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -19,7 +19,7 @@ from styleblend.files.prompts import Prompt, prompt_file, style_prompts
 from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
-from styleblend.jobs.choices import chosen_prompts, chosen_styles, not_listed, part_of
+from styleblend.jobs.choices import Choice, chosen_prompts, chosen_styles, not_listed, part_of
 from styleblend.jobs.drawing import prepared, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
@@ -27,7 +27,7 @@ from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missin
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
 from styleblend.adapters.style import style_hash
-from styleblend.settings import RunSettings
+from styleblend.settings import RunSettings, Source
 
 SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
 COLUMNS = 6  # of a contact sheet
@@ -38,17 +38,19 @@ LOCK, PAGE = ".board", "index.html"  # in the output folder
 class BoardRequest:
     """What is to be drawn.
 
-    `styles` and `prompts` as on the command line ("00,01"; "Cat,Dog" or "3"); None: all that there are. `shard`: part I
+    `styles` and `prompts` as on the command line ("00,01"; "Cat,Dog" or "3"); None: all that there are. `prompts` may
+    also be prompts themselves, and `sources` say of which media they were made. `shard`: part I
     of N ("2/3") of the work. `overwrite` draws again what is there. `max_memory`, such as "8GB", makes the settings
     leaner until the work fits, or refuses it.
     """
 
     settings: RunSettings
     styles: Optional[str] = None
-    prompts: Optional[str] = None
+    prompts: Choice = None
     shard: str = "1/1"
     overwrite: bool = False
     max_memory: Optional[str] = None
+    sources: Tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     refuse_outputs([place.path for place in mine], [output / PAGE, *sheets], output / f"{LOCK}.lock", request.overwrite)
     with claim_files(output, LOCK, [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
         remove_unfinished(output, *(output / name for name in styles))
-        drawn = yield from draw_missing(settings, mine, request.overwrite, base)
+        drawn = yield from draw_missing(settings, mine, request, base)
         with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
             for name in styles:
                 yield Written(write_sheet(settings, name))
@@ -114,12 +116,13 @@ def with_other_pictures(settings: RunSettings, names: Sequence[str]) -> List[str
             for name, others in found.items() if others]
 
 
-def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
+def draw_missing(settings: RunSettings, mine: Sequence[Place], request: BoardRequest,
                  base: Optional[Base]) -> Job[List[Path]]:
     """The pictures of `draw_board`."""
-    plans = {name: plan_for(settings, name) for name in dict.fromkeys(place.style for place in mine)}
+    plans = {name: replace(plan_for(settings, name), sources=request.sources)
+             for name in dict.fromkeys(place.style for place in mine)}
     missing = yield from missing_of([Wanted(place.path, plans[place.style].record_of(place.prompt)) for place in mine],
-                                    overwrite)
+                                    request.overwrite)
     todo = [place for place in mine if place.path in missing]
     board = Board(settings, mine, todo, plans)
     if todo:
@@ -129,7 +132,7 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], overwrite: bool,
         for name in plans:
             yield from refuse_undrawable(pipeline, name, plans[name])
         # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
-        for place in mine if overwrite else []:
+        for place in mine if request.overwrite else []:
             place.path.unlink(missing_ok=True)
         yield board.progress()
         for name in dict.fromkeys(place.style for place in todo):

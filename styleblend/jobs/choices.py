@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, Union
 
 from styleblend.adapters.mixes import is_mix, names_in, resolved
 from styleblend.adapters.style_files import find_style, missing_parts, style_names_in
@@ -27,6 +27,7 @@ from styleblend.record import Record, read_record
 from styleblend.settings import RunSettings
 
 NOT_TRAINED = "not trained"
+Choice = Union[None, str, Sequence[Prompt]]  # of prompts: see chosen_prompts
 Chosen = Tuple[List[str], List[str]]  # names of styles, and sentences on those that are left out
 
 
@@ -95,7 +96,7 @@ def drawn_again(prompt: Optional[str], style: Optional[str], again: Optional[Pat
 
 # ---------------------------------------------------------------- a board
 
-def chosen_styles(settings: RunSettings, names: Optional[str], prompts: Optional[str] = None) -> Chosen:
+def chosen_styles(settings: RunSettings, names: Optional[str], prompts: Choice = None) -> Chosen:
     """The named styles, which must be whole; or all that are, one's own before the shipped ones.
 
     `prompts` as in `chosen_prompts`. Without a name a style is left out, with a sentence, where something is missing.
@@ -122,7 +123,7 @@ def chosen_styles(settings: RunSettings, names: Optional[str], prompts: Optional
                           for why, left in lacking.items()]
 
 
-def lack_of(settings: RunSettings, name: str, prompts: Optional[str]) -> Optional[str]:
+def lack_of(settings: RunSettings, name: str, prompts: Choice) -> Optional[str]:
     """What a style lacks to be drawn on a board, in words; None: nothing."""
     folder = adapters_of(settings.adapters, name)
     if not holds_files(folder):
@@ -140,16 +141,18 @@ def is_own(settings: RunSettings, name: str) -> bool:
     return adapters_of(settings.adapters, name) == Path(settings.adapters) / name
 
 
-def names_prompts(choice: Optional[str]) -> bool:
+def names_prompts(choice: Choice) -> bool:
     """Whether a choice of prompts names them ("Cat,Dog"), and does not say how many of prompt.json."""
-    return choice is not None and not re.fullmatch("[0-9]{1,9}", choice)
+    return choice is not None and not (isinstance(choice, str) and re.fullmatch("[0-9]{1,9}", choice))
 
 
-def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
+def chosen_prompts(folder: Path, choice: Choice) -> List[Prompt]:
     """The prompts of a style: all of its prompt.json, the first N ("3"), or those named ("Cat,Dog").
 
-    Those that are named need not be in it.
+    Those that are named need not be in it. Prompts themselves are taken as they are.
     """
+    if choice is not None and not isinstance(choice, str):
+        return list(choice)
     if choice is not None and re.fullmatch("[0-9]{20,}", choice):
         raise StyleBlendError(f"--prompts {choice[:20]}... is more than there can be: give names with commas between "
                               "them, or how many")
@@ -166,10 +169,10 @@ def chosen_prompts(folder: Path, choice: Optional[str]) -> List[Prompt]:
     return prompts[:int(choice)] if choice else prompts
 
 
-def not_listed(settings: RunSettings, names: Sequence[str], choice: Optional[str]) -> List[str]:
+def not_listed(settings: RunSettings, names: Sequence[str], choice: Choice) -> List[str]:
     """A sentence on each prompt that was named and that the prompt.json of a style does not have."""
     strange = {}
-    for name in names if names_prompts(choice) else ():
+    for name in names if isinstance(choice, str) and names_prompts(choice) else ():
         folder = data_of(settings.data, name)
         if prompt_file(folder).exists():
             known = [p.name for p in style_prompts(folder)]
@@ -195,7 +198,7 @@ def part_of(places: Sequence, which: str) -> List:
     return list(places[len(places) * (index - 1) // count:len(places) * index // count])
 
 
-def ready_for_board(settings: RunSettings, names: Optional[str], prompts: Optional[str], shard: str) -> None:
+def ready_for_board(settings: RunSettings, names: Optional[str], prompts: Choice, shard: str) -> None:
     """StyleBlendError where the base, a style or the prompts are not as they should be."""
     part_of((), shard)
     for name in chosen_styles(settings, names, prompts)[0]:

@@ -26,7 +26,7 @@ from styleblend.jobs.missing_pictures import saved_size
 from styleblend.jobs.plans import Plan, plan_for, with_encoder, with_options, with_own
 from styleblend.pipeline import Pipeline
 from styleblend.record import Record
-from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, validated
+from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, Source, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
 MOST_PICTURES = 10_000  # of one command
@@ -61,6 +61,7 @@ class DrawRequest:
     control: Tuple[ControlSettings, ...] = ()  # pictures that hold the layout; those of `again` where it has none
     own: Mapping[str, object] = field(default_factory=dict)  # settings of the style's method that differ
     method: Optional[str] = None  # how it is drawn where no style is named: by reference pictures, which `own` has
+    sources: Tuple[Source, ...] = ()  # of which media `prompt` was made
 
     def file(self, seeds: Sequence[int]) -> Path:
         """Where the picture, or the contact sheet, is written. StyleBlendError where that is not possible.
@@ -116,7 +117,8 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
         plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control,
                        content=record.content)
-    plan = replace(plan, control=request.control or plan.control)
+    kept = record.sources if record and not request.prompt else request.sources
+    plan = replace(plan, control=request.control or plan.control, sources=kept)
     plan = with_encoder(with_own(with_options(plan, request.sampling, request.negative), request.own))
     refuse_unused_guidance(plan, request)
     return with_strength(plan, request.strength)

@@ -13,7 +13,7 @@ from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
 from styleblend.record import Record, looked_at
 from styleblend.settings import (KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
-                                 StyleEncoderSettings, StyleSettings, validated, with_sampling)
+                                 Source, StyleEncoderSettings, StyleSettings, validated, with_sampling)
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Plan:
     adapters: Dict[str, str]
     control: Tuple[ControlSettings, ...] = ()
     content: Optional[ContentSettings] = None
+    sources: Tuple[Source, ...] = ()  # of which media the prompt was made
 
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
                       dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
-                      decoder=decoder, control=self.control, content=self.content,
+                      decoder=decoder, control=self.control, content=self.content, sources=self.sources,
                       pictures=looked_at(self.settings, self.control, self.content))
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:

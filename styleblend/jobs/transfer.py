@@ -20,7 +20,7 @@ from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import Wanted, draw_batch, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.pipeline import Pipeline
-from styleblend.settings import ContentSettings, ControlSettings, RunSettings, validated
+from styleblend.settings import ContentSettings, ControlSettings, RunSettings, Source, validated
 
 LOCK = ".transfer"  # in the output folder
 NONE = "none"  # no ControlNet is asked for
@@ -55,6 +55,7 @@ class TransferRequest:
     sampling: Mapping[str, object] = field(default_factory=dict)
     overwrite: bool = False
     max_memory: Optional[str] = None
+    sources: Tuple[Source, ...] = ()  # of which media `prompt` was made
 
 
 class Transferred(NamedTuple):
@@ -102,7 +103,7 @@ def plan_of_transfer(request: TransferRequest) -> Plan:
     """How all of them are drawn. Without a negative prompt, unless one is given."""
     plan = plan_for(request.settings, request.style)
     changes = {**request.sampling, **({} if request.seed is None else {"seed": request.seed})}
-    plan = with_options(plan, changes, request.negative)
+    plan = replace(with_options(plan, changes, request.negative), sources=request.sources)
     if request.negative is None:
         plan = replace(plan, sampling=plan.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""}))
     return plan

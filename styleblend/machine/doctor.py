@@ -68,6 +68,7 @@ def machine_lines() -> Iterator[Line]:
                 str(environment.jittor_cache()))
     yield check("launcher", environment.launcher_problem(), "not under mpirun")
     yield packages_line()
+    yield context_line()
     yield cuda_line()
 
 
@@ -109,6 +110,17 @@ def packages_line() -> Line:
         again = "-r requirements.txt" if listed.is_file() else "--force-reinstall styleblend-jittor"
         return Line("packages", "fail", "missing: " + ", ".join(missing), f"pip install {again}")
     return Line("packages", "ok", f"all {len(names)} installed")
+
+
+def context_line() -> Line:
+    """Whether what hears speech and music is installed; without it everything else works."""
+    version = environment.installed_version
+    packages = {name: version(name) for name in ("faster-whisper", "ctranslate2", "av")}
+    missing = [name for name, found in packages.items() if found is None]
+    if not missing:
+        return Line("context", "ok", "speech and music: " + ", ".join(f"{name} {packages[name]}" for name in packages))
+    return Line("context", "info", f"speech and music cannot be heard, missing: {', '.join(missing)} (wheels: Python "
+                "3.9 to 3.12 with glibc 2.28 or newer)", 'pip install "styleblend-jittor[context]"')
 
 
 def cuda_line() -> Line:

@@ -1,6 +1,6 @@
 """Settings: what a config or a `style.json` may say, with defaults, ranges and clear errors. Jittor stays outside."""
 from styleblend.settings.content import ContentSettings
-from styleblend.settings.context import ContextSettings
+from styleblend.settings.context import ContextSettings, Source
 from styleblend.settings.control import ControlSettings
 from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, SamplingSettings, Seed, with_sampling
 from styleblend.settings.dreamstyler import DreamStylerSettings
@@ -20,8 +20,8 @@ __all__ = [
     "FIRST_METHOD", "KINDS", "LARGEST_SEED", "LONGEST_SIDE", "MOST_STEPS", "PRESETS", "AlignSettings", "BlendSettings",
     "ContentSettings", "ContextSettings", "ControlSettings", "DType", "DreamStylerSettings", "EncodedPicture",
     "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture",
-    "RunSettings", "SamplingSettings", "Seed", "Settings", "StageSettings", "StyleBlendStyle", "StyleEncoderSettings",
-    "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of", "read_settings", "read_style_settings",
-    "sampling_for",
-    "style_settings_from", "unknown", "validated", "with_sampling",
+    "RunSettings", "SamplingSettings", "Seed", "Settings", "Source", "StageSettings", "StyleBlendStyle",
+    "StyleEncoderSettings", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of",
+    "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
+    "with_sampling",
 ]

@@ -14,8 +14,8 @@ from styleblend.cli.parser import build_parser
 from styleblend.jobs.grid_axes import AXES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("draw", "align", "transfer", "board", "train", "captions", "styles", "init", "inspect", "load", "export",
-            "eval", "grid", "tune", "memory", "doctor")
+COMMANDS = ("draw", "align", "transfer", "board", "context", "train", "captions", "styles", "init", "inspect", "load",
+            "export", "eval", "grid", "tune", "memory", "doctor")
 
 
 def help_of(*command):
