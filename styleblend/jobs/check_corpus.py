@@ -44,10 +44,10 @@ def check_corpus(settings: RunSettings, folder: Path) -> Job[CorpusReport]:
     """Read every picture to its end, and every caption by the tokenizer of the config's base."""
     corpus = read_corpus(folder, whole=True, max_pixels=settings.pictures.max_pixels)
     tokenizer = Tokenizer(find_base(settings.base, settings.base_id) / "tokenizer")
-    cut = clamped = 0
+    template, cut, clamped = settings.encoder_training.network.template, 0, 0
     for begin in range(0, len(corpus.entries), READ):
         yield Progress("captions", begin, len(corpus.entries), "caption")
-        texts = [tokenizer.ids(styled(entry.caption)) for entry in corpus.entries[begin:begin + READ]]
+        texts = [tokenizer.ids(styled(entry.caption, template)) for entry in corpus.entries[begin:begin + READ]]
         cut += sum(len(ids) > tokenizer.length for ids in texts)
         texts = [ids if len(ids) <= tokenizer.length else ids[:tokenizer.length - 1] + ids[-1:] for ids in texts]
         clamped += int(with_style_tokens(tokenizer, tokenizer.rows(texts))[1].sum())

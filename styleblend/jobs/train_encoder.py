@@ -5,7 +5,7 @@ import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Generator, Optional
+from typing import Callable, Generator, Optional, Union
 
 from styleblend.adapters.new_style_encoder import new_style_encoder, started_style_encoder
 from styleblend.adapters.style_encoders import WEIGHTS, encoder_fingerprint, save_style_encoder
@@ -21,9 +21,9 @@ from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.events import Job, Log
 from styleblend.jobs.train import as_event
-from styleblend.models.style_encoder import StyleEncoder
+from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
 from styleblend.settings import RunSettings
-from styleblend.settings.style_encoder_training import ENCODER_STAGES
+from styleblend.settings.style_encoder_training import ENCODER_STAGES, EncoderNetworkSettings
 from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.style_encoder import Losses
@@ -72,15 +72,16 @@ def train_encoder(request: EncoderRequest) -> Job[Optional[Path]]:
     return (yield from work(request, base, corpus, folder))
 
 
-def cached(settings: RunSettings, base: Base, corpus: Corpus, folder: Path, side: int, fit: str,
-           count: int) -> Generator:
+def cached(settings: RunSettings, base: Base, corpus: Corpus, folder: Path, fit: str,
+           config: Union[EncoderNetworkSettings, StyleEncoderConfig]) -> Generator:
     """The corpus as it is trained on; says how many captions have too little room."""
     sampling = settings.sampling
-    reading = Reading(side, fit, sampling.width, sampling.height, settings.pictures.max_pixels)
+    reading = Reading(config.image_size, fit, sampling.width, sampling.height, settings.pictures.max_pixels,
+                      config.template)
     cache = yield from events_of(cache_corpus(base, corpus, reading, folder / "cache"))
-    clamped = count_clamped(base, cache, count)
+    clamped = count_clamped(base, cache, config.tokens)
     if clamped:
-        yield Log(f"{clamped} captions leave too little room for {count} style tokens: these stand where they just fit")
+        yield Log(f"{clamped} captions leave too little room for {config.tokens} style tokens: these stand where they just fit")
     return cache
 
 
@@ -107,8 +108,7 @@ def tokens_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Pa
     if request.overwrite:
         with claim(folder, "overwrite"):
             shutil.rmtree(tokens, ignore_errors=True)
-    cache = yield from cached(settings, base, corpus, folder, config.network.image_size, config.fit,
-                              config.network.tokens)
+    cache = yield from cached(settings, base, corpus, folder, config.fit, config.network)
     base.vae = None  # its work is cached
     written = yield from events_of(invert_corpus(base, cache, corpus.entries, config.tokens, config.network.tokens,
                                                  settings.training.seed, tokens, identity_of(base, cache)))
@@ -138,8 +138,7 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
                 shutil.rmtree(old, ignore_errors=True)
         encoder, begun = starting_encoder(request, base, folder)
         yield Log(f"the stage {stage} begins with {begun}")
-        cache = yield from cached(settings, base, corpus, folder, encoder.config.image_size, encoder.config.fit,
-                                  encoder.config.tokens)
+        cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config)
         losses = Losses(base, base.tokenizer(), cache, corpus.entries, encoder)
         loss_of = loss_of_stage(request, base, losses, folder)
         if settings.training.gradient_checkpointing:
@@ -162,10 +161,13 @@ def loss_of_stage(request: EncoderRequest, base: Base, losses: Losses, folder: P
             raise StyleBlendError(f"{len(missing)} of {len(entries)} pictures have no tokens yet ({missing[0]}): first "
                                   f"train encoder --stage {STAGE} with this corpus and --name")
         return losses.regression(config.batch, folder / STAGE)
+    if config.reads == "style" and not all(entry.style for entry in entries):
+        raise StyleBlendError("reads: style needs the style of every picture: put pictures into a folder for each "
+                              "style, or write style into captions.json")
     base.vae.encoder = None  # its work is cached
     if request.stage == "finetune":
         base.vae = None
-        return losses.finetune(config.batch)
+        return losses.finetune(config)
     if len(entries) < 2:
         raise StyleBlendError("the stage joint needs at least two pictures: each gets the style of another")
     frozen = None if config.as_published else copy_of(losses.encoder)

@@ -24,7 +24,8 @@ class EncoderNetworkSettings(Settings):
     patch_size: int = Field(14, ge=2, le=128)
     hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
     tokens: int = Field(8, ge=1, le=64, description="style tokens of a picture")
-    template: str = Field("{prompt}, in the style of {}.", description="of the captions; {} stands for the tokens")
+    template: str = Field("{prompt}, in the style of {}.", pattern=r"^[^{}]*\{prompt\}[^{}]*\{\}[.!]?$",
+                          description="of the captions; {} stands for the tokens, and one sign at most behind it")
 
     @model_validator(mode="after")
     def divides(self) -> EncoderNetworkSettings:
@@ -58,6 +59,9 @@ class FinetuneSettings(EncoderStageSettings):
     steps: int = Field(18750, ge=0)
     lr: float = Field(2e-4, gt=0)
     floor: float = Field(0.0, ge=0, description="the learning rate at the end")
+    reads: Literal["own", "style"] = Field("own", description="the picture whose tokens stand in a caption: its own, or "
+                                           "any of its style, so that tokens cannot say what a picture shows. style "
+                                           "needs a corpus that says the styles")
 
     def rate(self, step: int) -> float:
         return self.floor + (self.lr - self.floor) * (1 + math.cos(math.pi * step / max(1, self.steps))) / 2

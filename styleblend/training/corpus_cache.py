@@ -27,19 +27,24 @@ from styleblend.files.whole_files import remove_unfinished
 from styleblend.machine.runtime import jt
 from styleblend.training.work import WorkDone
 
+WORD = "sks"  # that published captions have there
 SHARD = 256  # pictures in a file
 TITLE = "encoding the corpus"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read: the side and fit of the encoder's, and the side of those that latents are made of."""
+    """How pictures are read: the side and fit of the encoder's, and the size of those that latents are made of.
+
+    `template` is that of the captions.
+    """
 
     side: int
     fit: str
     width: int
     height: int
     max_pixels: int
+    template: str
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,14 @@ class CorpusCache:
         return (read_safetensors(shard, [name])[name] for shard in self.shards)
 
     def ids(self, index: np.ndarray) -> np.ndarray:
-        """(B, 77) ids of the captions, with ", in the style of sks." at their ends."""
+        """(B, 77) ids of the captions in their template, with a word where the tokens will stand."""
         return self.rows("ids", index)
 
 
-def styled(caption: str) -> str:
-    """A caption with the ending that style tokens take the place of, once."""
-    caption = caption.strip()
-    return caption if caption.endswith(TAIL) else caption.rstrip(".") + TAIL
+def styled(caption: str, template: str) -> str:
+    """A caption in the template, with a word where style tokens will stand; of published captions without their end."""
+    bare = caption[:-len(TAIL)] if caption.endswith(TAIL) else caption.rstrip(". ")
+    return template.replace("{}", WORD).replace("{prompt}", bare)
 
 
 def cache_corpus(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> Generator[WorkDone, None, CorpusCache]:
@@ -136,6 +141,6 @@ def encoded(base: Base, corpus: Corpus, part: Sequence[Entry], reading: Reading,
     yield WorkDone(TITLE, before + len(part), len(corpus.entries), "picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cut captions, which are counted where the training begins
-        ids = base.tokenizer().encode([styled(entry.caption) for entry in part])
+        ids = base.tokenizer().encode([styled(entry.caption, reading.template) for entry in part])
     return {"mean": np.stack(means), "deviation": np.stack(deviations), "pictures": np.stack(pictures),
             "ids": ids.astype(np.int32)}

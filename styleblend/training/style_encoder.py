@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from styleblend.models.attention import AttentionContext
 from styleblend.models.resampling import linear_matrix, resized
 from styleblend.models.rows import Rows
 from styleblend.models.style_encoder import StyleEncoder
-from styleblend.settings.style_encoder_training import JointSettings
+from styleblend.settings.style_encoder_training import FinetuneSettings, JointSettings
 from styleblend.training.corpus_cache import CorpusCache
 from styleblend.training.noise_loss import Noisy, loss_of_noise, noisy_pictures
 from styleblend.training.style_inversion import read_tokens
@@ -134,6 +134,9 @@ class Losses:
     def __init__(self, base: Base, tokenizer: Tokenizer, cache: CorpusCache, entries: Sequence[Entry],
                  encoder: StyleEncoder):
         self.base, self.tokenizer, self.cache, self.entries, self.encoder = base, tokenizer, cache, entries, encoder
+        self.of_style: Dict[str, List[int]] = {}
+        for place, entry in enumerate(entries):
+            self.of_style.setdefault(entry.style, []).append(place)
 
     def regression(self, batch: int, tokens: Path) -> Callable:
         """`tokens`: the folder with those of stage tokens."""
@@ -145,11 +148,12 @@ class Losses:
             return regression_loss(self.encoder, self.pictures(index), jt.array(targets))
         return loss_of
 
-    def finetune(self, batch: int) -> Callable:
+    def finetune(self, settings: FinetuneSettings) -> Callable:
         def loss_of(rng):
-            index = self.drawn(rng, batch)
+            index = self.drawn(rng, settings.batch)
             noisy = noisy_pictures(self.base, self.cache, rng, index)
-            return encoder_noise_loss(self.base, self.encoder, noisy, self.ids(index), self.pictures(index))
+            read = self.read(rng, index, settings.reads)
+            return encoder_noise_loss(self.base, self.encoder, noisy, self.ids(index), self.pictures(read))
         return loss_of
 
     def joint(self, settings: JointSettings, frozen: StyleEncoder) -> Callable:
@@ -163,7 +167,8 @@ class Losses:
                 others = (index + rng.integers(1, len(self.cache), len(index))) % len(self.cache)
             noisy = noisy_pictures(self.base, self.cache, rng, index)
             start, t = self.generated_from(rng, noisy, settings.as_published)
-            batch = JointBatch(noisy, self.ids(index), self.pictures(index), self.pictures(others), start, t)
+            read = self.read(rng, index, settings.reads)
+            batch = JointBatch(noisy, self.ids(index), self.pictures(read), self.pictures(others), start, t)
             terms = (published_terms(self.base, self.encoder, batch) if settings.as_published
                      else joint_terms(self.base, self.encoder, frozen, batch))
             return terms["noise"] + settings.style * terms["style"] + settings.content * terms["content"]
@@ -179,6 +184,12 @@ class Losses:
 
     def drawn(self, rng: np.random.Generator, batch: int) -> np.ndarray:
         return rng.integers(0, len(self.cache), batch)
+
+    def read(self, rng: np.random.Generator, index: np.ndarray, reads: str) -> np.ndarray:
+        """The places of the pictures that the encoder reads for the pictures `index`."""
+        if reads == "own":
+            return index
+        return np.array([rng.choice(self.of_style[self.entries[place].style]) for place in index])
 
     def pictures(self, index: np.ndarray):
         return jt.array(self.cache.pictures(index))
