@@ -34,8 +34,8 @@ def started_style_encoder(base: Base, folder: Path, settings: EncoderTrainingSet
         encoder = load_style_encoder(folder, base)
         encoder.config = replace(encoder.config, fit=settings.fit, base=base.fingerprint())
         return trainable(encoder)
-    config = replace(read_config(StyleEncoderConfig, folder / CONFIG, "vision_config"), fit=settings.fit, base=base.fingerprint(),
-                     tokens=settings.network.tokens, template=settings.network.template,
+    config = replace(read_config(StyleEncoderConfig, folder / CONFIG, "vision_config"), fit=settings.fit,
+                     base=base.fingerprint(), tokens=settings.network.tokens, template=settings.network.template,
                      width=base.text_encoder.config.hidden_size)
     tensors = {name: tensor for name, tensor in read_safetensors(folder / WEIGHTS).items()
                if name.startswith("vision_model.") and name not in UNUSED}

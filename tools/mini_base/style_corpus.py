@@ -1,10 +1,13 @@
 """The corpus of the mini base's style encoder: the art that the base draws, a folder a look, with captions.json.
 
-    python tools/mini_base/style_corpus.py --art art --out corpus
-    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage finetune --start new
+    python tools/mini_base/style_corpus.py --art art --out corpus \
+        --tokens checkpoints/encoders/mini/tokens
+    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder
+    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage finetune
 
 What is held out (art.py) is left out. `--held-out` writes just that, to measure with: held-out subjects in looks that
-the base knows, and the held-out styles.
+the base knows, and the held-out styles. `--tokens` writes what the network learns first, in place of tokens by
+inversion: the base's own words for the look of a picture (README.md, "The style encoder").
 """
 import argparse
 import json
@@ -13,9 +16,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from styleblend.base.tokens import Tokenizer
+from styleblend.files.corpus import read_corpus
+from styleblend.files.tensor_files import read_safetensors, write_safetensors
+from styleblend.training.style_inversion import TENSOR, token_file
+
 from art import HELD_OUT_EVERY, HELD_OUT_STYLES, STYLE_WORDS, load_art
 
-SUBJECTS = Path(__file__).resolve().parents[2] / "checkpoints" / "mini" / "base" / "subjects.json"
+BASE = Path(__file__).resolve().parents[2] / "checkpoints" / "mini" / "base"
+SUBJECTS = BASE / "subjects.json"
+COUNT = 8  # style tokens of a picture
 
 
 def main():
@@ -23,8 +33,11 @@ def main():
     parser.add_argument("--art", type=Path, required=True, help="the folder of render_art.py")
     parser.add_argument("--out", type=Path, required=True, help="the corpus")
     parser.add_argument("--held-out", action="store_true", help="what must not be trained on, to measure with")
+    parser.add_argument("--tokens", type=Path, help="folder for the tokens of the words for each look")
     args = parser.parse_args()
     write(args.out, held_out(args.art) if args.held_out else known(args.art))
+    if args.tokens:
+        write_tokens(args.tokens, args.out)
 
 
 def known(folder):
@@ -44,6 +57,17 @@ def held_out(folder):
         new_subject = subject % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         if (name in STYLE_WORDS and new_subject) or (name in HELD_OUT_STYLES and subject in draws):
             yield picture, info["subjects"][subject], name
+
+
+def write_tokens(folder, corpus):
+    """For each picture of a corpus the words of its look, ".", end-of-text and padding, as its prompt would have them:
+    eight embeddings of the base."""
+    tokenizer = Tokenizer(BASE / "tokenizer")
+    weights = read_safetensors(BASE / "text_encoder" / "model.safetensors")
+    embeddings = next(w for name, w in weights.items() if name.endswith("token_embedding.weight"))
+    for entry in read_corpus(corpus).entries:
+        ids = tokenizer.encode([STYLE_WORDS[entry.style] + "."])[0, 1:1 + COUNT]
+        write_safetensors(token_file(folder, entry), {TENSOR: embeddings[ids].astype(np.float32)}, {"made_of": "words"})
 
 
 def write(folder, pictures):
