@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from styleblend.adapters.parts import ENCODER_STAGES
 from styleblend.cli.options import add_command, add_config, add_max_pixels, settings_of
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
-from styleblend.settings.style_encoder_training import ENCODER_STAGES
 
 OWN = ("corpus", "stage")  # options of `train` that are of encoders alone
 OTHERS = ("styles", "pictures", "fit", "max_memory", "keep", "context_prompt", "share")  # those that are of styles

@@ -61,7 +61,8 @@ def add_train_options(parser) -> None:
                              "config's template (training.dreamstyler)")
     parser.add_argument("--start", metavar="STYLE",
                         help="a style whose vectors the tokens start from in place of words, such as one of styleblend "
-                             "encode; default: the config's (training.start), else words")
+                             "encode; default: the config's (training.start), else words. Of encoder: a folder with an "
+                             "encoder or a CLIP image encoder, or new; default: the stage before")
     parser.add_argument("--share", action="store_true",
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")

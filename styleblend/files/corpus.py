@@ -85,7 +85,8 @@ def read_entries(folder: Path) -> List[Tuple[str, str, str]]:
             raise StyleBlendError(f"{path} is larger than {MAX_CAPTIONS >> 20} MiB: split the corpus")
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise StyleBlendError(f"{path} is missing: a corpus is a folder of pictures with {FORM} in {CAPTIONS}") from None
+        raise StyleBlendError(f"{path} is missing: a corpus is a folder of pictures with {FORM} in "
+                              f"{CAPTIONS}") from None
     except OSError as error:
         raise StyleBlendError(f"{path} cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Callable, Generator, Optional, Union
 
 from styleblend.adapters.new_style_encoder import new_style_encoder, started_style_encoder
+from styleblend.adapters.parts import ENCODER_STAGES
 from styleblend.adapters.style_encoders import WEIGHTS, encoder_fingerprint, save_style_encoder
 from styleblend.base.base import Base, load_base
 from styleblend.base.style_prompts import with_style_tokens
@@ -23,7 +24,7 @@ from styleblend.jobs.events import Job, Log
 from styleblend.jobs.train import as_event
 from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
 from styleblend.settings import RunSettings
-from styleblend.settings.style_encoder_training import ENCODER_STAGES, EncoderNetworkSettings
+from styleblend.settings.style_encoder_training import EncoderNetworkSettings
 from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.style_encoder import Losses
@@ -81,7 +82,8 @@ def cached(settings: RunSettings, base: Base, corpus: Corpus, folder: Path, fit:
     cache = yield from events_of(cache_corpus(base, corpus, reading, folder / "cache"))
     clamped = count_clamped(base, cache, config.tokens)
     if clamped:
-        yield Log(f"{clamped} captions leave too little room for {config.tokens} style tokens: these stand where they just fit")
+        yield Log(f"{clamped} captions leave too little room for {config.tokens} style tokens: these stand where they "
+                  "just fit")
     return cache
 
 

@@ -10,8 +10,6 @@ from pydantic_core import PydanticCustomError
 from styleblend.settings.training import OptimiserSettings
 from styleblend.settings.validation import Settings
 
-ENCODER_STAGES = ("tokens", "encoder", "finetune", "joint")  # in their order; each has its settings under its name
-
 
 class EncoderNetworkSettings(Settings):
     """The image encoder where a training begins with a new one: a vision transformer as CLIP's."""
@@ -59,12 +57,9 @@ class FinetuneSettings(EncoderStageSettings):
     steps: int = Field(18750, ge=0)
     lr: float = Field(2e-4, gt=0)
     floor: float = Field(0.0, ge=0, description="the learning rate at the end")
-    reads: Literal["own", "style"] = Field("own", description="the picture whose tokens stand in a caption: its own, or "
-                                           "any of its style, so that tokens cannot say what a picture shows. style "
-                                           "needs a corpus that says the styles")
-
-    def rate(self, step: int) -> float:
-        return self.floor + (self.lr - self.floor) * (1 + math.cos(math.pi * step / max(1, self.steps))) / 2
+    reads: Literal["own", "style"] = Field(
+        "own", description="the picture whose tokens stand in a caption: its own, or any of its style, so that tokens "
+        "cannot say what a picture shows. style needs a corpus that says the styles")
 
 
 class JointSettings(FinetuneSettings):
@@ -75,8 +70,8 @@ class JointSettings(FinetuneSettings):
     floor: float = Field(1e-6, ge=0)
     style: float = Field(1.0, ge=0, le=1e6, description="weight of the style term")
     content: float = Field(1.0, ge=0, le=1e6, description="weight of the content term")
-    as_published: bool = Field(False, description="the published terms, to compare: the generated picture is a constant "
-                               "to them, so content has no gradient. Published weights are 100 and 100")
+    as_published: bool = Field(False, description="the published terms, to compare: the generated picture is a "
+                               "constant to them, so content has no gradient. Published weights are 100 and 100")
 
 
 class EncoderTrainingSettings(Settings):

@@ -44,7 +44,8 @@ class TrainingStep:
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path,
           identity: str = "", sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "",
-          plot: Optional[Callable] = None, settings: Optional[OptimiserSettings] = None) -> Generator[Union[TrainingStep, WorkDone, Path], None, Log]:
+          plot: Optional[Callable] = None, settings: Optional[OptimiserSettings] = None
+          ) -> Generator[Union[TrainingStep, WorkDone, Path], None, Log]:
     """Train `parameters` for the steps of the stage `stage` with `loss_of(rng) -> loss`.
 
     Its `settings` are those that `config` has under its name, unless they are given.

@@ -92,7 +92,7 @@ def published_terms(base: Base, encoder: StyleEncoder, batch: JointBatch,
 
 
 def one_step_latents(base: Base, latents, t, text):
-    """The network's guess of the clean latents (B, 4, h, w), by one call. `t`: a time step, or one for each row (B,)."""
+    """The network's guess of the clean latents (B, 4, h, w), by one call. `t`: a time step, or one a row (B,)."""
     rows = latents.shape[0]
     times = np.broadcast_to(np.asarray(t, np.float32), (rows,)).copy()
     output = base.unet(latents, jt.array(times), text, AttentionContext(Rows({"picture": rows})))

@@ -83,7 +83,8 @@ def test_tokens_by_inversion(name, base, report):
                  "gradient": relative(jt.grad(loss, vectors), case["vector_grads"][step])}
         optimiser.update(loss)
         # the way that they went: the vectors themselves hardly move in a step
-        found["vectors"] = relative(vectors.numpy() - case["vectors"][0], case["vectors"][step + 1] - case["vectors"][0])
+        start = case["vectors"][0]
+        found["vectors"] = relative(vectors.numpy() - start, case["vectors"][step + 1] - start)
         worst = {key: max(worst[key], value) for key, value in found.items()}
     report(f"{name}: {steps} steps, relative errors: loss {worst['loss']:.1e}, gradients {worst['gradient']:.1e}, "
            f"way of the vectors {worst['vectors']:.1e}")
@@ -175,7 +176,8 @@ def test_our_terms_have_gradients(name, base, encoder):
 def test_pairs_and_learning_rates(name, report):
     case, meta = case_of(name)
     for count in meta["sizes"]:
-        assert (np.stack([partners(count, epoch) for epoch in range(meta["epochs"])]) == case[f"partner_n{count}"]).all()
+        found = np.stack([partners(count, epoch) for epoch in range(meta["epochs"])])
+        assert (found == case[f"partner_n{count}"]).all()
     plain = FinetuneSettings(steps=meta["T_max"], lr=meta["lr"])
     joint = JointSettings(steps=meta["T_max"], lr=meta["lr"])
     errors = [relative([settings.rate(step) for step in range(len(case[key]))], case[key])

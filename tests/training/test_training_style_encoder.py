@@ -62,8 +62,8 @@ def test_a_corpus_says_what_is_wrong_with_it(config, corpus, capsys):
     (corpus / "ink" / "torn.png").write_bytes((corpus / "ink" / "fox.png").read_bytes()[:300])
     long = "A fox " * 60
     (corpus / "captions.json").write_text(json.dumps([
-        *entries_of(corpus), {"image_path": "ink/fox.png", "caption": "again"}, {"image_path": "no.png", "caption": "A"},
-        {"image_path": "ink/torn.png", "caption": "torn"}]))
+        *entries_of(corpus), {"image_path": "ink/fox.png", "caption": "again"},
+        {"image_path": "no.png", "caption": "A"}, {"image_path": "ink/torn.png", "caption": "torn"}]))
     assert main(["corpus", "check", str(corpus), "--config", str(config)]) == 1
     said = capsys.readouterr().out
     for words in ("3 pictures that can be read, in 2 styles", "ink: 2", "wax: 1", "3 entries are left out",
@@ -76,7 +76,8 @@ def test_a_corpus_says_what_is_wrong_with_it(config, corpus, capsys):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("{", "is no JSON"), ("{}", "should be a list"), ("[]", "it is empty"), ('[{"caption": "A"}]', "entry 1 should have"),
+    ("{", "is no JSON"), ("{}", "should be a list"), ("[]", "it is empty"),
+    ('[{"caption": "A"}]', "entry 1 should have"),
     ('[{"image_path": "../a.png", "caption": "A"}]', "paths lead from the corpus's folder into it"),
     ('[{"image_path": "a.png", "caption": 3}]', "entry 1 should have"),
     ('[{"image_path": "a.png", "caption": "A"}]', "no entry of")])
