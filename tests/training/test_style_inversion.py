@@ -55,7 +55,7 @@ def noise_losses(base, tokenizer, cache, ids, tokens) -> np.ndarray:
 def test_inversion_lowers_the_loss_of_each_of_64_pictures(tmp_path, report):
     settings = read_settings("mini")
     own = settings.encoder_training
-    own = own.model_copy(update={"tokens": own.tokens.model_copy(update={"batch": 16, "steps": 40})})
+    own = own.model_copy(update={"tokens": own.tokens.model_copy(update={"batch": 16, "steps": 100})})
     settings = settings.model_copy(update={"encoder_training": own, "encoders": str(tmp_path)})
     folder = corpus_of_64(tmp_path / "corpus")
     tokens = result_of(train_encoder(EncoderRequest(settings, folder, "tokens", "mine")))
