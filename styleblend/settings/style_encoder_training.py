@@ -61,6 +61,9 @@ class FinetuneSettings(EncoderStageSettings):
         "own", description="the picture whose tokens stand in a caption: its own, or any of its style, so that tokens "
         "cannot say what a picture shows. style needs a corpus that says the styles")
 
+    def rate(self, step: int) -> float:
+        return self.floor + (self.lr - self.floor) * (1 + math.cos(math.pi * step / max(1, self.steps))) / 2
+
 
 class JointSettings(FinetuneSettings):
     """Stage joint: the noise loss, and what style and content of one-step pictures have in common with others'."""
