@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from art import STYLE_WORDS, load_art
+from training import amp
 
 SIZES = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, image_size=128,
              patch_size=16, hidden_act="quick_gelu")  # as in configs/mini.yaml
@@ -44,7 +45,9 @@ def main():
         for group in optimiser.param_groups:  # a warm-up of 100 steps, then a cosine of the time that is left
             group["lr"] = args.lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * share)) / 2
         index = rng.choice(chosen, args.batch)
-        logits = head(network(pixels(rng, art.picture[index])).pooler_output.float())
+        with amp():
+            seen = network(pixels(rng, art.picture[index])).pooler_output
+        logits = head(seen.float())
         labels = torch.tensor([looks.index(style) for style in art.style[index]])
         loss = torch.nn.functional.cross_entropy(logits, labels)
         optimiser.zero_grad()
