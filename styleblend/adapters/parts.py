@@ -73,3 +73,6 @@ def part_of_single(tensors: Dict[str, Any], part: str) -> Dict[str, Any]:
         return {}  # such a style is one file anyway
     start = f"emb.{about.token}" if about.kind == "embedding" else f"{about.kind}."
     return {key: value for key, value in tensors.items() if key.startswith(start)}
+
+# of the training of a style encoder, in their order; each has its settings under its name
+ENCODER_STAGES = ("tokens", "encoder", "finetune", "joint")

@@ -4,8 +4,8 @@ from __future__ import annotations
 import argparse
 
 from styleblend import __version__
-from styleblend.cli import (adapters, aligning, context, drawing, encoding, machine, project, scoring, training,
-                            transferring)
+from styleblend.cli import (adapters, aligning, context, drawing, encoder_training, encoding, machine, project, scoring,
+                            training, transferring)
 from styleblend.cli.options import Parser
 
 
@@ -15,6 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="styleblend COMMAND --help shows the options of a command, with an example.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (drawing, aligning, transferring, encoding, context, training, project, adapters, scoring, machine):
+    for room in (drawing, aligning, transferring, encoding, context, training, encoder_training, project, adapters,
+                 scoring, machine):
         room.add_commands(commands)
     return parser

@@ -5,14 +5,16 @@ import time
 from pathlib import Path
 
 from styleblend.adapters.parts import PARTS, trainings_of
+from styleblend.cli import encoder_training
 from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
                                     settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
+ENCODER = "encoder"  # no style is trained but the network that reads styles off pictures
 # what may be typed -> the trainings that it means: one of them, a method with all of its own, and the first method's
 TRAININGS = {**{name: (name,) for method in PARTS for name in trainings_of(method)},
-             "all": trainings_of(next(iter(PARTS))),
+             "all": trainings_of(next(iter(PARTS))), ENCODER: (),
              **{method: trainings_of(method) for method in PARTS if trainings_of(method)}}
 
 
@@ -37,7 +39,8 @@ def add_train_options(parser) -> None:
     parser.add_argument("part", choices=list(TRAININGS), nargs="?", default="all",
                         help="a method: styleblend, or one part of it, coarse (layout, in the text encoder) or fine "
                              "(texture, in the UNet); or dreamstyler (tokens by stage, from one picture); all is the "
-                             "same as styleblend")
+                             "same as styleblend; encoder: the network of style_encoder, by --corpus, --stage and "
+                             "--name")
     add_config(parser)
     add_styles(parser, "all of the data folder")
     parser.add_argument("--pictures", metavar="FOLDER",
@@ -59,14 +62,19 @@ def add_train_options(parser) -> None:
                              "config's template (training.dreamstyler)")
     parser.add_argument("--start", metavar="STYLE",
                         help="a style whose vectors the tokens start from in place of words, such as one of styleblend "
-                             "encode; default: the config's (training.start), else words")
+                             "encode; default: the config's (training.start), else words. Of encoder: a folder with an "
+                             "encoder or a CLIP image encoder, or new; default: the stage before")
     parser.add_argument("--share", action="store_true",
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")
+    encoder_training.add_options(parser)
     parser.set_defaults(run=run_train)
 
 
 def run_train(args) -> int:
+    if args.part == ENCODER:
+        return encoder_training.run_train(args)
+    encoder_training.refuse_options(args)
     from styleblend.jobs.choices import ready_to_train
     settings = settings_of(args)
     if args.start is not None:

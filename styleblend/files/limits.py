@@ -5,3 +5,4 @@ MAX_PIXELS = 64_000_000  # of a picture: while it is decoded a pixel takes up to
 # memory when it is read.
 MAX_HEADER = 16 << 20
 LARGEST_SEED = (1 << 63) - 1  # what Jittor's generator takes
+MAX_CAPTIONS = 256 << 20  # bytes of a corpus's captions.json: two million entries

@@ -100,6 +100,13 @@ def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
     return found
 
 
+def read_rows(path: Path, name: str, rows: Sequence[int]) -> np.ndarray:
+    """These rows of one tensor; the others are not read."""
+    with opened(path) as file:
+        part = file.get_slice(name)
+        return np.stack([part[row] for row in rows])
+
+
 def read_shapes(path: Path, names: Sequence[str]) -> Dict[str, Tuple[int, ...]]:
     """The shapes of these tensors, from the header."""
     with opened(path) as file:

@@ -18,6 +18,7 @@ from styleblend.settings.metrics import MetricSettings
 from styleblend.settings.pictures import PictureSettings
 from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.style_encoder import StyleEncoderSettings
+from styleblend.settings.style_encoder_training import EncoderTrainingSettings
 from styleblend.settings.styleblend import BlendSettings
 from styleblend.settings.styles import StyleOfAnyMethod
 from styleblend.settings.training import TrainingSettings
@@ -49,6 +50,10 @@ class RunSettings(Settings):
     sampling: SamplingSettings = SamplingSettings()
     pictures: PictureSettings = PictureSettings()
     training: TrainingSettings = TrainingSettings()
+    encoder_training: EncoderTrainingSettings = Field(EncoderTrainingSettings(), description="of `train encoder`; "
+                                                      "seed, checkpoints and grids as under training")
+    encoders: str = Field("checkpoints/encoders", description="folder with one folder a style encoder that is trained "
+                          "here")
     metrics: MetricSettings = MetricSettings()
     controlnets: ControlNetFolders = ControlNetFolders()
     depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "

@@ -31,8 +31,8 @@ class LookAlikeSettings(Settings):
     clip_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
 
 
-class StageSettings(Settings):
-    """One training stage: AdamW with a step decay of the learning rate."""
+class OptimiserSettings(Settings):
+    """AdamW, with a constant learning rate."""
 
     steps: int = Field(ge=0)
     lr: float = Field(gt=0)
@@ -41,10 +41,22 @@ class StageSettings(Settings):
     beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(1e-2, ge=0)
     eps: float = Field(1e-8, gt=0)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, the first of which is 0."""
+        return self.lr
+
+
+class StageSettings(OptimiserSettings):
+    """One training stage: AdamW with a step decay of the learning rate."""
+
     decay: float = Field(1.0, gt=0, le=1, description="factor of the learning rate ...")
     decay_every: int = Field(0, ge=0, description="... every so many steps; 0: never")
     rank: int = Field(16, ge=1)
     flip: bool = False
+
+    def rate(self, step: int) -> float:
+        return self.lr * self.decay ** (step // self.decay_every) if self.decay_every else self.lr
 
 
 class StagesSettings(StageSettings):

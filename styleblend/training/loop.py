@@ -15,7 +15,8 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt, say
-from styleblend.settings import StageSettings, TrainingSettings
+from styleblend.settings import TrainingSettings
+from styleblend.settings.training import OptimiserSettings
 from styleblend.training.checkpoints import Checkpoints, Log
 from styleblend.training.optimiser import AdamW
 from styleblend.training.work import WorkDone, ended
@@ -43,8 +44,11 @@ class TrainingStep:
 
 def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"], loss_of: Callable, folder: Path,
           identity: str = "", sample: Optional[Callable] = None, dtype: str = "float32", scored_by: str = "",
-          plot: Optional[Callable] = None) -> Generator[Union[TrainingStep, WorkDone, Path], None, Log]:
-    """Train `parameters` for the steps of the stage `stage` of `config` with `loss_of(rng) -> loss`.
+          plot: Optional[Callable] = None, settings: Optional[OptimiserSettings] = None
+          ) -> Generator[Union[TrainingStep, WorkDone, Path], None, Log]:
+    """Train `parameters` for the steps of the stage `stage` with `loss_of(rng) -> loss`.
+
+    Its `settings` are those that `config` has under its name, unless they are given.
 
     Yields a `TrainingStep` before the first step and after each, and the path of each picture grid; returns the losses
     of all steps and the scores of the grids. Closing the generator saves the step that was made last.
@@ -57,7 +61,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     `scored_by` names what gives the scores: those of something else, before the run was stopped, are let go.
     `plot(log)` is called after each grid and at the end. `dtype` is that of the networks.
     """
-    folder, settings = Path(folder), getattr(config, stage)
+    folder, settings = Path(folder), settings or getattr(config, stage)
     optimiser = AdamW(parameters, settings, loss_scale(dtype))
     checkpoints = Checkpoints(folder / stage, fingerprint_of(settings, config.seed, identity, dtype),
                               config.checkpoints)
@@ -91,7 +95,7 @@ def train(stage: str, config: TrainingSettings, parameters: Dict[str, "jt.Var"],
     return log
 
 
-def fingerprint_of(settings: StageSettings, seed: int, identity: str, dtype: str) -> str:
+def fingerprint_of(settings: OptimiserSettings, seed: int, identity: str, dtype: str) -> str:
     """16 hex digits that change with anything that a run depends on."""
     depends = [settings.model_dump(), seed, identity] + ([] if dtype == "float32" else [dtype])
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]

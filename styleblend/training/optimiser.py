@@ -8,7 +8,7 @@ import numpy as np
 
 from styleblend.errors import StyleBlendError
 from styleblend.machine.runtime import jt
-from styleblend.settings import StageSettings
+from styleblend.settings.training import OptimiserSettings
 
 
 class AdamW:
@@ -18,15 +18,14 @@ class AdamW:
     `precision.loss_scale`.
     """
 
-    def __init__(self, parameters: Dict[str, "jt.Var"], settings: StageSettings, scale: float = 1.0):
+    def __init__(self, parameters: Dict[str, "jt.Var"], settings: OptimiserSettings, scale: float = 1.0):
         self.parameters, self.settings, self.scale, self.step = parameters, settings, scale, 0
         self.first = {name: jt.zeros(p.shape, "float32").stop_grad() for name, p in parameters.items()}
         self.second = {name: jt.zeros(p.shape, "float32").stop_grad() for name, p in parameters.items()}
 
     def lr(self) -> float:
         """The learning rate of the present step."""
-        s = self.settings
-        return s.lr * s.decay ** (self.step // s.decay_every) if s.decay_every else s.lr
+        return self.settings.rate(self.step)
 
     def update(self, loss) -> None:
         """One step down the gradient of `loss`.

@@ -1,0 +1,80 @@
+"""A start for the style encoder's network: a small CLIP image encoder that tells the looks of the base apart.
+
+    python tools/mini_base/train_vision.py --art art --out vision --minutes 20
+    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder --start vision
+
+It sees all subjects that are not held out, also those that the base does not draw.
+"""
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from art import STYLE_WORDS, load_art
+from training import amp
+
+SIZES = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, image_size=128,
+             patch_size=16, hidden_act="quick_gelu")  # as in configs/mini.yaml
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--art", type=Path, required=True, help="the folder of render_art.py")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for config.json and model.safetensors")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    rng, art = np.random.default_rng(0), load_art(args.art)
+    looks = [art.info["styles"].index(style) for style in STYLE_WORDS]
+    chosen = np.flatnonzero(np.isin(art.style, looks) & (art.look == 0))
+    network = CLIPVisionModel(CLIPVisionConfig(**SIZES))
+    head = torch.nn.Linear(SIZES["hidden_size"], len(looks))
+    network.train()
+    optimiser = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=args.lr, weight_decay=0.05)
+    began, step, right = time.time(), 0, []
+    while (share := (time.time() - began) / (60 * args.minutes)) < 1:
+        for group in optimiser.param_groups:  # a warm-up of 100 steps, then a cosine of the time that is left
+            group["lr"] = args.lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * share)) / 2
+        index = rng.choice(chosen, args.batch)
+        with amp():
+            seen = network(pixels(rng, art.picture[index])).pooler_output
+        logits = head(seen.float())
+        labels = torch.tensor([looks.index(style) for style in art.style[index]])
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        step += 1
+        right.append(float((logits.argmax(1) == labels).float().mean()))
+        if step % 20 == 0:
+            print(f"step {step}, {time.time() - began:.0f} s, loss {loss.item():.3f}, right {np.mean(right[-20:]):.3f}",
+                  flush=True)
+    save(network, args.out)
+
+
+def pixels(rng, pictures):
+    """Pictures, half of them mirrored, as the style encoder reads them."""
+    flip = rng.random(len(pictures)) < 0.5
+    pictures = np.where(flip[:, None, None, None], pictures[:, :, ::-1], pictures)
+    return torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def save(network, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name if name.startswith("vision_model.") else f"vision_model.{name}": tensor.contiguous()
+               for name, tensor in network.state_dict().items() if not name.endswith("position_ids")}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(SIZES, indent=1))
+
+
+if __name__ == "__main__":
+    main()
