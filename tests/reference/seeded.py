@@ -164,7 +164,8 @@ def language_weight(name: str, shape) -> np.ndarray:
     """The same for networks that write, so that their texts have many words and an end.
 
     They read and write words by the same vectors, so a random network would say one word for ever: here places and the
-    layers count more. T5's end (1) is a word that is often said.
+    layers count more. T5's end (1) is a word that is often said. T5 does not divide scores by sqrt(d): the wider
+    its q, the smaller, or attention picks one word each and the last bits of float32 grow from layer to layer.
     """
     if name.endswith("word_embeddings.weight"):
         return values(name, shape)
@@ -174,7 +175,7 @@ def language_weight(name: str, shape) -> np.ndarray:
         vectors = values(name, shape)
         vectors[1] *= 1.5
         return vectors
-    factors = {".query.weight": 3, ".key.weight": 3, ".q.weight": 1.5, ".k.weight": 1.5, ".o.weight": 4,
+    factors = {".query.weight": 3, ".key.weight": 3, ".q.weight": 12 / math.sqrt(shape[0]), ".o.weight": 4,
                ".wo.weight": 4, "relative_attention_bias.weight": 3}
     return weight(name, shape) * np.float32(next((x for end, x in factors.items() if name.endswith(end)), 1))
 
