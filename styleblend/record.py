@@ -5,7 +5,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple, get_args
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, get_args
+
+from pydantic import BaseModel
 
 from styleblend import __version__
 from styleblend.diffusion.samplers import SAMPLERS
@@ -84,6 +86,17 @@ class Record:
                 **{f"StyleBlend {name}": value for name, value in self.settings.facts().items()}}
 
 
+def seen(said: Any, hashes: Mapping[str, str]) -> Any:
+    """Settings as plain data, in which each picture's file is its content where that is known: a file may move."""
+    if isinstance(said, BaseModel):
+        return seen(said.model_dump(), hashes)
+    if isinstance(said, (list, tuple)):
+        return [seen(one, hashes) for one in said]
+    if not isinstance(said, dict):
+        return said
+    return {key: hashes.get(value, value) if key == "picture" else seen(value, hashes) for key, value in said.items()}
+
+
 def looked_at(settings: MethodSettings, control: Iterable[ControlSettings],
               content: Optional[ContentSettings]) -> Dict[str, str]:
     """Hashes of the picture files that a drawing with these settings looks at."""
@@ -102,12 +115,16 @@ def changes(then: Record, now: Record) -> List[str]:
     What either record does not say counts as the same.
     """
     sampling = [record.sampling.model_dump(exclude=SAME_PICTURE) for record in (then, now)]
-    both = [name for name in then.pictures if name in now.pictures]
+    changed = [name for name, known in then.pictures.items() if now.pictures.get(name, known) != known]
+    hashes = [{name: known for name, known in record.pictures.items() if then.pictures and name not in changed}
+              for record in (then, now)]
+    settings, control, content = ([seen([getattr(record, name)], known) for record, known in zip((then, now), hashes)]
+                                  for name in ("settings", "control", "content"))
     pairs = {"prompts": (then.prompt, now.prompt), "seeds": (then.seed, now.seed), "methods": (then.method, now.method),
              "adapters": (then.adapters or now.adapters, now.adapters or then.adapters), "sampling settings": sampling,
-             f"{KINDS[now.method].section} settings": (then.settings, now.settings),
-             "control pictures": (then.control, now.control), "content pictures": (then.content, now.content),
-             "picture files": ([then.pictures[name] for name in both], [now.pictures[name] for name in both]),
+             f"{KINDS[now.method].section} settings": settings, "control pictures": control,
+             "content pictures": content,
+             "picture files": ([], changed),
              "precision": (then.dtype, now.dtype)}
     return [name for name, (one, other) in pairs.items() if one != other]
 

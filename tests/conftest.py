@@ -17,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from borrowed_tokenizer import tokenizer_folder
 from reference import seeded
 
 ROOT = Path(__file__).parent.parent
@@ -53,15 +54,6 @@ def ctrl_c_works():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # the same by nohup
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def tokenizer_folder() -> Path:
-    """CLIP's vocabulary is 1.5 MB: it is borrowed from a base that is there."""
-    for folder in (ROOT / "checkpoints" / "mini" / "base" / "tokenizer",
-                   Path(os.environ.get("STYLEBLEND_GOLDEN", "nowhere")) / "base" / "tokenizer"):
-        if (folder / "vocab.json").is_file():
-            return folder
-    pytest.skip("no tokenizer: neither checkpoints/mini/base nor STYLEBLEND_GOLDEN is there")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,6 @@ def control_map(control: ControlSettings, width: int, height: int,
         pixels = np.repeat(canny(pixels, control.low, control.high)[..., None], 3, axis=2)
     if pixels.min() == pixels.max():
         what = "has no edges" if control.kind in EDGES else "is of one colour"
-        cure = ", or lower its thresholds" if control.kind in EDGES else ""
         raise StyleBlendError(f"the control picture {control.picture} {what}: there is nothing to follow, so take "
-                              f"another{cure}")
+                              "another")
     return pixels

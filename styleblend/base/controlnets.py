@@ -45,7 +45,8 @@ def refuse_other_models(path: Path, base: Base) -> None:
     if data.get("addition_embed_type"):
         family = "SDXL"
     if kind != "ControlNetModel":
-        family = printable(kind[:60])
+        raise StyleBlendError(f"{path.parent} is no ControlNet, but a {printable(kind[:60])}: give the folder "
+                              "of one of Stable Diffusion 2.x")
     if family:
         raise StyleBlendError(f"{path.parent} is a ControlNet of {family} (its text is {width} wide, that of this base "
                               f"{mine}): use one of Stable Diffusion 2.x")

@@ -36,6 +36,7 @@ class Steering:
         """The control pictures of one drawing, as their ControlNets read them."""
         found, used = [], set()
         for control in controls:
+            control.refuse_unfit(sampling.steps)
             folder = self.folder_of(control)
             key = (folder, *map_key(control, sampling))
             used.add(key)

@@ -180,6 +180,9 @@ class Tokenizer:
         kept = phrase[:low]
         if " " in kept and phrase[low:low + 1] != " ":
             kept = kept.rsplit(" ", 1)[0]
+        if phrase.strip() and not kept.strip():
+            raise StyleBlendError(f"there is no room for the prompt {phrase[:80]!r}: shorten what stands around it, "
+                                  f"{template[:200]!r}")
         warnings.warn(f"the prompt has {len(self.ids(phrase)) - 2} tokens, more than the text encoder reads; "
                       f"this is left out: {phrase[len(kept):].strip()[:200]!r}", stacklevel=2)
         return filled(len(kept.rstrip()))

@@ -16,7 +16,7 @@ def references(given: Sequence[str], strengths: Collection[str] = (), prompts: S
     for number, text in enumerate(given):
         said: Dict[str, object] = {}
         rest = text
-        while ":" in rest:
+        while ":" in rest and not Path(rest).is_file():
             before, last = rest.rsplit(":", 1)
             if last in strengths and "strength" not in said:
                 said["strength"] = last
@@ -26,6 +26,8 @@ def references(given: Sequence[str], strengths: Collection[str] = (), prompts: S
                 refuse_other_words(rest, before, last, strengths, option)
                 break
             rest = before
+        if not rest:
+            raise StyleBlendError(f"{option}{text!r} names no picture: give its file, such as picture.png:0.3")
         found.append({"picture": rest, **said, **({"prompt": prompts[number]} if prompts else {})})
     return found
 

@@ -92,6 +92,8 @@ def align(request: AlignRequest) -> Job[List[Path]]:
     with claim(request.output, LOCK):
         remove_unfinished(request.output, request.output / PLAIN, request.output / MAPS)
         missing = yield from missing_of([place.wanted() for place in places], request.overwrite)
+        if missing and request.align.full_attention_share:
+            missing = {place.path for place in places}  # each picture depends on the others of its batch
         drawn = (yield from draw_set(request, places, missing, lean)) if missing else []
         yield Written(write_sheet_of_set(request, places))
     return drawn
@@ -103,6 +105,10 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
     if not prompts:
         raise StyleBlendError('there is nothing to draw: give --prompts "A toy train,A toy car"')
     names = [prompt.name for prompt in prompts]
+    taken = next((name for name in names if f"{name}.png".lower() == SHEET), None)
+    if taken:
+        raise StyleBlendError(f"the picture of the prompt {taken!r} would have the name of the contact sheet, {SHEET}: "
+                              "write more, such as 'A sheet of paper'")
     check_distinct(names, "--prompts")
     if len(set(names)) < len(names):
         raise StyleBlendError("a prompt stands twice in --prompts: its picture would be replaced by the second")

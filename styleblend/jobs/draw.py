@@ -162,6 +162,9 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
     changed = [name for name, before in then.pictures.items() if now.pictures.get(name, before) != before]
     if changed:
         raise StyleBlendError(f"{again} was drawn by another picture than {changed[0]} is now: put that one back")
+    if getattr(then.settings, "full_attention_share", False):
+        raise StyleBlendError(f"{again} was drawn with full_attention_share, by which it depends on the rest of its "
+                              "set: align draws the set again")
     pairs = (("base", then.base, now.base), ("autoencoder", then.decoder or now.decoder, now.decoder),
              ("style encoder", then.adapters.get("encoder", ""), now.adapters.get("encoder", "")),
              ("style", then.style_hash, now.style_hash))
@@ -171,6 +174,15 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
                                   f"{after or 'none'}): name a config and adapters with that one")
 
 
+def refuse_gone(again: Path, record: Record) -> None:
+    """StyleBlendError where a picture that was looked at is not where it was."""
+    gone = next((name for name in record.pictures if not Path(name).is_file()), None)
+    if gone:
+        where = "" if Path(gone).is_absolute() else f" of {Path.cwd()}"
+        raise StyleBlendError(f"{again} was drawn by the picture {gone}{where}, which is not there: put it back, or "
+                              "start in the folder in which it was drawn")
+
+
 def draw(request: DrawRequest) -> Job[List[Path]]:
     """Draw the pictures and write them; returns their files, and that of the contact sheet where there are several."""
     record = drawn_again(request.prompt, request.style, request.again)
@@ -178,6 +190,8 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     name = request.style or (record.style if record else "")
     if name:
         ready_style(request.settings, name)
+    if record:
+        refuse_gone(request.again, record)
     plan = planned(request, record)
     default = record.seed if record else plan.sampling.seed
     seeds = seeds_of(request, default if request.seed is None else request.seed)

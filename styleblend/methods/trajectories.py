@@ -15,7 +15,7 @@ from styleblend.diffusion.samplers import Step
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.errors import StyleBlendError
 from styleblend.files.pictures import load_picture, to_array
-from styleblend.files.tensor_files import read_safetensors, write_safetensors
+from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 from styleblend.machine.runtime import jt, say
 from styleblend.methods.method import Progress, Request
 from styleblend.models.rows import Rows
@@ -44,7 +44,7 @@ def trajectory_of(pipeline, request: Request, settings: AlignSettings, texts: Se
     states = pipeline.encode(recipe, request.method, pipeline.applied(None))
     key = digest(clean.numpy(), states[0].numpy(), base.fingerprint(), base.dtype, settings.inversion_guidance,
                  sampling.steps)
-    kept = read_kept(key)
+    kept = read_kept(key, (sampling.steps + 1, *clean.shape))
     if kept is not None:
         return [jt.array(one) for one in kept]
     steps = yield from inverted(base, recipe, states, clean, sampling.steps, "inverting the reference")
@@ -91,22 +91,23 @@ def folder() -> Path:
     return Path(home) / "styleblend" / "trajectories"
 
 
-def read_kept(key: str) -> Optional[np.ndarray]:
-    """A trajectory that was kept, or None."""
+def read_kept(key: str, shape: Sequence[int]) -> Optional[np.ndarray]:
+    """A trajectory that was kept, of this shape; None: there is none, or it is damaged, so that it is written again."""
     path = folder() / f"{key}.safetensors"
     if not path.is_file():
         return None
     try:
-        return read_safetensors(path)["latents"]
+        latents, said = read_safetensors(path)["latents"], read_metadata(path).get("sha256")
     except (StyleBlendError, KeyError):
-        return None  # it is computed and written again
+        return None
+    return latents if latents.shape == tuple(shape) and said == digest(latents) else None
 
 
 def keep(key: str, latents: np.ndarray) -> None:
     """Write a trajectory, and delete the oldest where there are many."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder() / f"{key}.safetensors", {"latents": latents})
+        write_safetensors(folder() / f"{key}.safetensors", {"latents": latents}, {"sha256": digest(latents)})
         there = sorted(folder().glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
         for path in there[:-KEPT]:
             path.unlink()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Dict, List, Optional, Tuple
+from typing import Annotated, ClassVar, Dict, List, Optional, Tuple
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,8 @@ from styleblend.settings.validation import MethodSettings, Settings, unknown
 
 # how strongly targets look at a reference: (score scale, score shift); a famous picture is drawn too readily
 STRENGTHS = {"normal": (1.0, math.log(2)), "famous": (0.5, 0.0)}
+Scale = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # of scores, as far as attention takes them
+Shift = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 BY_ATTENTION = "attention"  # the blend that averages nothing
 HOW = {"inversion": "by DDIM inversion, which wants the ddim sampler", "noise": "by noise alone: looser, no time, "
        "any sampler"}
@@ -24,10 +26,10 @@ class ReferencePicture(Settings):
 
     picture: str = Field(description="its file")
     prompt: str = Field("", description="what it shows, without its look")
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="how much it counts among several")
+    weight: float = Field(1.0, ge=0, le=1e6, allow_inf_nan=False, description="how much it counts among several")
     strength: str = Field("normal", description=" or ".join(STRENGTHS))
-    score_scale: Optional[float] = Field(None, allow_inf_nan=False, description="in place of the strength's")
-    score_shift: Optional[float] = Field(None, allow_inf_nan=False, description="in place of the strength's")
+    score_scale: Optional[Scale] = Field(None, description="in place of the strength's")
+    score_shift: Optional[Shift] = Field(None, description="in place of the strength's")
 
     @model_validator(mode="after")
     def strength_is_known(self) -> ReferencePicture:
@@ -61,9 +63,9 @@ class AlignSettings(MethodSettings):
     style_on_reference: bool = Field(False, description="whether its LoRA and token draw the reference, too")
     offset: Optional[int] = Field(None, ge=0, description="steps that a reference picture is ahead at the start; "
                                   "default: a tenth of them, such as the published 5 of 50")
-    shared_score_scale: float = Field(1.0, allow_inf_nan=False, description="factor of the scores of a drawn "
+    shared_score_scale: Scale = Field(1.0, description="factor of the scores of a drawn "
                                       "reference's keys")
-    shared_score_shift: float = Field(0.0, allow_inf_nan=False, description="added to these scores; with ln 2 = 0.693 "
+    shared_score_shift: Shift = Field(0.0, description="added to these scores; with ln 2 = 0.693 "
                                       "the reference counts twice")
     share_attention: bool = Field(True, description="whether the set attends to the reference")
     adain_queries: bool = Field(True, description="whether queries get the reference's mean and deviation")

@@ -20,7 +20,7 @@ from styleblend.base.style_prompts import TAIL
 from styleblend.errors import Busy
 from styleblend.files.claims import claim
 from styleblend.files.corpus import Corpus, Entry
-from styleblend.files.pictures import load_picture, to_array
+from styleblend.files.pictures import load_picture
 from styleblend.files.style_pictures import square
 from styleblend.files.tensor_files import read_metadata, read_rows, read_safetensors, write_safetensors
 from styleblend.files.whole_files import remove_unfinished

@@ -105,6 +105,9 @@ def test_how_a_reference_is_written(text, expected):
     (["--reference-prompt", "a", "--reference-prompt", "b"], "A cat", "one reference"),
     (["--reference", "{folder}/red.pg"], "A cat", "red.pg does not exist: did you mean {folder}/red.png?"),
     (["--reference", "{folder}"], "A cat", "{folder} is a folder: name a picture in it"),
+    (["--reference", ":0.3"], "A cat", "':0.3' names no picture"),
+    (["--look", "x"], "Sheet", "name of the contact sheet"),
+    (["--shared-score-scale", "1e7"], "A cat", "less than or equal to 1000000"),
     (["--reference", "{folder}/red.png:fomous"], "A cat", "a weight or a strength, not 'fomous'"),
     (["--reference", "{folder}/red.png", "--sampler", "euler"], "A cat", "inverted along DDIM's steps"),
     (["--reference", "{folder}/red.png", "--offset", "99"], "A cat", "leaves none of"),
@@ -130,8 +133,42 @@ def test_a_reference_that_was_changed_since_is_said(world, tmp_path, capsys):
     again = ["draw", "--config", str(world), "--from", str(drawn), "--output", str(tmp_path / "again.png")]
     assert main(again) == 2 and f"another picture than {reference} is now" in capsys.readouterr().err
     Image.new("RGB", (64, 64), "red").save(reference)
+    moved = reference.rename(tmp_path / "moved.png")
+    assert run(world, tmp_path, "--reference", str(moved), prompts="A cat") == 0
+    assert "kept" not in capsys.readouterr().err  # the file has another name, the picture is the same
+    assert main(again) == 2 and f"by the picture {reference}, which is not there" in capsys.readouterr().err
+    moved.rename(reference)
     assert main(again) == 0
     assert np.array_equal(pixels(tmp_path / "again.png"), pixels(drawn))
+
+
+def test_a_look_that_leaves_no_room_for_the_prompt_is_refused(world, tmp_path, capsys):
+    """All prompts would else give one picture."""
+    assert run(world, tmp_path, "--look", "long " * 100, prompts="A cat") == 2
+    assert "no room for the prompt 'A cat'" in capsys.readouterr().err
+
+
+def test_of_a_set_in_which_all_look_at_all_nothing_is_drawn_alone(world, tmp_path, capsys):
+    options, folder = ["--look", "in ink", "--full-attention-share"], tmp_path / "set"
+    assert run(world, tmp_path, *options, prompts="A cat,An owl") == 0
+    whole = {path.name: pixels(path) for path in folder.glob("A*.png")}
+    (folder / "An owl.png").unlink()
+    assert run(world, tmp_path, *options, prompts="A cat,An owl") == 0
+    assert all(np.array_equal(pixels(folder / name), one) for name, one in whole.items())
+    again = ["draw", "--config", str(world), "--from", str(folder / "A cat.png"), "--output", str(tmp_path / "a.png")]
+    assert main(again) == 2 and "align draws the set again" in capsys.readouterr().err
+
+
+def test_a_damaged_trajectory_is_computed_again(world, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    drawn = []
+    for _ in range(2):
+        assert run(world, tmp_path, "--reference", str(tmp_path / "red.png"), "--overwrite", prompts="A cat") == 0
+        drawn.append(pixels(tmp_path / "set" / "A cat.png"))
+        [kept] = (tmp_path / "cache").rglob("*.safetensors")
+        whole = kept.read_bytes()
+        kept.write_bytes(whole[:-400] + bytes(400))
+    assert np.array_equal(*drawn)
 
 
 def test_more_references_than_memory_allows_is_said_before_anything_is_loaded(world, tmp_path, capsys):

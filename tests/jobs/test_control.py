@@ -106,6 +106,8 @@ def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, lay
     (["--control-picture", "{layout}", "--control-start", "0.6", "--control-end", "0.5"], "would do nothing"),
     (["--control-picture", "{layout}", "--control-strength", "nan"], "strength"),
     (["--control-picture", "{layout}", "--control-strength", "0"], "greater than 0"),
+    (["--control-picture", "{layout}", "--controlnet", "{net}", "--control-start", "0.98", "--control-end", "0.99"],
+     "lies between"),
 ])
 def test_what_cannot_be_is_one_sentence(world, tmp_path, layout, tiny_controlnet, capsys, options, message):
     Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")

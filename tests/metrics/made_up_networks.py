@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tokenizer_folder
+from borrowed_tokenizer import tokenizer_folder
 from PIL import Image
 
 from reference import seeded

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from conftest import tokenizer_folder
+from borrowed_tokenizer import tokenizer_folder
 from PIL import Image
 
 from reference import seeded

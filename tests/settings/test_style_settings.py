@@ -95,7 +95,7 @@ def test_parts_are_the_adapters_to_check(tmp_path):
 class OtherSettings(MethodSettings):
     """How a method that is not there draws."""
 
-    strength: float = 1.0
+    force: float = 1.0
 
 
 class OtherStyle(StyleSettings):
