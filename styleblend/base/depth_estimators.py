@@ -114,8 +114,9 @@ def load_depth_estimator(name: str) -> DepthEstimator:
     path, weights = folder / "config.json", folder / "model.safetensors"
     for file in (path, weights):
         if not file.is_file():
-            raise StyleBlendError(f"{file} is missing: a depth estimator is a folder with config.json and "
-                                  f"model.safetensors, such as that of {' or '.join(PUBLISHED)}")
+            raise StyleBlendError(f"{file} is missing: name a depth estimator by --depth-estimator or in the config "
+                                  "(depth_estimator), a folder with config.json and model.safetensors, such as that of "
+                                  f"{' or '.join(PUBLISHED)}, or its hub id")
     kind = str(read_object(path).get("model_type"))
     if kind == "depth_anything":
         network = DepthAnythingForDepthEstimation(*read_depth_anything(path))

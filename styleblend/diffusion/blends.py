@@ -5,6 +5,8 @@ from typing import Callable, List, Mapping, Sequence
 
 import numpy as np
 
+from styleblend.errors import StyleBlendError
+
 
 def linear(latents: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """The weighted mean. Where references differ it is shorter than they are: the picture loses contrast."""
@@ -89,9 +91,16 @@ BLENDS: Mapping[str, Callable] = {"linear": linear, "slerp": slerp, "spherical_m
 
 
 def blended(name: str, latents: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """One latent of several, by the blend of this name. References of weight 0 are left out."""
+    """One latent of several, by the blend of this name. References of weight 0 are left out.
+
+    StyleBlendError where that is not a number.
+    """
     kept: List[int] = [place for place, weight in enumerate(weights) if weight > 0]
     if len(kept) == 1:
         return np.asarray(latents[kept[0]], np.float32)
     total = sum(weights[place] for place in kept)
-    return BLENDS[name]([latents[place] for place in kept], [weights[place] / total for place in kept])
+    found = BLENDS[name]([latents[place] for place in kept], [weights[place] / total for place in kept])
+    if not np.isfinite(found).all():
+        raise StyleBlendError(f"the blend {name} of these references is not a number, since two of them are too much "
+                              "alike: take spherical_mean")
+    return found

@@ -20,7 +20,7 @@ from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.files.saved_pictures import save_picture
 from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
-from styleblend.jobs.aligned_sets import PLAIN
+from styleblend.jobs.aligned_sets import DRAWN, PLAIN
 from styleblend.jobs.choices import ready_pictures
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
@@ -95,7 +95,9 @@ def align(request: AlignRequest) -> Job[List[Path]]:
         if missing and request.align.full_attention_share:
             missing = {place.path for place in places}  # each picture depends on the others of its batch
         drawn = (yield from draw_set(request, places, missing, lean)) if missing else []
-        yield Written(write_sheet_of_set(request, places))
+        if drawn or not is_whole(request.output / SHEET):
+            write_sheet_of_set(request, places)
+        yield Written(request.output / SHEET)
     return drawn
 
 
@@ -105,10 +107,10 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
     if not prompts:
         raise StyleBlendError('there is nothing to draw: give --prompts "A toy train,A toy car"')
     names = [prompt.name for prompt in prompts]
-    taken = next((name for name in names if f"{name}.png".lower() == SHEET), None)
+    taken = next((name for name in names if f"{name}.png".lower() in (SHEET, DRAWN)), None)
     if taken:
-        raise StyleBlendError(f"the picture of the prompt {taken!r} would have the name of the contact sheet, {SHEET}: "
-                              "write more, such as 'A sheet of paper'")
+        raise StyleBlendError(f"the picture of the prompt {taken!r} would have the name of the contact sheet, {SHEET}, "
+                              f"or of the reference, {DRAWN}: write more, such as 'A sheet of paper'")
     check_distinct(names, "--prompts")
     if len(set(names)) < len(names):
         raise StyleBlendError("a prompt stands twice in --prompts: its picture would be replaced by the second")
@@ -125,10 +127,26 @@ def pictures_of_set(request: AlignRequest) -> List[AlignedPicture]:
     sources = [tuple(request.sources), *[()] * (len(prompts) - 1)]
     found = [AlignedPicture(prompt.text, first + n, request.output / f"{prompt.name}.png",
                             replace(aligned, sources=own)) for n, (prompt, own) in enumerate(zip(prompts, sources))]
-    return found + [place._replace(phrase=phrase_of(with_look(place.phrase, request.align.look)),
-                                   plan=replace(plain, sources=place.plan.sources),
-                                   path=request.output / PLAIN / place.path.name)
-                    for place in found if request.compare]
+    beside = [place._replace(phrase=phrase_of(with_look(place.phrase, request.align.look)),
+                             plan=replace(plain, sources=place.plan.sources),
+                             path=request.output / PLAIN / place.path.name) for place in found if request.compare]
+    return found + beside + drawn_reference(request, found[0])
+
+
+def drawn_reference(request: AlignRequest, first: AlignedPicture) -> List[AlignedPicture]:
+    """The reference, where words of its own draw it.
+
+    It is drawn as one of the set: with the prompt and the seed of the reference's row, that equals the row.
+    """
+    prompt, seed = request.align.reference_prompt, request.align.reference_seed
+    if not prompt or request.align.full_attention_share:  # there the set would look at one picture more
+        return []
+    plan = replace(first.plan, control=(), sources=())
+    if request.style and not request.align.style_on_reference:
+        plain = with_options(plan_for(request.settings, None), request.sampling, request.negative)
+        plan = replace(plain, own=plan.own, settings=plan.settings, sampling=plan.sampling)
+    seed = plan.sampling.seed if seed is None else seed
+    return [AlignedPicture(phrase_of(prompt), seed, request.output / DRAWN, plan)]
 
 
 def check_what_is_looked_at(request: AlignRequest, sampling: SamplingSettings) -> None:
@@ -162,26 +180,29 @@ def draw_set(request: AlignRequest, places: Sequence[AlignedPicture], missing: C
     base, name, drawn = base_for_drawing(lean), places[0].plan.name, []
     pipeline = Pipeline(base, lean)
     style = load_style(adapters_of(lean.adapters, name), name, base) if name else None
-    hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
+    prints = base.fingerprint(), base.decoder_fingerprint()
     for number, control in enumerate(request.control):
         save_picture(request.map_file(number), Image.fromarray(pipeline.steering.map(control, lean.sampling)))
-    for _, own in groupby(places, lambda place: place.path.parent):
-        wanted = [place.wanted(*hashes) for place in own]
+    for (_, named, _), own in groupby(places, lambda place: (place.path.parent, place.plan.name, place.plan.control)):
+        worn = style if named else None
+        wanted = [place.wanted(style_hash(worn) if worn else "", *prints) for place in own]
         for batch in batches(wanted, [one for one in wanted if one.path in missing], lean.sampling.batch):
             yield Progress("pictures", len(drawn), len(missing), "picture", batch[0].record.prompt)
-            drawn += yield from draw_batch(pipeline, style, batch, missing, lean.sampling)
+            drawn += yield from draw_batch(pipeline, worn, batch, missing, lean.sampling)
     yield Progress("pictures", len(drawn), len(missing), "picture")
     return drawn
 
 
-def write_sheet_of_set(request: AlignRequest, places: Sequence[AlignedPicture]) -> Path:
-    """The reference pictures and control maps, the set, and below it the set without sharing."""
+def write_sheet_of_set(request: AlignRequest, places: Sequence[AlignedPicture]) -> None:
+    """The references and control maps, the set, and below it the set without sharing."""
     top = [(f"reference {weight:.2g}", load_picture(Path(one.picture), request.settings.pictures.max_pixels))
            for one, weight in zip(request.align.counted(), request.align.weights())]
+    top += [("reference", load_picture(place.path)) for place in places if place.path.name == DRAWN]
     maps = [request.map_file(number) for number in range(len(request.control))]
     top += [(path.stem, load_picture(path)) for path in maps if is_whole(path)]
     rows = [top] if top else []
-    for _, own in groupby(places, lambda place: place.path.parent):
+    shared = [place for place in places if place.path.name != DRAWN]
+    for _, own in groupby(shared, lambda place: place.path.parent):
         cells = [(place.path.stem, load_picture(place.path)) for place in own]
         rows += [cells[i:i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
-    return save_picture(request.output / SHEET, contact_sheet(rows, CELL))
+    save_picture(request.output / SHEET, contact_sheet(rows, CELL))

@@ -14,6 +14,7 @@ from styleblend.record import Record, read_record
 from styleblend.settings import AlignSettings
 
 PLAIN = "plain"  # in the folder of a set: the same prompts and seeds without sharing
+DRAWN = "reference.png"  # there, too: the reference where words of its own draw it
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def set_in(folder: Path) -> Optional[AlignedSet]:
     drawn = records_in(folder)
     around = records_in(folder.absolute().parent) if folder.absolute().name == PLAIN else drawn
     aligned = {path.name: record for path, record in around.items() if isinstance(record.settings, AlignSettings)}
-    phrases = {path: aligned[path.name].prompt for path in drawn if path.name in aligned}
+    phrases = {path: aligned[path.name].prompt for path in drawn if path.name in aligned and path.name != DRAWN}
     if not phrases:
         return None
     first, references, shares = next(iter(aligned.values())), {}, {}

@@ -8,6 +8,7 @@ from styleblend.cli import main
 from styleblend.cli.reference_pictures import references
 from styleblend.settings.style_aligned import STRENGTHS
 from styleblend.errors import StyleBlendError
+from styleblend.jobs.aligned_sets import set_in
 from styleblend.methods.style_aligned import StyleAligned
 from styleblend.record import read_record
 from styleblend.settings import KINDS, read_settings
@@ -48,6 +49,18 @@ def test_a_set_its_sheet_and_its_records(world, tmp_path, capsys):
     assert np.abs(plain - pixels(folder / "An owl.png")).max() > 3
     # the first of the set is its own reference: a plain picture
     assert np.abs(pixels(folder / "plain" / "A cat.png").astype(int) - pixels(folder / "A cat.png")).max() <= 1
+
+
+def test_a_reference_of_its_own_words_is_drawn_beside_the_set(world, tmp_path):
+    """It is the plain picture of its words, and none of the set."""
+    folder, alone = tmp_path / "set", tmp_path / "alone.png"
+    assert run(world, tmp_path, "--reference-prompt", "A lamp", "--look", "in ink", "--seed", "3", prompts="A cat") == 0
+    assert sorted(path.name for path in folder.glob("*.png")) == ["A cat.png", "reference.png", "sheet.png"]
+    config = read_settings(world)
+    assert main(["draw", "--config", str(world), "--prompt", "A lamp, in ink", "--seed", str(config.sampling.seed),
+                 "--output", str(alone)]) == 0
+    assert np.abs(pixels(folder / "reference.png").astype(int) - pixels(alone)).max() <= 1
+    assert list(set_in(folder).phrases) == [folder / "A cat.png"]
 
 
 def test_what_is_whole_is_kept(world, tmp_path, capsys):

@@ -219,6 +219,8 @@ def test_blends():
         near(blended(blend, [latents[0]] * 3, weights), latents[0], 1e-6)  # the same three times
         assert np.isfinite(blended(blend, [latents[0], -latents[0]], (0.5, 0.5))).all()
         assert np.isfinite(blended(blend, [latents[0], latents[0] * 0], (0.5, 0.5))).all()
+    with pytest.raises(StyleBlendError, match="too much alike"):
+        blended("slerp_upstream", [latents[0], latents[0]], (0.5, 0.5))
 
 
 def test_the_reference_follows_its_trajectory_and_is_the_picture_at_the_end(pipeline, pictures):
