@@ -49,14 +49,20 @@ def import_jittor():
             code = CompiledCode(Path(jittor_utils.cache_path))
             check_folders(code.folder)
             with contextlib.ExitStack() as stack:
+                onednn = CompiledCode(jittor_cache() / "mkl")
+                if onednn.damaged() or not is_built(jittor_utils.cache_path):
+                    # Jittor locks per Python version, but all versions unpack oneDNN into one folder. This lock comes
+                    # first: Jittor lets go of its own for a moment while it compiles itself, and wants it back.
+                    stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
+                    remove_damaged(onednn)
                 stack.enter_context(import_locked(jittor_utils.lock, say))
-                remove_damaged(code, jittor_utils.lock.lock_path)
+                if code.damaged():
+                    with operators_locked(jittor_utils.lock.lock_path, say):
+                        remove_damaged(code)
                 stack.enter_context(stdout_to_stderr())  # also where a part is missing, and nobody knows it yet
                 if not is_built(jittor_utils.cache_path):
                     say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
                         f"The result stays in {jittor_cache()}")
-                    # Jittor locks per Python version, but all versions unpack oneDNN into one folder
-                    stack.enter_context(file_locked(jittor_cache() / "styleblend.lock", say))
                 unpack_onednn()
                 jittor_utils.LOG.e = lambda *message: None  # "please rerun your command": that is said here
                 stack.callback(delattr, jittor_utils.LOG, "e")
@@ -87,16 +93,11 @@ def check_folders(cache: Path) -> None:
             raise StyleBlendError(problem)
 
 
-def remove_damaged(code: CompiledCode, lock: str) -> None:
-    """Take away damaged parts of Jittor's cache and say so: Jittor compiles them again."""
-    onednn = CompiledCode(jittor_cache() / "mkl")
-    for part, locked in ((onednn, file_locked(jittor_cache() / "styleblend.lock", say)),
-                         (code, operators_locked(lock, say))):
-        if part.damaged():
-            with locked:
-                said = repair(part)
-            if said:
-                say(said)
+def remove_damaged(part: CompiledCode) -> None:
+    """Take away what is damaged of a part of Jittor's cache and say so: Jittor compiles it again."""
+    said = repair(part)
+    if said:
+        say(said)
 
 
 def record(code: CompiledCode) -> None:

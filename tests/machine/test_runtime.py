@@ -1,6 +1,7 @@
 """First contact: the traps of Jittor's first import, each met for real in a process of its own."""
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import re
@@ -78,6 +79,25 @@ def test_import_is_quiet_and_leaves_torch_and_https_alone():
     result = run_python(code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n") == 1 and result.stderr == ""
+
+
+def test_who_waits_for_another_first_import_has_no_lock_of_jittors_meanwhile(tmp_path):
+    """Jittor lets go of its lock while it compiles itself, and wants it back: else both would wait for ever."""
+    cache = tmp_path / ".cache" / "jittor"
+    cache.mkdir(parents=True)
+    ours = {key: value for key, value in os.environ.items() if key not in environment.DEFAULTS}
+    with open(cache / "styleblend.lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waits = subprocess.Popen([sys.executable, "-c", "import styleblend.machine.runtime"], cwd=ROOT, text=True,
+                                 env={**ours, "HOME": str(tmp_path)}, stderr=subprocess.PIPE)
+        try:
+            assert "waiting for process" in waits.stderr.readline()
+            [lock] = cache.rglob("jittor.lock")
+            with open(lock) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            waits.kill()
+            waits.communicate()
 
 
 def test_the_error_path_of_jittors_logger_still_raises():
