@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 from typing import Iterable, Optional
 
-LISTED = 90  # characters of a list of names in a sentence, which is to stay within three lines of a terminal
+LISTED = 80  # characters of a list of names in a sentence, which is to stay within three lines of a terminal
 
 
 class StyleBlendError(Exception):

@@ -223,7 +223,7 @@ class Pipeline:
             return recipe
         branches = tuple(recipe.rows.branches) if recipe.steered is None else recipe.steered
         pictures = self.steering.pictures(request.control, request.sampling)
-        return replace(recipe, residuals=Controlled(pictures, recipe.rows, branches, request.sampling.steps))
+        return replace(recipe, residuals=Controlled(pictures, branches, request.sampling.steps))
 
     def encode(self, recipe: Recipe, method: str, style: Applied) -> List[Any]:
         """Of each stage the text states of all rows, (rows, tokens, width): 77 tokens for each text of a prompt."""

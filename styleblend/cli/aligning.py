@@ -5,11 +5,11 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 
 from styleblend.cli.context import add_context, context_of
-from styleblend.cli.drawing import OF_SAMPLING, add_sampling
 from styleblend.cli.options import (add_command, add_config, add_control, add_this_machine, control_of,
                                     settings_of)
 from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
+from styleblend.cli.sampling_options import add_sampling, sampling_of
 from styleblend.errors import StyleBlendError
 
 OF_ALIGN = ("look", "reference_prompt", "blend", "follow", "offset", "inversion_guidance", "shared_score_scale",
@@ -91,7 +91,7 @@ def run_align(args) -> int:
         said["reference_prompt"] = args.reference_prompt[0]
     from styleblend.files.prompts import listed
     from styleblend.jobs.choices import ready_pictures, ready_to_draw
-    sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
+    sampling = sampling_of(args)
     settings = settings_of(args)
     if args.style_on_reference and not args.style:
         raise StyleBlendError("--style-on-reference has no effect without a learned style: leave it out, or name a "

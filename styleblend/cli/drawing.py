@@ -10,10 +10,10 @@ from styleblend.cli.options import (add_command, add_config, add_control, add_dt
                                     named_folder, settings_of)
 from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
+from styleblend.cli.sampling_options import add_sampling, sampling_of
 from styleblend.errors import StyleBlendError
 
 BY_PICTURES = ("style_encoder",)  # methods that need no style: they draw in that of reference pictures
-OF_SAMPLING = ("steps", "guidance", "sampler", "width", "height")  # options that are fields of the sampling settings
 
 
 def add_commands(commands) -> None:
@@ -117,26 +117,10 @@ def style_or_mix(args, settings) -> Optional[str]:
     return resolved(settings.adapters, args.mix)
 
 
-def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative), of a plain picture nothing") -> None:
-    """The options that are fields of the sampling settings, and --negative with its default."""
-    drawing.add_argument("--negative", metavar="TEXT", help=f"what the picture should not show; default: {negative}")
-    drawing.add_argument("--steps", type=int, metavar="N",
-                         help="denoising steps; default: the config's (sampling.steps)")
-    drawing.add_argument("--guidance", type=float, metavar="SCALE",
-                         help="how closely the prompt is followed (CFG scale); 1: off; default: the style's own, else "
-                              "the config's (sampling.guidance)")
-    drawing.add_argument("--sampler", metavar="NAME",
-                         help="ddim, dpmpp_2m, euler, unipc or pndm; default: the config's (sampling.sampler)")
-    drawing.add_argument("--width", type=int, metavar="PIXELS",
-                         help="a multiple of 8; default: the config's (sampling.width)")
-    drawing.add_argument("--height", type=int, metavar="PIXELS",
-                         help="a multiple of 8; default: the config's (sampling.height)")
-
-
 def run_draw(args) -> int:
     from styleblend.jobs.choices import drawn_again, ready_pictures, ready_to_draw
     from styleblend.settings import with_sampling
-    sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
+    sampling = sampling_of(args)
     again, output = args.again and Path(args.again), named_file(args.output)
     settings = settings_of(args)
     style = style_or_mix(args, settings)

@@ -4,9 +4,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from styleblend.cli.context import add_context, context_of
-from styleblend.cli.drawing import OF_SAMPLING, add_sampling, style_or_mix
+from styleblend.cli.drawing import style_or_mix
 from styleblend.cli.options import add_command, add_config, add_this_machine, settings_of
 from styleblend.cli.running import follow
+from styleblend.cli.sampling_options import add_sampling, sampling_of
 from styleblend.errors import StyleBlendError
 
 
@@ -51,7 +52,7 @@ def run_transfer(args) -> int:
     ready_to_draw(settings, style)
     made = context_of(args, settings, args.prompt)
     from styleblend.jobs.transfer import TransferRequest, transfer
-    sampling = {name: getattr(args, name) for name in OF_SAMPLING if getattr(args, name) is not None}
+    sampling = sampling_of(args)
     request = TransferRequest(settings, style, Path(args.content), Path(args.output),
                               made.prompt if made else args.prompt,
                               "inversion" if args.invert else "noise", args.strength, args.control, args.controlnet,

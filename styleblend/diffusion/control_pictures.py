@@ -6,6 +6,7 @@ from typing import Any, List, Optional, Sequence
 
 import numpy as np
 
+from styleblend.diffusion.samplers import within
 from styleblend.machine.runtime import jt
 from styleblend.models.attention import AttentionContext
 from styleblend.models.controlnet import ControlNetModel, on_rows
@@ -30,8 +31,8 @@ class ControlPicture:
     guess: bool = False
 
     def active(self, index: int, steps: int) -> bool:
-        """Whether step `index` lies within start and end, counted as diffusers counts."""
-        return not (index / steps < self.start or (index + 1) / steps > self.end)
+        """Whether step `index` lies within start and end."""
+        return within(index, steps, self.start, self.end)
 
 
 class Controlled:
@@ -40,31 +41,29 @@ class Controlled:
     Only the pictures of `branches` are steered. Each of their rows is read with its own text.
     """
 
-    def __init__(self, pictures: Sequence[ControlPicture], rows: Rows, branches: Sequence[str], steps: int):
-        self.pictures, self.rows, self.steps = tuple(pictures), rows, steps
-        self.latents = [place for branch in branches for place in rows.latents_of(branch)]
-        self.branches = {branch: rows.branches[branch] for branch in branches}
+    def __init__(self, pictures: Sequence[ControlPicture], branches: Sequence[str], steps: int):
+        self.pictures, self.branches, self.steps = tuple(pictures), tuple(branches), steps
 
-    def __call__(self, x, time: float, index: int, text) -> Optional[Residuals]:
+    def __call__(self, x, time: float, index: int, text, rows: Rows) -> Optional[Residuals]:
         """x (latents, 4, h, w) and text (rows, 77, width) of all rows. None where nothing is active at this step."""
         total = None
         for picture in self.pictures:
             if picture.active(index, self.steps):
-                found = self.added_by(picture, x, time, text)
+                found = self.added_by(picture, x, time, text, rows)
                 total = found if total is None else Residuals(
                     [skip_with(one, more) for one, more in zip(total.down, found.down)],
                     skip_with(total.mid, found.mid))
         return total
 
-    def added_by(self, picture: ControlPicture, x, time: float, text) -> Residuals:
+    def added_by(self, picture: ControlPicture, x, time: float, text, rows: Rows) -> Residuals:
         """What one picture adds to all rows."""
-        conditions = self.rows.conditions
+        conditions, latents = rows.conditions, [n for branch in self.branches for n in rows.latents_of(branch)]
         asked = conditions[1:] if picture.guess and len(conditions) > 1 else conditions
-        steered = [conditions.index(name) * self.rows.latents + place for name in asked for place in self.latents]
-        context = AttentionContext(Rows(self.branches, asked))
-        found = picture.network(taken(x, self.latents), time, taken(text, steered), picture.condition, context,
+        steered = [conditions.index(name) * rows.latents + place for name in asked for place in latents]
+        context = AttentionContext(Rows({branch: rows.branches[branch] for branch in self.branches}, asked))
+        found = picture.network(taken(x, latents), time, taken(text, steered), picture.condition, context,
                                 picture.strength, picture.guess)
-        return on_rows(found, {row: number for number, row in enumerate(steered)}, self.rows.count)
+        return on_rows(found, {row: number for number, row in enumerate(steered)}, rows.count)
 
 
 def taken(x, rows: List[int]):

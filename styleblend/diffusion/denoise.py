@@ -1,12 +1,12 @@
 """The one loop that draws: a recipe, from its start to its clean latents, one step at a time."""
 from __future__ import annotations
 
-from typing import Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from styleblend.diffusion.recipe import Factors, Recipe
-from styleblend.diffusion.samplers import SAMPLERS, Step
+from styleblend.diffusion.samplers import SAMPLERS, Step, within
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.machine.runtime import jt
 from styleblend.models.attention import AttentionContext
@@ -91,9 +91,27 @@ class Denoiser:
         recipe, stage = self.recipe, self.recipe.stage(time) if len(self.texts) > 1 else 0
         context = AttentionContext(recipe.rows, index, self.steps, recipe.controls, self.loras, self.lora_scale,
                                    self.out_scale, self.project(stage), self.times, self.pooling)
-        residuals = recipe.residuals(x, time, index, self.texts[stage]) if recipe.residuals else None
+        residuals = None
+        if recipe.residuals:
+            residuals = recipe.residuals(x, time, index, self.texts[stage], recipe.rows)
         latents = jt.concat([x] * len(recipe.rows.conditions)) if self.apart else x
         return guided(self.unet(latents, time, self.texts[stage], context, residuals), recipe)
+
+
+def model_of(base, recipe: Recipe, texts: Sequence, loras: Mapping, sampling) -> Callable:
+    """What a sampler calls: with guidance in its part of the steps, and under the whole prompt alone in the others
+    (Kynkaanniemi et al. 2024, section 3: a limited interval).
+    """
+    guided_model = Denoiser(base, recipe, texts, loras, sampling.sampler, sampling.steps)
+    window, conditions = (sampling.guidance_start, sampling.guidance_end), recipe.rows.conditions
+    if len(conditions) == 1 or all(within(n, sampling.steps, *window) for n in range(sampling.steps)):
+        return guided_model
+    last = [states[-recipe.rows.latents:] for states in texts]
+    alone = Denoiser(base, recipe.under(conditions[-1]), last, loras, sampling.sampler, sampling.steps)
+
+    def model(x, time: float, index: int):
+        return (guided_model if within(index, sampling.steps, *window) else alone)(x, time, index)
+    return model
 
 
 def denoise(base, recipe: Recipe, texts: Sequence, sampling, loras: Mapping = {}) -> Iterator[Step]:
@@ -110,7 +128,7 @@ def denoise(base, recipe: Recipe, texts: Sequence, sampling, loras: Mapping = {}
     extra = dict(eta=sampling.eta, noise=lambda index: step_noise(recipe, shape, index)) if sampler.takes_noise else {}
     with base.at_work("unet"):
         with jt.no_grad():
-            model = Denoiser(base, recipe, texts, loras, sampling.sampler, sampling.steps)
+            model = model_of(base, recipe, texts, loras, sampling)
             steps = sampler.run(model, starting_latents(recipe, shape), base.schedule, sampling.steps,
                                 start=recipe.first_step, noised=bool(recipe.start), **extra)
         while True:

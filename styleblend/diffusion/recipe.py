@@ -4,7 +4,7 @@ It never runs the loop (`styleblend.diffusion.denoise`).
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
 from styleblend.models.rows import Reference, Rows
@@ -34,7 +34,8 @@ class Recipe:
     pinned: Mapping[str, Sequence] = field(default_factory=dict)
     pooled_norms: Optional[Reference] = None  # all group norms take half of their mean and variance from it
     steered: Optional[Tuple[str, ...]] = None  # branches that a control picture may steer; None: all
-    # (x, time, index, text states of the stage) -> what a ControlNet adds: `styleblend.models.unet.Residuals`, or None
+    # (x, time, index, text states of the stage, rows) -> what a ControlNet adds to these rows:
+    # `styleblend.models.unet.Residuals`, or None
     residuals: Optional[Callable] = None
 
     def __post_init__(self):
@@ -54,6 +55,15 @@ class Recipe:
         for factors in (self.text_scale, self.lora_scale, self.out_scale):
             if factors is not None and len(factors) != rows.count:
                 raise ValueError(f"{len(factors)} factors for {rows.count} rows")
+
+    def under(self, condition: str) -> Recipe:
+        """The same drawing under one of its conditions alone: as many pictures, fewer rows."""
+        rows, n = self.rows, self.rows.latents
+        own = slice(rows.conditions.index(condition) * n, (rows.conditions.index(condition) + 1) * n)
+        factors = {name: getattr(self, name) and getattr(self, name)[own]
+                   for name in ("text_scale", "lora_scale", "out_scale")}
+        return replace(self, rows=replace(rows, conditions=(condition,)), guidance={condition: 1.0}, **factors,
+                       texts=tuple(of_stage[own] for of_stage in self.texts))
 
     def tells_apart(self) -> bool:
         """Whether the conditions differ from the first layer on, and not only behind the text."""

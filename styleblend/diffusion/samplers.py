@@ -235,6 +235,11 @@ def pndm(model, x, schedule, steps: int, start: int = 0, noised: bool = False) -
             x = step.x
 
 
+def within(index: int, steps: int, start: float, end: float) -> bool:
+    """Whether step `index` lies between two shares (0..1) of all steps, counted as diffusers counts."""
+    return not (index / steps < start or (index + 1) / steps > end)
+
+
 SAMPLERS: Mapping[str, Sampler] = {
     "ddim": Sampler("DDIM", leading_timesteps, ddim, takes_noise=True),
     "dpmpp_2m": Sampler("DPM++ 2M", midpoint_timesteps, dpm_solver_pp_2m),

@@ -6,6 +6,7 @@ from typing import Optional
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from styleblend.diffusion.samplers import within
 from styleblend.errors import StyleBlendError
 from styleblend.settings.validation import Settings, unknown
 
@@ -63,6 +64,6 @@ class ControlSettings(Settings):
 
     def refuse_unfit(self, steps: int) -> None:
         """StyleBlendError where none of so many steps lies within start and end."""
-        if not any(index / steps >= self.start and (index + 1) / steps <= self.end for index in range(steps)):
+        if not any(within(index, steps, self.start, self.end) for index in range(steps)):
             raise StyleBlendError(f"none of {steps} steps lies between {self.start:g} and {self.end:g}: the control "
                                   "would do nothing, give it more of them")

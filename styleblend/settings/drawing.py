@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Mapping, Optional
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from styleblend.diffusion.samplers import SAMPLERS
+from styleblend.diffusion.samplers import SAMPLERS, within
 from styleblend.files.limits import LARGEST_SEED
 from styleblend.settings.validation import Settings, unknown, validated
 
@@ -26,6 +26,9 @@ class SamplingSettings(Settings):
     steps: int = Field(30, ge=1, le=MOST_STEPS, description="fewer than the noise schedule of the base has")
     guidance: float = Field(7.5, ge=0, le=MOST_GUIDANCE, allow_inf_nan=False,
                             description="classifier-free guidance; 1 switches it off and halves the work")
+    guidance_start: float = Field(0.0, ge=0, lt=1, description="share of the steps after which guidance sets in: the "
+                                  "others take half the work")
+    guidance_end: float = Field(1.0, gt=0, le=1, description="share of the steps after which it ends")
     eta: float = Field(0.0, ge=0, le=1, description=f"noise in each step ({', '.join(NOISY)} only); 0 is deterministic")
     seed: Seed = 2024
     width: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
@@ -44,6 +47,20 @@ class SamplingSettings(Settings):
         if name not in SAMPLERS:
             raise unknown("sampler", name, SAMPLERS)
         return name
+
+    @field_validator("guidance_end")
+    @classmethod
+    def leaves_steps(cls, end: float, others: ValidationInfo) -> float:
+        steps, start, guidance = (others.data.get(name) for name in ("steps", "guidance_start", "guidance"))
+        if None in (steps, start, guidance) or (start, end) == (0, 1):
+            return end
+        if guidance == 1:
+            raise PydanticCustomError("no_effect", "guidance 1 switches guidance off: leave guidance_start and "
+                                      "guidance_end out, or give more guidance", {})
+        if not any(within(index, steps, start, end) for index in range(steps)):
+            raise PydanticCustomError("no_effect", "none of {steps} steps lies between {start} and {end}: give "
+                                      "guidance more of them", {"steps": steps, "start": start, "end": end})
+        return end
 
     @field_validator("eta")
     @classmethod

@@ -1,7 +1,7 @@
 """The one loop against loops that are written out: guidance, texts by stage, pinned branches, starts, residuals."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -107,6 +107,21 @@ def test_four_conditions_of_unequal_branches_equal_a_loop_that_is_written_out(ti
     x = np.concatenate([seeded_noise(seed, (1, 4, 8, 8)) for seed in (5, 5, 6)])
     for step, expected in zip(steps, by_hand(tiny_base, x, lambda time: texts, WEIGHTS.values())):
         near(step.x.numpy(), expected)
+
+
+def test_guidance_in_an_interval_of_the_steps(tiny_base):
+    """Within it a step is the guided one; outside it is that of the whole prompt alone, with a third of the rows."""
+    rows = Rows({"reference": 1, "target": 2}, ("negative", "text", "full"))
+    recipe = recipe_of(rows, {"negative": -2.0, "text": 1.0, "full": 2.0}, lora_scale=(0.0, 1.0, 1.0) * 3)
+    alone, texts = recipe.under("full"), states("interval", rows.count)
+    assert (alone.rows.count, alone.guidance, alone.lora_scale) == (3, {"full": 1.0}, (0.0, 1.0, 1.0))
+    sampling = SAMPLING.model_copy(update={"guidance_start": 0.25, "guidance_end": 0.75})
+    x, path = None, path_of(tiny_base, recipe, [texts], sampling)
+    for index, (own, states_of) in enumerate(((alone, texts[-3:]), (recipe, texts), (recipe, texts),
+                                              (alone, texts[-3:]))):
+        start = {} if x is None else {"reference": jt.array(x[:1]), "target": jt.array(x[1:])}
+        x = path_of(tiny_base, replace(own, start=start, first_step=index), [states_of])[0]
+        assert np.array_equal(path[index], x), index
 
 
 # ---------------------------------------------------------------- what is shared
@@ -263,7 +278,7 @@ def test_residuals_are_added_to_the_skips(tiny_base):
         _, shapes = unet_by_hand(unet, jt.array(np.concatenate([x, x])), 700, text)
 
     def path(factor, of_rows=2):
-        def residuals(x, time, index, text):
+        def residuals(x, time, index, text, rows):
             asked.append((tuple(x.shape), time, index))
             return made_up_residuals(shapes, of_rows, factor * (1 + index))
         start = {"target": jt.array(x)}
@@ -308,13 +323,16 @@ def test_residuals_may_differ_between_conditions(tiny_base):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_one_step_is_one_graph(sampler, tiny_base):
-    """What Jittor holds does not grow: else each step would be another operator, to be compiled, with all before it."""
+    """What Jittor holds does not grow: else each step would be another operator, to be compiled, with all before it.
+
+    A sampler remembers the outputs of four steps at most.
+    """
     rows = Rows({"target": 1}, ("negative", "full"))
     sampling = SAMPLING.model_copy(update={"sampler": sampler, "steps": 8})
     lived = []
     for _ in denoise(tiny_base, recipe_of(rows, classifier_free(3.0)), [states("closed", 2)], sampling):
         lived.append(jt.number_of_lived_vars())
-    assert max(lived[2:]) <= lived[1]
+    assert max(lived[4:]) <= lived[3]
 
 
 def test_closing_the_loop_puts_the_network_away(tiny_folder):

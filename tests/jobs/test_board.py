@@ -132,7 +132,7 @@ def test_what_a_plain_board_leaves_out_is_said(trained, tmp_path, capsys):
     shutil.copytree(tmp_path / "data" / "dots", tmp_path / "data" / "untrained")
     board(trained)
     said = capsys.readouterr().err
-    assert "left out: untrained (not trained)" in said and "left out: ink (there is no " in said
+    assert "left out: untrained (not trained)" in said and "data has no prompt.json for it" in said
     assert not (tmp_path / "result" / "ink").exists()
     board(trained, "--prompts", "Cat")  # named prompts need no prompt.json
     assert (tmp_path / "result" / "ink" / "Cat.png").is_file() and "left out: ink" not in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_what_a_plain_board_leaves_out_is_said(trained, tmp_path, capsys):
 def test_where_nothing_can_be_drawn_the_reason_is_said(trained, tmp_path, capsys):
     (tmp_path / "data" / "dots" / "prompt.json").unlink()
     assert main(["board", "--config", str(trained)]) == 2
-    assert "no style can be drawn as it is; dots: there is no " in capsys.readouterr().err
+    assert f"no style can be drawn as it is; dots: {tmp_path / 'data'} has no prompt.json" in capsys.readouterr().err
     (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").unlink()
     assert main(["board", "--config", str(trained)]) == 2
     assert "dots: it has no unet lora" in capsys.readouterr().err

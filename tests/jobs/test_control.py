@@ -86,8 +86,8 @@ def test_control_pictures_of_the_last_drawing_are_kept_and_no_more(tiny_base, ti
 
 def test_an_aligned_set_is_steered_and_its_reference_is_not(world, tmp_path, layout, tiny_controlnet):
     options = ["align", "--config", str(world), "--prompts", "A cat,An owl", "--look", "in ink", "--reference-prompt",
-               "A dog", "--output", str(tmp_path / "set"), "--control", "canny", "--control-picture", layout,
-               "--controlnet", str(tiny_controlnet)]
+               "A dog", "--guidance-end", "0.5", "--output", str(tmp_path / "set"), "--control", "canny",
+               "--control-picture", layout, "--controlnet", str(tiny_controlnet)]
     assert main(options) == 0
     first = {path.name: path.read_bytes() for path in (tmp_path / "set").glob("*.png")}
     assert len(read_record(tmp_path / "set" / "A cat.png").control) == 1

@@ -103,6 +103,22 @@ def test_options_of_the_sampling(trained, tmp_path):
     assert read_record(tmp_path / "fewer.png").sampling.steps == 1
 
 
+def test_levels_of_quality_and_guidance_in_a_part_of_the_steps(trained, tmp_path):
+    """A picture says what it was drawn with, so a level that means something else some day changes none of it."""
+    draft = drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--quality", "draft")
+    sampling = read_record(tmp_path / "picture.png").sampling
+    assert (sampling.sampler, sampling.steps) == ("dpmpp_2m", 10)
+    assert np.array_equal(drawn(trained, tmp_path, "--from", tmp_path / "picture.png", name="again.png"), draft)
+    part = drawn(trained, tmp_path, "--style", "dots", "--prompt", "A cat", "--quality", "draft", "--steps", 4,
+                 "--guidance", 6, "--guidance-start", 0.25, "--guidance-end", 0.75)
+    sampling = read_record(tmp_path / "picture.png").sampling
+    assert (sampling.steps, sampling.guidance_start, sampling.guidance_end) == (4, 0.25, 0.75)
+    assert np.array_equal(drawn(trained, tmp_path, "--from", tmp_path / "picture.png", name="again.png"), part)
+    whole = drawn(trained, tmp_path, "--from", tmp_path / "picture.png", "--guidance-start", 0, "--guidance-end", 1,
+                  name="whole.png")
+    assert np.abs(whole.astype(int) - part).max() > 1
+
+
 @pytest.mark.parametrize("prompt, phrase", [("A cat.", "A cat"), (" A cat ", "A cat"),
                                             ("Wait...", "Wait..."), ("Wait..", "Wait..")])
 def test_the_full_stop_is_that_of_a_board(trained, tmp_path, prompt, phrase):

@@ -104,7 +104,7 @@ def test_styles_without_prompts_are_left_out_of_a_whole_board(trained, tmp_path,
     save_style(tmp_path / "adapters" / "ink", "ink", tiny_style)
     (tmp_path / "data" / "ink").mkdir()
     assert main(["test", "--config", str(trained)]) == 0
-    assert "left out: ink (there is no" in capsys.readouterr().err
+    assert "no prompt.json for it" in capsys.readouterr().err
     assert main(["test", "--config", str(trained), "--styles", "ink", "--prompts", "A (big, red:1.2) cat,Why?"]) == 0
     prompts = {prompt_of(path) for path in (tmp_path / "result" / "ink").glob("*.png")}  # as `eval` scores them
     assert prompts == {"A (big, red:1.2) cat", "A why?"} and (tmp_path / "result" / "ink.png").is_file()

@@ -86,18 +86,14 @@ def test_who_waits_for_another_first_import_has_no_lock_of_jittors_meanwhile(tmp
     cache = tmp_path / ".cache" / "jittor"
     cache.mkdir(parents=True)
     ours = {key: value for key, value in os.environ.items() if key not in environment.DEFAULTS}
+    start = dict(cwd=ROOT, text=True, env={**ours, "HOME": str(tmp_path)}, stderr=subprocess.PIPE)
     with open(cache / "styleblend.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        waits = subprocess.Popen([sys.executable, "-c", "import styleblend.machine.runtime"], cwd=ROOT, text=True,
-                                 env={**ours, "HOME": str(tmp_path)}, stderr=subprocess.PIPE)
-        try:
+        with subprocess.Popen([sys.executable, "-c", "import styleblend.machine.runtime"], **start) as waits:
             assert "waiting for process" in waits.stderr.readline()
-            [lock] = cache.rglob("jittor.lock")
-            with open(lock) as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
+            with open(next(cache.rglob("jittor.lock"))) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             waits.kill()
-            waits.communicate()
 
 
 def test_the_error_path_of_jittors_logger_still_raises():

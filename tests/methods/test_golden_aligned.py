@@ -198,7 +198,7 @@ def test_a_run_with_a_controlnet(name, pipeline, networks, report):
     with jt.no_grad():
         condition = network.embedded(jt.concat([rgb(picture) for picture in pictures]))
     picture = ControlPicture(network, condition, meta["conditioning_scale"])
-    recipe = dataclasses.replace(recipe, residuals=Controlled([picture], recipe.rows, ("target",), meta["steps"]))
+    recipe = dataclasses.replace(recipe, residuals=Controlled([picture], ("target",), meta["steps"]))
     compared(name, path_of(pipeline, recipe, sampling), pipeline, case, report)
 
 

@@ -179,7 +179,7 @@ def test_a_picture_in_the_style(name, pipeline, networks, report):
     recipe = dataclasses.replace(recipe, start={"target": start}, first_step=first)
     if meta.get("controlnet"):
         picture = depth_picture(networks(meta["controlnet"]), case, meta)
-        recipe = dataclasses.replace(recipe, residuals=Controlled([picture], recipe.rows, ("target",), meta["steps"]))
+        recipe = dataclasses.replace(recipe, residuals=Controlled([picture], ("target",), meta["steps"]))
     assert sampling.steps - first == meta["steps_run"]
     texts = pipeline.encode(recipe, "dreamstyler", applied)
     path = [step.x.numpy() for step in denoise(base, recipe, texts, sampling)]

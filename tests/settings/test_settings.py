@@ -134,6 +134,15 @@ def test_what_cannot_be_is_said_when_the_config_is_read(tmp_path, text, words):
     assert words in str(found.value) and "own.yaml" in str(found.value) and "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("said, words", [
+    ("guidance: 1, guidance_end: 0.5", "guidance 1 switches guidance off"),
+    ("guidance_start: 0.6, guidance_end: 0.4", "none of 30 steps lies between 0.6 and 0.4"),
+    ("guidance_start: 0.51, guidance_end: 0.52", "none of 30 steps"), ("guidance_start: 1", "guidance_start")])
+def test_an_interval_of_guidance_without_a_step_is_refused(tmp_path, said, words):
+    with pytest.raises(StyleBlendError, match=words):
+        read_settings(written(tmp_path, f"sampling: {{{said}}}"))
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_noise_that_a_sampler_does_not_add_is_refused(tmp_path, sampler):
     path = written(tmp_path, f"sampling: {{sampler: {sampler}, eta: 0.5}}")

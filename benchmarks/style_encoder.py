@@ -1,0 +1,120 @@
+"""How much of a picture's look does the style encoder take over? Judged by the classifier of the mini base.
+
+The pictures come from a corpus that no encoder was trained on (`tools/mini_base/style_corpus.py --held-out`). For each
+of its looks one picture is read, and the same prompts and seeds are drawn in its style. Looks that the base knows by
+name are drawn by their own words as well: that is what tokens can reach. All are drawn without a style, too.
+"""
+import argparse
+import json
+from pathlib import Path
+from typing import Dict, List, Optional
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from styleblend import Pipeline, load_base, read_settings
+from styleblend.cli.options import HelpFormatter
+from styleblend.files.corpus import read_corpus
+from styleblend.files.pictures import contact_sheet, load_picture, save_png
+from styleblend.files.prompts import article
+from styleblend.metrics.comparison import paired_difference
+from styleblend.metrics.judge import Judge, JudgeMetric
+from styleblend.settings import EncodedPicture, StyleEncoderSettings
+
+# the words that the mini base was taught for each look
+WORDS = {"noto": "noto", "noto-v1": "old noto", "twemoji": "twemoji", "fluent-emoji": "smooth gradient",
+         "fluent-emoji-flat": "flat fluent", "fluent-emoji-high-contrast": "black and white",
+         "openmoji": "outlined openmoji", "emojione": "emojione", "emojione-v1": "vintage emojione",
+         "streamline-emojis": "pastel streamline"}
+SUBJECTS = ("rabbit", "lemon", "turtle", "anchor", "bear", "taxi", "wine glass", "pear", "mushroom", "ship", "rose",
+            "castle")
+SCORES = ("style", "style_top1", "subject_top5")
+
+
+def one_of_each(folder: Path, seed: int) -> Dict[str, Path]:
+    """A picture of each look of a corpus."""
+    looks: Dict[str, List[Path]] = {}
+    for one in read_corpus(folder).entries:
+        looks.setdefault(one.style, []).append(folder / one.name)
+    rng = np.random.default_rng(seed)
+    return {look: own[rng.integers(len(own))] for look, own in sorted(looks.items())}
+
+
+class Drawn:
+    """Pictures of the prompts with each seed, and their scores as pictures of a look."""
+
+    def __init__(self, pipeline: Pipeline, judge: Judge, look: str, args, words: str = "",
+                 settings: Optional[StyleEncoderSettings] = None):
+        phrases = [article(subject) for subject in SUBJECTS][:args.prompts] * args.seeds
+        seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(len(phrases) // args.seeds)]
+        prompts, self.images = [f"{phrase} {words}".strip() for phrase in phrases], []
+        for begin in range(0, len(prompts), args.batch):
+            part = slice(begin, begin + args.batch)
+            self.images += [Image.fromarray(one.pixels) for one in
+                            pipeline.pictures(*prompts[part], seeds=seeds[part], settings=settings)]
+        self.scores = JudgeMetric(judge, look).score(self.images, phrases)
+
+
+def ways_of(pipeline: Pipeline, judge: Judge, look: str, picture: Path, args) -> Dict[str, Drawn]:
+    """One look drawn without a style, by its words where it has some, and by each encoder."""
+    found = {"plain": Drawn(pipeline, judge, look, args)}
+    if look in WORDS:
+        found["words"] = Drawn(pipeline, judge, look, args, f"in the style of {WORDS[look]}")
+    for encoder in args.encoders:
+        own = StyleEncoderSettings(references=[EncodedPicture(picture=str(picture))], encoder=str(encoder),
+                                   style_guidance=args.style_guidance)
+        found[str(encoder)] = Drawn(pipeline, judge, look, args, settings=own)
+    return found
+
+
+def table_of(title: str, looks: Dict[str, Dict[str, Drawn]]) -> Dict[str, dict]:
+    """Means of each way over these looks, what it gains against plain pictures, and each look's style."""
+    report = {}
+    for way in next(iter(looks.values())):
+        joined = {score: np.concatenate([own[way].scores[score] for own in looks.values()]) for score in SCORES}
+        plain = np.concatenate([own["plain"].scores["style"] for own in looks.values()])
+        report[way] = {**{score: float(np.nanmean(values)) for score, values in joined.items()},
+                       "gain": str(paired_difference(joined["style"], plain)),
+                       "each": {look: float(np.nanmean(own[way].scores["style"])) for look, own in looks.items()}}
+    table = Table("", *SCORES, "style minus plain", title=title)
+    for way, own in report.items():
+        table.add_row(way, *(f"{own[score]:.3f}" for score in SCORES), own["gain"] if way != "plain" else "")
+    Console().print(table)
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--config", default="mini", help="settings with the base")
+    parser.add_argument("--held", type=Path, required=True, help="the corpus that was held out")
+    parser.add_argument("--encoders", type=Path, nargs="+", required=True, help="folders of style encoders to compare")
+    parser.add_argument("--style-guidance", type=float, default=3.0, help="of all of them")
+    parser.add_argument("--prompts", type=int, default=12, help="how many subjects are drawn")
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of each")
+    parser.add_argument("--batch", type=int, default=6, help="pictures that are drawn together")
+    parser.add_argument("--picture-seed", type=int, default=5, help="chooses the picture of each look")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--sheets", type=Path, help="folder for what was drawn")
+    args = parser.parse_args()
+    settings, judge, drawn = read_settings(args.config), Judge.load(), {}
+    pipeline = Pipeline(load_base(settings.base), settings)
+    for look, picture in one_of_each(args.held, args.picture_seed).items():
+        drawn[look] = ways_of(pipeline, judge, look, picture, args)
+        Console().print(look, picture.name, {way: f"{np.nanmean(own.scores['style']):.2f}"
+                                             for way, own in drawn[look].items()})
+        if args.sheets:
+            shown = [("the picture", load_picture(picture))]
+            rows = [[(way[-24:], image) for image in own.images[:args.prompts]] for way, own in drawn[look].items()]
+            save_png(args.sheets / f"{look}.png", contact_sheet([shown, *rows], 96))
+    report = {title: table_of(title, some) for title, some in (
+        ("looks that the base knows", {look: own for look, own in drawn.items() if look in WORDS}),
+        ("looks that it never saw", {look: own for look, own in drawn.items() if look not in WORDS})) if some}
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
