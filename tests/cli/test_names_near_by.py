@@ -42,8 +42,7 @@ MISTAKES = {
         "no style fxemojy in data/mini or checkpoints/mini/styles: did you mean fxemoji?",
     "generate --style FxEmojis --prompt Cat": "did you mean fxemoji?",
     "draw --style zzz --prompt Cat":
-        "there are bare, emojione-monotone, emojione-monotone-one-picture, fluent-3d, fluent-3d-one-picture "
-        "and 7 more",
+        "there are bare, emojione-monotone, emojione-monotone-one-picture, fluent-3d and 8 more",
     "draw --style untrained --prompt Cat": "is not trained, checkpoints/mini/styles/untrained has no adapters: "
                                            "python -m styleblend train all --styles untrained",
     "draw --style half --prompt Cat": "style half has no text lora",
