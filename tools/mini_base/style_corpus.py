@@ -33,18 +33,20 @@ def main():
     parser.add_argument("--art", type=Path, required=True, help="the folder of render_art.py")
     parser.add_argument("--out", type=Path, required=True, help="the corpus")
     parser.add_argument("--held-out", action="store_true", help="what must not be trained on, to measure with")
+    parser.add_argument("--all-subjects", action="store_true", help="also what the base does not draw, for the stage "
+                        "`encoder`, which draws nothing")
     parser.add_argument("--tokens", type=Path, help="folder for the tokens of the words for each look")
     args = parser.parse_args()
-    write(args.out, held_out(args.art) if args.held_out else known(args.art))
+    write(args.out, held_out(args.art) if args.held_out else known(args.art, args.all_subjects))
     if args.tokens:
         write_tokens(args.tokens, args.out)
 
 
-def known(folder):
-    """Picture, subject and style of what the base draws in its own looks."""
-    art = load_art(folder, json.loads(SUBJECTS.read_text()))
-    for picture, subject, style, other in zip(art.picture, art.subject, art.style, art.moved):
-        if not other:
+def known(folder, all_subjects):
+    """Picture, subject and style of what the base draws in its own looks, or of all that is not held out in them."""
+    art = load_art(folder, None if all_subjects else json.loads(SUBJECTS.read_text()))
+    for picture, subject, style, look, other in zip(art.picture, art.subject, art.style, art.look, art.moved):
+        if not other and look == 0 and art.info["styles"][style] in STYLE_WORDS:
             yield picture, art.info["subjects"][subject], art.info["styles"][style]
 
 
