@@ -37,7 +37,7 @@ def add_media(parser, look: bool) -> None:
     parser.add_argument("--speech-model", metavar="NAME", help="the Whisper that hears it: a folder, a size or a hub "
                         "id; default: the config's (context.speech), else small")
     parser.add_argument("--music-model", metavar="NAME", help="the CLAP that hears the music, a folder or a hub id, or "
-                        "musicnn; default: the config's (context.music), else checkpoints/clap-htsat-unfused where that "
+                        "musicnn; default: the config's (context.music), else checkpoints/clap-htsat-unfused where it "
                         "is there, else musicnn")
     parser.add_argument("--moods", metavar="FILE", help="a list of moods; default: the config's (context.moods), else "
                         "the program's")

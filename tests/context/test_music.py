@@ -1,7 +1,10 @@
 """Moods: the list, what is heard by MusiCNN, and files that are no music."""
+from itertools import product
+
 import numpy as np
 import pytest
 
+from made_music import CUTOFFS, TEMPI, music
 from reference.make_musicnn_references import RATE, clips
 from sound_files import write_sound
 from styleblend.context.events import Step
@@ -51,9 +54,9 @@ def test_a_file_of_music_has_a_mood(sound, tmp_path, name, words, ending, codec)
         try:
             steps.append(next(reading))
         except StopIteration as end:
-            music = end.value
+            heard = end.value
             break
-    assert music.moods[0].words == words and music.moods[0].score > 1.5
+    assert heard.moods[0].words == words and heard.moods[0].score > 1.5
     assert steps[-1] == Step("music", steps[-1].total, steps[-1].total, "part")
 
 
@@ -63,3 +66,24 @@ def test_silence_and_a_mood_that_no_list_has(sound, tmp_path):
     (tmp_path / "moods.txt").write_text("like a metal show: metal 0.9")
     beat = write_sound(tmp_path / "beat.wav", clips()["beat"][:RATE * 4], RATE)
     assert result_of(hear_music(beat, tmp_path / "moods.txt")) == ([], "MusiCNN", False)
+
+
+# what docs/context.md says of made-up music: the strongest mood and its score, or none
+MADE_UP = {"pad": [("calm and dreamy", 5.1), ("calm and dreamy", 1.1), ("calm and dreamy", 4.8), None],
+           "strings": [("calm and dreamy", 3.1), ("futuristic", 1.0), ("calm and dreamy", 4.0), ("futuristic", 1.7)],
+           "beat": [("futuristic", 1.2), ("futuristic", 1.5), ("futuristic", 1.4), ("futuristic", 1.6)],
+           "distortion": [("calm and dreamy", 5.2), ("calm and dreamy", 1.1), ("calm and dreamy", 5.1),
+                          ("futuristic", 1.0)]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instrument", MADE_UP)
+def test_made_up_music_has_the_moods_of_the_table(instrument, report):
+    network, moods = MusiCNN(), moods_in(MOODS, TAGS)
+    found = []
+    for tempo, brightness in product(TEMPI, CUTOFFS):
+        tags = np.mean(list(network.tagged(music(instrument, tempo, brightness))), axis=0).tolist()
+        heard = moods_of(dict(zip(TAGS, tags)), moods)
+        found.append((heard[0].words, round(heard[0].score, 1)) if heard else None)
+        report(f"{instrument}, {tempo}, {brightness}: {found[-1]}")
+    assert found == MADE_UP[instrument]

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from styleblend.machine.runtime import jt
-from styleblend.models.resampling import (aligned_linear_matrix, corner_linear_matrix, cubic_matrix, linear_matrix,
-                                          resized)
+from styleblend.models.resampling import (aligned_cubic_matrix, aligned_linear_matrix, corner_linear_matrix,
+                                          cubic_matrix, linear_matrix, resized)
 
-MATRICES = (cubic_matrix, linear_matrix, aligned_linear_matrix, corner_linear_matrix)
+MATRICES = (cubic_matrix, aligned_cubic_matrix, linear_matrix, aligned_linear_matrix, corner_linear_matrix)
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (12, 6), (6, 12), (37, 12), (12, 37)]
 
 
@@ -27,6 +27,13 @@ def test_the_same_size_is_the_same(matrix):
     (corner_linear_matrix, [0, 0.5, 1, 1.5, 2, 2])])
 def test_where_the_pixels_of_a_slope_lie(matrix, wanted):
     np.testing.assert_allclose(matrix(6, 3) @ np.float32([0, 1, 2]), wanted, atol=1e-6)
+
+
+def test_aligned_cubic_keeps_a_slope_but_at_its_ends():
+    """Where all four taps are inside, a straight line stays one; the first and the last value are the old ones."""
+    found = aligned_cubic_matrix(16, 6) @ np.arange(6, dtype=np.float32)
+    np.testing.assert_allclose(found[3:13], np.arange(3, 13) / 3, atol=1e-6)
+    np.testing.assert_allclose(found[[0, -1]], [0, 5], atol=1e-6)
 
 
 @pytest.mark.parametrize("height, width", [(5, 9), (12, 4), (5, 7), (3, 9)])
