@@ -9,19 +9,19 @@ from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 
-from styleblend.context.language_models import (check_kind, load_weights, read_roberta_tokenizer, read_weights,
-                                                weight_file)
+from styleblend.context.language_models import (check_kind, load_weights, put_weights, read_roberta_tokenizer,
+                                                read_weights, weight_file)
 from styleblend.errors import StyleBlendError
 from styleblend.files.caches import cache_folder
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.runtime import jt
 from styleblend.models import clap_features
-from styleblend.models.clap import AUDIO, NOT_WEIGHTS, TEXT, ClapAudioModelWithProjection, ClapTextModelWithProjection
+from styleblend.models.clap import AUDIO, NOT_WEIGHTS, ClapAudioModelWithProjection, ClapTextModelWithProjection
 from styleblend.models.clap_configs import ClapConfig, read_clap
 from styleblend.models.configs import read_config
 
-# of the tower that reads texts: what is between all else and its vectors, and so changes with any training
-TELLING = ("text_model.pooler.dense.weight", "text_projection.linear1.weight", "text_projection.linear2.weight")
+# most of the network that reads texts (500 of 614 MB), which stays on the disk as long as there is nothing to read
+LAYERS = ("text_model.embeddings.*", "text_model.encoder.*")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Clap:
         self.name = folder.resolve().name
         tokenizer.enable_truncation(config.text.most_tokens)
         self.sounds = ClapAudioModelWithProjection(config)
-        load_weights(self.sounds, folder, {}, (*NOT_WEIGHTS, *TEXT))
+        found = read_weights(folder, (*NOT_WEIGHTS, *LAYERS))
+        self.behind_layers = {name: found.pop(name) for name in sorted(found) if name.startswith("text_")}
+        put_weights(self.sounds, found, folder)
 
     def heard(self, audio: np.ndarray, most: int) -> Iterator[np.ndarray]:
         """The vector, float32 (projection_dim,), of one piece of ten seconds after another, `most` at most.
@@ -62,9 +64,11 @@ class Clap:
         `audio`: float32 (samples,) at 48 kHz, at least one sample, from -1 to 1.
         """
         for crop in clap_features.crops(audio, most):
+            features = clap_features.log_mel(crop)
             with jt.no_grad():
-                yield self.sounds(jt.array(clap_features.log_mel(crop)[None])).numpy()[0]
+                vector = self.sounds(jt.array(features[None])).numpy()[0]
             jt.gc()
+            yield vector
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """The vectors of texts, float32 (texts, projection_dim). The network that reads them is loaded for that."""
@@ -89,11 +93,13 @@ class Clap:
         return found
 
     def print_of(self, texts: Sequence[str]) -> str:
-        """32 hex digits that are others for other texts, another tokenizer and another network that reads texts."""
-        weights = read_weights(self.folder, (*NOT_WEIGHTS, *AUDIO, "text_model.e*"))
-        parts = [repr((list(texts), self.config.text)).encode(), self.tokenizer.to_str().encode(),
-                 *(np.ascontiguousarray(weights[name]).tobytes() for name in TELLING if name in weights),
-                 str(weight_file(self.folder).stat().st_size).encode()]
+        """32 hex digits that are others for other texts, another tokenizer and another network that reads texts.
+
+        Of the network those weights count that stand between its layers and its vectors, which any training changes.
+        """
+        parts = [repr((list(texts), self.config.text, weight_file(self.folder).stat().st_size)).encode(),
+                 self.tokenizer.to_str().encode(),
+                 *(np.ascontiguousarray(array).tobytes() for array in self.behind_layers.values())]
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:32]
 
 

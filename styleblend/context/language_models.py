@@ -68,12 +68,17 @@ def load_weights(network, folder: Path, tied: Mapping[str, str], unused: Sequenc
     `tied`: names under which a file may say again, or instead, what counts under another; `unused`: patterns of what it
     may hold besides.
     """
-    from styleblend.base import weights  # starts Jittor, which is not needed to find a folder
     found = read_weights(folder, unused)
     for name, counts in tied.items():
         if name in found:
             found.setdefault(counts, found[name])
             del found[name]
+    put_weights(network, found, folder)
+
+
+def put_weights(network, found: Dict[str, np.ndarray], folder: Path) -> None:
+    """The same with weights of a folder that are read already."""
+    from styleblend.base import weights  # starts Jittor, which is not needed to find a folder
     weights.load(network, found, str(weight_file(folder)), advice=ADVICE)
 
 

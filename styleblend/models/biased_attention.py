@@ -1,4 +1,4 @@
-"""Attention whose scores get a summand for each pair of query and key: it is not read in tiles, so it suits few keys."""
+"""Attention whose scores get a summand for each pair of query and key. All scores are held: it is for few keys."""
 from __future__ import annotations
 
 from styleblend.kernels.reference import joined, split

@@ -263,4 +263,4 @@ class ClapTextModelWithProjection(jt.nn.Module):
 # what a file holds besides, as patterns: indices that follow from the sizes, and how a training weighed its loss
 NOT_WEIGHTS = ("*.position_ids", "*.token_type_ids", "*.relative_position_index", "*.num_batches_tracked",
                "logit_scale_a", "logit_scale_t")
-AUDIO, TEXT = ("audio_model.*", "audio_projection.*"), ("text_model.*", "text_projection.*")  # patterns of the towers
+AUDIO = ("audio_model.*", "audio_projection.*")  # patterns of the tower that hears

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ REFERENCE = np.load(Path(__file__).parents[1] / "data" / "clap.npz")
 SOUNDS = {"pad": 10.0, "beat": 3.3, "saws": 17.0}  # as in the script of the reference, with their seconds
 
 
+@lru_cache(maxsize=None)
 def sound(name: str) -> np.ndarray:
     return clips(RATE, SOUNDS[name])[name]
 
