@@ -19,7 +19,7 @@ from styleblend.models.dino import Dense, SelfAttention
 from styleblend.models.layers import BatchNorm2d, Conv2d, LayerNorm, Linear, empty, gelu
 from styleblend.models.resampling import aligned_cubic_matrix
 
-FAR = -100.0  # added to the score of a pair that is not side by side: as published, small but not without effect
+FAR = -100.0  # added to the score of a pair that is not side by side, as published: next to nothing is left of it
 
 
 # ---------------------------------------------------------------- windows, as indices
