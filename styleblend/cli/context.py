@@ -10,7 +10,7 @@ from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
 FILES = ("image", "speech", "music", "moods")  # options that name files
-OPTIONS = (*FILES, "weather", "look", "language", "speech_model", "summary")
+OPTIONS = (*FILES, "weather", "look", "language", "speech_model", "music_model", "summary")
 
 
 def add_commands(commands) -> None:
@@ -36,6 +36,9 @@ def add_media(parser, look: bool) -> None:
     parser.add_argument("--language", metavar="CODE", help="of the speech, such as en; default: it is detected")
     parser.add_argument("--speech-model", metavar="NAME", help="the Whisper that hears it: a folder, a size or a hub "
                         "id; default: the config's (context.speech), else small")
+    parser.add_argument("--music-model", metavar="NAME", help="the CLAP that hears the music, a folder or a hub id, or "
+                        "musicnn; default: the config's (context.music), else checkpoints/clap-htsat-unfused where it "
+                        "is there, else musicnn")
     parser.add_argument("--moods", metavar="FILE", help="a list of moods; default: the config's (context.moods), else "
                         "the program's")
 

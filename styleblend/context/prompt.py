@@ -36,8 +36,8 @@ class Media:
     """What a prompt is made of; what is None is left out.
 
     `image`, `speech`, `music`: files. `weather`: words, a place, or a saved answer. `look`: words. `summary`: T5 makes
-    one sentence of caption and speech, where its weights are. `language` and `model` of the speech, `moods`: a list in
-    place of the program's.
+    one sentence of caption and speech, where its weights are. `language` and `model` of the speech. `music_model`: a
+    CLAP's folder or hub id, or musicnn. `moods`: a list in place of the program's.
     """
 
     image: Optional[Path] = None
@@ -48,6 +48,7 @@ class Media:
     summary: bool = False
     language: Optional[str] = None
     model: Optional[str] = None
+    music_model: Optional[str] = None
     moods: Optional[Path] = None
     services: Services = field(default_factory=Services)
 
@@ -56,7 +57,7 @@ class Media:
         if all(one is None for one in (self.image, self.speech, self.music, self.weather)):
             raise StyleBlendError("there is nothing to make a prompt of: give --image, --speech, --music or --weather")
         for option, value, needs in (("--language", self.language, "speech"), ("--speech-model", self.model, "speech"),
-                                     ("--moods", self.moods, "music")):
+                                     ("--moods", self.moods, "music"), ("--music-model", self.music_model, "music")):
             if value is not None and getattr(self, needs) is None:
                 raise StyleBlendError(f"{option} has no effect without --{needs}: leave it out, or give both")
         if self.summary and self.image is None and self.speech is None:
@@ -150,14 +151,17 @@ def felt(media: Media, settings: RunSettings, sources: List[Source]) -> Reading[
     """The strongest mood of the music, or ""."""
     if media.music is None:
         return ""
-    from styleblend.context.music import hear_music
+    from styleblend.context.music import find_clap, hear_music
     moods = media.moods or settings.context.moods
-    music = yield from hear_music(media.music, moods and Path(moods))
+    clap = find_clap(media.music_model or settings.context.music)
+    music = yield from hear_music(media.music, moods and Path(moods), clap)
     if not music.moods:
         yield Remark(f"{media.music}: " + ("heard nothing" if music.silent else "no mood of the list is strong enough"))
         return ""
-    told = ", ".join(f"{mood.words} {mood.score:.1f} ({mood.tag} {mood.probability:.2f})" for mood in music.moods)
-    sources.append(Source(kind="music", given=str(media.music), text=music.moods[0].words, source=f"MusiCNN: {told}"))
+    told = ", ".join(f"{mood.words} {mood.score:.{2 if clap else 1}f}{f' ({mood.why})' if mood.why else ''}"
+                     for mood in music.moods)
+    sources.append(Source(kind="music", given=str(media.music), text=music.moods[0].words,
+                          source=f"{shown(music.heard_by)}: {told}"))
     return music.moods[0].words
 
 

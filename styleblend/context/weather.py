@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 
 from styleblend.context.weather_services import KEY, OFFLINE, Reported, Services, is_plain, reported
 from styleblend.errors import StyleBlendError
+from styleblend.files.caches import cache_folder
 from styleblend.files.text import parse_json, read_json, read_text
 from styleblend.files.whole_files import write_bytes
 
@@ -71,10 +72,9 @@ def in_prompt(words: str) -> str:
 
 def file_of(asked: str, services: Services) -> Path:
     """Where the answer for a place is kept; which service is asked counts, the key does not."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     asks = services.openweathermap if os.environ.get(KEY, "").strip() else services.forecast
     name = hashlib.sha256(f"{asks}|{asked.lower()}".encode()).hexdigest()[:32]
-    return Path(home) / "styleblend" / "weather" / f"{name}.json"
+    return cache_folder("weather") / f"{name}.json"
 
 
 def kept(asked: str, services: Services) -> Optional[Reported]:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence
 
@@ -14,6 +13,7 @@ from styleblend.diffusion.recipe import Recipe, classifier_free
 from styleblend.diffusion.samplers import Step
 from styleblend.diffusion.schedule import seeded_noise
 from styleblend.errors import StyleBlendError
+from styleblend.files.caches import cache_folder
 from styleblend.files.pictures import load_picture, to_array
 from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 from styleblend.machine.runtime import jt, say
@@ -87,8 +87,7 @@ def digest(*parts) -> str:
 
 def folder() -> Path:
     """Where trajectories are kept: they can be deleted at any time."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "styleblend" / "trajectories"
+    return cache_folder("trajectories")
 
 
 def read_kept(key: str, shape: Sequence[int]) -> Optional[np.ndarray]:

@@ -225,7 +225,7 @@ def check_sizes(values: dict, path: Path) -> None:
                                   f"{len(channels)}: download it again")
     parts = [(c, values["norm_num_groups"], "norm_num_groups") for c in channels]
     parts += list(zip(channels, values.get("attention_head_dim", ()), ["attention_head_dim"] * len(channels)))
-    if "num_attention_heads" in values:
+    if isinstance(values.get("num_attention_heads"), int):
         parts.append((values["hidden_size"], values["num_attention_heads"], "num_attention_heads"))
     for width, count, name in parts:
         if width % count:

@@ -13,13 +13,22 @@ def cubic_matrix(new: int, old: int) -> np.ndarray:
 
     Pixel centres are at halves, edges repeated. There is no smoothing before a reduction.
     """
-    place = (np.arange(new) + 0.5) * old / new - 0.5
-    matrix, a = np.zeros((new, old)), -0.75
+    return cubic_between((np.arange(new) + 0.5) * old / new - 0.5, old)
+
+
+def aligned_cubic_matrix(new: int, old: int) -> np.ndarray:
+    """The same, with the first values of both laid upon each other, and the last ones, too."""
+    return cubic_between(np.arange(new) * ((old - 1) / max(new - 1, 1)), old)
+
+
+def cubic_between(place: np.ndarray, old: int) -> np.ndarray:
+    """(places, old) float32: the values at `place`, each a weighted sum of the four beside it."""
+    matrix, a = np.zeros((len(place), old)), -0.75
     for tap in range(-1, 3):
         index = np.floor(place).astype(int) + tap
         x = np.abs(place - index)
         weight = np.where(x <= 1, (a + 2) * x ** 3 - (a + 3) * x ** 2 + 1, a * (x ** 3 - 5 * x ** 2 + 8 * x - 4))
-        np.add.at(matrix, (np.arange(new), index.clip(0, old - 1)), weight)
+        np.add.at(matrix, (np.arange(len(place)), index.clip(0, old - 1)), weight)
     return matrix.astype(np.float32)
 
 

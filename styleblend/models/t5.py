@@ -14,9 +14,9 @@ from typing import Any, Optional
 import numpy as np
 
 from styleblend.kernels import attention
-from styleblend.kernels.reference import joined, split
 from styleblend.kernels.segments import Segment
 from styleblend.machine.runtime import jt
+from styleblend.models.biased_attention import biased_attention
 from styleblend.models.clip_text import Embedding
 from styleblend.models.decoder_cache import DecoderCache, KeysAndValues
 from styleblend.models.layers import Linear, empty
@@ -89,10 +89,7 @@ class T5Attention(jt.nn.Module):
 
     def with_bias(self, x, kv: KeysAndValues, bias):
         """To k and v (rows, S, inner); `bias` (heads, L, S) is added to the scores."""
-        q, k, v = (split(part, self.heads) for part in (self.q(x), *kv))
-        scores = jt.nn.bmm(q, k.permute(0, 2, 1))
-        scores = (scores.reshape(-1, *bias.shape) + bias).reshape(scores.shape)
-        return self.o(joined(jt.nn.bmm(jt.nn.softmax(scores, dim=-1), v), self.heads))
+        return self.o(biased_attention(self.q(x), *kv, self.heads, bias, scale=1))
 
     def to_source(self, x, source: KeysAndValues):
         """To the one text that all rows read."""

@@ -9,7 +9,7 @@ from styleblend.settings.validation import Settings
 
 
 class ContextSettings(Settings):
-    """Where the networks are that describe pictures and shorten prompts."""
+    """Where the networks are that describe pictures, hear music and speech, and shorten prompts."""
 
     captioner: Optional[str] = Field(None, description="folder or hub id of the BLIP that describes pictures, such as "
                                      "Salesforce/blip-image-captioning-base; default: "
@@ -18,6 +18,9 @@ class ContextSettings(Settings):
                                     "google-t5/t5-small; default: checkpoints/t5-small, where that is there")
     speech: Optional[str] = Field(None, description="the Whisper that hears speech: a folder of faster-whisper, a size "
                                   "such as small or large-v3, or a hub id; default: small")
+    music: Optional[str] = Field(None, description="folder or hub id of the CLAP that hears the mood of music, such as "
+                                 "laion/clap-htsat-unfused, or musicnn for the program's own tagger; default: "
+                                 "checkpoints/clap-htsat-unfused, where that is there, else musicnn")
     moods: Optional[str] = Field(None, description="file with the moods that music may have; default: the program's")
 
 

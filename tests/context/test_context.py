@@ -92,6 +92,7 @@ def test_all_that_draws_takes_it(written, trained, ask, tmp_path):
     (["context", "--look", "ink"], "give --image, --speech, --music or --weather"),
     (["context", "--weather", "rain", "--language", "en"], "--language has no effect without --speech"),
     (["context", "--weather", "rain", "--moods", "a.txt"], "--moods has no effect without --music"),
+    (["context", "--weather", "rain", "--music-model", "musicnn"], "--music-model has no effect without --music"),
     (["context", "--weather", "rain", "--summary"], "--summary has no effect"),
     (["context", "--speech", "missing.wav"], "missing.wav does not exist"),
     (["context", "--music", "missing.ogg"], "missing.ogg does not exist"),

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from styleblend.machine.runtime import jt
-from styleblend.models.resampling import (aligned_linear_matrix, corner_linear_matrix, cubic_matrix, linear_matrix,
-                                          resized)
+from styleblend.models.resampling import (aligned_cubic_matrix, aligned_linear_matrix, corner_linear_matrix,
+                                          cubic_matrix, linear_matrix, resized)
 
-MATRICES = (cubic_matrix, linear_matrix, aligned_linear_matrix, corner_linear_matrix)
+MATRICES = (cubic_matrix, aligned_cubic_matrix, linear_matrix, aligned_linear_matrix, corner_linear_matrix)
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (12, 6), (6, 12), (37, 12), (12, 37)]
 
 
@@ -27,6 +27,13 @@ def test_the_same_size_is_the_same(matrix):
     (corner_linear_matrix, [0, 0.5, 1, 1.5, 2, 2])])
 def test_where_the_pixels_of_a_slope_lie(matrix, wanted):
     np.testing.assert_allclose(matrix(6, 3) @ np.float32([0, 1, 2]), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("matrix", [aligned_cubic_matrix, aligned_linear_matrix])
+def test_aligned_ones_keep_the_old_values(matrix):
+    """From 6 values to 16 each third one is an old one, also the first and the last."""
+    x = np.float32([3, -1, 4, 1, -5, 9])
+    np.testing.assert_allclose((matrix(16, 6) @ x)[::3], x, atol=1e-5)
 
 
 @pytest.mark.parametrize("height, width", [(5, 9), (12, 4), (5, 7), (3, 9)])

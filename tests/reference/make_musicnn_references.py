@@ -22,9 +22,9 @@ LAYERS = ["timbral.0", "timbral.1", "temporal.0", "temporal.1", "temporal.2", "m
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "mean", "moving_variance": "variance"}
 
 
-def clips():
-    """name -> float32 audio at 16 kHz, made of formulas alone: a soft pad, a dance beat, distorted saws with drums."""
-    t, rng = np.arange(int(RATE * SECONDS)) / RATE, np.random.default_rng(7)
+def clips(rate=RATE, seconds=SECONDS):
+    """name -> float32 audio, made of formulas alone: a soft pad, a dance beat, distorted saws with drums."""
+    t, rng = np.arange(int(rate * seconds)) / rate, np.random.default_rng(7)
 
     def saw(f):
         return ((f * t) % 1) - 0.5

@@ -5,6 +5,7 @@ only outputs are stored, and the full-size network needs no file at all.
 """
 from __future__ import annotations
 
+import json
 import math
 import zlib
 
@@ -110,6 +111,16 @@ FULL_BLIP = dict(text_config=dict(num_attention_heads=12), vision_config=dict(nu
 T5 = dict(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, relative_attention_num_buckets=8,
           relative_attention_max_distance=20, decoder_start_token_id=0)
 FULL_T5 = dict(decoder_start_token_id=0)  # t5-small has transformers' defaults
+# what hears music: pictures of 32 x 32 tokens, whose last stage is one window
+CLAP = dict(projection_dim=24,
+            audio_config=dict(patch_size=8, patch_stride=[8, 8], window_size=4, depths=[1, 2, 2, 2],
+                              num_attention_heads=[1, 2, 2, 4], patch_embeds_hidden_size=8, hidden_size=64),
+            text_config=dict(vocab_size=120, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+                             num_attention_heads=4, max_position_embeddings=80))
+# RoBERTa's tokenizer with few words: printable characters, and these pairs of them, in this order
+MERGES = ("m u", "mu s", "i c", "mus ic", "\u0120 music", "\u0120 s", "o u", "\u0120s ou", "a n", "an d", "\u0120 and",
+          "\u0120 a", "e r", "T h")
+FELT = ("This is a sound of calm and dreamy music.", "heavy, thunderous", "x")  # texts that CLAP reads
 CAPTIONED = ((48, 40), (33, 57), (90, 61))  # width, height of pictures that BLIP looks at
 SOURCES = (6, 31, 70)  # tokens of the texts that T5 reads
 SAID = 9  # tokens of the texts whose logits are compared
@@ -178,6 +189,22 @@ def language_weight(name: str, shape) -> np.ndarray:
     factors = {".query.weight": 3, ".key.weight": 3, ".q.weight": 12 / math.sqrt(shape[0]), ".o.weight": 4,
                ".wo.weight": 4, "relative_attention_bias.weight": 3}
     return weight(name, shape) * np.float32(next((x for end, x in factors.items() if name.endswith(end)), 1))
+
+
+def clap_weight(name: str, shape) -> np.ndarray:
+    """The same for a network that reads decibels."""
+    factors = {"batch_norm.running_mean": (-40, 10), "batch_norm.running_var": (300, 100)}
+    usual, spread = next((x for end, x in factors.items() if name.endswith(end)), (0, 0))
+    drawn = usual + spread * uniform(name, shape) if spread else weight(name, shape)
+    return np.asarray(drawn, np.float32)
+
+
+def write_roberta_tokenizer(folder) -> None:
+    """vocab.json and merges.txt of the small tokenizer."""
+    characters = [chr(code) for code in range(33, 127)] + ["\u0120"]
+    words = ["<s>", "<pad>", "</s>", "<unk>", *characters, *(pair.replace(" ", "") for pair in MERGES), "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]), encoding="utf-8")
 
 
 def source_ids(count: int, vocabulary: int) -> np.ndarray:
