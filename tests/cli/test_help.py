@@ -55,7 +55,7 @@ def test_what_only_reads_files_starts_no_jittor():
     code = ("import sys; sys.modules['jittor'] = sys.modules['jittor_utils'] = None\nfrom styleblend.cli import main\n"
             f"import styleblend.settings\nsys.exit(main(['inspect', '{LORA}']))")
     said, seconds = timed(code)
-    assert "128 of the UNet" in said and seconds < 0.5
+    assert "128 of the UNet" in said and seconds < 1  # 0.25 on a quiet machine
 
 
 def test_all_commands_are_listed():
