@@ -1,0 +1,73 @@
+"""What a machine of a cluster runs: one process that holds the base and does one piece of work after another."""
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from styleblend.errors import StyleBlendError
+from styleblend.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Came:
+    """What became of a piece of work: what it gave, or why it could not be done.
+
+    `sentences` are for the user. `files`: what was written, where it is sent back and not on storage that all share.
+    """
+
+    done: Any = None
+    error: Optional[str] = None
+    sentences: List[str] = field(default_factory=list)
+    files: Dict[Path, bytes] = field(default_factory=dict)
+
+
+class Worker:
+    """Work on one machine. `folder` is where the run was started: paths are relative to it on every machine."""
+
+    def __init__(self, settings: RunSettings, folder: str, collect: bool):
+        self.settings, self.collect = settings, collect
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise StyleBlendError(f"{folder} is not on this machine ({error.strerror}): use a folder that all of them "
+                                  "have") from None
+        self.drawer = None
+
+    def about(self) -> Dict[str, str]:
+        """What this machine would draw with: it loads the base."""
+        from styleblend.cluster.nodes import about
+        return about(self.ready().base)
+
+    def ready(self):
+        """What draws here, loaded once."""
+        from styleblend.base.base import base_for_drawing
+        from styleblend.jobs.draw_items import Drawer
+        if self.drawer is None:
+            self.drawer = Drawer(base_for_drawing(self.settings), self.settings)
+        return self.drawer
+
+    def do(self, item) -> Came:
+        """Do one piece of work."""
+        from styleblend.jobs.events import Log, result_of
+        said: List[str] = []
+
+        def hear(event) -> None:
+            if isinstance(event, Log):
+                said.append(event.sentence)
+
+        if not item.draws:
+            self.drawer = None  # a training loads networks of its own: two bases need not fit
+        drawer = self.ready() if item.draws else None
+        try:
+            if not self.collect:
+                return Came(result_of(item.run(drawer), hear), sentences=said)
+            with tempfile.TemporaryDirectory() as folder:
+                moved, places = item.moved(Path(folder))
+                done = result_of(moved.run(drawer), hear)
+                return Came(item.came(done), sentences=said, files={there: here.read_bytes()
+                                                                    for here, there in places.items()})
+        except StyleBlendError as error:
+            return Came(error=str(error), sentences=said)
