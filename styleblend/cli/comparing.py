@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from argparse import BooleanOptionalAction
 
-from styleblend.cli.options import (MINI, add_command, add_dtype, add_max_memory, add_metrics, add_offload, add_styles,
-                                    named_folder, settings_of)
+from styleblend.cli.options import (MINI, add_cluster, add_command, add_dtype, add_max_memory, add_metrics,
+                                    add_offload, add_styles, cluster_of, named_folder, settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -39,6 +39,7 @@ def add_commands(commands) -> None:
     add_dtype(machine)
     add_max_memory(machine)
     add_offload(machine)
+    add_cluster(parser)
     parser.set_defaults(run=run_compare)
 
 
@@ -71,10 +72,11 @@ def run_compare(args) -> int:
         known_style(settings, name)
     metric_names(study.metrics)
     check_base(settings.base, settings.base_id)
+    spread = cluster_of(args, settings)
     from styleblend.cli.tables import print_tables
     from styleblend.jobs.compare import CompareRequest, compare
     found = follow(compare(CompareRequest(settings, study, named_folder(args.output), args.judge, args.weights,
-                                          args.overwrite, args.max_memory)))
+                                          args.overwrite, args.max_memory), spread))
     print_tables(found.runs, found.compared, found.judge, found.metrics)
     print(f"the pictures with their scores are in {found.report}")
     return 0

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 from styleblend.cluster.nodes import MACHINE, differences, refuse_unequal
 from styleblend.cluster.remote import Came, Worker
@@ -219,11 +219,3 @@ class RayWorkers:
         what = f" while it had {run.items[piece].title}" if piece is not None else ""
         yield Log(f"a worker on {worker.machine or 'a machine'} is gone{what}: another one takes its place ({reason})")
 
-
-def refuse_options(address: Optional[str], collect: bool, cores: Optional[int]) -> None:
-    """StyleBlendError for options that have no effect without a cluster, or that cannot be."""
-    unused = "--collect" if collect else "--cores" if cores is not None else None
-    if address is None and unused:
-        raise StyleBlendError(f"{unused} has no effect without --cluster: leave it out")
-    if cores is not None and cores < 1:
-        raise StyleBlendError(f"--cores {cores}: give at least 1")

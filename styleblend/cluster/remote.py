@@ -65,9 +65,7 @@ class Worker:
             if not self.collect:
                 return Came(result_of(item.run(drawer), hear), sentences=said)
             with tempfile.TemporaryDirectory() as folder:
-                moved, places = item.moved(Path(folder))
-                done = result_of(moved.run(drawer), hear)
-                return Came(item.came(done), sentences=said, files={there: here.read_bytes()
-                                                                    for here, there in places.items()})
+                done = result_of(item.moved(Path(folder)).run(drawer), hear)
+                return Came(item.came(done), sentences=said, files=item.sent(done))
         except StyleBlendError as error:
             return Came(error=str(error), sentences=said)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Callable, ClassVar, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from styleblend.adapters.style import Style, load_named, style_hash
 from styleblend.base.base import Base
+from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job
 from styleblend.jobs.missing_pictures import Wanted, draw_batch
 from styleblend.jobs.plans import Plan
@@ -30,10 +31,16 @@ class Drawer:
         self.held: Optional[Style] = None
 
     def style(self, plan: Plan, only: Optional[Tuple[str, ...]]) -> Optional[Style]:
-        """The style of a plan, `only` with these of its parts (None: all)."""
+        """The style of a plan, `only` with these of its parts (None: all).
+
+        StyleBlendError where its files are others than those that the plan knows, as they may be on another machine.
+        """
         key = plan.config.adapters, plan.name, tuple(plan.adapters.items()), only
         if key != self.key:
             found = load_named(plan.config.adapters, plan.name, self.base) if plan.name else None
+            if found and any(found.files.get(part) != one for part, one in plan.adapters.items()):
+                raise StyleBlendError(f"the files of the style {plan.name} are others here than where the work was "
+                                      "planned: copy the same adapters to every machine")
             if found and only is not None:
                 found = replace(found, parts={part: one for part, one in found.parts.items() if part in only})
             self.key, self.held = key, found
@@ -55,6 +62,10 @@ class DrawItem:
 
     `only`: the parts of the style that draw; None: all.
     """
+
+    draws: ClassVar[bool] = True  # it wants a `Drawer`
+    title_of_all: ClassVar[str] = "pictures"  # of a bar over many of them, in units of
+    unit: ClassVar[str] = "picture"
 
     plan: Plan
     wanted: Tuple[Wanted, ...]
@@ -83,6 +94,24 @@ class DrawItem:
         files = yield from draw_batch(drawer.pipeline, style, batch, self.missing, self.plan.sampling)
         peak = peak_mib() if counted and device() == "cpu" else None
         return Done(tuple(files), time.monotonic() - began, peak)
+
+    def place(self, folder: Path, path: Path) -> Path:
+        """Where a moved one writes a picture."""
+        return folder / f"{[one.path for one in self.wanted].index(path)}.png"
+
+    def moved(self, folder: Path) -> DrawItem:
+        """The same, written into another folder."""
+        wanted = tuple(one._replace(path=self.place(folder, one.path)) for one in self.wanted)
+        return replace(self, wanted=wanted, missing=frozenset(self.place(folder, path) for path in self.missing))
+
+    def sent(self, done: Done) -> Dict[Path, bytes]:
+        """The files that a moved one has drawn, by where they belong."""
+        return {path: here.read_bytes() for path in self.outputs for here in done.files
+                if here.name == self.place(here.parent, path).name}
+
+    def came(self, done: Done) -> Done:
+        """What a moved one came to, as if it had not been moved."""
+        return replace(done, files=tuple(self.outputs))
 
 
 Spread = Callable[[Sequence], Job[List[object]]]  # does pieces of work elsewhere; returns what each came to, or None
