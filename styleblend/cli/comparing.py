@@ -32,8 +32,8 @@ def add_commands(commands) -> None:
                         help="let the mini judge speak: it knows emoji art, so leave it out (--no-judge) for other "
                              "pictures")
     parser.add_argument("--output", metavar="FOLDER",
-                        help="folder of the pictures, of sheet.png, scores.json and report.html: what is whole in it is "
-                             "kept; default: the study's, else comparison")
+                        help="folder of the pictures, of sheet.png, scores.json and report.html: what is whole in it "
+                             "is kept; default: the study's, else comparison")
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     machine = parser.add_argument_group("this machine")
     add_dtype(machine)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from styleblend.settings import RunSettings
 
 AUTO = "auto"
 EXTRA = 'pip install "styleblend-jittor[cluster]"'
+PATIENCE = 60.0  # seconds without a worker after which that is said
 LOOK = 1.0  # seconds between two looks at who has joined
 MOST_DEAD = 3  # workers that die while they start, one after another, before that is the end
 
@@ -123,8 +125,11 @@ class RayWorkers:
 
     def spread(self, run: Outcome) -> Job[None]:
         """Hire, check, hand out, hear, until all is done."""
-        looked = 0.0
+        looked, began = 0.0, time.monotonic()
         while not run.work.finished:
+            if not run.facts and time.monotonic() - began > PATIENCE:
+                began = math.inf
+                yield Log("no worker is ready yet: the machines load the base, or others use the cluster (ray status)")
             if time.monotonic() - looked > LOOK:
                 self.hire(run)
                 looked = time.monotonic()
@@ -132,25 +137,20 @@ class RayWorkers:
                 self.hand_out(run)  # not before all that have come are checked
             refs = {worker.ref: name for name, worker in run.workers.items()
                     if worker.useful and not worker.idle}
-            ready, _ = self.ray.wait(list(refs), num_returns=1, timeout=LOOK) if refs else ([], [])
-            if not refs:
+            if not refs:  # those that are there differ from the others
                 time.sleep(LOOK)
+            ready = self.ray.wait(list(refs), num_returns=1, timeout=LOOK)[0] if refs else []
             for ref in ready:
                 yield from self.hear(run, refs[ref])
 
-    def slots(self) -> int:
-        """How many workers the cluster has room for, those that are there included."""
-        there = self.ray.cluster_resources()
-        return int(there["GPU"]) if there.get("GPU") else int(there.get("CPU", 0)) // self.cores
-
     def hire(self, run: Outcome) -> None:
         """Workers for GPUs or cores that have none, as long as there is work for them."""
-        there = self.ray.cluster_resources()
+        there, left = self.ray.cluster_resources(), len(run.work.waiting) + len(run.work.in_hand)
         options = {"num_gpus": 1} if there.get("GPU") else {"num_cpus": self.cores}
-        left = len(run.work.waiting) + len(run.work.in_hand)
-        if self.slots() < 1 and not run.workers:
-            raise StyleBlendError(f"no machine of the cluster has {self.cores} free cores: give fewer with --cores")
-        while len(run.workers) < min(self.slots(), left):
+        room = int(there.get("GPU", 0)) or int(there.get("CPU", 0)) // self.cores
+        if room < 1 and not run.workers:
+            raise StyleBlendError(f"the cluster does not have {self.cores} cores: give fewer with --cores")
+        while len(run.workers) < min(room, left):
             actor = self.ray.remote(Worker).options(max_restarts=0, **options).remote(
                 self.settings, str(Path.cwd()), self.collect)
             run.workers[run.hired] = Hired(actor, actor.about.remote())
@@ -169,7 +169,9 @@ class RayWorkers:
         worker = run.workers[name]
         try:
             answer = self.ray.get(worker.ref)
-        except self.ray.exceptions.RayTaskError as error:  # what its own code raised, such as a base that is missing
+        except self.ray.exceptions.RayTaskError as error:  # what its own code raised
+            if not worker.machine and isinstance(error.cause, StyleBlendError):  # such as a base that is missing
+                raise StyleBlendError(str(error.cause)) from None
             yield from self.lost(run, name, " ".join(str(error.cause).split()))
         except self.ray.exceptions.RayError as error:
             yield from self.lost(run, name, " ".join(str(error).split())[:160])

@@ -5,6 +5,7 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Dict, List, Optional
 
 from styleblend.errors import StyleBlendError
@@ -28,17 +29,17 @@ class Worker:
     """Work on one machine. `folder` is where the run was started: paths are relative to it on every machine."""
 
     def __init__(self, settings: RunSettings, folder: str, collect: bool):
-        self.settings, self.collect = settings, collect
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            raise StyleBlendError(f"{folder} is not on this machine ({error.strerror}): use a folder that all of them "
-                                  "have") from None
+        self.settings, self.folder, self.collect = settings, folder, collect
         self.drawer = None
 
     def about(self) -> Dict[str, str]:
-        """What this machine would draw with: it loads the base."""
+        """What this machine would draw with: it goes to the folder and loads the base. This is asked first."""
         from styleblend.cluster.nodes import about
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise StyleBlendError(f"{self.folder} is not on {gethostname()} ({error.strerror}): start the command in a "
+                                  "folder that every machine has") from None
         return about(self.ready().base)
 
     def ready(self):

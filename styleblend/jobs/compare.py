@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from styleblend.adapters import learned_from
 from styleblend.base.base import base_for_drawing
 from styleblend.errors import StyleBlendError
-from styleblend.files.captions import style_pictures
+from styleblend.files.captions import pictures_if_any
 from styleblend.files.claims import claim
 from styleblend.files.pictures import contact_sheet, load_picture, whole_picture
 from styleblend.files.prompts import Prompt, make_prompt
@@ -82,8 +82,9 @@ def compare(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Eva
     """Draw what is missing, score all of it, and write a sheet and the report. `spread` as in `draw_board`."""
     judge = Judge.load() if request.judge else None
     metrics, missing_metrics = asked_metrics(request.settings, request.study.metrics, request.weights)
-    study, sentences = planned(request)
-    for sentence in [*sentences, *missing_metrics]:
+    study, left_out = planned(request)
+    left_out += missing_metrics
+    for sentence in left_out:
         yield Log(sentence)
     lean = yield from within(request.settings, "drawing", request.max_memory,
                              beside(request.settings, (), request.study.references))
@@ -97,9 +98,11 @@ def compare(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Eva
         runs = []
         for method in study.methods():
             runs.append((yield from scored(request, study, method, judge, metrics)))
+        notes = list(dict.fromkeys(note for run in runs for note in run.notes))
+        runs[0].notes[:0] = left_out
         compared = differences(runs)
         written = write_report(runs, compared, judge, study.folder, metrics)
-    for note in dict.fromkeys(note for run in runs for note in run.notes):
+    for note in notes:
         yield Log(note)
     for path in written:
         yield Written(path)
@@ -120,30 +123,35 @@ def planned(request: CompareRequest) -> Tuple[Study, List[str]]:
 
 
 def draw_missing(request: CompareRequest, study: Study, lean: RunSettings, spread: Optional[Spread]) -> Job[None]:
-    """Draw the missing pictures, method by method, so that the memory of each can be told."""
-    items: List[Tuple[Compared, DrawItem]] = []
-    for one in study.compared:
-        wanted = [one.wanted(study.folder, prompt, seed) for seed in study.seeds for prompt in study.prompts[one.style]]
-        missing = yield from missing_of(wanted, request.overwrite)
-        todo = [place for place in wanted if place.path in missing]
-        for batch in batches(wanted, todo, lean.sampling.batch):
-            items.append((one, DrawItem(one.plan, tuple(batch), frozenset(missing & {p.path for p in batch}),
-                                        one.only)))
-    if request.overwrite:
-        for path in [path for _, item in items for path in item.outputs]:
-            path.unlink(missing_ok=True)
+    """Draw the missing pictures, here or elsewhere."""
+    pieces = yield from missing_pieces(request, study, lean)
+    items = [item for _, item in pieces]
     total = sum(len(study.files(one)) for one in study.compared)
-    there = total - sum(len(item.outputs) for _, item in items)
-    if items and spread:
-        for (one, item), done in zip(items, (yield from spread([item for _, item in items]))):
-            study.drawn += note_done(study, one, item, done) if done else []
+    there = total - sum(len(item.outputs) for item in items)
+    for path in [path for item in items for path in item.outputs] if request.overwrite else []:
+        path.unlink(missing_ok=True)
+    if spread and items:
+        for (one, item), done in zip(pieces, (yield from spread(items))):
+            study.drawn += note_done(study, one, item, done)
         return
     drawer = Drawer(base_for_drawing(lean), lean) if items else None
-    for one, item in items:
+    for one, item in pieces:
         yield Progress("pictures", there + len(study.drawn), total, "picture", f"{one.method} {item.title}")
         study.drawn += note_done(study, one, item, (yield from item.run(drawer)))
     if items:
         yield Progress("pictures", there + len(study.drawn), total, "picture")
+
+
+def missing_pieces(request: CompareRequest, study: Study, lean: RunSettings) -> Job[List[Tuple[Compared, DrawItem]]]:
+    """The batches that have something to draw, method by method, so that the memory of each can be told."""
+    found = []
+    for one in study.compared:
+        wanted = [one.wanted(study.folder, prompt, seed) for seed in study.seeds for prompt in study.prompts[one.style]]
+        missing = yield from missing_of(wanted, request.overwrite)
+        for batch in batches(wanted, [place for place in wanted if place.path in missing], lean.sampling.batch):
+            todo = frozenset(place.path for place in batch if place.path in missing)
+            found.append((one, DrawItem(one.plan, tuple(batch), todo, one.only, measured=True)))
+    return found
 
 
 # ---------------------------------------------------------------- time and memory
@@ -202,7 +210,7 @@ def scored(request: CompareRequest, study: Study, method: str, judge: Optional[J
     for one in [one for one in study.compared if one.method == method]:
         phrases = {one.path(study.folder, prompt, seed): prompt.phrase(config.plain_prompt)
                    for seed in study.seeds for prompt in study.prompts[one.style]}
-        captions = {p.path: p.caption for p in style_pictures(data_of(config.data, one.style))}
+        captions = {p.path: p.caption for p in pictures_if_any(data_of(config.data, one.style))}
         own = [JudgeMetric(judge, one.style), JudgedLooks(judge), JudgedLeak(judge)] if judge else []
         yield from score_pictures(run, one.style, phrases, captions, [*own, *metrics], {}, config.pictures)
     run.of_board.update(cost(study, method, config))
@@ -214,9 +222,9 @@ def write_sheet(request: CompareRequest, study: Study) -> Path:
     """One picture of all: for each style its own pictures, then a row for each method, drawn with the first seed."""
     rows = []
     for style in dict.fromkeys(one.style for one in study.compared):
-        own = style_pictures(data_of(request.settings.data, style))[:COLUMNS]
-        rows.append([(f"{style}: {p.caption}", load_picture(p.path, request.settings.pictures.max_pixels))
-                     for p in own])
+        own = [(f"{style}: {p.caption}", load_picture(p.path, request.settings.pictures.max_pixels))
+               for p in pictures_if_any(data_of(request.settings.data, style))[:COLUMNS]]
+        rows += [own] if own else []
         for one in [one for one in study.compared if one.style == style]:
             paths = [one.path(study.folder, prompt, study.seeds[0]) for prompt in study.prompts[style][:COLUMNS]]
             cells = [(one.method, picture) for picture in map(whole_picture, paths) if picture]

@@ -63,10 +63,10 @@ def learned_as(config: RunSettings, study: StudySettings, method: str, kind: str
         if holds_files(folder) and settings_in(folder, name).method == kind:
             find_style(config.adapters, name)
             return name
-    train = "all" if kind == FIRST_METHOD else kind
-    other = "" if kind == FIRST_METHOD else f" --pictures {data_of(config.data, style)} --name {style}-{kind}"
+    train = (f"train all --styles {style}" if kind == FIRST_METHOD else
+             f"train {kind} --pictures {data_of(config.data, style)} --name {style}-{kind}")
     raise StyleBlendError(f"{config.adapters} has no style of {kind} named {' or '.join(names)}: python -m styleblend "
-                          f"train {train}{other or f' --styles {style}'}, or name it in the study (learned)")
+                          f"{train}, or say in the study what it is called (learned)")
 
 
 def looked_at(config: RunSettings, study: StudySettings, style: str) -> List[StylePicture]:

@@ -60,7 +60,7 @@ class Done:
 class DrawItem:
     """One batch: pictures that are drawn together by one plan, of which those in `missing` are written.
 
-    `only`: the parts of the style that draw; None: all.
+    `only`: the parts of the style that draw; None: all. `measured`: the peak of memory is counted anew for it.
     """
 
     draws: ClassVar[bool] = True  # it wants a `Drawer`
@@ -71,6 +71,7 @@ class DrawItem:
     wanted: Tuple[Wanted, ...]
     missing: FrozenSet[Path]
     only: Optional[Tuple[str, ...]] = None
+    measured: bool = False
 
     @property
     def title(self) -> str:
@@ -89,8 +90,9 @@ class DrawItem:
         hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
         batch = [Wanted(one.path, replace(one.record, style_hash=hashes[0], base=hashes[1], decoder=hashes[2]))
                  for one in self.wanted]
-        jt.gc()
-        counted, began = begin_anew(), time.monotonic()
+        if self.measured:
+            jt.gc()
+        counted, began = self.measured and begin_anew(), time.monotonic()
         files = yield from draw_batch(drawer.pipeline, style, batch, self.missing, self.plan.sampling)
         peak = peak_mib() if counted and device() == "cpu" else None
         return Done(tuple(files), time.monotonic() - began, peak)

@@ -29,7 +29,7 @@ class StudySettings(Settings):
     config: str = Field("mini", description="settings of the base and the styles")
     methods: Optional[List[str]] = Field(None, min_length=1, description="of " + ", ".join(METHODS) + "; the others "
                                          "are compared with the first; default: all that can draw the styles")
-    styles: Optional[List[str]] = Field(None, min_length=1, description="default: all that StyleBlend has learned")
+    styles: Optional[List[str]] = Field(None, min_length=1, description="default: all of the data folder")
     prompts: Union[Annotated[int, Field(ge=1)], List[str], None] = Field(
         None, description="how many of each style's prompt.json, or prompts; default: all of prompt.json")
     seeds: List[Seed] = Field([1, 2], min_length=1, description="each prompt is drawn with each")

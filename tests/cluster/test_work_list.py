@@ -154,8 +154,8 @@ def test_trainings_by_pieces_are_those_of_one_process(world, tmp_path, collect):
 
 
 def test_a_folder_that_a_machine_does_not_have_is_named(world, tmp_path):
-    with pytest.raises(StyleBlendError, match="is not on this machine"):
-        Worker(read_settings(world), str(tmp_path / "nowhere"), False)
+    with pytest.raises(StyleBlendError, match="nowhere is not on "):
+        Worker(read_settings(world), str(tmp_path / "nowhere"), False).about()
 
 
 # ---------------------------------------------------------------- options
