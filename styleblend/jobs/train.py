@@ -185,12 +185,13 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
 
 @contextlib.contextmanager
 def timed(folder: Path, part: str) -> Iterator[None]:
-    """Count the time of a run of this training: `compare` shows it."""
+    """Count the time of a run of this training: `compare` shows it. A disk that is full shall not end it by this."""
     begin = time.monotonic()
     try:
         yield
     finally:
-        learned_from.add_seconds(folder, part, time.monotonic() - begin)
+        with contextlib.suppress(StyleBlendError):
+            learned_from.add_seconds(folder, part, time.monotonic() - begin)
 
 
 def refuse_other_method(name: str, part: str, folder: Path) -> None:
