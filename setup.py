@@ -9,7 +9,7 @@ from setuptools import find_namespace_packages, setup
 STYLES = ("emojione-monotone", "fluent-3d", "fxemoji", "openmoji-black")
 LEARNED = (*STYLES, *(f"{name}-one-picture" for name in STYLES))  # the second four by DreamStyler
 SHIPPED = {  # folder -> what of it is shipped
-    "configs": ["*.yaml"],
+    "configs": ["*.yaml", "studies/*.yaml"],
     "data/mini": ["ATTRIBUTION.md", *(f"{name}/{files}" for name in STYLES for files in ("prompt.json", "images/*"))],
     "checkpoints/mini": ["base/*", "base/*/*", "controlnet_canny/*", "encoder/*",
                          *(f"styles/{name}/*.{ending}" for name in LEARNED for ending in ("safetensors", "json"))],

@@ -1,4 +1,4 @@
-"""From which pictures a style was learned, so that others in their place are noticed."""
+"""From which pictures a style was learned, so that others in their place are noticed; and in how much time."""
 from __future__ import annotations
 
 import hashlib
@@ -29,6 +29,24 @@ def note(folder: Path, part: str, pictures: List[StylePicture]) -> None:
     """Write down from which pictures a part is learned."""
     text = json.dumps(facts(pictures), ensure_ascii=False, indent=1) + "\n"
     write_bytes(note_of(folder, part), text.encode("utf-8"))
+
+
+def time_of(folder: Path, part: str) -> Path:
+    """The file with the seconds of a training, in the folder of the style's adapters."""
+    return Path(folder) / "training" / f"{part}-seconds.txt"
+
+
+def seconds(folder: Path, part: str) -> Optional[float]:
+    """How long this machine has trained a part, all runs together; None: it is not known."""
+    try:
+        return float(time_of(folder, part).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def add_seconds(folder: Path, part: str, more: float) -> None:
+    """Count the seconds of one run of a training, whether it came to its end or was stopped."""
+    write_bytes(time_of(folder, part), f"{(seconds(folder, part) or 0) + more:.1f}\n".encode("ascii"))
 
 
 def changed(folder: Path, part: str, pictures: List[StylePicture]) -> Optional[str]:

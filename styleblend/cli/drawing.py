@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Optional
 
 from styleblend.cli.context import add_context, context_of
-from styleblend.cli.options import (add_command, add_config, add_control, add_dtype, add_max_memory, add_max_pixels,
-                                    add_offload, add_output_file, add_styles, add_this_machine, control_of, named_file,
-                                    named_folder, settings_of)
+from styleblend.cli.options import (add_cluster, add_command, add_config, add_control, add_dtype, add_max_memory,
+                                    add_max_pixels, add_offload, add_output_file, add_styles, add_this_machine,
+                                    cluster_of, control_of, named_file, named_folder, settings_of)
 from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
 from styleblend.cli.sampling_options import add_sampling, sampling_of
@@ -157,6 +157,7 @@ def add_board_options(parser) -> None:
     add_offload(parser)
     parser.add_argument("--overwrite", action="store_true", help="draw again what is there already")
     add_context(parser)
+    add_cluster(parser)
     parser.set_defaults(run=run_board)
 
 
@@ -173,8 +174,9 @@ def run_board(args) -> int:
     made = context_of(args, settings, args.prompts, "--prompts")
     prompts, sources = ([whole_prompt(made.prompt)], made.sources) if made else (args.prompts, ())
     ready_for_board(settings, args.styles, prompts, args.shard)
+    spread = cluster_of(args, settings)
     from styleblend.jobs.board import BoardRequest, draw_board
     drawn = follow(draw_board(BoardRequest(settings, args.styles, prompts, args.shard, args.overwrite,
-                                           args.max_memory, sources)))
+                                           args.max_memory, sources), spread=spread))
     print(f"{len(drawn)} new pictures; all are in {settings.output}/ (open {settings.output}/index.html)")
     return 0

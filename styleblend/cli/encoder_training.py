@@ -9,7 +9,8 @@ from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
 OWN = ("corpus", "stage")  # options of `train` that are of encoders alone
-OTHERS = ("styles", "pictures", "fit", "max_memory", "keep", "context_prompt", "share")  # those that are of styles
+OTHERS = ("styles", "pictures", "fit", "max_memory", "keep", "context_prompt", "share", "cluster", "cores",
+          "collect")  # those that are of styles
 
 
 def add_options(parser) -> None:

@@ -99,6 +99,34 @@ def add_this_machine(parser) -> None:
     add_offload(group)
 
 
+def add_cluster(parser) -> None:
+    """Many machines, as a group of its own."""
+    group = parser.add_argument_group("many machines (docs/cluster.md)")
+    group.add_argument("--cluster", metavar="WHERE",
+                       help="let a Ray cluster work: auto, the one on this machine or else one that is started for "
+                            "this run; or HOST:PORT")
+    group.add_argument("--cores", type=int, metavar="N",
+                       help="of each worker, where the cluster has no GPU; default: 1")
+    group.add_argument("--collect", action="store_true",
+                       help="send what is made back to here: for machines without common storage")
+
+
+def cluster_of(args, settings):
+    """What spreads the work over the cluster of --cluster; None: nothing does. It starts nothing yet."""
+    if args.cluster is None:
+        unused = "--collect" if args.collect else "--cores" if args.cores is not None else None
+        if unused:
+            raise StyleBlendError(f"{unused} has no effect without --cluster: leave it out")
+        return None
+    if args.cores is not None and args.cores < 1:
+        raise StyleBlendError(f"--cores {args.cores}: give at least 1")
+    if args.max_memory is not None:
+        raise StyleBlendError("--max-memory looks at this machine, not at those of --cluster: leave it out, and change "
+                              "the config")
+    from styleblend.cluster.ray_workers import RayWorkers
+    return RayWorkers(args.cluster, settings, args.cores or 1, args.collect)
+
+
 def add_output_file(parser, usual: str, what: str) -> None:
     """--output and --overwrite of a command that writes pictures."""
     name, _, ending = usual.rpartition(".")

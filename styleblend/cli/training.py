@@ -6,8 +6,8 @@ from pathlib import Path
 
 from styleblend.adapters.parts import PARTS, trainings_of
 from styleblend.cli import encoder_training
-from styleblend.cli.options import (add_command, add_config, add_dtype, add_max_memory, add_max_pixels, add_styles,
-                                    settings_of)
+from styleblend.cli.options import (add_cluster, add_command, add_config, add_dtype, add_max_memory, add_max_pixels,
+                                    add_styles, cluster_of, settings_of)
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError
 
@@ -68,6 +68,7 @@ def add_train_options(parser) -> None:
                         help="leave styles that another process trains now to it: for several workers with one list "
                              "of styles")
     encoder_training.add_options(parser)
+    add_cluster(parser)
     parser.set_defaults(run=run_train)
 
 
@@ -88,8 +89,14 @@ def run_train(args) -> int:
     if args.context_prompt is not None:
         settings = with_context_prompt(settings, args.context_prompt, args.part)
     pictures = Path(args.pictures) if args.pictures is not None else None
-    follow(train_styles(TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share,
-                                     args.max_memory, pictures, args.name)), step_ends=True)
+    request = TrainRequest(settings, TRAININGS[args.part], args.styles, args.overwrite, args.share, args.max_memory,
+                           pictures, args.name)
+    spread = cluster_of(args, settings)
+    if spread:
+        from styleblend.jobs.train_items import train_spread
+        follow(train_spread(request, spread))
+    else:
+        follow(train_styles(request), step_ends=True)
     return 0
 
 

@@ -20,13 +20,13 @@ from styleblend.files.shipped import adapters_of, data_of
 from styleblend.files.whole_files import remove_unfinished, write_bytes
 from styleblend.files.claims import claim, claim_files
 from styleblend.jobs.choices import Choice, chosen_prompts, chosen_styles, not_listed, part_of
+from styleblend.jobs.draw_items import Drawer, DrawItem, Spread
 from styleblend.jobs.drawing import prepared, refuse_reserved, request_for
 from styleblend.jobs.events import Drawn, Job, Log, Progress, Written
 from styleblend.jobs.memory import within
-from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missing_of, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, batches, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for
 from styleblend.pipeline import Pipeline
-from styleblend.adapters.style import style_hash
 from styleblend.settings import RunSettings, Source
 
 SIDE_BY_SIDE = "or give each process other --styles, or parts of one division such as --shard 1/2 and --shard 2/2"
@@ -76,16 +76,16 @@ class Board:
         there = len(self.places) - len(self.todo) + len(self.drawn)
         return Progress("pictures", there, len(self.places), "picture", note)
 
-    def wanted(self, place: Place, *hashes: str) -> Wanted:
-        """A place with what its picture is to say of itself; `hashes` as in `Plan.record`."""
-        return Wanted(place.path, self.plans[place.style].record_of(place.prompt, *hashes))
+    def wanted(self, place: Place) -> Wanted:
+        """A place with what its picture is to say of itself."""
+        return Wanted(place.path, self.plans[place.style].record_of(place.prompt))
 
 
-def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[Path]]:
+def draw_board(request: BoardRequest, base: Optional[Base] = None, spread: Optional[Spread] = None) -> Job[List[Path]]:
     """Draw what is missing (`overwrite`: everything) of this shard; returns the files that were drawn.
 
-    `base`: where it is loaded already. Raises Busy, before it removes or draws anything, when another process draws
-    some of the same pictures now.
+    `base`: where it is loaded already. `spread`: lets other machines draw (`styleblend.cluster`). Raises Busy, before
+    it removes or draws anything, when another process draws some of the same pictures now.
     """
     settings = yield from within(request.settings, "drawing", request.max_memory)
     settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
@@ -101,7 +101,7 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None) -> Job[List[P
     refuse_outputs([place.path for place in mine], [output / PAGE, *sheets], output / f"{LOCK}.lock", request.overwrite)
     with claim_files(output, LOCK, [f"{p.style}/{p.path.name}" for p in mine], SIDE_BY_SIDE):
         remove_unfinished(output, *(output / name for name in styles))
-        drawn = yield from draw_missing(settings, mine, request, base)
+        drawn = yield from draw_missing(settings, mine, request, base, spread)
         with claim(output, ".index", wait=True):  # what the last of several workers writes shows the pictures of all
             for name in styles:
                 yield Written(write_sheet(settings, name))
@@ -116,8 +116,8 @@ def with_other_pictures(settings: RunSettings, names: Sequence[str]) -> List[str
             for name, others in found.items() if others]
 
 
-def draw_missing(settings: RunSettings, mine: Sequence[Place], request: BoardRequest,
-                 base: Optional[Base]) -> Job[List[Path]]:
+def draw_missing(settings: RunSettings, mine: Sequence[Place], request: BoardRequest, base: Optional[Base],
+                 spread: Optional[Spread]) -> Job[List[Path]]:
     """The pictures of `draw_board`."""
     plans = {name: replace(plan_for(settings, name), sources=request.sources)
              for name in dict.fromkeys(place.style for place in mine)}
@@ -125,18 +125,22 @@ def draw_missing(settings: RunSettings, mine: Sequence[Place], request: BoardReq
                                     request.overwrite)
     todo = [place for place in mine if place.path in missing]
     board = Board(settings, mine, todo, plans)
-    if todo:
-        base = base or base_for_drawing(settings)
-        pipeline = Pipeline(base)
-        refuse_reserved(pipeline, None, [place.prompt.text for place in todo])  # before the first one is drawn
+    if not todo:
+        return []
+    drawer = None if spread else Drawer(base or base_for_drawing(settings), settings)
+    if drawer:
+        refuse_reserved(drawer.pipeline, None, [place.prompt.text for place in todo])  # before the first one is drawn
         for name in plans:
-            yield from refuse_undrawable(pipeline, name, plans[name])
-        # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
-        for place in mine if request.overwrite else []:
-            place.path.unlink(missing_ok=True)
-        yield board.progress()
-        for name in dict.fromkeys(place.style for place in todo):
-            yield from draw_style(board, name, pipeline, base)
+            yield from refuse_undrawable(drawer.pipeline, name, plans[name])
+    # all at once: a run that is stopped goes on without --overwrite, and old and new are never mixed
+    for place in mine if request.overwrite else []:
+        place.path.unlink(missing_ok=True)
+    items = [item for name in dict.fromkeys(place.style for place in todo) for item in items_of(board, name)]
+    if spread:
+        return [path for done in (yield from spread(items)) if done for path in done.files]
+    yield board.progress()
+    for item in items:
+        yield from draw_item(board, item, drawer)
     return board.drawn
 
 
@@ -153,20 +157,23 @@ def refuse_undrawable(pipeline: Pipeline, name: str, plan: Plan) -> Job[None]:
         raise StyleBlendError(f"style {name}: {error}") from None
 
 
-def draw_style(board: Board, name: str, pipeline, base: Base) -> Job[None]:
-    """The pictures of one style that are to be drawn, batch by batch."""
-    style = load_style(adapters_of(board.settings.adapters, name), name, base)
+def items_of(board: Board, name: str) -> List[DrawItem]:
+    """The batches of one style that have something to draw."""
     own, todo = [place for place in board.places if place.style == name], set(board.todo)
-    hashes = style_hash(style), base.fingerprint(), base.decoder_fingerprint()
-    missing, titles = {place.path for place in todo}, {place.path: f"{name} {place.prompt.name}" for place in own}
-    for batch in batches(own, todo, board.settings.sampling.batch):
-        yield board.progress(titles[batch[0].path])
-        wanted = [board.wanted(place, *hashes) for place in batch]
-        for event in draw_batch(pipeline, style, wanted, missing, board.plans[name].sampling):
-            yield event
-            if isinstance(event, Drawn):
-                board.drawn.append(event.path)
-                yield board.progress(titles[event.path])
+    return [DrawItem(board.plans[name], tuple(board.wanted(place) for place in batch),
+                     frozenset(place.path for place in batch if place in todo))
+            for batch in batches(own, todo, board.settings.sampling.batch)]
+
+
+def draw_item(board: Board, item: DrawItem, drawer: Drawer) -> Job[None]:
+    """Draw one batch here, with the progress of the board."""
+    titles = {one.path: f"{item.plan.name} {one.path.stem}" for one in item.wanted}
+    yield board.progress(titles[item.wanted[0].path])
+    for event in item.run(drawer):
+        yield event
+        if isinstance(event, Drawn):
+            board.drawn.append(event.path)
+            yield board.progress(titles[event.path])
 
 
 def pictures_there(settings: RunSettings, name: str) -> List[Tuple[str, Image.Image]]:

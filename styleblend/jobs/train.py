@@ -176,10 +176,22 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
         learned_from.note(folder, part, pictures)
         yield Log(f"{name}: learning the {part} style")
         # a training frees networks when their work is done, so each begins with the base anew
-        with contextlib.closing(train(Pipeline(load_base(base, settings.dtype)), name, settings)) as steps:
+        steps = train(Pipeline(load_base(base, settings.dtype)), name, settings)
+        with timed(folder, part), contextlib.closing(steps):
             for step in steps:
                 yield as_event(step)
         yield Log(f"{name}: {part} style is in {folder}")
+
+
+@contextlib.contextmanager
+def timed(folder: Path, part: str) -> Iterator[None]:
+    """Count the time of a run of this training: `compare` shows it. A disk that is full shall not end it by this."""
+    begin = time.monotonic()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(StyleBlendError):
+            learned_from.add_seconds(folder, part, time.monotonic() - begin)
 
 
 def refuse_other_method(name: str, part: str, folder: Path) -> None:
@@ -201,6 +213,7 @@ def refuse_other_pictures(name: str, part: str, folder: Path, pictures: List[Sty
 
 def forget(name: str, part: str, folder: Path, look_alikes: Path) -> None:
     """Remove what an earlier training of this part left, so that it begins anew."""
+    learned_from.time_of(folder, part).unlink(missing_ok=True)
     for stage in TRAININGS[part].stages:
         shutil.rmtree(folder / "training" / stage, ignore_errors=True)
     # what is written last goes first: so a stopped run, started again without --overwrite, goes on where it was

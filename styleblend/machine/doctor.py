@@ -69,6 +69,7 @@ def machine_lines() -> Iterator[Line]:
     yield check("launcher", environment.launcher_problem(), "not under mpirun")
     yield packages_line()
     yield context_line()
+    yield cluster_line()
     yield cuda_line()
 
 
@@ -121,6 +122,17 @@ def context_line() -> Line:
         return Line("context", "ok", "speech and music: " + ", ".join(f"{name} {packages[name]}" for name in packages))
     return Line("context", "info", f"speech and music cannot be heard, missing: {', '.join(missing)} (wheels: Python "
                 "3.9 to 3.12 with glibc 2.28 or newer)", 'pip install "styleblend-jittor[context]"')
+
+
+def cluster_line() -> Line:
+    """Whether Ray is installed, with which several machines work together; without it everything else works."""
+    found = environment.installed_version("ray")
+    if found:
+        return Line("cluster", "ok", f"many machines: ray {found}")
+    if sys.version_info < (3, 10):
+        return Line("cluster", "info", "--cluster wants Python 3.10 or newer", "")
+    return Line("cluster", "info", "--cluster cannot be used, missing: ray",
+                'pip install "styleblend-jittor[cluster]"')
 
 
 def cuda_line() -> Line:

@@ -27,8 +27,9 @@ from styleblend.settings import NetworkIds
 Score = Union[np.ndarray, float]
 # The metrics beside the judge: name -> its class, in a file of this folder. They are imported when one is asked for.
 METRICS = {"clip": "clip.ClipLikeness", "clip_r": "clip.ClipPrecision", "clip_iqa": "clip.ClipQuality",
-           "dino": "dino.DinoLikeness", "dinov2": "dino.Dinov2Likeness", "histogram": "colour.ColourHistograms",
-           "gram": "perceptual.GramDistance", "lpips": "perceptual.PerceptualDistance", "fid": "fid.FrechetDistance",
+           "csd": "csd.CsdLikeness", "dino": "dino.DinoLikeness", "dinov2": "dino.Dinov2Likeness",
+           "histogram": "colour.ColourHistograms", "gram": "perceptual.GramDistance",
+           "lpips": "perceptual.PerceptualDistance", "fid": "fid.FrechetDistance",
            "texture": "perceptual.TextureDistance", "features": "perceptual.FeatureDistance",
            "competition": "competition.CompetitionScore"}
 JUDGE_SCORES = ("both", "subject", "style", "subject_top5", "style_top1")

@@ -17,7 +17,7 @@ from styleblend.models.configs import ClipConfig, ClipTextConfig, ClipVisionConf
 from styleblend.errors import StyleBlendError
 from styleblend.files.hub import fetch
 from styleblend.metrics.preprocessing import Preprocessing, batches, normalised
-from styleblend.models import clip_resnet
+from styleblend.models import clip_resnet, csd
 from styleblend.models.clip_text import CLIPTextModelWithProjection
 from styleblend.models.clip_vision import DEVIATION, MEAN, CLIPVisionModelWithProjection
 from styleblend.models.dino import DinoModel
@@ -35,6 +35,7 @@ SOURCES = {"clip": ("clip", "openai/clip-vit-large-patch14: config.json, model.s
                            "and CLIP's vocab.json and merges.txt"),
            "dino": ("dino", "facebook/dino-vitb8: config.json, model.safetensors"),
            "dinov2": ("dinov2", "facebook/dinov2-base: config.json, model.safetensors"),
+           "csd": ("csd", "the checkpoint of CSD, ViT-L/14 (.safetensors or .pth)"),
            "squeezenet": ("lpips/squeezenet", "SqueezeNet 1.1 of torchvision (.safetensors or .pth)"),
            "lpips": ("lpips/heads", "the linear layers of LPIPS v0.1 for SqueezeNet (.safetensors or .pth)"),
            "inception": ("inception", "the Inception of FID by the names of its PyTorch port (.safetensors or .pth)"),
@@ -188,9 +189,14 @@ class Networks:
 
     def read_weights(self, need: str) -> Tuple[Path, Dict[str, np.ndarray]]:
         """The file of weights of a network, and its tensors; of a pickle nothing is executed."""
+        path, content = self.read_file(need)
+        return path, {name: tensor for name, tensor in content.items() if isinstance(tensor, np.ndarray)}
+
+    def read_file(self, need: str) -> Tuple[Path, dict]:
+        """The file of weights of a network, and all that it holds."""
         path = self.weight_file(need)
-        tensors = tensor_files.read_safetensors(path) if path.suffix == ".safetensors" else pickles.read_arrays(path)
-        return path, {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+        return path, (tensor_files.read_safetensors(path) if path.suffix == ".safetensors"
+                      else pickles.read_arrays(path))
 
     def missing(self, need: str) -> Optional[str]:
         """What to put where when a source is not there; else None."""
@@ -265,6 +271,19 @@ class Networks:
         path, tensors = self.read_weights(need)
         return loaded(network, {name: tensor for name, tensor in tensors.items()
                                 if not name.startswith(("pooler.", "embeddings.mask_token"))}, path)
+
+    @cached_property
+    def csd(self) -> ImageEncoder:
+        path, content = self.read_file("csd")
+        tensors = csd.state_dict(content)
+        try:
+            config, width = csd.sizes(tensors)
+        except (KeyError, ValueError, IndexError):
+            raise StyleBlendError(f"{path} is no CSD by the names of its release (backbone.conv1.weight, "
+                                  f"last_layer_style). {ADVICE}") from None
+        network = loaded(csd.CSD(config, width), csd.renamed(tensors), path)
+        return ImageEncoder(network, Preprocessing(config.image_size, config.image_size, mean=MEAN,
+                                                   deviation=DEVIATION))
 
     @cached_property
     def squeezenet(self) -> SqueezeNet:

@@ -10,6 +10,7 @@ from typing import Dict, Tuple
 
 import numpy as np
 
+from styleblend.models.clip_names import layer_tensors
 from styleblend.models.configs import ClipTextConfig
 from styleblend.kernels import attention
 from styleblend.models.layers import BatchNorm2d, Conv2d, Linear
@@ -48,20 +49,15 @@ def text_tensors(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
     names = {"token_embedding.weight": "embeddings.token_embedding.weight",
              "positional_embedding": "embeddings.position_embedding.weight",
              "ln_final.weight": "final_layer_norm.weight", "ln_final.bias": "final_layer_norm.bias"}
-    parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-             "attn.out_proj": "self_attn.out_proj"}
     found = {}
     for name, tensor in tensors.items():
-        match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
         if name.startswith("visual.") or name in UNUSED:
             continue
+        layer = layer_tensors(name, tensor)
         if name == "text_projection":
             found["text_projection.weight"] = tensor.T
-        elif match and match[2] == "attn.in_proj":
-            for part, third in zip("qkv", np.split(tensor, 3)):
-                found[f"text_model.encoder.layers.{match[1]}.self_attn.{part}_proj.{match[3]}"] = third
-        elif match and match[2] in parts:
-            found[f"text_model.encoder.layers.{match[1]}.{parts[match[2]]}.{match[3]}"] = tensor
+        elif layer:
+            found.update({f"text_model.{own}": part for own, part in layer.items()})
         else:
             found[f"text_model.{names[name]}" if name in names else name] = tensor
     return found

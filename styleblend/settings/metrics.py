@@ -18,6 +18,7 @@ class NetworkIds(Settings):
     clip_resnet: Optional[str] = Field(None, description="a CLIP RN50 of open_clip, such as timm/resnet50_clip.openai")
     dino: Optional[str] = Field(None, description="such as facebook/dino-vitb8")
     dinov2: Optional[str] = Field(None, description="such as facebook/dinov2-base")
+    csd: Optional[str] = Field(None, description="CSD, the likeness of styles: tomg-group-umd/CSD-ViT-L")
     squeezenet: Optional[str] = None
     lpips: Optional[str] = None
     inception: Optional[str] = None

@@ -15,7 +15,7 @@ from styleblend.jobs.grid_axes import AXES
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("draw", "align", "transfer", "board", "context", "train", "captions", "styles", "init", "inspect", "load",
-            "export", "eval", "grid", "tune", "memory", "doctor")
+            "export", "eval", "compare", "grid", "tune", "memory", "doctor")
 
 
 def help_of(*command):
@@ -71,7 +71,7 @@ def test_each_command_shows_its_defaults_and_an_example_that_parses(command):
     example = re.search(r"example: python -m styleblend (.*)$", words)[1]
     args = build_parser().parse_args(shlex.split(example))
     assert args.command == command and "(default: None)" not in words and "(default: False)" not in words
-    if "--config NAME" in words and command not in ("export", "init"):
+    if "--config NAME" in words and command not in ("export", "init", "compare"):
         assert "(default: mini)" in words
 
 

@@ -14,12 +14,14 @@ from reference import seeded
 from styleblend.files import tensor_files
 from styleblend.metrics.networks import SOURCES, Networks
 
-REFERENCE = np.load(Path(__file__).parents[1] / "data" / "metrics.npz")
+DATA = Path(__file__).parents[1] / "data"
+REFERENCE, CSD_REFERENCE = np.load(DATA / "metrics.npz"), np.load(DATA / "csd.npz")
 CONFIGS = {"clip": seeded.CLIP, "dino": seeded.DINO, "dinov2": seeded.DINOV2}
 
 
-def file_of(network: str, reference=REFERENCE) -> dict:
+def file_of(network: str, reference=None) -> dict:
     """Made-up weights by the names under which the reference library saves them."""
+    reference = reference or (CSD_REFERENCE if network == "csd" else REFERENCE)
     lines = (line.split() for line in str(reference[f"names/{network}"]).splitlines())
     return {name: seeded.weight(f"{network}/{name}", tuple(map(int, shape.split("x")))) for name, shape in lines}
 

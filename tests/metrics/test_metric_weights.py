@@ -23,7 +23,7 @@ def test_without_weights_the_rest_is_scored_and_the_others_are_named(tmp_path, m
     monkeypatch.setitem(PACKAGES, "efficientnet", "no_such_package")
     metrics, missing = load_metrics(tmp_path)
     assert [metric.name for metric in metrics] == ["histogram"]
-    assert len(missing) == 11
+    assert len(missing) == 12
     assert (f"dino is left out: {tmp_path / 'dino'} is missing: "
             "put facebook/dino-vitb8: config.json, model.safetensors there") in missing
     assert all(SOURCES[need][1] in missing[-1] for need in CompetitionScore.needs)

@@ -41,6 +41,7 @@ CLIP = dict(projection_dim=16,
 CLIP_RESNET = dict(embed_dim=16, image_resolution=64, vision_layers=(1, 2, 1, 1), vision_width=8,
                    vision_patch_size=None, context_length=77, vocab_size=49408, transformer_width=128,
                    transformer_heads=2, transformer_layers=2)
+CSD = dict(width=128, layers=3, side=28, patch=7, out=24)  # heads of 64 channels
 DINO = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=32,
             patch_size=8)
 DINOV2 = dict(hidden_size=32, mlp_ratio=4, num_hidden_layers=3, num_attention_heads=4, image_size=112, patch_size=28)

@@ -19,7 +19,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 SOURCES = ("styleblend", "styleblend_command.py", "configs", "data/mini", "checkpoints/mini", "setup.py",
            "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "requirements.txt", "requirements-dev.txt",
-           "requirements-cuda13.txt", "requirements-context.txt")
+           "requirements-cuda13.txt", "requirements-context.txt",
+           "requirements-cluster.txt")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.lock", "*.tmp")
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
