@@ -19,7 +19,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     """
     args = parser.parse_args(argv)
     with lines_in_a_log_file():  # out here: a process that the command itself starts would be taken for a compiler
-        if argv is not None:
+        if argv is not None or not getattr(args, "watched", True):
             return run_parsed(args)
         from styleblend.cli.watched import watched
         return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))

@@ -21,7 +21,8 @@ class Progress:
 
     Work inside other work, such as the steps of a picture, has a title of its own. `preview`, of pictures that are
     drawn, makes a small one of how they look now, side by side; None where that cannot be seen. It costs nothing unless
-    it is called, which is to be before the next event and in the job's own thread.
+    it is called, which is to be before the next event and in the job's own thread. `value`: the number that one
+    watches, such as the loss of a training.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Progress:
     unit: str
     note: str = ""
     preview: Optional[Callable[[], Optional[Image.Image]]] = None
+    value: Optional[float] = None
 
 
 @dataclass(frozen=True)
