@@ -36,8 +36,8 @@ def add_draw_options(parser) -> None:
                         help="draw a picture of this program again, with the settings that it carries; other options "
                              "change these")
     add_output_file(parser, "picture.png", "the picture")
-    parser.add_argument("--preview", metavar="FILE", help="a small picture of how it looks, written anew after each step "
-                        "(docs/page.md says how it is made)")
+    parser.add_argument("--preview", metavar="FILE", help="a small picture of how it looks, written anew after each "
+                        "step (docs/page.md says how it is made)")
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N",
                          help="where the noise comes from; -1: by chance, and said; default: the config's "

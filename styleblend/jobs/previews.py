@@ -1,4 +1,4 @@
-"""How pictures look while they are drawn: a small picture of the steps' guess, and a file that always holds the last."""
+"""How pictures look while they are drawn: a small one of the steps' guess, and a file that always holds the last."""
 from __future__ import annotations
 
 import math

@@ -7,6 +7,7 @@ from typing import Any, List, Optional, Sequence
 import gradio as gr
 
 from styleblend.errors import StyleBlendError
+from styleblend.ui.fields import number_of
 from styleblend.ui.folders import kept_references, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import PLAIN, REFERENCES, Asked, contestants_of
@@ -25,10 +26,9 @@ class CompareTab:
                 self.references = gr.File(label=word("references"), file_count="multiple", file_types=["image"],
                                           height=110, elem_id="compare-references")
                 with gr.Row(elem_classes="row"):
-                    self.seed = gr.Number(page.settings.sampling.seed, label=word("first_seed"), precision=0,
-                                          minimum=0, elem_id="compare-seed", min_width=90)
-                    self.count = gr.Number(1, label=word("count"), precision=0, minimum=1, elem_id="compare-count",
-                                           min_width=90)
+                    self.seed = gr.Textbox(str(page.settings.sampling.seed), label=word("first_seed"), lines=1,
+                                           elem_id="compare-seed", min_width=90)
+                    self.count = gr.Textbox("1", label=word("count"), lines=1, elem_id="compare-count", min_width=90)
                 with gr.Row(elem_classes="row"):
                     self.go = gr.Button(word("start_compare"), variant="primary", elem_id="compare-go")
                     self.stop = gr.Button(word("stop"), variant="stop", elem_id="compare-stop")
@@ -42,13 +42,14 @@ class CompareTab:
         self.stop.click(kindly(self.stopped), [page.owner], None, **PRIVATE)
 
     def compared(self, owner: str, prompts: str, contestants: Sequence[str], references: Optional[Sequence[str]],
-                 seed: Optional[float], count: Optional[float], request: gr.Request) -> None:
-        if seed is None:
+                 seed: str, count: str, request: gr.Request) -> None:
+        first, count = number_of("seed", seed, whole=True), number_of("count", count, whole=True)
+        if first is None:
             raise StyleBlendError("a comparison needs a first seed: all are drawn with the same seeds")
         files = kept_references(uploaded(references, self.page.uploads), self.page.settings)
         lines = [line.strip() for line in (prompts or "").splitlines() if line.strip()]
         self.page.submit(owner, Asked("compare", {"prompts": lines, "contestants": list(contestants or ()),
-                                                  "seed": int(seed), "count": int(count or 1), REFERENCES: files}),
+                                                  "seed": first, "count": count or 1, REFERENCES: files}),
                          request)
 
     def stopped(self, owner: str) -> None:

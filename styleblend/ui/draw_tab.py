@@ -11,7 +11,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.shipped import adapters_of
 from styleblend.record import Record, read_record
 from styleblend.settings import KINDS, SamplingSettings
-from styleblend.ui.fields import Field, asked_for, fields_of, filled_in
+from styleblend.ui.fields import Field, asked_for, fields_of, filled_in, number_of
 from styleblend.ui.folders import kept_references, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import REFERENCES, Asked, methods_by_pictures
@@ -19,7 +19,8 @@ from styleblend.ui.shown import how_drawn, preview, status
 from styleblend.ui.tabs import PRIVATE, Page, Watched, form, gallery_of, kindly, known, language, word
 from styleblend.ui.words import said
 
-APART = ("seed", "coarse_negative", "fine_negative", "batch", "vae_strip")  # have fields of their own, or change nothing
+# sampling settings that have fields of their own, or change no picture
+APART = ("seed", "coarse_negative", "fine_negative", "batch", "vae_strip")
 BEFORE = 9  # components of the form before those of the settings
 
 
@@ -52,6 +53,8 @@ class DrawTab:
             self.go = gr.Button(word("go"), variant="primary", elem_id="go", min_width=90)
             self.again = gr.Button(word("again"), elem_id="again", min_width=90)
             self.stop = gr.Button(word("stop"), variant="stop", elem_id="stop", min_width=90)
+        self.status = gr.HTML(elem_id="draw-status")
+        self.preview = gr.HTML(elem_id="draw-preview")
         with gr.Row(elem_classes="row"):
             self.style = gr.Dropdown(self.page.style_choices(), value="", label=word("style"),
                                      info=word("no_style"), elem_id="style", min_width=140)
@@ -60,14 +63,15 @@ class DrawTab:
         self.references = gr.File(label=word("references"), file_count="multiple", file_types=["image"], height=110,
                                   elem_id="references")
         with gr.Row(elem_classes="row"):
-            self.count = gr.Number(1, label=word("count"), precision=0, minimum=1, elem_id="count", min_width=90)
-            self.seed = gr.Number(None, label=word("seed"), precision=0, minimum=0, elem_id="seed", min_width=90)
+            self.count = gr.Textbox("1", label=word("count"), lines=1, elem_id="count", min_width=90)
+            self.seed = gr.Textbox(label=word("seed"), lines=1, elem_id="seed", min_width=90,
+                                   placeholder=str(self.page.settings.sampling.seed))
             self.locked = gr.Checkbox(False, label=word("locked"), info=word("locked_info"), elem_id="locked",
                                       min_width=90)
         with gr.Row(elem_classes="row"):
             self.negative = gr.Textbox(label=word("negative"), lines=1, elem_id="negative", min_width=140)
-            self.strength = gr.Number(None, label=word("strength"), info=word("strength_info"), elem_id="strength",
-                                      min_width=140)
+            self.strength = gr.Textbox(label=word("strength"), lines=1, placeholder="1", elem_id="strength",
+                                       min_width=140)
         with gr.Accordion(word("settings"), open=False, elem_id="settings"):
             fields = form(self.sampling)
         self.accordions, own = [], []
@@ -79,8 +83,6 @@ class DrawTab:
                        self.negative, self.strength, *fields, *own]
 
     def build_results(self) -> None:
-        self.status = gr.HTML(elem_id="draw-status")
-        self.preview = gr.HTML(elem_id="draw-preview")
         self.gallery = gr.Gallery(label=word("pictures"), columns=3, height="auto", object_fit="contain",
                                   interactive=False, elem_id="draw-gallery")
         self.paths, self.chosen = gr.State([]), gr.State(None)
@@ -114,13 +116,14 @@ class DrawTab:
             if name == self.active(style, method):
                 own = asked_for(fields, values[start:start + len(fields)])
             start += len(fields)
-        if locked and seed is None:
-            seed = self.page.settings.sampling.seed
+        seed = number_of("seed", seed, whole=True)
+        seed = self.page.settings.sampling.seed if seed is None else seed
         return Asked("draw", {
             "prompts": [line.strip() for line in (prompts or "").splitlines() if line.strip()],
             "style": style or "", "method": method or "", REFERENCES: kept_references(files, self.page.settings),
-            "count": count or 1, "seed": seed if locked else None, "negative": (negative or "").strip() or None,
-            "strength": strength, "sampling": sampling, "own": own})
+            "count": number_of("count", count, whole=True) or 1, "seed": seed if locked else None,
+            "negative": (negative or "").strip() or None, "strength": number_of("strength", strength, whole=False),
+            "sampling": sampling, "own": own})
 
     def active(self, style: Optional[str], method: Optional[str]) -> str:
         """The method that draws: the style's own, or that of the pictures; "" for a plain picture."""
@@ -147,10 +150,10 @@ class DrawTab:
         active = self.active(style, method)
         return [gr.update(visible=name == active) for name in self.own]
 
-    def seed_to_lock(self, owner: str, locked: bool, seed: Optional[int]) -> Any:
+    def seed_to_lock(self, owner: str, locked: bool, seed: str) -> Any:
         """The seed of the last picture, where the field is empty."""
         job = self.page.queue.latest(known(owner), "draw")
-        return job.pictures[-1]["seed"] if locked and seed is None and job and job.pictures else gr.skip()
+        return str(job.pictures[-1]["seed"]) if locked and not seed and job and job.pictures else gr.skip()
 
     def choose(self, paths: List[str], event: gr.SelectData) -> Tuple[Optional[str], str]:
         """The picture that was chosen, by its number: paths are never the browser's to say."""
@@ -174,11 +177,11 @@ class DrawTab:
         references = [one for one in record.settings.pictures() if Path(one).is_file()]
         strength = settings.get(record.settings.strength) if record.settings.strength and record.style else None
         found = [record.prompt, record.style, "" if record.style or not references else record.method,
-                 references or None, 1, record.seed, True, record.sampling.fine_negative or "",
-                 None if strength == 1 else strength]
+                 references or None, "1", str(record.seed), True, record.sampling.fine_negative or "",
+                 "" if strength in (None, 1) else str(strength)]
         found += filled_in(self.sampling, record.sampling.model_dump())
         for name, fields in self.own.items():
-            found += filled_in(fields, settings) if name == record.method else [None] * len(fields)
+            found += filled_in(fields, settings) if name == record.method else [""] * len(fields)
         return [gr.update(value=value) for value in found]
 
     def watched(self) -> Watched:

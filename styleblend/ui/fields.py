@@ -21,7 +21,7 @@ BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
 
 @dataclass(frozen=True)
 class Field:
-    """One field. `kind`: "choice", "number", "whole" (a whole number), "text", or "list" (numbers or texts, as JSON)."""
+    """One field. `kind`: "choice", "number", "whole" (a whole number), "text", or "list" (as JSON)."""
 
     name: str  # with the group that it is in: "coarse.steps"
     kind: str
@@ -34,6 +34,15 @@ class Field:
     @property
     def label(self) -> str:
         return self.name.replace("_", " ").replace(".", ": ")
+
+    @property
+    def bounds(self) -> str:
+        """What the number may be, in words."""
+        if self.least is None and self.most is None:
+            return ""
+        if self.most is None:
+            return f"at least {self.least:g}; "
+        return f"{'' if self.least is None else f'{self.least:g} '}to {self.most:g}; "
 
     @property
     def shown_default(self) -> str:
@@ -67,7 +76,8 @@ def field_of(name: str, info: FieldInfo, default: Any) -> Optional[Field]:
     bounds = {bound: getattr(one, bound) for one in info.metadata for bound in BOUNDS
               if getattr(one, bound, None) is not None}
     least, most = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
-    choices = tuple((info.json_schema_extra or {}).get("choices", ())) if isinstance(info.json_schema_extra, dict) else ()
+    extra = info.json_schema_extra
+    choices = tuple(extra.get("choices", ())) if isinstance(extra, dict) else ()
     description = info.description or ""
     if str(get_origin(annotation)) == "typing.Literal":
         choices = tuple(map(str, get_args(annotation)))
@@ -113,9 +123,7 @@ def value_of(field: Field, value: Any) -> Any:
             raise StyleBlendError(f"{field.label}: there is no {str(value)[:40]!r}, only {', '.join(field.choices)}")
         return value == YES if field.choices == (YES, NO) else value
     if field.kind in ("number", "whole"):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise StyleBlendError(f"{field.label}: {str(value)[:40]!r} is no number")
-        return int(value) if field.kind == "whole" and value == int(value) else value
+        return number_of(field.label, value, whole=field.kind == "whole")
     if field.kind == "list":
         try:
             return json.loads(value)
@@ -124,15 +132,26 @@ def value_of(field: Field, value: Any) -> Any:
     return str(value)
 
 
-def filled_in(fields: Sequence[Field], said: Mapping[str, Any]) -> List[Any]:
+def number_of(label: str, text: Any, whole: bool) -> Union[None, int, float]:
+    """The number in a text; None where it is empty. StyleBlendError for what is no number."""
+    text = str(text if text is not None else "").strip()
+    if not text:
+        return None
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        raise StyleBlendError(f"{label}: {text[:40]!r} is no {'whole ' * whole}number") from None
+
+
+def filled_in(fields: Sequence[Field], said: Mapping[str, Any]) -> List[str]:
     """What a form shows for these settings: a field stays empty where they say what counts anyway."""
     shown = []
     for field in fields:
         value = said.get(field.name, field.default)
         if value == field.default or value is None:
-            shown.append(None)
+            shown.append("")
         elif isinstance(value, bool):
             shown.append(YES if value else NO)
         else:
-            shown.append(json.dumps(value) if field.kind == "list" else value)
+            shown.append(json.dumps(value) if field.kind == "list" else str(value))
     return shown

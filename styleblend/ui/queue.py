@@ -1,7 +1,9 @@
 """One piece of work at a time: who waits, how far it is, what came of it. It outlives the page that asked for it."""
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -144,7 +146,7 @@ class JobQueue:
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                process.kill()
+                end(process)
         self.thread.join(PATIENCE)
 
     # ---------------------------------------------------------------- the thread that works
@@ -176,6 +178,7 @@ class JobQueue:
                     return
                 job.take(said)
         code = self.process.wait()
+        end(self.process)
         with self.changed:
             if job.asked_to_stop:
                 job.end(STOPPED)
@@ -197,10 +200,17 @@ class JobQueue:
         """End a worker that was asked to stop and does not, as one that compiles."""
         while not job.ended and process.poll() is None:
             if job.asked_to_stop and time.monotonic() - job.asked_to_stop > PATIENCE:
-                process.kill()
+                end(process)
                 return
             with self.changed:
                 self.changed.wait(1.0)
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a worker, and the processes that compile for it: one that stays has Jittor's lock for ever."""
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def ended_by(code: int) -> str:

@@ -1,4 +1,4 @@
-"""What the page shows of a job: a line on how far it is, its preview, its loss as a curve. HTML, with all texts escaped."""
+"""What the page shows of a job: how far it is, its preview, its loss as a curve. HTML, with all texts escaped."""
 from __future__ import annotations
 
 import html

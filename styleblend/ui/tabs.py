@@ -84,14 +84,12 @@ def kindly(function: Callable) -> Callable:
 
 def component(field: Field):
     """The component of a field; empty: what counts anyway."""
-    about = {"label": field.label, "info": f"{field.description}{'; ' if field.description else ''}"
+    about = {"label": field.label, "info": f"{field.description}{'; ' * bool(field.description)}{field.bounds}"
              f"default: {field.shown_default}", "elem_id": f"field-{field.name.replace('.', '-')}"}
     if field.kind == "choice":
         return gr.Dropdown([("-", ""), *((one, one) for one in field.choices)], value="", **about)
-    if field.kind in ("number", "whole"):
-        return gr.Number(value=None, precision=0 if field.kind == "whole" else None, minimum=field.least,
-                         maximum=field.most, **about)
-    return gr.Textbox(value="", lines=1, **about)
+    # also of numbers: Gradio's field of a number cannot be empty
+    return gr.Textbox(value="", lines=1, placeholder=field.shown_default, **about)
 
 
 def form(fields: Sequence[Field]) -> List[Any]:

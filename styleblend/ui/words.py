@@ -9,18 +9,16 @@ WORDS: Dict[str, tuple] = {
     "history": ("History", "历史"),
     # drawing
     "prompts": ("Prompts, one a line", "提示词,每行一个"),
-    "prompts_example": ("A rabbit", "A rabbit"),
     "style": ("Style", "风格"), "no_style": ("none: a plain picture", "无:普通图片"),
     "method": ("Method that draws by pictures", "按参考图绘制的方法"), "no_method": ("none", "无"),
     "references": ("Reference pictures: drop them here", "参考图片:拖放到这里"),
     "count": ("Pictures of each prompt", "每个提示词的张数"), "seed": ("Seed", "随机种子"),
     "locked": ("Lock the seed", "锁定种子"), "locked_info": ("free: another one each time", "不锁定:每次不同"),
     "negative": ("What should not be shown", "不希望出现的内容"),
-    "strength": ("Strength of the style", "风格强度"), "strength_info": ("1: as trained", "1:与训练时相同"),
+    "strength": ("Strength of the style", "风格强度"),
     "settings": ("All settings (empty: as the config or the style says)", "全部设置(留空:按配置或风格)"),
-    "settings_of": ("Settings of the method", "方法的设置"),
     "go": ("Draw", "开始绘制"), "stop": ("Stop", "停止"), "again": ("Again", "再来一次"),
-    "preview": ("Preview", "预览"), "pictures": ("Pictures", "图片"), "record": ("How it was drawn", "绘制记录"),
+    "pictures": ("Pictures", "图片"), "record": ("How it was drawn", "绘制记录"),
     "as_reference": ("Use as reference", "用作参考图"), "use_settings": ("Use these settings", "使用这些设置"),
     # what happens
     "waiting": ("Waiting: {0} before this one", "排队中:前面还有 {0} 个任务"), "running": ("At work", "进行中"),
@@ -34,15 +32,11 @@ WORDS: Dict[str, tuple] = {
     "train_name": ("Name of the style", "风格名称"), "train_method": ("Method", "方法"),
     "propose": ("Put them in and propose captions", "加入图片并建议说明"),
     "captions": ("What each picture shows, besides its style", "每张图片的内容(风格除外)"),
-    "picture": ("picture", "图片"), "caption": ("caption", "说明"),
     "start_training": ("Start, or go on", "开始或继续训练"), "overwrite": ("Begin anew", "重新开始"),
-    "loss": ("Loss", "损失"), "training_pictures": ("Pictures of the training", "训练中的图片"),
+    "training_pictures": ("Pictures of the training", "训练中的图片"),
     "training_settings": ("Settings of the trainings (empty: the config's)", "训练设置(留空:按配置)"),
-    "queue": ("Trainings", "训练队列"),
     # styles
-    "refresh": ("Look again", "刷新"), "name": ("name", "名称"), "by": ("method", "方法"), "parts": ("parts", "部分"),
-    "when": ("trained", "训练时间"), "origin": ("from", "来源"), "shipped": ("the program", "自带"),
-    "own": ("this folder", "本文件夹"), "chosen_style": ("Style", "风格"), "format": ("Format", "格式"),
+    "refresh": ("Look again", "刷新"), "chosen_style": ("Style", "风格"), "format": ("Format", "格式"),
     "export": ("Export", "导出"), "exported": ("Exported files", "导出的文件"), "delete": ("Delete", "删除"),
     "really": ("Delete the style for ever? Its pictures stay.", "永久删除这个风格吗?它的图片会保留。"),
     "yes_delete": ("Yes, delete it", "是,删除"), "no": ("No", "否"), "deleted": ("{0} is deleted", "{0} 已删除"),
@@ -52,7 +46,7 @@ WORDS: Dict[str, tuple] = {
     "look": ("Search", "搜索"),
     # comparison
     "contestants": ("Styles and methods, two or more", "两个或更多风格和方法"), "start_compare": ("Compare", "开始比较"),
-    "first_seed": ("First seed", "第一个种子"), "plain": ("plain", "普通图片"),
+    "first_seed": ("First seed", "第一个种子"),
 }
 ENGLISH, CHINESE = "en", "zh"
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -26,25 +27,27 @@ from styleblend.ui.requests import Asked, job_of
 
 AGAIN = 75  # exit code: Jittor has rebuilt a part of itself, and the work can begin in a new process
 PREVIEW_EVERY = 0.4  # seconds
+PATIENCE = 15.0  # seconds in which the work ends its step when the page has gone
 
 
 class Worker:
     """Answers requests of one config. `stopped`: numbers of the jobs that are to end after their step."""
 
-    def __init__(self, config: str, answers):
-        self.settings, self.answers = read_settings(config), answers
+    def __init__(self, config: str, requests, answers):
+        self.settings, self.requests, self.answers = read_settings(config), requests, answers
         self.asked: "queue.Queue[Optional[dict]]" = queue.Queue()
         self.stopped: set = set()
         self.writing = threading.Lock()
         self.number = 0
+        self.ended = threading.Event()
 
     def answer(self, **said: Any) -> None:
         with self.writing:
             print(json.dumps({"job": self.number, **said}), file=self.answers, flush=True)
 
     def listen(self) -> None:
-        """Read what the page says, in a thread. Its end is a stop."""
-        for line in sys.stdin:
+        """Read what the page says, in a thread. Where that ends, the page has gone: this process goes, too."""
+        for line in self.requests:
             said = json.loads(line)
             if "stop" in said:
                 self.stopped.add(said["stop"])
@@ -52,6 +55,8 @@ class Worker:
                 self.asked.put(said)
         self.stopped.add(None)
         self.asked.put(None)
+        self.ended.wait(PATIENCE)
+        end_all()
 
     def work(self) -> None:
         for said in iter(self.asked.get, None):
@@ -93,6 +98,13 @@ class Worker:
             self.answer(preview=base64.b64encode(buffer.getvalue()).decode("ascii"))
 
 
+def end_all() -> None:
+    """End this process with those that compile for it: one that stays has Jittor's lock for ever."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
 def told(event: Event) -> Dict[str, Any]:
     """An event as an answer."""
     if isinstance(event, Progress):
@@ -125,7 +137,10 @@ def main(config: str) -> int:
     # what a library prints is no answer: it goes where errors go
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker = Worker(config, answers)
+    # and nobody reads stdin itself: Jittor's compilers are forked, close it, and would wait for ever for who reads it
+    requests = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    worker = Worker(config, requests, answers)
     logging.getLogger("styleblend").addHandler(Told(worker))
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", category=UserWarning, module=r"styleblend\b")
@@ -136,6 +151,7 @@ def main(config: str) -> int:
     except StartAgain as again:
         worker.answer(log=f"{str(again).partition(':')[0]}: the work begins again")
         return AGAIN
+    worker.ended.set()
     return 0
 
 
