@@ -11,7 +11,7 @@ from PIL import Image
 from styleblend.errors import StyleBlendError
 from styleblend.files.output_files import refuse_no_file, refuse_unwritable_file
 from styleblend.files.pictures import opened
-from styleblend.files.saved_pictures import format_of, save_picture, texts_of
+from styleblend.files.saved_pictures import FORMATS, save_picture, texts_of
 from styleblend.jobs.events import Event, Progress
 
 COLUMNS, LONGEST, GAP = 4, 256, 2  # pictures beside each other; pixels of the longer side of one, and between two
@@ -47,8 +47,9 @@ class PreviewFile:
 
     def __init__(self, path: Path):
         self.path = path
-        format_of(path)
         refuse_no_file(path)
+        if path.suffix.lower() not in FORMATS:
+            raise StyleBlendError(f"--preview {path}: end it in .png, .jpg or .webp")
         refuse_unwritable_file(path)
         self.refuse_other()
 

@@ -40,6 +40,7 @@ class QueuedJob:
     values: Dict[str, List[Tuple[int, float]]] = field(default_factory=dict)  # title -> (step, loss)
     error: str = ""
     asked_to_stop: float = 0.0  # when
+    begun: bool = False  # its first progress has come
     version: int = 0  # counts up with every change
 
     @property
@@ -62,7 +63,7 @@ class QueuedJob:
         self.version += 1
 
     def step(self, one: dict) -> None:
-        title = one["title"]
+        title, self.begun = one["title"], True
         self.progress[title] = one
         if one["value"] is not None:
             self.values.setdefault(title, []).append((one["done"], one["value"]))
@@ -169,7 +170,10 @@ class JobQueue:
                                             start_new_session=True)  # Ctrl-C in the terminal is the page's
         watcher = threading.Thread(target=self.end_the_deaf, args=(job, self.process), daemon=True)
         watcher.start()
-        self.send({"job": job.number, **json.loads(job.asked.line())})
+        with self.changed:
+            self.send({"job": job.number, **json.loads(job.asked.line())})
+            if job.asked_to_stop:  # before there was a process to be told
+                self.send({"stop": job.number})
         for line in self.process.stdout:
             said = json.loads(line)
             with self.changed:
@@ -190,6 +194,8 @@ class JobQueue:
             job.end(STOPPED if self.closed else FAILED, "" if self.closed else ended_by(code))
 
     def send(self, said: dict) -> None:
+        if self.process is None:
+            return
         try:
             self.process.stdin.write(json.dumps(said) + "\n")
             self.process.stdin.flush()

@@ -19,7 +19,7 @@ def status(job: Optional[QueuedJob], queue: JobQueue, language: str) -> str:
     if job.state == WAITING:
         return block("waiting", said(language, "waiting", queue.place(job)))
     title = said(language, "stopping" if job.asked_to_stop and job.state == RUNNING else job.state)
-    if job.state == RUNNING and not job.progress and not job.pictures and not job.asked_to_stop:
+    if job.state == RUNNING and not job.begun and not job.asked_to_stop:
         title = said(language, "starting")
     if job.state == FAILED:
         return block("failed", f"{title}: {job.error}", job.said)

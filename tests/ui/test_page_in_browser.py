@@ -41,9 +41,10 @@ def address(project):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with open(project / "log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "styleblend", "page", "--config", "few", "--port", str(port)],
-                                  cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)
+                                  cwd=project, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
     wait_for(f"http://127.0.0.1:{port}/", server)
     yield f"http://127.0.0.1:{port}/"
     server.terminate()

@@ -17,12 +17,11 @@ DRAW = {"prompts": ["A cat"], "count": 1, "seed": 7, "style": "", "method": "", 
 # a worker of one's own: a request says what becomes of it
 WORKER = textwrap.dedent("""
     import json, os, sys, threading, time
-    stopped = threading.Event()
-    todo = []
+    stopped, todo = set(), []
     def listen():
         for line in sys.stdin:
             said = json.loads(line)
-            stopped.set() if "stop" in said else todo.append(said)
+            stopped.add(said["stop"]) if "stop" in said else todo.append(said)
         os._exit(0)
     threading.Thread(target=listen, daemon=True).start()
     while True:
@@ -30,7 +29,6 @@ WORKER = textwrap.dedent("""
             time.sleep(0.01)
             continue
         job = todo.pop(0)
-        stopped.clear()
         what = job["values"]["what"]
         if what == "crash":
             os.kill(os.getpid(), 11)
@@ -38,9 +36,9 @@ WORKER = textwrap.dedent("""
             print(json.dumps({"progress": dict(title="drawing", done=step, total=9, unit="step", note="", value=0.5)}),
                   flush=True)
             time.sleep(0.01)
-            if stopped.is_set():
+            if job["job"] in stopped:
                 break
-        print(json.dumps({"end": "stopped" if stopped.is_set() else "done"}), flush=True)
+        print(json.dumps({"end": "stopped" if job["job"] in stopped else "done"}), flush=True)
 """)
 
 
