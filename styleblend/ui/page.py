@@ -87,7 +87,7 @@ def application(settings: RunSettings, queue: JobQueue, uploads: Path, host: str
         allowed_paths=[str(Path(settings.output).resolve()), str(folder_of_exports(settings).resolve())],
         footer_links=[], run_history=False, enable_monitoring=False, show_error=False, i18n=I18N, css=CSS,
         theme=gr.themes.Default(font=FONTS, font_mono=MONO))
-    return Guard(app, None if password and not is_local(host) else LOCAL)
+    return Guard(app, None if password and not is_local(host) else LOCAL, uploads)
 
 
 def prepare_environment(uploads: Path) -> None:

@@ -1,12 +1,13 @@
 """Who may speak to the page: other sites may not, nor whoever does not know the password."""
 import asyncio
+import json
 
 import pytest
 
 from styleblend.ui.guard import LOCAL, MOST_WRONG, Guard, Password, is_local
 
 
-def answer(headers, method="POST", hosts=LOCAL, kind="http"):
+def answer(headers, method="POST", hosts=LOCAL, kind="http", body=b"", uploads="/nowhere"):
     """The status of a request with these headers; 200 is the application's."""
     said = []
 
@@ -18,7 +19,10 @@ def answer(headers, method="POST", hosts=LOCAL, kind="http"):
 
     scope = {"type": kind, "method": method,
              "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
-    asyncio.run(Guard(application, hosts)(scope, None, send))
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    asyncio.run(Guard(application, hosts, uploads)({"path": "/gradio_api/queue/join", **scope}, receive, send))
     return said[0].get("status", said[0]["type"])
 
 
@@ -52,6 +56,23 @@ def test_a_link_may_lead_here():
 def test_with_a_password_any_name_will_do_but_other_sites_may_not():
     assert answer({"host": "studio.example:7860"}, hosts=None) == 200
     assert answer({"host": "studio.example:7860", "origin": "http://elsewhere.example"}, hosts=None) == 403
+
+
+@pytest.mark.parametrize("path, status", [
+    ("{uploads}/abc/a.png", 200), ("/etc/passwd", 403), ("{uploads}/../a.png", 403), ("{uploads}/abc/link", 403),
+    ("https://elsewhere.example/a.png", 403), ("a\0b", 403), ("", 403)])
+def test_a_request_names_no_other_file_than_its_uploads(tmp_path, path, status):
+    """Wherever it stands in what the request says."""
+    (tmp_path / "uploads" / "abc").mkdir(parents=True)
+    (tmp_path / "uploads" / "abc" / "link").symlink_to("/etc/passwd")
+    said = {"data": ["x", [{"deep": {"path": path.format(uploads=tmp_path / "uploads"), "size": 3}}]]}
+    assert answer({"host": HERE}, body=json.dumps(said).encode(), uploads=tmp_path / "uploads") == status
+
+
+@pytest.mark.parametrize("body, status", [(b"", 200), (b"a=b", 200), (b"[" * 100_000, 403),
+                                          (b'"' + bytes(9 << 20), 403)])
+def test_other_things_that_are_said(body, status):
+    assert answer({"host": HERE}, body=body) == status
 
 
 def test_the_password_counts_and_guessing_ends(monkeypatch):
