@@ -95,7 +95,8 @@ class Visitor:
         field = self.page.locator(f"#{name} input").first
         field.click()
         field.fill(value)
-        self.page.get_by_role("option", name=value, exact=True).first.click()
+        self.page.wait_for_selector(f"[role=option][aria-label='{value}']")
+        field.press("Enter")  # the first that fits
 
     def tab(self, name):
         self.page.get_by_role("tab", name=name, exact=True).click()
