@@ -58,7 +58,7 @@ class CompareTab:
     def watched(self) -> Watched:
         return Watched(("compare",), [self.status, self.preview, self.gallery], self.show)
 
-    def show(self, job: Optional[QueuedJob], language: str, seen: bool) -> List[Any]:
+    def show(self, job: Optional[QueuedJob], language: str) -> List[Any]:
         """All pictures of a prompt and seed stand in one row, in the order of the contestants."""
         names = job.asked.values["contestants"] if job else []
         pictures = [(path, f"{who_drew(path, names)}: {text}") for path, text in gallery_of(job)]

@@ -187,6 +187,6 @@ class DrawTab:
     def watched(self) -> Watched:
         return Watched(("draw",), [self.status, self.preview, self.gallery, self.paths], self.show)
 
-    def show(self, job: Optional[QueuedJob], language: str, seen: bool) -> List[Any]:
+    def show(self, job: Optional[QueuedJob], language: str) -> List[Any]:
         pictures = gallery_of(job)
         return [status(job, self.page.queue, language), preview(job), pictures, [path for path, _ in pictures]]

@@ -17,7 +17,7 @@ from styleblend.ui.folders import MOST_UPLOADED, own_temporary_folder, remove_fo
 from styleblend.ui.guard import LOCAL, Guard, Password, is_local
 from styleblend.ui.history_tab import HistoryTab
 from styleblend.ui.queue import JobQueue
-from styleblend.ui.requests import folder_of_exports
+from styleblend.ui.requests import contestants_of, folder_of_exports
 from styleblend.ui.shown import CSS
 from styleblend.ui.styles_tab import StylesTab
 from styleblend.ui.tabs import I18N, PRIVATE, Page, Watched, language, word
@@ -28,20 +28,20 @@ FONTS = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the
 MONO = ["ui-monospace", "monospace"]
 
 
-def build(settings: RunSettings, queue: JobQueue, uploads: Path, config: str = "") -> gr.Blocks:
+def build(settings: RunSettings, queue: JobQueue, uploads: Path) -> gr.Blocks:
     """All tabs, with what keeps them up to date."""
     with gr.Blocks(title="StyleBlend", analytics_enabled=False) as blocks:
         owner = gr.BrowserState(None, storage_key="styleblend-page", secret=secrets.token_hex(8))
-        page = Page(settings, queue, uploads, owner, config)
+        page = Page(settings, queue, uploads, owner)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(word("draw"), id="draw"):
+            with gr.Tab(word("draw"), id="draw") as draw_tab:
                 draw = DrawTab(page)
             with gr.Tab(word("train"), id="train"):
                 train = TrainTab(page)
-            with gr.Tab(word("compare"), id="compare"):
+            with gr.Tab(word("compare"), id="compare") as compare_tab:
                 compare = CompareTab(page)
             with gr.Tab(word("styles"), id="styles") as styles_tab:
-                styles = StylesTab(page, [draw.style])
+                styles = StylesTab(page)
             with gr.Tab(word("history"), id="history") as history_tab:
                 history = HistoryTab(page, draw, tabs)
         watched = [draw.watched(), *train.watched(), compare.watched(), styles.watched()]
@@ -49,7 +49,10 @@ def build(settings: RunSettings, queue: JobQueue, uploads: Path, config: str = "
         outputs = [seen, *[one for tab in watched for one in tab.outputs]]
         blocks.load(lambda name: name or secrets.token_urlsafe(24), [owner], [owner], **PRIVATE)
         timer.tick(Ticker(page, watched), [owner, seen], outputs, queue=False, **PRIVATE)
-        gr.on([styles_tab.select, blocks.load], styles.listed, None, styles.lists, **PRIVATE)
+        styles.connect({draw.style: page.style_choices, history.style: page.style_choices,
+                        compare.contestants: lambda: contestants_of(settings)})
+        gr.on([draw_tab.select, compare_tab.select, styles_tab.select, history_tab.select, blocks.load], styles.listed,
+              None, styles.lists, **PRIVATE)
         history_tab.select(history.found, [history.words, history.style], [history.gallery, history.paths], **PRIVATE)
     return blocks.queue(max_size=64, default_concurrency_limit=8)
 
@@ -73,14 +76,13 @@ class Ticker:
                 updates += [gr.skip()] * len(one.outputs)
                 continue
             seen[one.kinds[0]] = state
-            updates += one.show(job, language(request), bool(before) and job and before[0] == job.number)
+            updates += one.show(job, language(request))
         return [seen, *updates]
 
 
-def application(settings: RunSettings, queue: JobQueue, uploads: Path, host: str, password: Optional[str],
-                config: str = "") -> Guard:
+def application(settings: RunSettings, queue: JobQueue, uploads: Path, host: str, password: Optional[str]) -> Guard:
     """The page as an ASGI application, with its guard."""
-    blocks = build(settings, queue, uploads, config)
+    blocks = build(settings, queue, uploads)
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, path="/", server_name=host,
         auth=Password(password) if password else None, max_file_size=MOST_UPLOADED, ssr_mode=False,
@@ -92,8 +94,7 @@ def application(settings: RunSettings, queue: JobQueue, uploads: Path, host: str
 
 def prepare_environment(uploads: Path) -> None:
     """What Gradio reads of the environment: nothing is sent anywhere, uploads are this user's alone."""
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(uploads), HF_HUB_OFFLINE="1",
-                      GRADIO_SHARE="False")
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(uploads), GRADIO_SHARE="False")
 
 
 def serve(settings: RunSettings, config: str, host: str, port: int, password: Optional[str]) -> None:
@@ -102,7 +103,7 @@ def serve(settings: RunSettings, config: str, host: str, port: int, password: Op
     prepare_environment(uploads)
     queue = JobQueue(config)
     try:
-        server = uvicorn.Server(uvicorn.Config(application(settings, queue, uploads, host, password, config), host=host,
+        server = uvicorn.Server(uvicorn.Config(application(settings, queue, uploads, host, password), host=host,
                                                port=port, log_level="warning", timeout_graceful_shutdown=1))
         server.run()
     finally:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from styleblend.errors import StyleBlendError
 from styleblend.ui.requests import Asked
@@ -122,7 +122,7 @@ class JobQueue:
     def place(self, job: QueuedJob) -> int:
         """How many jobs are before this one."""
         with self.changed:
-            return sum(not other.ended for other in self.jobs[:self.jobs.index(job)])
+            return sum(not other.ended and other.number < job.number for other in self.jobs)
 
     def stop(self, job: Optional[QueuedJob]) -> None:
         """End a job: at once while it waits, after its step while it runs."""

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 import gradio as gr
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.shipped import places
 from styleblend.jobs.styles import delete_style, list_styles
 from styleblend.ui.folders import uploaded
 from styleblend.ui.queue import DONE, QueuedJob
@@ -20,10 +21,8 @@ FORMATS = ("kohya", "diffusers", "webui", "ldm", "single")
 
 
 class StylesTab:
-    """`choosers`: dropdowns of other tabs that list the styles."""
-
-    def __init__(self, page: Page, choosers: Sequence[gr.Dropdown]):
-        self.page, self.choosers = page, list(choosers)
+    def __init__(self, page: Page):
+        self.page, self.choices = page, []
         self.table = gr.Dataframe(headers=["name", "method", "parts", "trained", "from"], type="array",
                                   interactive=False, wrap=True, elem_id="styles-table")
         with gr.Row(elem_classes="row"):
@@ -43,10 +42,11 @@ class StylesTab:
                                     elem_id="styles-adapters")
             self.new_name = gr.Textbox(label=word("train_name"), elem_id="styles-new-name")
             self.load = gr.Button(word("load"), elem_id="styles-load")
-        self.connect()
 
-    def connect(self) -> None:
-        owner, lists = self.page.owner, [self.table, self.name, *self.choosers]
+    def connect(self, choosers: Mapping[Any, Callable[[], list]]) -> None:
+        """The events. `choosers`: dropdowns of other tabs that list styles, and what is to be chosen in each."""
+        self.choices = [self.page.style_choices, *choosers.values()]
+        owner, lists = self.page.owner, [self.table, self.name, *choosers]
         self.lists = lists
         self.refresh.click(kindly(self.listed), None, lists, **PRIVATE)
         self.export.click(kindly(self.exported), [owner, self.name, self.format], None, **PRIVATE)
@@ -58,10 +58,11 @@ class StylesTab:
     # ---------------------------------------------------------------- what they do
 
     def listed(self) -> List[Any]:
-        choices = self.page.style_choices()
-        return [self.rows(), *[gr.update(choices=choices) for _ in range(1 + len(self.choosers))]]
+        return [self.rows(), *[gr.update(choices=choices()) for choices in self.choices]]
 
     def rows(self) -> List[List[str]]:
+        if not any(place.is_dir() for place in places(self.page.settings.adapters)):
+            return []  # nothing was learned yet
         return [[one.name, one.method or "-", one.problem or ", ".join(one.parts).replace("_", " ") or "-",
                  time.strftime("%Y-%m-%d %H:%M", time.localtime(one.trained)) if one.trained else "-",
                  "the program" if one.shipped else "this folder"] for one in list_styles(self.page.settings)]
@@ -87,7 +88,7 @@ class StylesTab:
     def watched(self) -> Watched:
         return Watched(("export", "load"), [self.status, self.files], self.show)
 
-    def show(self, job: Optional[QueuedJob], language: str, seen: bool) -> List[Any]:
+    def show(self, job: Optional[QueuedJob], language: str) -> List[Any]:
         files = [path for path in job.written if Path(path).is_file()] if job and job.state == DONE else None
         return [status(job, self.page.queue, language) if job else "", files or None]
 

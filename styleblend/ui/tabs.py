@@ -35,7 +35,6 @@ class Page:
     queue: JobQueue
     uploads: Path
     owner: Any  # the component that holds the browser's secret name
-    config: str = ""
 
     def submit(self, owner: str, asked: Asked, request: gr.Request) -> QueuedJob:
         """Check work and put it into the queue; says which place it has."""
@@ -50,14 +49,11 @@ class Page:
 
 @dataclass(frozen=True)
 class Watched:
-    """What shows a job of these kinds: `show(job, language, seen)` gives a value for each of `outputs`.
-
-    `seen` says whether the job was shown before, by another version of it.
-    """
+    """What shows a job of these kinds: `show(job, language)` gives a value for each of `outputs`."""
 
     kinds: Tuple[str, ...]
     outputs: Sequence[Any]
-    show: Callable[[Optional[QueuedJob], str, bool], Sequence[Any]]
+    show: Callable[[Optional[QueuedJob], str], Sequence[Any]]
 
 
 def known(owner: Optional[str]) -> str:

@@ -16,7 +16,7 @@ from styleblend.ui.folders import new_style_pictures, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import Asked, trainings
 from styleblend.ui.shown import block, curves, status
-from styleblend.ui.tabs import PRIVATE, Page, Watched, form, kindly, known, language, word
+from styleblend.ui.tabs import PRIVATE, Page, Watched, form, kindly, known, word
 from styleblend.ui.words import said
 
 LONGEST_CAPTION = 1000
@@ -105,7 +105,7 @@ class TrainTab:
         return [Watched(("train",), [self.status, self.loss, self.gallery, self.waiting], self.show),
                 Watched(("captions",), [self.captions_status, self.table], self.show_captions)]
 
-    def show(self, job: Optional[QueuedJob], language: str, seen: bool) -> List[Any]:
+    def show(self, job: Optional[QueuedJob], language: str) -> List[Any]:
         return [status(job, self.page.queue, language), curves(job.values) if job else "",
                 self.pictures(job), self.others(job, language)]
 
@@ -123,7 +123,7 @@ class TrainTab:
                              f"{said(language, one.state, self.page.queue.place(one))}") for one in jobs[-6:]
                        if len(jobs) > 1)
 
-    def show_captions(self, job: Optional[QueuedJob], language: str, seen: bool) -> List[Any]:
+    def show_captions(self, job: Optional[QueuedJob], language: str) -> List[Any]:
         if job is None:
             return ["", gr.skip()]
         rows = self.rows(job.asked.values["name"]) if job.ended else gr.skip()

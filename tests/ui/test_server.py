@@ -61,7 +61,8 @@ def test_a_path_that_was_not_uploaded_is_not_taken(open_page, tmp_path, uploads)
     config = client.get("/config").json()
     propose = next(one for one in config["dependencies"] for number, event in one["targets"]
                    if event == "click" and component(config, number).get("elem_id") == "train-propose")
-    for path in (str(tmp_path / "mine.png"), "https://elsewhere.example/a.png", f"{uploads}/../{tmp_path.name}/mine.png"):
+    mine = tmp_path / "mine.png"
+    for path in (str(mine), "https://elsewhere.example/a.png", f"{uploads}/../{tmp_path.name}/{mine.name}"):
         data = ["x" * 30, "stolen", [{"path": path, "meta": {"_type": "gradio.FileData"}}]]
         for address in ("/gradio_api/run/predict", "/gradio_api/queue/join"):
             said = client.post(address, json={"data": data, "fn_index": propose["id"], "session_hash": "s"})
