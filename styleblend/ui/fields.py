@@ -71,13 +71,16 @@ def fields_of(kind: Type[Settings], now: Optional[Settings] = None, names: Optio
 
 
 def field_of(name: str, info: FieldInfo, default: Any) -> Optional[Field]:
-    """A field for a plain value; None for what a form has no field for."""
+    """A field for a plain value; None for what a form has no field for, such as folders: no browser may name one."""
     annotation = without_none(info.annotation)
     bounds = {bound: getattr(one, bound) for one in info.metadata for bound in BOUNDS
               if getattr(one, bound, None) is not None}
     least, most = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     extra = info.json_schema_extra
-    choices = tuple(extra.get("choices", ())) if isinstance(extra, dict) else ()
+    extra = extra if isinstance(extra, dict) else {}
+    if extra.get("place"):
+        return None
+    choices = tuple(extra.get("choices", ()))
     description = info.description or ""
     if str(get_origin(annotation)) == "typing.Literal":
         choices = tuple(map(str, get_args(annotation)))

@@ -1,4 +1,6 @@
 """Forms from settings: fields with their meaning and bounds; what is left empty is not asked for."""
+import re
+
 import pytest
 
 from styleblend.errors import StyleBlendError
@@ -30,6 +32,15 @@ def test_the_settings_of_each_method_have_fields():
         found = list(fields_of(kind.drawing))
         assert found and all(field.description or field.label for field in found), name
     assert "references" not in [field.name for field in fields_of(KINDS["style_aligned"].drawing)]
+
+
+def test_no_field_names_a_place():
+    """A browser that could name a folder or a hub id would have it opened."""
+    kinds = [SamplingSettings, TrainingSettings, *(kind.drawing for kind in KINDS.values())]
+    fields = [field for kind in kinds for field in fields_of(kind, None if kind is not TrainingSettings else kind())]
+    assert not [field.name for field in fields if field.kind == "text" and re.search(
+        "folder|hub id|its file", field.description)]
+    assert not {"encoder", "look_alikes.clip", "look_alikes.clip_id", "references"} & {field.name for field in fields}
 
 
 def test_settings_come_back_as_they_were():
