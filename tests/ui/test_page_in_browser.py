@@ -97,6 +97,7 @@ class Visitor:
         field.fill(value)
         self.page.wait_for_selector(f"[role=option][aria-label='{value}']")
         field.press("Enter")  # the first that fits
+        field.blur()  # a list of which several may be chosen stays open
 
     def tab(self, name):
         self.page.get_by_role("tab", name=name, exact=True).click()
