@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, List, Optional, Tuple
@@ -161,11 +162,18 @@ class JobQueue:
                 job = next(job for job in self.jobs if not job.ended)
                 job.state = RUNNING
                 job.version += 1
-            self.work(job, may_ask=True)
+            try:
+                self.work(job, may_ask=True)
+            except Exception as error:  # such as no memory for a process: the next job has its turn
+                traceback.print_exc()
+                with self.changed:
+                    job.end(FAILED, f"the work could not be begun ({str(error)[:200] or type(error).__name__})")
 
     def work(self, job: QueuedJob, may_ask: bool) -> None:
         """Have a job done. `may_ask`: the worker may ask for a new process, once."""
         if self.process is None or self.process.poll() is not None:
+            if self.process is not None:
+                end(self.process)
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                             start_new_session=True)  # Ctrl-C in the terminal is the page's
         watcher = threading.Thread(target=self.end_the_deaf, args=(job, self.process), daemon=True)
@@ -203,9 +211,13 @@ class JobQueue:
             pass  # it has ended, which whoever reads its answers finds out
 
     def end_the_deaf(self, job: QueuedJob, process: subprocess.Popen) -> None:
-        """End a worker that was asked to stop and does not, as one that compiles."""
-        while not job.ended and process.poll() is None:
-            if job.asked_to_stop and time.monotonic() - job.asked_to_stop > PATIENCE:
+        """End a worker that was asked to stop and does not, as one that compiles; and what a crashed one has left.
+
+        Processes that compile for it hold the pipe of its answers open, so its end is not seen there.
+        """
+        while not job.ended:
+            deaf = job.asked_to_stop and time.monotonic() - job.asked_to_stop > PATIENCE
+            if deaf or process.poll() is not None:
                 end(process)
                 return
             with self.changed:

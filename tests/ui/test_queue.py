@@ -16,7 +16,7 @@ DRAW = {"prompts": ["A cat"], "count": 1, "seed": 7, "style": "", "method": "", 
         "strength": None, "sampling": {}, "own": {}}
 # a worker of one's own: a request says what becomes of it
 WORKER = textwrap.dedent("""
-    import json, os, sys, threading, time
+    import json, os, subprocess, sys, threading, time
     stopped, todo = set(), []
     def listen():
         for line in sys.stdin:
@@ -31,6 +31,7 @@ WORKER = textwrap.dedent("""
         job = todo.pop(0)
         what = job["values"]["what"]
         if what == "crash":
+            subprocess.Popen(["sleep", "1000"])  # holds the pipe open, as what compiles for a worker does
             os.kill(os.getpid(), 11)
         for step in range(1000 if what == "long" else 2):
             print(json.dumps({"progress": dict(title="drawing", done=step, total=9, unit="step", note="", value=0.5)}),
