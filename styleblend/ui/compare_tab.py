@@ -12,7 +12,7 @@ from styleblend.ui.folders import kept_references, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import PLAIN, REFERENCES, Asked, contestants_of
 from styleblend.ui.shown import preview, status
-from styleblend.ui.tabs import PRIVATE, Page, Watched, gallery_of, kindly, known, word
+from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, Watched, gallery_of, kindly, known, word
 
 
 class CompareTab:
@@ -35,8 +35,7 @@ class CompareTab:
             with gr.Column(scale=6, min_width=300):
                 self.status = gr.HTML(elem_id="compare-status")
                 self.preview = gr.HTML(elem_id="compare-preview")
-        self.gallery = gr.Gallery(label=word("pictures"), columns=3, height="auto", object_fit="contain",
-                                  interactive=False, elem_id="compare-gallery")
+        self.gallery = gr.Gallery(label=word("pictures"), columns=3, **PLAIN_GALLERY, elem_id="compare-gallery")
         self.go.click(kindly(self.compared), [page.owner, self.prompts, self.contestants, self.references, self.seed,
                                               self.count], None, **PRIVATE)
         self.stop.click(kindly(self.stopped), [page.owner], None, **PRIVATE)

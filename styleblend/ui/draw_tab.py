@@ -16,7 +16,7 @@ from styleblend.ui.folders import kept_references, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import REFERENCES, Asked, methods_by_pictures
 from styleblend.ui.shown import how_drawn, preview, status
-from styleblend.ui.tabs import PRIVATE, Page, Watched, form, gallery_of, kindly, known, language, word
+from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, Watched, form, gallery_of, kindly, known, language, word
 from styleblend.ui.words import said
 
 # sampling settings that have fields of their own, or change no picture
@@ -83,8 +83,7 @@ class DrawTab:
                        self.negative, self.strength, *fields, *own]
 
     def build_results(self) -> None:
-        self.gallery = gr.Gallery(label=word("pictures"), columns=3, height="auto", object_fit="contain",
-                                  interactive=False, elem_id="draw-gallery")
+        self.gallery = gr.Gallery(label=word("pictures"), columns=3, **PLAIN_GALLERY, elem_id="draw-gallery")
         self.paths, self.chosen = gr.State([]), gr.State(None)
         with gr.Row(elem_classes="row"):
             self.as_reference = gr.Button(word("as_reference"), size="sm", elem_id="draw-as-reference")

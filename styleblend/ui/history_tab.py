@@ -11,7 +11,7 @@ from styleblend.record import read_record
 from styleblend.ui.draw_tab import DrawTab
 from styleblend.ui.folders import history
 from styleblend.ui.shown import how_drawn
-from styleblend.ui.tabs import PRIVATE, Page, kindly, language, word
+from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, kindly, language, word
 from styleblend.ui.words import said
 
 
@@ -23,8 +23,7 @@ class HistoryTab:
             self.style = gr.Dropdown(page.style_choices(), value="", label=word("style"), info=word("all_styles"),
                                      elem_id="history-style")
             self.look = gr.Button(word("look"), elem_id="history-look")
-        self.gallery = gr.Gallery(columns=5, height="auto", object_fit="contain", interactive=False, show_label=False,
-                                  elem_id="history-gallery")
+        self.gallery = gr.Gallery(columns=5, **PLAIN_GALLERY, show_label=False, elem_id="history-gallery")
         self.paths, self.chosen = gr.State([]), gr.State(None)
         with gr.Row(elem_classes="row"):
             self.use = gr.Button(word("use_settings"), variant="primary", elem_id="history-use")

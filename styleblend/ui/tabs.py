@@ -17,6 +17,9 @@ from styleblend.ui.requests import Asked, check
 from styleblend.ui.words import WORDS, language_of, said, words_of
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # of every event: the page is no service for others
+# of every gallery: without the button that shares pictures with a hub
+PLAIN_GALLERY = {"height": "auto", "object_fit": "contain", "interactive": False,
+                 "buttons": ["download", "fullscreen"]}
 I18N = gr.I18n(**{"en": words_of("en"), "zh": words_of("zh"), "zh-CN": words_of("zh"), "zh-TW": words_of("zh")})
 
 

@@ -16,7 +16,7 @@ from styleblend.ui.folders import new_style_pictures, uploaded
 from styleblend.ui.queue import QueuedJob
 from styleblend.ui.requests import Asked, trainings
 from styleblend.ui.shown import block, curves, status
-from styleblend.ui.tabs import PRIVATE, Page, Watched, form, kindly, known, word
+from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, Watched, form, kindly, known, word
 from styleblend.ui.words import said
 
 LONGEST_CAPTION = 1000
@@ -37,8 +37,8 @@ class TrainTab:
                     self.stop = gr.Button(word("stop"), variant="stop", elem_id="train-stop")
                 self.overwrite = gr.Checkbox(False, label=word("overwrite"), elem_id="train-overwrite")
                 self.loss = gr.HTML(elem_id="train-loss")
-                self.gallery = gr.Gallery(label=word("training_pictures"), columns=2, height="auto",
-                                          object_fit="contain", interactive=False, elem_id="train-gallery")
+                self.gallery = gr.Gallery(label=word("training_pictures"), columns=2, **PLAIN_GALLERY,
+                                          elem_id="train-gallery")
                 self.waiting = gr.HTML(elem_id="train-queue")
         self.propose.click(kindly(self.proposed), [page.owner, self.name, self.files], [self.table, self.files],
                            **PRIVATE)
