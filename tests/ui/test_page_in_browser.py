@@ -246,13 +246,17 @@ def test_the_page_speaks_chinese_where_the_browser_does(visit):
 
 
 def test_the_styles_are_listed_and_one_is_deleted_after_a_question(visit, project):
+    mine = project / "checkpoints/mini/styles/mine"
+    mine.mkdir(parents=True)
+    for file in (ROOT / "checkpoints/mini/styles/fxemoji").glob("*.safetensors"):
+        shutil.copy(file, mine / file.name.replace("fxemoji", "mine"))
     me = visit()
     me.tab("Styles")
-    me.page.wait_for_selector("#styles-table td", timeout=LONG)
+    me.page.wait_for_function("document.querySelector('#styles-table').innerText.includes('mine')", timeout=LONG)
     me.shot("styles")
-    me.choose("styles-name", "dropped")
+    me.choose("styles-name", "mine")
     me.page.locator("#styles-delete").click()
+    assert mine.is_dir()
     me.page.locator("#styles-yes").click()
-    me.page.wait_for_function("!document.querySelector('#styles-table').innerText.includes('dropped')", timeout=LONG)
-    assert not (project / "checkpoints/mini/styles/dropped").exists()
-    assert (project / "data/mini/dropped/images").is_dir()
+    me.page.wait_for_function("!document.querySelector('#styles-table').innerText.includes('mine')", timeout=LONG)
+    assert not mine.exists()
