@@ -19,6 +19,7 @@ from styleblend.adapters.mixes import is_mix
 from styleblend.adapters.style import Applied, Style, applied, load_named, load_style, style_hash
 from styleblend.adapters.style_files import find_style
 from styleblend.base.base import Base
+from styleblend.base.previews import Previews
 from styleblend.base.steering import Steering
 from styleblend.base.tokens import Tokenizer
 from styleblend.diffusion.control_pictures import Controlled
@@ -67,6 +68,7 @@ class Pipeline:
         self._remarked = False  # on a prompt that the text encoder hardly knows
         self.kept: Dict[str, tuple] = {}  # method -> what it prepared last, behind what that depends on
         self.steering = Steering(base, self.settings)
+        self.preview = Previews(base, self.settings.taesd)  # of the x0 of a `Progress`: uint8 (n, H, W, 3), or None
         self._applied: tuple = (None, Applied(), "")  # the style that was drawn last, ready to draw with, and its hash
 
     # ---------------------------------------------------------------- what to draw

@@ -9,7 +9,7 @@ PACKAGE = ROOT / "styleblend"
 # From the bottom. A file may import its own layer and those before it; of several names that fit, the longest counts.
 LAYERS = ["errors", "files", "diffusion.samplers", "diffusion.blends", "settings", "machine", "kernels", "models",
           "diffusion", "base", "adapters", "methods", "record", "pipeline", "metrics", "context", "training", "jobs",
-          "cluster", "cli", "__main__"]
+          "cluster", "ui", "cli", "__main__"]
 FRONT = "styleblend"  # the package itself: its public names, imported on first use
 
 

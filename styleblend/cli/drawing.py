@@ -36,6 +36,8 @@ def add_draw_options(parser) -> None:
                         help="draw a picture of this program again, with the settings that it carries; other options "
                              "change these")
     add_output_file(parser, "picture.png", "the picture")
+    parser.add_argument("--preview", metavar="FILE", help="a small picture of how it looks, written anew after each "
+                        "step (docs/page.md says how it is made)")
     drawing = parser.add_argument_group("how it is drawn")
     drawing.add_argument("--seed", type=int, metavar="N",
                          help="where the noise comes from; -1: by chance, and said; default: the config's "
@@ -107,6 +109,17 @@ def dials_of(args) -> dict:
     return {**said, "use_sc_guidance": True} if said else {}
 
 
+def preview_file(named: Optional[str], output: Optional[Path]):
+    """The file of --preview, which is not that of the picture; None: it was not asked for."""
+    if named is None:
+        return None
+    from styleblend.jobs.previews import PreviewFile
+    path = named_file(named, "--preview")
+    if output is not None and path.resolve() == output.resolve():
+        raise StyleBlendError(f"--preview {named} is the file of the picture, too: name another one")
+    return PreviewFile(path)
+
+
 def style_or_mix(args, settings) -> Optional[str]:
     """The style of --style, or the mix of --mix with all of its stages. StyleBlendError for both."""
     if args.mix is None:
@@ -132,11 +145,12 @@ def run_draw(args) -> int:
     ready_references(settings, own)
     ready_pictures(settings, *(one.picture for one in control))
     ready_to_draw(settings, *filter(None, [style or (record.style if record else "")]))
+    preview = preview_file(args.preview, output)
     from styleblend.jobs.draw import DrawRequest, draw
     request = DrawRequest(settings, prompt, style, again, args.seed, args.count, args.strength,
                           args.negative, sampling,
                           args.dtype, output, args.max_memory, args.overwrite, control, own, args.method, sources)
-    for path in follow(draw(request)):
+    for path in follow(draw(request), each=preview and preview.show):
         print(path)
     return 0
 

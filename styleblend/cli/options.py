@@ -136,17 +136,17 @@ def add_output_file(parser, usual: str, what: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output if it is there")
 
 
-def named_file(text: Optional[str]) -> Optional[Path]:
+def named_file(text: Optional[str], option: str = "--output") -> Optional[Path]:
     """The file of --output. StyleBlendError for no name, and for one that can only be a folder's."""
     if text and text.endswith(os.sep):
-        raise StyleBlendError(f"--output {text} is a folder: name a file in it, such as {text}picture.png")
-    return named_folder(text)
+        raise StyleBlendError(f"{option} {text} is a folder: name a file in it, such as {text}picture.png")
+    return named_folder(text, option)
 
 
-def named_folder(text: Optional[str]) -> Optional[Path]:
+def named_folder(text: Optional[str], option: str = "--output") -> Optional[Path]:
     """The folder of --output. StyleBlendError for an empty name."""
     if text is not None and not text.strip():
-        raise StyleBlendError("--output is empty: give a name, or leave --output out")
+        raise StyleBlendError(f"{option} is empty: give a name, or leave {option} out")
     return None if text is None else Path(text)
 
 

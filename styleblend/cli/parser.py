@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 
 from styleblend import __version__
-from styleblend.cli import (adapters, aligning, comparing, context, drawing, encoder_training, encoding, machine,
+from styleblend.cli import (adapters, aligning, comparing, context, drawing, encoder_training, encoding, machine, page,
                             project, scoring, training, transferring)
 from styleblend.cli.options import Parser
 
@@ -16,6 +16,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in (drawing, aligning, transferring, encoding, context, training, encoder_training, project, adapters,
-                 scoring, comparing, machine):
+                 scoring, comparing, page, machine):
         room.add_commands(commands)
     return parser

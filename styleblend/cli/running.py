@@ -19,7 +19,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> in
     """
     args = parser.parse_args(argv)
     with lines_in_a_log_file():  # out here: a process that the command itself starts would be taken for a compiler
-        if argv is not None:
+        if argv is not None or not getattr(args, "watched", True):
             return run_parsed(args)
         from styleblend.cli.watched import watched
         return watched(lambda may_ask: run_parsed(args, may_ask), go_on(args))
@@ -58,8 +58,8 @@ def go_on(args: argparse.Namespace, stopped: str = "") -> str:
     return f"{stopped or 'stopped; whole files are kept'}: start the same command again to go on{anew}"
 
 
-def follow(job, step_ends: bool = False):
-    """Run a job to its end and show its events; what it returns.
+def follow(job, step_ends: bool = False, each=None):
+    """Run a job to its end and show its events; what it returns. `each`: who else gets every event.
 
     `step_ends`: while it makes steps that it can save, such as those of a training, the first Ctrl-C or SIGTERM lets
     the step end and raises Stopped.
@@ -74,6 +74,8 @@ def follow(job, step_ends: bool = False):
                 return end.value
             outer = isinstance(event, Progress) and display.is_outermost(event)  # a picture grid is part of its step
             display.show(event)
+            if each:
+                each(event)
             if stop.requested and outer:
                 job.close()
                 raise Stopped(f"stopped at step {event.done} of {event.title}, which is saved")

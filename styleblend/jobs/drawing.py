@@ -7,6 +7,7 @@ from PIL import Image
 
 from styleblend.adapters.style import Style
 from styleblend.jobs.events import Job, Progress, result_of
+from styleblend.jobs.previews import preview_of
 from styleblend.methods.method import Request
 from styleblend.pipeline import Picture, Pipeline
 from styleblend.settings import ContentSettings, ControlSettings, MethodSettings, SamplingSettings, method_of
@@ -45,14 +46,14 @@ def prepared(pipeline: Pipeline, request: Request) -> Job[Request]:
     steps = pipeline.prepared(request)
     while True:
         try:
-            yield progress_of(next(steps))
+            yield progress_of(next(steps), pipeline)
         except StopIteration as end:
             return end.value
 
 
-def progress_of(event) -> Progress:
+def progress_of(event, pipeline: Pipeline) -> Progress:
     """A step of a pipeline as the event of a job."""
-    return Progress(event.what, event.done, event.total, "step", preview=event.x0)
+    return Progress(event.what, event.done, event.total, "step", preview=preview_of(event.x0, pipeline.preview))
 
 
 def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[str], seeds: Sequence[int],
@@ -73,5 +74,5 @@ def draw_pictures(pipeline: Pipeline, style: Optional[Style], phrases: Sequence[
         if isinstance(event, Picture):
             pictures.append(Image.fromarray(event.pixels))
         else:
-            yield progress_of(event)
+            yield progress_of(event, pipeline)
     return pictures

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Generator, Optional, TypeVar, Union
+from typing import Callable, Generator, Optional, TypeVar, Union
 
 from PIL import Image
 
@@ -19,8 +19,10 @@ from styleblend.record import Record
 class Progress:
     """`done` of `total` units of the work `title` are done.
 
-    Work inside other work, such as the steps of a picture, has a title of its own. `preview`: of pictures that are
-    drawn the present guess of their clean latents, (n, 4, h, w); whoever shows it decodes it (`Pipeline.decode`).
+    Work inside other work, such as the steps of a picture, has a title of its own. `preview`, of pictures that are
+    drawn, makes a small one of how they look now, side by side; None where that cannot be seen. It costs nothing unless
+    it is called, which is to be before the next event and in the job's own thread. `value`: the number that one
+    watches, such as the loss of a training.
     """
 
     title: str
@@ -28,7 +30,8 @@ class Progress:
     total: int
     unit: str
     note: str = ""
-    preview: Any = None
+    preview: Optional[Callable[[], Optional[Image.Image]]] = None
+    value: Optional[float] = None
 
 
 @dataclass(frozen=True)

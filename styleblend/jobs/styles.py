@@ -1,14 +1,18 @@
 """What styles there are: by which method, with which parts, learned on which base and when."""
 from __future__ import annotations
 
+import contextlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Tuple
 
 from styleblend.adapters.learned_from import changed_since
+from styleblend.adapters.parts import PARTS
 from styleblend.adapters.style_files import missing_parts, part_file, parts_of, settings_in
 from styleblend.errors import StyleBlendError
-from styleblend.files.names import fault
+from styleblend.files.claims import claim
+from styleblend.files.names import check_name, fault
 from styleblend.files.shipped import adapters_of, data_of, places, style_folders
 from styleblend.files.tensor_files import read_metadata
 from styleblend.settings import RunSettings
@@ -64,3 +68,21 @@ def list_styles(settings: RunSettings) -> List[StyleFound]:
     return [replace(style, shipped=folders[name] != adapters / name,
                     others=changed_since(adapters / name, data_of(settings.data, name)))
             for name, style in found.items() if style]
+
+
+def delete_style(settings: RunSettings, name: str) -> Path:
+    """Delete what was learned of a style, for ever; its pictures stay. The folder that is gone.
+
+    StyleBlendError: there is none of this name, it comes with the program, or another process trains it now (Busy).
+    """
+    folder = Path(settings.adapters) / check_name(name)
+    if not folder.is_dir():
+        raise StyleBlendError(f"there is no style {name} in {settings.adapters}" + (
+            ": it comes with the program, and stays" if adapters_of(settings.adapters, name) != folder else ""))
+    if folder.is_symlink() or folder.resolve().parent != Path(settings.adapters).resolve():
+        raise StyleBlendError(f"{folder} is a link to another place: remove it yourself")
+    with contextlib.ExitStack() as claims:
+        for training in sorted({part.training for parts in PARTS.values() for part in parts.values()} - {""}):
+            claims.enter_context(claim(folder / "training", training))
+        shutil.rmtree(folder)
+    return folder

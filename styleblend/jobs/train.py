@@ -230,4 +230,4 @@ def as_event(step: Union[TrainingStep, WorkDone, Path]) -> Event:
         return Progress(step.title, step.done, step.total, step.unit)
     numbers = [("loss", step.loss, ".4f"), ("lr", step.lr, ".1e"), ("score", step.score, ".3f")]
     note = ", ".join(f"{name}={value:{form}}" for name, value, form in numbers if value is not None)
-    return Progress(step.stage, step.step, step.steps, "step", note if step.loss is not None else "")
+    return Progress(step.stage, step.step, step.steps, "step", note if step.loss is not None else "", value=step.loss)

@@ -22,6 +22,7 @@ from styleblend.files.shipped import find_config, own_or_shipped
 from styleblend.machine import environment
 from styleblend.machine.compiled_code import recorded_folders, repair
 
+GRADIO = 6  # the major version that the page is written for
 GET_SD21 = f"type: hf download {KNOWN_COPIES[0]} --local-dir {{folder}}"
 # A real computation: with a wrong NumPy or a broken compiler the import alone can succeed.
 TRY_JITTOR = ("from styleblend.machine.runtime import jt, device; import numpy as np; "
@@ -70,6 +71,7 @@ def machine_lines() -> Iterator[Line]:
     yield packages_line()
     yield context_line()
     yield cluster_line()
+    yield page_line()
     yield cuda_line()
 
 
@@ -133,6 +135,18 @@ def cluster_line() -> Line:
         return Line("cluster", "info", "--cluster wants Python 3.10 or newer", "")
     return Line("cluster", "info", "--cluster cannot be used, missing: ray",
                 'pip install "styleblend-jittor[cluster]"')
+
+
+def page_line() -> Line:
+    """Whether what `styleblend page` needs is installed; without it everything else works."""
+    if sys.version_info < (3, 10):
+        return Line("page", "info", "the web page wants Python 3.10 or newer")
+    gradio = environment.installed_version("gradio")
+    if gradio is None or int(gradio.split(".")[0]) != GRADIO:
+        found = f"Gradio {gradio} is here" if gradio else "Gradio is missing"
+        return Line("page", "info", f"no web page: {found}, and Gradio {GRADIO} is needed",
+                    'pip install "styleblend-jittor[page]"')
+    return Line("page", "ok", f"styleblend page: Gradio {gradio}")
 
 
 def cuda_line() -> Line:

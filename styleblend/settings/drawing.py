@@ -22,7 +22,7 @@ class SamplingSettings(Settings):
 
     renamed: ClassVar[Mapping[str, str]] = {"output": "saved_size"}
 
-    sampler: str = Field("ddim", description=", ".join(SAMPLERS))
+    sampler: str = Field("ddim", description=", ".join(SAMPLERS), json_schema_extra={"choices": list(SAMPLERS)})
     steps: int = Field(30, ge=1, le=MOST_STEPS, description="fewer than the noise schedule of the base has")
     guidance: float = Field(7.5, ge=0, le=MOST_GUIDANCE, allow_inf_nan=False,
                             description="classifier-free guidance; 1 switches it off and halves the work")

@@ -59,6 +59,8 @@ class RunSettings(Settings):
     depth_estimator: str = Field("checkpoints/depth-anything-v2-small", description="folder or hub id of the network "
                                  "that sees the depth of control pictures")
     encoder: Optional[str] = Field(None, description="folder of the style encoder that reads reference pictures")
+    taesd: Optional[str] = Field(None, description="TAESD for previews, as a folder, a .safetensors file or a hub id; "
+                                 "where it is not there, previews show colours only")
     context: ContextSettings = Field(ContextSettings(), description="of what makes prompts of other media")
     styles: Dict[str, StyleOfAnyMethod] = Field({}, description="settings of single styles, as in style.json, for "
                                                 "adapters that have none")

@@ -6,7 +6,7 @@ from typing import Dict, List, Optional
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from styleblend.settings.validation import MethodSettings, Settings
+from styleblend.settings.validation import A_PLACE, MethodSettings, Settings
 
 TOKEN, PHRASE = "{}", "{prompt}"  # where the style tokens stand in a prompt, and what is drawn
 TEMPLATE = "{prompt}, in the style of {}."  # of the published captions
@@ -28,7 +28,7 @@ class StyleEncoderSettings(MethodSettings):
                                   "the style to the prompt with it: more is more style")
     references: List[EncodedPicture] = Field([], description="pictures whose style is drawn, where no style is named")
     encoder: Optional[str] = Field(None, description="folder of the encoder that reads them; default: the config's "
-                                   "(encoder)")
+                                   "(encoder)", json_schema_extra=A_PLACE)
 
     @field_validator("template")
     @classmethod

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from styleblend.settings.drawing import MOST_STEPS, Seed
-from styleblend.settings.validation import Settings
+from styleblend.settings.validation import A_PLACE, Settings
 
 
 class LookAlikeSettings(Settings):
@@ -27,8 +27,10 @@ class LookAlikeSettings(Settings):
     chosen: int = Field(10, ge=1, description="of these, how many are trained on: the nearest to the style picture "
                         "by CLIP")
     batch: int = Field(5, ge=1)
-    clip: Optional[str] = Field(None, description="folder of CLIP ViT-L/14; without it all candidates are trained on")
-    clip_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there")
+    clip: Optional[str] = Field(None, description="folder of CLIP ViT-L/14; without it all candidates are trained on",
+                                json_schema_extra=A_PLACE)
+    clip_id: Optional[str] = Field(None, description="hub id that is tried when the folder is not there",
+                                   json_schema_extra=A_PLACE)
 
 
 class OptimiserSettings(Settings):

@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from styleblend.errors import StyleBlendError, did_you_mean, nearest, printable
 
+A_PLACE = {"place": True}  # of a field that names a folder, a file or a hub id: a config may, a web page may not
+
 
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""

@@ -15,7 +15,7 @@ from styleblend.jobs.grid_axes import AXES
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("draw", "align", "transfer", "board", "context", "train", "captions", "styles", "init", "inspect", "load",
-            "export", "eval", "compare", "grid", "tune", "memory", "doctor")
+            "export", "eval", "compare", "grid", "tune", "page", "memory", "doctor")
 
 
 def help_of(*command):

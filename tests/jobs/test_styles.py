@@ -5,7 +5,9 @@ import os
 import pytest
 
 from styleblend.cli import main
-from styleblend.jobs.styles import list_styles
+from styleblend.errors import Busy, StyleBlendError
+from styleblend.files.claims import claim
+from styleblend.jobs.styles import delete_style, list_styles
 from styleblend.settings import read_settings
 
 
@@ -53,3 +55,21 @@ def test_where_there_are_none(world, tmp_path, capsys):
 def test_settings_that_cannot_be_read_are_the_styles_problem(trained, tmp_path, settings):
     (tmp_path / "adapters" / "dots" / "style.json").write_text(settings)
     assert "style.json" in list_styles(read_settings(trained))[0].problem
+
+
+def test_a_style_is_deleted_and_its_pictures_stay(trained, tmp_path):
+    settings = read_settings(trained)
+    with claim(tmp_path / "adapters" / "dots" / "training", "fine"), pytest.raises(Busy):
+        delete_style(settings, "dots")
+    assert (tmp_path / "adapters" / "dots" / "dots_unet_lora.safetensors").is_file()
+    assert delete_style(settings, "dots") == tmp_path / "adapters" / "dots"
+    assert not (tmp_path / "adapters" / "dots").exists() and (tmp_path / "data" / "dots" / "images").is_dir()
+
+
+@pytest.mark.parametrize("name", ["dots", "../data", "", ".", "link"])
+def test_what_is_no_style_of_ones_own_is_not_deleted(world, tmp_path, name):
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "link").symlink_to(tmp_path / "data")
+    with pytest.raises(StyleBlendError):
+        delete_style(read_settings(world), name)
+    assert (tmp_path / "data" / "dots" / "images").is_dir()
