@@ -74,9 +74,10 @@ def run_compare(args) -> int:
     check_base(settings.base, settings.base_id)
     spread = cluster_of(args, settings)
     from styleblend.cli.tables import print_tables
-    from styleblend.jobs.compare import CompareRequest, compare
-    found = follow(compare(CompareRequest(settings, study, named_folder(args.output), args.judge, args.weights,
-                                          args.overwrite, args.max_memory), spread))
+    from styleblend.jobs.compare import CompareRequest, compare_methods
+    request = CompareRequest(settings, study, named_folder(args.output), args.judge, args.weights, args.overwrite,
+                             args.max_memory)
+    found = follow(compare_methods(request, spread))
     print_tables(found.runs, found.compared, found.judge, found.metrics)
     print(f"the pictures with their scores are in {found.report}")
     return 0

@@ -78,11 +78,11 @@ class Study:
         return list(dict.fromkeys(one.method for one in self.compared))
 
 
-def compare(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Evaluation]:
+def compare_methods(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Evaluation]:
     """Draw what is missing, score all of it, and write a sheet and the report. `spread` as in `draw_board`."""
     judge = Judge.load() if request.judge else None
     metrics, missing_metrics = asked_metrics(request.settings, request.study.metrics, request.weights)
-    study, left_out = planned(request)
+    study, left_out = planned_study(request)
     left_out += missing_metrics
     for sentence in left_out:
         yield Log(sentence)
@@ -93,8 +93,8 @@ def compare(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Eva
     refuse_outputs(paths, pages, study.folder / f"{LOCK}.lock", request.overwrite)
     with claim(study.folder, LOCK):
         remove_unfinished(study.folder, *{path.parent for path in paths})
-        yield from draw_missing(request, study, lean, spread)
-        yield Written(write_sheet(request, study))
+        yield from draw_study(request, study, lean, spread)
+        yield Written(write_sheet_of_study(request, study))
         runs = []
         for method in study.methods():
             runs.append((yield from scored(request, study, method, judge, metrics)))
@@ -109,7 +109,7 @@ def compare(request: CompareRequest, spread: Optional[Spread] = None) -> Job[Eva
     return Evaluation(runs, compared, judge, metrics, written[-1])
 
 
-def planned(request: CompareRequest) -> Tuple[Study, List[str]]:
+def planned_study(request: CompareRequest) -> Tuple[Study, List[str]]:
     """What is to be drawn, and sentences on what is left out. StyleBlendError where something that is named is not."""
     config, study = request.settings, request.study
     styles = [known_style(config, name) for name in study.styles or style_folders(config.data)]
@@ -122,7 +122,7 @@ def planned(request: CompareRequest) -> Tuple[Study, List[str]]:
     return Study(found, prompts, study.seeds, request.folder), left_out
 
 
-def draw_missing(request: CompareRequest, study: Study, lean: RunSettings, spread: Optional[Spread]) -> Job[None]:
+def draw_study(request: CompareRequest, study: Study, lean: RunSettings, spread: Optional[Spread]) -> Job[None]:
     """Draw the missing pictures, here or elsewhere."""
     pieces = yield from missing_pieces(request, study, lean)
     items = [item for _, item in pieces]
@@ -218,7 +218,7 @@ def scored(request: CompareRequest, study: Study, method: str, judge: Optional[J
     return run
 
 
-def write_sheet(request: CompareRequest, study: Study) -> Path:
+def write_sheet_of_study(request: CompareRequest, study: Study) -> Path:
     """One picture of all: for each style its own pictures, then a row for each method, drawn with the first seed."""
     rows = []
     for style in dict.fromkeys(one.style for one in study.compared):

@@ -13,7 +13,7 @@ from styleblend.adapters.stage_tokens import stage_token
 from styleblend.adapters.style import Style
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.jobs.compare import CompareRequest, compare, cost, planned
+from styleblend.jobs.compare import CompareRequest, compare_methods, cost, planned_study
 from styleblend.jobs.events import Progress, result_of
 from styleblend.metrics.comparison import paired_difference
 from styleblend.metrics.judge import Judge
@@ -105,7 +105,7 @@ def test_a_study_that_is_stopped_goes_on(learned, tmp_path):
     study = {"styles": ["dots"], "methods": ["plain", "fine"], "seeds": [1], "config": str(learned)}
     (tmp_path / "study.json").write_text(json.dumps(study))  # JSON is YAML
     request = CompareRequest(read_settings(learned), read_study(tmp_path / "study.json"), tmp_path / "out")
-    job = compare(request)
+    job = compare_methods(request)
     for event in job:
         if isinstance(event, Progress) and event.title == "pictures" and event.note.startswith("fine"):
             break
@@ -113,7 +113,7 @@ def test_a_study_that_is_stopped_goes_on(learned, tmp_path):
     whole = pictures(tmp_path / "out")
     assert whole and all(name.startswith("plain/") for name in whole)
     assert not (tmp_path / "out" / "report.html").exists()
-    found = result_of(compare(request))
+    found = result_of(compare_methods(request))
     assert {**pictures(tmp_path / "out"), **whole} == pictures(tmp_path / "out")
     assert [run.folder.name for run in found.runs] == ["plain", "fine"]
 
@@ -125,7 +125,7 @@ def test_the_time_to_learn_is_that_of_all_trainings(learned, tmp_path):
     for part, runs in (("coarse", (60, 30)), ("fine", (100,))):
         for seconds in runs:  # stopped once, and gone on with
             learned_from.add_seconds(folder, part, seconds)
-    study, _ = planned(request)
+    study, _ = planned_study(request)
     assert [cost(study, method, settings)["learn_s"] for method in study.methods()] == [190, 100, 0]
 
 
