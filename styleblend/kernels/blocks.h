@@ -90,8 +90,8 @@ __device__ void store(const Block<float>* from, float upper, float lower, T* to,
 enum Precision { FMA, TF32, SPLIT };
 
 // How tokens of SIZE_ numbers lie in shared memory, as many a tile as leave room for four tiles. The pitch: lanes of
-// different tokens must not meet in a bank. Those of a matrix load or of float32 on tensor cores are neighbours; FMA's
-// are two tokens apart.
+// different tokens should not meet in a bank. Those of a matrix load are neighbours, FMA's are two tokens apart. In
+// float32 on tensor cores both are: with this pitch they meet in twos where the depth is the tokens.
 template <class Number, int SIZE_, Precision P> struct Tile {
     typedef Number T;
     static constexpr int SIZE = SIZE_, WIDTH = 16 * blocks(SIZE), PITCH = WIDTH + (sizeof(T) == 4 && P == FMA ? 4 : 8);
