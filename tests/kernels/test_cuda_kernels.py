@@ -179,6 +179,8 @@ CASES = [(1, 1, 64, 1, {}), (64, 64, 64, 2, {}), (77, 130, 64, 1, {}), (130, 9, 
          (36, 33, 40, 1, dict(q_rows=(0, 0, 0, 2), segments=[
              Segment((2, 2, 2, 1), (1, 1, -2, 0)), Segment((2, 2, 2, -1), 0.5, (0, 0.7, 0, 0)),
              Segment((-1, -1, -1, 0), 3, -50)]))]
+# watched accesses take their time: sizes of 64 and 40, a part tile, a bias, causal, segments; the others are slow
+QUICK = (CASES[2], CASES[4], CASES[5], CASES[7], CASES[-2], CASES[-1])
 
 
 def check(library, case, way):
@@ -196,7 +198,9 @@ def check(library, case, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: "x".join(map(str, c[:4])) + "".join(f"-{o}" for o in c[4]))
+@pytest.mark.parametrize("case", [
+    pytest.param(c, marks=() if c in QUICK else pytest.mark.slow,
+                 id="x".join(map(str, c[:4])) + "".join(f"-{o}" for o in c[4])) for c in CASES])
 def test_kernels_agree_with_float64(library, case, way):
     """Result and gradients, relative to the largest; rows of q, k and v that nobody reads get zeros.
 
