@@ -39,7 +39,8 @@ def program(size: int, arch: int) -> str:
         for name, code, out1 in (("forward", cuda.FORWARD, "float"), ("backward", cuda.BACKWARD, kind)):
             functions.append(AROUND.format(name=f"{name}_{dtype}_{precision}", type=kind, out1=out1,
                                            code=code.format(type=kind, size=size, precision=precision)))
-    return "#include <map>\n#include <string>\n" + cuda.SHARED.format(shared_memory(arch)) + cuda.HEADER + "#define out out0\n" + "".join(functions)
+    header = cuda.SHARED.format(shared_memory(arch)) + cuda.HEADER
+    return "#include <map>\n#include <string>\n" + header + "#define out out0\n" + "".join(functions)
 
 
 def compiled(folder, arch: int, size: int) -> dict:
