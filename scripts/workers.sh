@@ -52,11 +52,67 @@ wait_for() {
   return "$status"
 }
 
+# start_worker I GPU COMMAND...   Worker I of n, on this GPU; without a name on the CPU. Uses run_workers' variables.
+start_worker() {
+  local i=$1 gpu=$2 label="worker $1 of $n" input=2
+  shift 2
+  [ -z "$gpu" ] || label="$label (GPU $gpu)"
+  labels+=("$label")
+  if [ "$n" -gt 1 ]; then
+    mkfifo "$folder/pipe"
+    label_lines "[$i of $n] " <"$folder/pipe" &
+    filters+=($!)
+    exec {input}>"$folder/pipe"
+    rm "$folder/pipe"
+  fi
+  (
+    if [ -n "$gpu" ]; then
+      export CUDA_VISIBLE_DEVICES="$gpu"
+    elif [ "$n" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
+      # Thread pools that together want more cores than there are slow each other down many times.
+      cores=$(nproc)
+      export OMP_NUM_THREADS=$((cores > n ? cores / n : 1))
+    fi
+    set -- "${@//\{shard\}/$(((share - 1) * n + i))/$((total * n))}"
+    [ "$n" -gt 1 ] || exec "$@"
+    export TQDM_MININTERVAL="${TQDM_MININTERVAL:-10}"  # lines of their own, so fewer of them
+    exec "$@" >&"$input" 2>&1
+  ) </dev/null &
+  pids+=($!)
+  [ "$n" -eq 1 ] || exec {input}>&-
+}
+
+# run_round COMMAND...   Starts the workers that `todo` names on the GPUs of `on`, and waits for them. Then `failed` has
+# the numbers of those that failed, `good` the GPUs of those that did not, `codes` an exit code for each of `failed`.
+run_round() {
+  local k status
+  pids=() labels=() filters=() failed=() good=() codes=()
+  set -m  # each worker in a process group of its own, which Ctrl-C in a terminal does not reach
+  for ((k = 0; k < ${#todo[@]} && stopped == 0; k++)); do start_worker "${todo[k]}" "${on[k]:-}" "$@"; done
+  set +m
+  # a signal that came while the last worker was starting has missed it
+  [ "$stopped" -eq 0 ] || kill -TERM "${pids[@]}" 2>/dev/null
+
+  for ((k = 0; k < ${#pids[@]}; k++)); do
+    status=0
+    wait_for "${pids[k]}" || status=$?
+    kill -TERM -- "-${pids[k]}" 2>/dev/null  # what a worker that died has left behind
+    if [ "$status" -eq 0 ]; then
+      good+=("${on[k]:-}")
+    elif [ "$stopped" -eq 0 ]; then
+      echo "${labels[k]} failed with exit code $status" >&2
+      failed+=("${todo[k]}") codes+=("$status")
+    fi
+  done
+  for k in "${filters[@]}"; do wait_for "$k"; done
+}
+
 # run_workers COMMAND...   In the command, {shard} becomes I/N: of N equal parts of the whole, or of the part SHARE=2/4.
-# Returns, once all workers have ended: 0 if all succeeded, else the exit code of the first that failed (it names all
-# that failed), 130 or 143 if the script was stopped.
+# The share of a GPU that fails goes to those that did not: what it has finished is there. Returns, once all workers
+# have ended: 0 if all is done, else the exit code of the first that failed (it names all that failed), 130 or 143 if
+# the script was stopped.
 run_workers() {
-  local label status code=0 i n reason share total folder input filters=() labels=() gpus
+  local code=0 i n reason share total folder gpus todo on later failed=() good=() codes=()
   mapfile -t gpus < <(list_gpus)
   if [ "${#gpus[@]}" -gt 0 ]; then
     reason=$(why_cpu)
@@ -77,50 +133,22 @@ run_workers() {
   trap 'stop_workers 129' HUP
   trap 'stop_workers 130' INT
   trap 'stop_workers 143' TERM
-  set -m  # each worker in a process group of its own, which Ctrl-C in a terminal does not reach
-  for ((i = 1; i <= n && stopped == 0; i++)); do
-    label="worker $i of $n"
-    [ "${#gpus[@]}" -eq 0 ] || label="$label (GPU ${gpus[i - 1]})"
-    labels+=("$label")
-    input=2
-    if [ "$n" -gt 1 ]; then
-      mkfifo "$folder/$i"
-      label_lines "[$i of $n] " <"$folder/$i" &
-      filters+=($!)
-      exec {input}>"$folder/$i"
-    fi
-    (
-      if [ "${#gpus[@]}" -gt 0 ]; then
-        export CUDA_VISIBLE_DEVICES="${gpus[i - 1]}"
-      elif [ "$n" -gt 1 ] && [ -z "${OMP_NUM_THREADS:-}" ]; then
-        # Thread pools that together want more cores than there are slow each other down many times.
-        cores=$(nproc)
-        export OMP_NUM_THREADS=$((cores > n ? cores / n : 1))
-      fi
-      set -- "${@//\{shard\}/$(((share - 1) * n + i))/$((total * n))}"
-      [ "$n" -gt 1 ] || exec "$@"
-      export TQDM_MININTERVAL="${TQDM_MININTERVAL:-10}"  # lines of their own, so fewer of them
-      exec "$@" >&"$input" 2>&1
-    ) </dev/null &
-    pids+=($!)
-    [ "$n" -eq 1 ] || exec {input}>&-
+  mapfile -t todo < <(seq "$n")
+  on=("${gpus[@]}")
+  run_round "$@"
+  # 2: something that the user should mend, on every GPU
+  while [ "${#gpus[@]}" -gt 0 ] && [ "${#failed[@]}" -gt 0 ] && [ "${#good[@]}" -gt 0 ] && [ "$stopped" -eq 0 ] &&
+      [ "${codes[0]}" -ne 2 ]; do
+    todo=("${failed[@]:0:${#good[@]}}") later=("${failed[@]:${#good[@]}}") on=("${good[@]}")
+    for ((i = 0; i < ${#todo[@]}; i++)); do echo "the share of worker ${todo[i]} of $n goes to GPU ${on[i]}" >&2; done
+    reason=${codes[0]}
+    run_round "$@"
+    [ "${#failed[@]}" -eq 0 ] || { codes=("$reason"); break; }  # not the card's fault
+    failed=("${later[@]}") codes=("$reason")
   done
-  set +m
   rm -r "$folder"
-  # a signal that came while the last worker was starting has missed it
-  [ "$stopped" -eq 0 ] || kill -TERM "${pids[@]}" 2>/dev/null
-
-  for ((i = 0; i < ${#pids[@]}; i++)); do
-    status=0
-    wait_for "${pids[i]}" || status=$?
-    kill -TERM -- "-${pids[i]}" 2>/dev/null  # what a worker that died has left behind
-    if [ "$status" -ne 0 ] && [ "$stopped" -eq 0 ]; then
-      echo "${labels[i]} failed with exit code $status" >&2
-      [ "$code" -ne 0 ] || code=$status
-    fi
-  done
-  for i in "${filters[@]}"; do wait_for "$i"; done
   trap - HUP INT TERM
+  [ "${#failed[@]}" -eq 0 ] || code=${codes[0]}
   [ "$stopped" -eq 0 ] || code=$stopped
   return "$code"
 }

@@ -3,7 +3,7 @@
 // whole warp. It is stricter than a GPU where mistakes would show by chance only. Shared memory begins as NaN. A warp
 // runs as far ahead of the others as barriers let it. Copies arrive at the last moment (or at the first:
 // `copies_arrive_early`). An error ends the launch where threads wait for each other for ever, lanes of a warp are at
-// different instructions, addresses are not aligned, or copies go beyond the shared memory.
+// different instructions, addresses are not aligned, or `cuda_checks.h` finds a race or an access beyond a buffer.
 #include <ucontext.h>
 #include <algorithm>
 #include <cmath>
@@ -12,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <vector>
+#include "cuda_checks.h"
 
 #define __global__
 #define __device__
@@ -79,7 +80,7 @@ struct Value { const void* instruction; alignas(8) char bytes[48]; };
 struct Warp { Barrier barrier; Value values[2][32]; };  // of two instructions: a lane can be one ahead of another
 struct Copy {
     void* to; const void* from; bool there;
-    void arrive() const { if (there) std::memcpy(to, from, 16); else std::memset(to, 0, 16); }
+    void move() const { if (there) std::memcpy(to, from, 16); else std::memset(to, 0, 16); }
 };
 struct Thread { ucontext_t context; std::unique_ptr<char[]> stack; bool done; std::vector<std::vector<Copy>> copies; };
 
@@ -89,37 +90,54 @@ static std::vector<Warp> warps;
 static Barrier block;
 static ucontext_t launcher;
 static int current, idle;  // the thread that runs, and how often threads have given way since the last barrier opened
-static size_t shared_bytes;
 static const char* failure;
 static bool early;
 static void (*body)(const void*);
 static const void* argument;
 
 inline void fail(const char* why) {
+    checks::enter();
     failure = why;
     std::fprintf(stderr, "CUDA emulator: %s\n", why);
     setcontext(&launcher);
 }
 
+inline void go_on(int thread) {
+    ucontext_t *before = &threads[current].context, *next = &threads[thread].context;
+    current = thread;
+    checks::runs(thread);
+    swapcontext(before, next);
+}
+
 // `count` threads, the current one among them, meet at a barrier: the others of them run until they do.
 inline void wait(Barrier& barrier, int count) {
     int mine = barrier.generation;
-    if (++barrier.arrived == count) { barrier.arrived = 0; barrier.generation++; idle = 0; return; }
+    if (++barrier.arrived == count) {
+        barrier.arrived = 0; barrier.generation++; idle = 0;
+        if (&barrier == &block) checks::barrier();
+        return;
+    }
     while (barrier.generation == mine) {
-        int before = current;
-        do current = before / count * count + (current + 1) % count; while (threads[current].done && current != before);
+        int next = current;
+        do next = current / count * count + (next + 1) % count; while (threads[next].done && next != current);
         if (++idle > 3 * (int)threads.size()) fail("threads wait for each other for ever");
-        if (current != before) swapcontext(&threads[before].context, &threads[current].context);
+        if (next != current) go_on(next);
     }
 }
 
 // What every lane of the warp brings to an instruction; `at` tells instructions apart.
 template <class V> struct All {
     const Value* values;
-    V operator[](int lane) const { V v; std::memcpy(&v, values[lane].bytes, sizeof v); return v; }
+    V operator[](int lane) const {
+        checks::Unwatched now;
+        V v;
+        std::memcpy(&v, values[lane].bytes, sizeof v);
+        return v;
+    }
 };
 template <class V> All<V> exchange(const void* at, const V& value) {
     static_assert(sizeof value <= sizeof Value().bytes, "");
+    checks::Unwatched now;
     Warp& warp = warps[current / 32];
     Value* values = warp.values[warp.barrier.generation & 1];
     values[current % 32].instruction = at;
@@ -131,54 +149,81 @@ template <class V> All<V> exchange(const void* at, const V& value) {
 }
 
 inline void run() {
-    body(argument);
+    void (*kernel)(const void*) = body;
+    const void* given = argument;
+    checks::leave();
+    kernel(given);
+    checks::enter();
     threads[current].done = true;
     idle = 0;
     for (int i = 0; i < (int)threads.size(); i++) {
         int next = (current + i) % threads.size();
-        if (!threads[next].done) { current = next; setcontext(&threads[next].context); }
+        if (threads[next].done) continue;
+        ucontext_t* context = &threads[next].context;
+        current = next;
+        checks::runs(next);
+        setcontext(context);
     }
     setcontext(&launcher);
 }
 
-struct Index { operator unsigned() const { return current; } };
+inline void run_block(int number, size_t shared_bytes) {
+    std::memset(styleblend::cuda::memory, 0xff, sizeof styleblend::cuda::memory);
+    warps.assign(threads.size() / 32, Warp());
+    block = Barrier();
+    checks::begin_block(number, threads.size(), (const char*)styleblend::cuda::memory, shared_bytes);
+    for (Thread& t : threads) {
+        if (!t.stack) t.stack.reset(new char[STACK]);
+        t.done = false; t.copies.assign(1, {});
+        getcontext(&t.context);
+        t.context.uc_stack.ss_sp = t.stack.get(); t.context.uc_stack.ss_size = STACK; t.context.uc_link = nullptr;
+        makecontext(&t.context, run, 0);
+        checks::has_stack(&t - &threads[0], t.stack.get(), STACK);
+    }
+    current = idle = 0;
+    ucontext_t* first = &threads[0].context;
+    checks::runs(0);
+    swapcontext(&launcher, first);
+    checks::runs(-1);
+}
+
+inline int lane() { checks::Unwatched now; return current % 32; }
+struct Index { operator unsigned() const { checks::Unwatched now; return current; } };
 struct ThreadIndex { Index x; };
 
 }  // namespace emulator
 
 extern "C" void copies_arrive_early(bool early) { emulator::early = early; }
+extern "C" const char* what_failed() { return emulator::failure ? emulator::failure : ""; }
+extern "C" void end_launch(const char* why) { emulator::fail(why); }
 
 static emulator::ThreadIndex threadIdx;
 static dim3 blockIdx(0);
 
-inline void __syncthreads() { emulator::wait(emulator::block, (int)emulator::threads.size()); }
+inline void __syncthreads() {
+    checks::Unwatched now;
+    emulator::wait(emulator::block, (int)emulator::threads.size());
+}
 
 template <class P> void (*launched)(P);
 template <class P>
 cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t bytes, int) {
     using namespace emulator;
+    typedef typename std::remove_reference<P>::type Argument;
     if (bytes > sizeof styleblend::cuda::memory) return cudaErrorLaunchFailure;
-    shared_bytes = bytes; failure = nullptr; argument = arguments[0];
+    failure = nullptr; argument = arguments[0];
     launched<P> = kernel;
-    body = [](const void* p) { launched<P>(*(const typename std::remove_reference<P>::type*)p); };
+    body = [](const void* p) { launched<P>(*(const Argument*)p); };
     threads.resize(block.x);
-    for (unsigned i = 0; i < grid.x * grid.y * grid.z; i++) {
+    checks::allow(argument, sizeof(Argument));
+    checks::allow(&blockIdx, sizeof blockIdx);
+    checks::allow(&launched<P>, sizeof launched<P>);
+    for (unsigned i = 0; i < grid.x * grid.y * grid.z && !failure; i++) {
         blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
-        std::memset(styleblend::cuda::memory, 0xff, sizeof styleblend::cuda::memory);
-        warps.assign(block.x / 32, Warp());
-        emulator::block = Barrier();
-        for (Thread& t : threads) {
-            if (!t.stack) t.stack.reset(new char[STACK]);
-            t.done = false; t.copies.assign(1, {});
-            getcontext(&t.context);
-            t.context.uc_stack.ss_sp = t.stack.get(); t.context.uc_stack.ss_size = STACK; t.context.uc_link = nullptr;
-            makecontext(&t.context, run, 0);
-        }
-        current = idle = 0;
-        swapcontext(&launcher, &threads[0].context);
-        if (failure) return cudaErrorLaunchFailure;
+        run_block(i, bytes);
     }
-    return cudaSuccess;
+    checks::end_of_launch();
+    return failure ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
 // ---------------------------------------------------------------- instructions of a warp, by the tables of the PTX ISA
@@ -187,7 +232,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** ar
 
 inline float __shfl_sync(unsigned, float x, int from) { return emulator::exchange(HERE, x)[from]; }
 inline float __shfl_xor_sync(unsigned, float x, int other) {
-    return emulator::exchange(HERE, x)[(emulator::current % 32) ^ other];
+    return emulator::exchange(HERE, x)[emulator::lane() ^ other];
 }
 
 namespace styleblend { namespace cuda {
@@ -209,7 +254,7 @@ template <class Pair> void mma(float2& upper, float2& lower, const Pair* a, Pair
     for (int i = 0; i < 4; i++) { mine.a[2 * i] = (float)a[i].x; mine.a[2 * i + 1] = (float)a[i].y; }
     mine.b[0] = (float)b0.x; mine.b[1] = (float)b0.y; mine.b[2] = (float)b1.x; mine.b[3] = (float)b1.y;
     auto all = emulator::exchange(HERE, mine);
-    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    int g = emulator::lane() / 4, t = emulator::lane() % 4;
     double sums[4] = {};
     for (int k = 0; k < 16; k++) {
         int place = k % 8 / 2, number = k % 2;
@@ -227,7 +272,7 @@ inline void mma(float2& upper, float2& lower, const float* a, float b0, float b1
     auto cut = [](float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); };
     Factors mine = {{cut(a[0]), cut(a[1]), cut(a[2]), cut(a[3])}, {cut(b0), cut(b1)}};
     auto all = emulator::exchange(HERE, mine);
-    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    int g = emulator::lane() / 4, t = emulator::lane() % 4;
     double sums[4] = {};
     for (int k = 0; k < 8; k++) {
         Factors left = all[4 * g + k % 4];
@@ -242,8 +287,10 @@ inline void compute_anew(float&) {}
 
 template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row) {
     if ((uintptr_t)row % 16) emulator::fail("ldmatrix from an address that is not aligned");
+    checks::read(row, 16);
     auto rows = emulator::exchange(HERE, (const uint16_t*)row);
-    int g = emulator::current % 32 / 4, t = emulator::current % 4;
+    checks::Unwatched now;
+    int g = emulator::lane() / 4, t = emulator::lane() % 4;
     for (int m = 0; m < 4; m++) {
         uint16_t pair[2];
         for (int i = 0; i < 2; i++) pair[i] = TURNED ? rows[8 * m + 2 * t + i][g] : rows[8 * m + g][2 * t + i];
@@ -252,19 +299,27 @@ template <bool TURNED, class Pair> void load_matrices(Pair* to, const void* row)
 }
 
 inline void copy_16_bytes(void* to, const void* from, bool there) {
-    size_t place = (char*)to - (char*)memory;
+    checks::Unwatched now;
     if ((uintptr_t)to % 16 || (uintptr_t)from % 16)
         emulator::fail("a copy of 16 bytes between addresses that are not aligned");
-    if (place + 16 > emulator::shared_bytes) emulator::fail("a copy to where the launch asked for no shared memory");
+    if (there) checks::read(from, 16);
+    checks::copy_begins(to);
     emulator::Copy copy = {to, from, there};
-    if (emulator::early) copy.arrive();
-    else emulator::threads[emulator::current].copies.back().push_back(copy);
+    if (emulator::early) copy.move();
+    emulator::threads[emulator::current].copies.back().push_back(copy);
 }
-inline void end_of_copies() { emulator::threads[emulator::current].copies.emplace_back(); }
+inline void end_of_copies() {
+    checks::Unwatched now;
+    emulator::threads[emulator::current].copies.emplace_back();
+}
 template <int GROUPS> void wait_for_copies() {
+    checks::Unwatched now;
     auto& groups = emulator::threads[emulator::current].copies;  // the last one is still open
     while ((int)groups.size() > GROUPS + 1) {
-        for (const emulator::Copy& copy : groups.front()) copy.arrive();
+        for (const emulator::Copy& copy : groups.front()) {
+            if (!emulator::early) copy.move();
+            checks::copy_arrives(copy.to);
+        }
         groups.erase(groups.begin());
     }
 }

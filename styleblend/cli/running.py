@@ -43,8 +43,10 @@ def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
         print(f"styleblend: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # Jittor raises no other
+        from styleblend.machine.cards import full_card
         from styleblend.machine.compilers import compiler_problem
-        problem = compiler_problem(error)
+        dtype = (args.dtype or "float32") if hasattr(args, "dtype") else None
+        problem = compiler_problem(error) or full_card(error, dtype, getattr(args, "offload", None))
         if problem is None:
             raise
         print(f"styleblend: {problem}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 Nothing is loaded for it. The numbers that are alive at a block's widest point are counted from its channels and pixels.
 What Jittor and oneDNN take beyond those (copies in another order, blocks between uses) is in the factors, which were
-measured on the CPU: docs/benchmarks.md compares both. A GPU's own workspace is not in them.
+measured on the CPU: docs/benchmarks.md compares both. On a card there are CUDA's own context and cuDNN's work space
+instead; nothing of that is measured yet.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
 from styleblend.machine.precision import vae_type
-from styleblend.machine.runtime import device
+from styleblend.machine.runtime import WORK_SPACE, device
 from styleblend.settings import ControlSettings, RunSettings, read_settings
 from styleblend.settings.control import BY_ESTIMATOR
 from styleblend.training.scores import scoring_files
@@ -29,6 +30,7 @@ from styleblend.base.weights import parameters, types
 
 MIB = 2 ** 20
 PROCESS = 190 * MIB  # Python, Jittor and the compiled operators
+CONTEXT = 500 * MIB  # of CUDA, cuBLAS and cuDNN in a card's memory
 UNET, VAE = 1.9, 1.3  # measured peak / counted numbers
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 STRIP = 64
@@ -142,10 +144,13 @@ def beside(settings: RunSettings, control: Sequence[ControlSettings], references
 class Sizes:
     """The networks of a base folder: bytes of their weights, and of what they compute, at one precision.
 
-    Without a folder they are those of Stable Diffusion 2.1. Of a folder only the descriptions are read.
+    Without a folder they are those of Stable Diffusion 2.1. Of a folder only the descriptions are read. `on_card`: in a
+    card's memory; default: where Jittor computes now.
     """
 
-    def __init__(self, folder: Optional[Path], dtype: str):
+    def __init__(self, folder: Optional[Path], dtype: str, on_card: Optional[bool] = None):
+        on_card = device() == "cuda" if on_card is None else on_card
+        self.program = CONTEXT + WORK_SPACE if on_card else PROCESS
         self.configs, self.dtype = read_configs(folder) if folder else STABLE_DIFFUSION, dtype
         self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
@@ -154,7 +159,7 @@ class Sizes:
             if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
                 most = max(math.prod(p.shape) for p in parameters(built).values())
                 self.largest = most * 4 * (1 if dtype == "float32" else 2)
-        self.always = PROCESS + sum(self.weights.values())
+        self.always = self.program + sum(self.weights.values())
 
     def controlnet(self, folder: Path, rows: int, height: int, width: int) -> int:
         """Its weights, and what it adds to the UNet's skip connections."""
@@ -211,8 +216,8 @@ def drawing(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dic
     if estimators:  # they compute before the first step
         working["depth"] = ("text_encoder", control + estimators)
     if settings.offload and device() == "cuda":
-        return {"text": PROCESS + sizes.weights["text_encoder"],
-                **{name: PROCESS + sizes.weights[part] + size for name, (part, size) in working.items()}}
+        return {"text": sizes.program + sizes.weights["text_encoder"],
+                **{name: sizes.program + sizes.weights[part] + size for name, (part, size) in working.items()}}
     return {name: sizes.always + size for name, (_, size) in working.items()}
 
 
@@ -247,7 +252,7 @@ def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside
 
 def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
     """Rows of a report: the parts, then what is there in all in each phase of each kind of work."""
-    parts = [("program", PROCESS),
+    parts = [("program", sizes.program),
              *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
     return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name,
                     size in phases(sizes, settings).items()]
@@ -258,7 +263,7 @@ def what_fits(memory: int) -> Iterator[str]:
     settings = read_settings("sd21")
     for kind in ("drawing", "training"):
         fitting = [f"{side} pixels in {dtype}" for dtype in SIZES for side in (768, 512)
-                   if needed(Sizes(None, dtype), at_size(settings, side), kind) <= memory]
+                   if needed(Sizes(None, dtype, on_card=True), at_size(settings, side), kind) <= memory]
         yield f"{kind} with Stable Diffusion 2.1: {', '.join(fitting) or 'does not fit; the mini base does'}"
 
 

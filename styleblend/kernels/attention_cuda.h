@@ -106,7 +106,7 @@ __device__ void follow_maximum(const Block<float>* score, float* top, float* tot
 }
 
 template <class T, int SIZE, Precision P> __global__ void __launch_bounds__(THREADS) forward(const Problem<T> p) {
-    typedef Tile<T, SIZE> L;
+    typedef Tile<T, SIZE, P> L;
     constexpr int K = blocks(SIZE), N = L::TOKENS / 16;
     extern __shared__ float4 memory[];
     int row = blockIdx.z, head = blockIdx.y, begin = blockIdx.x * OWN, first = begin + threadIdx.x / 32 * 16;
@@ -137,7 +137,7 @@ template <class T, int SIZE, Precision P> __global__ void __launch_bounds__(THRE
                 multiply<false, 1, K, L::PITCH, P>(&weight, v + 16 * n * L::PITCH, sum);
             }
         };
-        for_each_tile<SIZE>(p.k + from, p.v + from, p.width, 0, end, (T*)memory, work);
+        for_each_tile<L>(p.k + from, p.v + from, p.width, 0, end, (T*)memory, work);
     }
     for (int r = 0; r < 2; r++)
         for (int n = 1; n < 4; n *= 2) total[r] += __shfl_xor_sync(~0u, total[r], n);
@@ -208,7 +208,7 @@ __device__ void weigh(Block<float>& weight, Block<float>& slope, const Levels& o
 // keys all are turned.
 template <class T, int SIZE, Precision P, bool KEYS>
 __global__ void __launch_bounds__(THREADS) backward(const Problem<T> p) {
-    typedef Tile<T, SIZE> L;
+    typedef Tile<T, SIZE, P> L;
     constexpr int K = blocks(SIZE);
     extern __shared__ float4 memory[];
     int source = blockIdx.z, head = blockIdx.y, begin = blockIdx.x * OWN, first = begin + threadIdx.x / 32 * 16;
@@ -248,27 +248,28 @@ __global__ void __launch_bounds__(THREADS) backward(const Problem<T> p) {
                     }
                 }
             };
-            for_each_tile<SIZE>(one, two, p.width, from, end, (T*)memory, work);
+            for_each_tile<L>(one, two, p.width, from, end, (T*)memory, work);
         }
     }
     store<SIZE>(d_mine, p.scale, p.scale, (KEYS ? p.d_k : p.d_q) + own, p.width, first, count);
     if (KEYS) store<SIZE>(d_partner, 1, 1, p.d_v + own, p.width, first, count);
 }
 
-template <class T, int SIZE>
+template <class L, class T>
 cudaError_t launch(void (*kernel)(const Problem<T>), const Problem<T>& p, int tokens, int rows) {
     void* arguments[] = {(void*)&p};
     dim3 grid((tokens + OWN - 1) / OWN, p.heads, rows);
-    return cudaLaunchKernel(kernel, grid, dim3(THREADS), arguments, Tile<T, SIZE>::BYTES, 0);
+    return cudaLaunchKernel(kernel, grid, dim3(THREADS), arguments, L::BYTES, 0);
 }
 
 template <class T, int SIZE, Precision P> cudaError_t attention_forward(const Problem<T>& p) {
-    return launch<T, SIZE>(forward<T, SIZE, P>, p, p.queries, p.rows);
+    return launch<Tile<T, SIZE, P>>(forward<T, SIZE, P>, p, p.queries, p.rows);
 }
 
 template <class T, int SIZE, Precision P> cudaError_t attention_backward(const Problem<T>& p) {
-    cudaError_t error = launch<T, SIZE>(backward<T, SIZE, P, false>, p, p.queries, p.q_count);
-    return error != cudaSuccess ? error : launch<T, SIZE>(backward<T, SIZE, P, true>, p, p.keys, p.kv_count);
+    typedef Tile<T, SIZE, P> L;
+    cudaError_t error = launch<L>(backward<T, SIZE, P, false>, p, p.queries, p.q_count);
+    return error != cudaSuccess ? error : launch<L>(backward<T, SIZE, P, true>, p, p.keys, p.kv_count);
 }
 
 } }  // namespace styleblend::cuda

@@ -12,7 +12,12 @@ namespace styleblend { namespace cuda {
 
 // a thread block has OWN tokens to work for, 16 a warp
 constexpr int WARPS = 4, THREADS = 32 * WARPS, OWN = 16 * WARPS;
-constexpr int SHARED = 48 * 1024;  // bytes of shared memory that every GPU has
+// Bytes of shared memory that a thread block takes, where it can: that of three fits into a multiprocessor of
+// capability 7.5, of four into one of 8.6. Who compiles may say more for others.
+#ifndef STYLEBLEND_SHARED
+#define STYLEBLEND_SHARED (24 * 1024)
+#endif
+constexpr int MOST_SHARED = 48 * 1024;  // that every GPU has for a thread block
 __host__ __device__ constexpr int blocks(int n) { return (n + 15) / 16; }
 
 inline __device__ int lane() { return threadIdx.x % 32; }
@@ -79,21 +84,27 @@ __device__ void store(const Block<float>* from, float upper, float lower, T* to,
         }
 }
 
-// How tokens of SIZE numbers lie in shared memory: a pitch with which no two lanes meet in a bank, as many tokens a
-// tile as leave room for four tiles.
-template <class T, int SIZE> struct Tile {
-    static constexpr int WIDTH = 16 * blocks(SIZE), PITCH = WIDTH + 8;
-    static constexpr int TOKENS = 4 * 64 * PITCH * sizeof(T) <= SHARED   ? 64
-                                  : 4 * 32 * PITCH * sizeof(T) <= SHARED ? 32
-                                                                         : 16;
+// The three ways to multiply in float32; 16-bit numbers have one. FMA: no tensor cores. TF32: they round the factors to
+// 11 binary digits. SPLIT: a factor is the sum of two such, and three of the four products of those give float32's
+// precision.
+enum Precision { FMA, TF32, SPLIT };
+
+// How tokens of SIZE_ numbers lie in shared memory, as many a tile as leave room for four tiles. The pitch: lanes of
+// different tokens should not meet in a bank. Those of a matrix load are neighbours, FMA's are two tokens apart. In
+// float32 on tensor cores both are: with this pitch they meet in twos where the depth is the tokens.
+template <class Number, int SIZE_, Precision P> struct Tile {
+    typedef Number T;
+    static constexpr int SIZE = SIZE_, WIDTH = 16 * blocks(SIZE), PITCH = WIDTH + (sizeof(T) == 4 && P == FMA ? 4 : 8);
+    static constexpr int TOKENS = 4 * 64 * PITCH * sizeof(T) <= STYLEBLEND_SHARED   ? 64
+                                  : 4 * 32 * PITCH * sizeof(T) <= STYLEBLEND_SHARED ? 32
+                                                                                    : 16;
     static constexpr int NUMBERS = TOKENS * PITCH, BYTES = 4 * NUMBERS * sizeof(T);
-    static_assert(BYTES <= SHARED, "heads of more than 160 do not fit");
+    static_assert(BYTES <= MOST_SHARED, "heads of more than 160 do not fit");
 };
 
 // Tokens `first` to `end` -> a tile; what is missing to a full tile and to whole blocks is zero.
-template <int SIZE, class T> __device__ void copy(const T* from, size_t stride, int first, int end, T* tile) {
-    typedef Tile<T, SIZE> L;
-    constexpr int PART = SIZE * sizeof(T) % 16 == 0 ? 16 / sizeof(T) : 1, PARTS = L::WIDTH / PART;
+template <class L, class T> __device__ void copy(const T* from, size_t stride, int first, int end, T* tile) {
+    constexpr int SIZE = L::SIZE, PART = SIZE * sizeof(T) % 16 == 0 ? 16 / sizeof(T) : 1, PARTS = L::WIDTH / PART;
     // threads at a token: each stays in its columns
     constexpr int ACROSS = PARTS <= 8 ? 8 : PARTS <= 16 ? 16 : 32, STEP = THREADS / ACROSS;
     for (int column = threadIdx.x % ACROSS * PART; column < L::WIDTH; column += ACROSS * PART)
@@ -110,13 +121,12 @@ template <int SIZE, class T> __device__ void copy(const T* from, size_t stride, 
 
 // `work(token, tile, other tile)` for every tile of two matrices of tokens. While a tile is worked on the next one is
 // on its way.
-template <int SIZE, class T, class Work>
+template <class L, class T, class Work>
 __device__ void for_each_tile(const T* one, const T* two, size_t stride, int begin, int end, T* memory, Work work) {
-    typedef Tile<T, SIZE> L;
     auto ask = [&](int token, T* to) {
         if (token < end) {
-            copy<SIZE>(one, stride, token, end, to);
-            copy<SIZE>(two, stride, token, end, to + L::NUMBERS);
+            copy<L>(one, stride, token, end, to);
+            copy<L>(two, stride, token, end, to + L::NUMBERS);
         }
         end_of_copies();
     };
@@ -132,11 +142,6 @@ __device__ void for_each_tile(const T* one, const T* two, size_t stride, int beg
         now = next; next = done;
     }
 }
-
-// The three ways to multiply in float32; 16-bit numbers have one. FMA: no tensor cores. TF32: they round the factors to
-// 11 binary digits. SPLIT: a factor is the sum of two such, and three of the four products of those give float32's
-// precision.
-enum Precision { FMA, TF32, SPLIT };
 
 inline __device__ float tf32(float x) { return __uint_as_float((__float_as_uint(x) + 0x1000u) & ~0x1fffu); }
 
@@ -158,6 +163,18 @@ __device__ void multiply(const Block<T>* a, const T* b, Block<float>* c) {
         }
 }
 
+// Of b two columns from `column` on, four deep, in as few loads as there can be.
+template <bool TURNED, int PITCH> __device__ void load_factors(const float* b, int column, int depth, float2* to) {
+    if (TURNED) {
+        float4 one = *(const float4*)(b + column * PITCH + depth);
+        float4 next = *(const float4*)(b + (column + 1) * PITCH + depth);
+        to[0] = {one.x, next.x}; to[1] = {one.y, next.y}; to[2] = {one.z, next.z}; to[3] = {one.w, next.w};
+    } else {
+        #pragma unroll
+        for (int i = 0; i < 4; i++) to[i] = *(const float2*)(b + (depth + i) * PITCH + column);
+    }
+}
+
 // In steps of 8 deep. A pair's two numbers stand for the places t and t + 4 of the depth, in a and in b: the order of a
 // sum is free.
 template <bool TURNED, int K, int N, int PITCH, Precision P>
@@ -168,17 +185,23 @@ __device__ void multiply(const Block<float>* a, const float* b, Block<float>* c)
         const float2 upper = a[step / 2].pair[step % 2 * 2], lower = a[step / 2].pair[step % 2 * 2 + 1];
         if (P == FMA) {
             #pragma unroll
-            for (int i = 0; i < 8; i++) {  // the lane of the group that has the number gives it to the others
-                float x = __shfl_sync(~0u, i % 2 ? upper.y : upper.x, 4 * g + i / 2),
-                      y = __shfl_sync(~0u, i % 2 ? lower.y : lower.x, 4 * g + i / 2);
-    #pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float x[4], y[4];  // the lane of the group that has a number gives it to the others
+                #pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    x[i] = __shfl_sync(~0u, i % 2 ? upper.y : upper.x, 4 * g + 2 * half + i / 2);
+                    y[i] = __shfl_sync(~0u, i % 2 ? lower.y : lower.x, 4 * g + 2 * half + i / 2);
+                }
+                #pragma unroll
                 for (int n = 0; n < 2 * N; n++) {
-                    int column = 8 * n + 2 * t, depth = 8 * step + i;
-                    float2 factor = TURNED ? float2{b[column * PITCH + depth], b[(column + 1) * PITCH + depth]}
-                                           : *(const float2*)(b + depth * PITCH + column);
+                    float2 factor[4];
+                    load_factors<TURNED, PITCH>(b, 8 * n + 2 * t, 8 * step + 4 * half, factor);
                     float2 *of_x = &c[n / 2].pair[n % 2 * 2], *of_y = of_x + 1;
-                    of_x->x += x * factor.x; of_x->y += x * factor.y;
-                    of_y->x += y * factor.x; of_y->y += y * factor.y;
+                    #pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        of_x->x += x[i] * factor[i].x; of_x->y += x[i] * factor[i].y;
+                        of_y->x += y[i] * factor[i].x; of_y->y += y[i] * factor[i].y;
+                    }
                 }
             }
         } else {

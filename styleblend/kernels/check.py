@@ -61,6 +61,12 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> np.nda
     return found.transpose(0, 2, 1, 3).reshape(found.shape[0], found.shape[2], -1)
 
 
+def reason_of(error: Exception) -> str:
+    """The line that says why; Jittor's errors tell first where in its source it stopped."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if line.startswith("Reason:")), lines[0])[:160]
+
+
 def check() -> int:
     """A line an operator: whether it is right, its error, its time; the number of those that are not."""
     wrong = 0
@@ -73,7 +79,7 @@ def check() -> int:
             off = np.linalg.norm(found - expected) / np.linalg.norm(expected)
             fine, said = off <= ALLOWED[dtype], f"off by {off:.1e}, {seconds * 1e3:.1f} ms"
         except Exception as error:  # whatever Jittor and CUDA raise: the next operator is tried all the same
-            fine, said = False, (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            fine, said = False, reason_of(error)
         wrong += not fine
         print(f"{'ok' if fine else 'wrong'} {name} {dtype}: {said}", flush=True)
     return wrong

@@ -5,12 +5,14 @@ from typing import Optional, Sequence
 
 from styleblend.kernels import sources
 from styleblend.kernels.segments import Reading, Segment, reading
+from styleblend.machine.cards import exact_product, shared_memory
 from styleblend.machine.runtime import jt
 
 TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 NEEDS = {"float32": 0, "float16": 75, "bfloat16": 80}  # compute capability, times ten
 LARGEST = 160  # head size: larger ones do not fit into the shared memory
 HEADER = '#include "helper_cuda.h"\n' + sources.source("attention_cuda.h")
+SHARED = "#define STYLEBLEND_SHARED {}\n"
 # inputs: 0 q, 1 k, 2 v, 3 and 4 `rows` and `factors` of a Reading, 5 the bias
 PROBLEM = """
     styleblend::cuda::Problem<{type}> p{{}};
@@ -43,13 +45,13 @@ def has_kernel(dtype: str, size: int) -> bool:
 
 
 def precision(dtype: str) -> str:
-    """How float32 is multiplied: on tensor cores where they can.
+    """How float32 is multiplied.
 
-    Exactly there, or roughly (11 binary digits) where Jittor's own products are rough too.
+    Exactly, or roughly (11 binary digits) on tensor cores that can, where Jittor's own products are rough too.
     """
-    if dtype != "float32" or capability() < 80:
+    if dtype != "float32":
         return "FMA"
-    return "TF32" if jt.flags.use_tensorcore else "SPLIT"
+    return "TF32" if jt.flags.use_tensorcore and capability() >= 80 else exact_product(capability())
 
 
 class Attention(jt.Function):
@@ -62,7 +64,8 @@ class Attention(jt.Function):
 
     def run(self, source: str, shapes: list, types: list, inputs: list):
         kind = self.inputs[0].dtype
-        return jt.code(shapes, types, inputs, cuda_header=HEADER, data=self.data,
+        header = SHARED.format(shared_memory(capability())) + HEADER
+        return jt.code(shapes, types, inputs, cuda_header=header, data=self.data,
                        cuda_src=source.format(type=TYPES[str(kind)], size=self.size, precision=precision(str(kind))))
 
     def execute(self, q, k, v):

@@ -5,6 +5,9 @@ import ctypes
 from dataclasses import dataclass
 
 MAJOR, MINOR = 75, 76  # numbers of the driver's attributes of a card
+# Compute capabilities of which a multiprocessor has 164 KiB of shared memory and more, and multiplies TF32 eight times
+# as fast as float32: A100, H100. Others have 64 to 100, and TF32 is as fast as float32 there, or not there at all.
+LARGE = (80, 90)
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,33 @@ class Card:
     name: str
     capability: int
     memory: int
+
+
+def shared_memory(capability: int) -> int:
+    """Bytes of shared memory that a thread block of our kernels should take: `blocks.h` says why."""
+    return (48 if capability in LARGE else 24) * 1024
+
+
+def exact_product(capability: int) -> str:
+    """The fastest way to multiply in float32 on a card, of those that lose nothing; the names are those of `blocks.h`.
+
+    On tensor cores it takes three products of TF32.
+    """
+    return "SPLIT" if capability in LARGE else "FMA"
+
+
+def full_card(error: Exception, dtype: str | None, offload: bool | None) -> str | None:
+    """The sentence for an error of Jittor's that says that a card's memory is full; None for other errors.
+
+    `dtype`, `offload`: what was asked for; None where a command has no such option.
+    """
+    if "Unable to alloc cuda device memory" not in str(error):
+        return None
+    leaner = ["--offload"] if offload is False else []
+    leaner += ["--dtype float16"] if dtype == "float32" else []
+    leaner += ["a smaller sampling.batch, or sampling.width and height, in the config"]
+    return (f"the card's memory is full; what is finished is kept. Try {', or '.join(leaner)}; "
+            "--max-memory with the card's size, such as 8GB, chooses leaner settings by itself")
 
 
 def cards() -> list[Card]:

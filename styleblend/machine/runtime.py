@@ -31,6 +31,8 @@ from styleblend.machine.precompiled_headers import precompile
 from styleblend.machine.signals import handle
 
 
+WORK_SPACE = 512 << 20  # bytes of a card's memory that cuDNN may work in, beside what it reads and writes
+
 # Signals that Jittor takes over, and SIGTERM.
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE,
           signal.SIGILL)
@@ -81,7 +83,16 @@ def import_jittor():
     atexit.register(record, code)
     if jittor.has_cuda and not chosen:
         jittor.flags.use_cuda = 1
+    if jittor.has_cuda and not others:
+        bound_work_space(jittor)
     return jittor
+
+
+def bound_work_space(jittor) -> None:
+    """Jittor lets cuDNN take a quarter of the card's memory while it looks for the fastest way of a convolution."""
+    total = jittor.get_mem_info().total_cuda_ram
+    if jittor.cudnn and total > 0:
+        jittor.cudnn.set_max_workspace_ratio(min(0.25, WORK_SPACE / total))
 
 
 def check_folders(cache: Path) -> None:

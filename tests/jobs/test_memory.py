@@ -16,8 +16,9 @@ from styleblend.base.controlnets import load_controlnet
 from styleblend.models.configs import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import result_of
-from styleblend.jobs.memory import (MIB, PHASES, PROCESS, Beside, Sizes, beside, drawing, fitted, needed,
+from styleblend.jobs.memory import (CONTEXT, MIB, PHASES, PROCESS, Beside, Sizes, beside, drawing, fitted, needed,
                                     parse_size)
+from styleblend.machine.runtime import WORK_SPACE
 from styleblend.settings import ControlSettings, SamplingSettings, read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,13 @@ def test_estimates_are_near_measured_peaks(sd21, dtype, part, of, measured):
     estimate = (PROCESS + sizes.weights[part] + of(sizes)) / MIB
     print(f"{dtype} {part}: estimate {estimate:.0f}, measured {measured}, {estimate / measured:.2f}")
     assert estimate == pytest.approx(measured, rel=0.25)
+
+
+def test_a_card_has_its_own_program():
+    """CUDA's context and cuDNN's work space in place of Python and Jittor; the networks are as large."""
+    card, cpu = (Sizes(None, "float16", on_card) for on_card in (True, False))
+    assert card.always - cpu.always == CONTEXT + WORK_SPACE - PROCESS
+    assert card.unet(4, 96, 96) == cpu.unet(4, 96, 96)
 
 
 def test_a_picture_takes_what_is_estimated(tmp_path):

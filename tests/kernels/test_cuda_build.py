@@ -9,12 +9,11 @@ import subprocess
 import pytest
 
 from styleblend.kernels import cuda
+from styleblend.machine.cards import exact_product, shared_memory
 
 NVCC = shutil.which("nvcc")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc on the PATH")
 FLAGS = ["-std=c++14", "--use_fast_math", "-Xcompiler", "-fPIC", "-w"]
-WAYS = {75: [("float32", "FMA"), ("float16", "FMA")],
-        80: [("float32", "SPLIT"), ("float32", "TF32"), ("float16", "FMA"), ("bfloat16", "FMA")]}
 
 # What Jittor puts around an operator: names for inputs, outputs, their pointers and shapes, and `data`.
 AROUND = """
@@ -26,15 +25,22 @@ void {name}(std::map<std::string, double> data, int in0_shape0, int in0_shape1, 
 """
 
 
-def program(size: int, ways: list) -> str:
+def ways(arch: int) -> list:
+    """Types and ways to multiply that a card of this capability may be given."""
+    given = [("float32", exact_product(arch)), ("float16", "FMA")]
+    return given if arch < 80 else [*given, ("float32", "TF32"), ("bfloat16", "FMA")]
+
+
+def program(size: int, arch: int) -> str:
     """Every operator of one head size in one file."""
     functions = []
-    for dtype, precision in ways:
+    for dtype, precision in ways(arch):
         kind = cuda.TYPES[dtype]
         for name, code, out1 in (("forward", cuda.FORWARD, "float"), ("backward", cuda.BACKWARD, kind)):
             functions.append(AROUND.format(name=f"{name}_{dtype}_{precision}", type=kind, out1=out1,
                                            code=code.format(type=kind, size=size, precision=precision)))
-    return "#include <map>\n#include <string>\n" + cuda.HEADER + "#define out out0\n" + "".join(functions)
+    header = cuda.SHARED.format(shared_memory(arch)) + cuda.HEADER
+    return "#include <map>\n#include <string>\n" + header + "#define out out0\n" + "".join(functions)
 
 
 def compiled(folder, arch: int, size: int) -> dict:
@@ -44,7 +50,7 @@ def compiled(folder, arch: int, size: int) -> dict:
     """
     (folder / "helper_cuda.h").write_text(
         "inline void checkCudaErrors(cudaError_t error) { if (error != cudaSuccess) throw error; }\n")
-    (folder / "operators.cu").write_text(program(size, WAYS[80 if arch >= 80 else 75]))
+    (folder / "operators.cu").write_text(program(size, arch))
     result = subprocess.run([NVCC, *FLAGS, f"-arch=compute_{arch}", f"-code=sm_{arch}", "-Xptxas", "-v", "-c",
                              "-o", folder / "operators.o", folder / "operators.cu"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -55,14 +61,14 @@ def compiled(folder, arch: int, size: int) -> dict:
 
 @pytest.mark.parametrize("arch, size", [(75, 64), (90, 64), pytest.param(80, 64, marks=pytest.mark.slow)]
                          + [pytest.param(arch, size, marks=pytest.mark.slow)
-                            for arch in (75, 80, 90) for size in (40, 80, 160, 17)])
+                            for arch in (75, 80, 86, 90) for size in (40, 80, 160, 17)])
 def test_kernels_compile(tmp_path, arch, size):
     """Forward, gradient of q, gradients of k and v: three kernels a type.
 
     Heads of 64, Stable Diffusion 2.1's, stay in the registers, up to a few.
     """
     kernels = compiled(tmp_path, arch, size)
-    assert len(kernels) == 3 * len(WAYS[80 if arch >= 80 else 75])
+    assert len(kernels) == 3 * len(ways(arch))
     for name, (registers, spilled) in kernels.items():
         print(f"sm_{arch} {size}: {name} {registers} registers, {spilled} bytes spilled")
         assert size != 64 or spilled <= 64

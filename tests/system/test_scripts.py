@@ -59,7 +59,8 @@ def test_one_worker_per_gpu(start):
 
 
 @pytest.mark.parametrize("devices, gpus", [("-1", []), (" ", []), ("0, 2,-1,1", ["0", "2"]),
-                                           ("GPU-5a,GPU-7b", ["GPU-5a", "GPU-7b"])])
+                                           ("GPU-5a,GPU-7b", ["GPU-5a", "GPU-7b"]),
+                                           ("MIG-5a,MIG-7b", ["MIG-5a", "MIG-7b"])])
 def test_gpus_are_those_that_cuda_takes(start, devices, gpus):
     out, _ = start("test.sh", ECHO, CUDA_VISIBLE_DEVICES=devices, WORKERS="3").communicate()
     lines = sorted(out.splitlines())
@@ -123,6 +124,35 @@ def test_a_failed_worker_is_named_and_the_others_finish(start):
     assert process.returncode == 5
     assert err == "worker 2 of 3 failed with exit code 5\n"
     assert out.count("done") == 2
+
+
+BROKEN = """case $CUDA_VISIBLE_DEVICES in 1|4) echo broken; exit 5 ;; esac
+""" + ECHO  # the cards 1 and 4
+
+
+def test_the_share_of_a_broken_card_goes_to_the_others(start):
+    """Two cards break, one works: it draws the three shares, one after the other."""
+    process = start("test.sh", BROKEN, CUDA_VISIBLE_DEVICES="1,3,4")
+    out, err = process.communicate()
+    drawn = [(line.split("--shard><")[1].split(">")[0], line.split("gpu=")[1].split()[0])
+             for line in out.splitlines() if "--shard" in line]
+    assert drawn == [("2/3", "3"), ("1/3", "3"), ("3/3", "3")]
+    assert err.splitlines() == ["worker 1 of 3 (GPU 1) failed with exit code 5",
+                                "worker 3 of 3 (GPU 4) failed with exit code 5",
+                                "the share of worker 1 of 3 goes to GPU 3", "the share of worker 3 of 3 goes to GPU 3"]
+    assert process.returncode == 0
+
+
+def test_a_share_that_fails_on_every_card_fails_the_script(start):
+    """So does all that the user should mend (exit code 2), at once."""
+    process = start("test.sh", 'case "$*" in *2/2*) exit 5 ;; esac', CUDA_VISIBLE_DEVICES="0,1")
+    assert process.communicate()[1].splitlines() == [
+        "worker 2 of 2 (GPU 1) failed with exit code 5", "the share of worker 2 of 2 goes to GPU 0",
+        "worker 2 of 2 (GPU 0) failed with exit code 5"]
+    assert process.returncode == 5
+    process = start("test.sh", 'case "$*" in *2/2*) exit 2 ;; esac', CUDA_VISIBLE_DEVICES="0,1")
+    assert process.communicate()[1] == "worker 2 of 2 (GPU 1) failed with exit code 2\n"
+    assert process.returncode == 2
 
 
 def test_a_single_failed_worker_fails_the_script(start):
