@@ -125,9 +125,9 @@ def leave_free(disk: Path, size: int) -> None:
 
 
 def contents(*folders: Path) -> dict:
-    """Every file below, by its path, without the lock files and the filler."""
+    """Every file below, by its path, without locks and what says how long a training took."""
     return {f"{folder.name}/{p.relative_to(folder)}": p.read_bytes() for folder in folders for p in folder.rglob("*")
-            if p.is_file() and p.suffix != ".lock"}
+            if p.is_file() and p.suffix != ".lock" and not p.name.endswith("-seconds.txt")}
 
 
 def nothing_torn(*folders: Path) -> bool:
