@@ -89,8 +89,8 @@ def test_what_it_takes(sd21, monkeypatch):  # noqa: F811
     By calculation, since no GPU is needed for it.
     """
     settings = read_settings(ROOT / "configs" / "sd21.yaml")
-    sizes = memory.Sizes(sd21, "float32")
     monkeypatch.setattr(memory, "device", lambda: "cuda")
+    sizes = memory.Sizes(sd21, "float32")
     offloaded = settings.model_copy(update={"offload": True})
     assert (memory.drawing(sizes, settings)["UNet step"] - memory.drawing(sizes, offloaded)["UNet step"]
             == sizes.weights["text_encoder"] + sizes.weights["vae"])
