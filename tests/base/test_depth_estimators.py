@@ -250,7 +250,7 @@ def test_what_is_not_whole_is_said(folders, tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in ("nothing", tmp_path / "nowhere", "checkpoints/depth"):
-        with pytest.raises(StyleBlendError, match="config.json is missing: name a depth estimator by --depth-estimator"):
+        with pytest.raises(StyleBlendError, match="config.json is missing: name a depth estimator by --depth-est"):
             load_depth_estimator(name)
     copy = shutil.copytree(folders["dpt"], tmp_path / "copy")
     weights = copy / "model.safetensors"

@@ -1,4 +1,5 @@
-"""Write a trained style encoder as it ships: its weights in float16, half as large. Its README.md is left as it is.
+"""Write a trained style encoder as it ships: its weights in float16, rounded to five bits behind the leading one, which a
+wheel packs into two thirds. Its README.md is left as it is.
 
     PYTHONPATH=. python tools/mini_base/ship_encoder.py checkpoints/encoders/mini/finetune checkpoints/mini/encoder
 """
@@ -12,6 +13,12 @@ from styleblend.adapters.encoder_files import CONFIG, WEIGHTS
 from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 
 
+def rounded(values):
+    """As float16 with its last five bits zero: within 1/64 of what they were."""
+    bits = values.astype(np.float16).view(np.uint16).astype(np.uint32)
+    return ((bits + 16) & 0xFFE0).astype(np.uint16).view(np.float16)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trained", type=Path, help="a folder that `train encoder` has written")
@@ -19,7 +26,7 @@ def main():
     args = parser.parse_args()
     args.shipped.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(args.trained / CONFIG, args.shipped / CONFIG)
-    halves = {name: values.astype(np.float16) for name, values in read_safetensors(args.trained / WEIGHTS).items()}
+    halves = {name: rounded(values) for name, values in read_safetensors(args.trained / WEIGHTS).items()}
     write_safetensors(args.shipped / WEIGHTS, halves, read_metadata(args.trained / WEIGHTS))
 
 
