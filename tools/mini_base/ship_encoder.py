@@ -1,5 +1,6 @@
-"""Write a trained style encoder as it ships: its weights in float16, rounded to five bits behind the leading one, which a
-wheel packs into two thirds. Its README.md is left as it is.
+"""Write a trained style encoder as it ships. Its README.md is left as it is.
+
+Its weights become float16, rounded to five bits behind the leading one, which a wheel packs into two thirds.
 
     PYTHONPATH=. python tools/mini_base/ship_encoder.py checkpoints/encoders/mini/finetune checkpoints/mini/encoder
 """
