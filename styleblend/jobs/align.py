@@ -9,7 +9,6 @@ from typing import Collection, List, Mapping, NamedTuple, Optional, Sequence
 from PIL import Image
 
 from styleblend.adapters.parts import PARTS
-from styleblend.adapters.style import load_style, style_hash
 from styleblend.base.base import base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim
@@ -18,16 +17,15 @@ from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.pictures import check_picture, contact_sheet, is_whole, load_picture
 from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.files.saved_pictures import save_picture
-from styleblend.files.shipped import adapters_of
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.aligned_sets import DRAWN, PLAIN
 from styleblend.jobs.choices import ready_pictures
+from styleblend.jobs.draw_items import Drawer, DrawItem
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.memory import beside, within
-from styleblend.jobs.missing_pictures import Wanted, batches, draw_batch, missing_of, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, batches, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
 from styleblend.methods.style_aligned import StyleAligned, reference_of, with_look
-from styleblend.pipeline import Pipeline
 from styleblend.settings import (FIRST_METHOD, KINDS, LARGEST_SEED, AlignSettings, ControlSettings, RunSettings,
                                  SamplingSettings, Source)
 
@@ -71,9 +69,9 @@ class AlignedPicture(NamedTuple):
     path: Path
     plan: Plan
 
-    def wanted(self, *hashes: str) -> Wanted:
-        """Its file, and what it is to say of itself; `hashes` as in `Plan.record`."""
-        return Wanted(self.path, self.plan.record(self.phrase, self.seed, *hashes))
+    def wanted(self) -> Wanted:
+        """Its file, and what it is to say of itself."""
+        return Wanted(self.path, self.plan.record(self.phrase, self.seed))
 
 
 def align(request: AlignRequest) -> Job[List[Path]]:
@@ -177,18 +175,15 @@ def with_reference(settings: AlignSettings, phrase: str, seed: int) -> AlignSett
 def draw_set(request: AlignRequest, places: Sequence[AlignedPicture], missing: Collection[Path],
              lean: RunSettings) -> Job[List[Path]]:
     """The missing pictures, in batches that fit: each has the reference's rows beside its own."""
-    base, name, drawn = base_for_drawing(lean), places[0].plan.name, []
-    pipeline = Pipeline(base, lean)
-    style = load_style(adapters_of(lean.adapters, name), name, base) if name else None
-    prints = base.fingerprint(), base.decoder_fingerprint()
+    drawer, drawn = Drawer(base_for_drawing(lean), lean), []
     for number, control in enumerate(request.control):
-        save_picture(request.map_file(number), Image.fromarray(pipeline.steering.map(control, lean.sampling)))
-    for (_, named, _), own in groupby(places, lambda place: (place.path.parent, place.plan.name, place.plan.control)):
-        worn = style if named else None
-        wanted = [place.wanted(style_hash(worn) if worn else "", *prints) for place in own]
-        for batch in batches(wanted, [one for one in wanted if one.path in missing], lean.sampling.batch):
-            yield Progress("pictures", len(drawn), len(missing), "picture", batch[0].record.prompt)
-            drawn += yield from draw_batch(pipeline, worn, batch, missing, lean.sampling)
+        save_picture(request.map_file(number), Image.fromarray(drawer.pipeline.steering.map(control, lean.sampling)))
+    for _, group in groupby(places, lambda place: (place.path.parent, place.plan.name, place.plan.control)):
+        own = list(group)
+        for batch in batches(own, [place for place in own if place.path in missing], lean.sampling.batch):
+            yield Progress("pictures", len(drawn), len(missing), "picture", batch[0].phrase)
+            item = DrawItem(own[0].plan, tuple(place.wanted() for place in batch), frozenset(missing))
+            drawn += (yield from item.run(drawer)).files
     yield Progress("pictures", len(drawn), len(missing), "picture")
     return drawn
 

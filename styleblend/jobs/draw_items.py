@@ -23,10 +23,13 @@ from styleblend.settings import RunSettings
 
 
 class Drawer:
-    """A base that is loaded, with a pipeline and the style that was drawn last."""
+    """A base that is loaded, with a pipeline and the style that was drawn last.
+
+    How lean it draws is said by its own `config`, and not by the pieces of work: that changes no picture.
+    """
 
     def __init__(self, base: Base, config: RunSettings):
-        self.base, self.pipeline = base, Pipeline(base, config)
+        self.base, self.pipeline, self.strip = base, Pipeline(base, config), config.sampling.vae_strip
         self.key: tuple = ()
         self.held: Optional[Style] = None
 
@@ -90,10 +93,11 @@ class DrawItem:
         hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()
         batch = [Wanted(one.path, replace(one.record, style_hash=hashes[0], base=hashes[1], decoder=hashes[2]))
                  for one in self.wanted]
+        sampling = self.plan.sampling.model_copy(update={"vae_strip": drawer.strip})
         if self.measured:
             jt.gc()
         counted, began = self.measured and begin_anew(), time.monotonic()
-        files = yield from draw_batch(drawer.pipeline, style, batch, self.missing, self.plan.sampling)
+        files = yield from draw_batch(drawer.pipeline, style, batch, self.missing, sampling)
         peak = peak_mib() if counted and device() == "cpu" else None
         return Done(tuple(files), time.monotonic() - began, peak)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Collection, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from styleblend.adapters.style import load_named, style_hash
 from styleblend.base.base import base_for_drawing
 from styleblend.errors import StyleBlendError
 from styleblend.files.captions import NoPictures, StylePicture, read_pictures, shown_by
@@ -15,11 +14,11 @@ from styleblend.files.pictures import check_picture, near_by
 from styleblend.files.prompts import phrase_of
 from styleblend.files.shipped import own_or_shipped
 from styleblend.files.whole_files import remove_unfinished
+from styleblend.jobs.draw_items import Drawer, DrawItem
 from styleblend.jobs.events import Job, Log, Progress
 from styleblend.jobs.memory import beside, within
-from styleblend.jobs.missing_pictures import Wanted, draw_batch, missing_of, refuse_outputs
+from styleblend.jobs.missing_pictures import Wanted, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
-from styleblend.pipeline import Pipeline
 from styleblend.settings import ContentSettings, ControlSettings, RunSettings, Source, validated
 
 LOCK = ".transfer"  # in the output folder
@@ -65,8 +64,8 @@ class Transferred(NamedTuple):
     phrase: str
     plan: Plan
 
-    def wanted(self, *hashes: str) -> Wanted:
-        return Wanted(self.path, self.plan.record(self.phrase, self.plan.sampling.seed, *hashes))
+    def wanted(self) -> Wanted:
+        return Wanted(self.path, self.plan.record(self.phrase, self.plan.sampling.seed))
 
 
 def transfer(request: TransferRequest) -> Job[List[Path]]:
@@ -88,13 +87,12 @@ def transfer(request: TransferRequest) -> Job[List[Path]]:
 
 def draw_contents(places: Sequence[Transferred], missing: Collection[Path], lean: RunSettings) -> Job[List[Path]]:
     """The missing pictures, one after another: each begins from a content of its own."""
-    base, drawn = base_for_drawing(lean), []
-    pipeline, style = Pipeline(base, lean), load_named(lean.adapters, places[0].plan.name, base)
-    hashes = style_hash(style), base.fingerprint(), base.decoder_fingerprint()
+    drawer, drawn = Drawer(base_for_drawing(lean), lean), []
     for place in places:
         if place.path in missing:
             yield Progress("pictures", len(drawn), len(missing), "picture", place.path.stem)
-            drawn += yield from draw_batch(pipeline, style, [place.wanted(*hashes)], missing, lean.sampling)
+            item = DrawItem(place.plan, (place.wanted(),), frozenset(missing))
+            drawn += (yield from item.run(drawer)).files
     yield Progress("pictures", len(drawn), len(missing), "picture")
     return drawn
 

@@ -13,11 +13,13 @@ from styleblend.adapters.stage_tokens import stage_token
 from styleblend.adapters.style import Style
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
-from styleblend.jobs.compare import CompareRequest, compare_methods, cost, planned_study
+from styleblend.jobs.compare import CompareRequest, compare_methods, cost, missing_pieces, planned_study
+from styleblend.jobs.draw_items import Drawer
 from styleblend.jobs.events import Progress, result_of
 from styleblend.metrics.comparison import paired_difference
 from styleblend.metrics.judge import Judge
 from styleblend.metrics.looks import JudgedLeak
+from styleblend.models import decoder_strips
 from styleblend.pipeline import Pipeline
 from styleblend.record import read_record
 from styleblend.settings import KINDS, read_settings
@@ -116,6 +118,18 @@ def test_a_study_that_is_stopped_goes_on(learned, tmp_path):
     found = result_of(compare_methods(request))
     assert {**pictures(tmp_path / "out"), **whole} == pictures(tmp_path / "out")
     assert [run.folder.name for run in found.runs] == ["plain", "fine"]
+
+
+def test_how_lean_it_is_drawn_is_said_by_who_draws(learned, tmp_path, tiny_base, monkeypatch):
+    """--max-memory may have the decoder work in strips: what was planned before it knows nothing of that."""
+    settings, strips, whole = read_settings(learned), [], decoder_strips.decode
+    monkeypatch.setattr(decoder_strips, "decode",
+                        lambda vae, latent, strip: strips.append(strip) or whole(vae, latent, strip))
+    (tmp_path / "study.yaml").write_text("methods: [plain, styleblend]\nstyles: [dots]\nseeds: [1]\n")
+    request = CompareRequest(settings, read_study(tmp_path / "study.yaml"), tmp_path / "out")
+    lean = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"vae_strip": 16})})
+    (_, item), *_ = result_of(missing_pieces(request, planned_study(request)[0], lean))
+    assert result_of(item.run(Drawer(tiny_base, lean))).files and set(strips) == {16}
 
 
 def test_the_time_to_learn_is_that_of_all_trainings(learned, tmp_path):
