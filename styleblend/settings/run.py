@@ -80,15 +80,7 @@ def read_settings(path: Union[str, Path]) -> RunSettings:
     What it only reads (the base, networks that measure) is looked for in the current folder, then in what is shipped.
     """
     path = find_config(path)
-    text = read_text(path)
-    try:
-        refuse_deep(text)
-        data = parse_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:160]}") from None
-    if not isinstance(data, dict):
-        raise StyleBlendError(f"{path} holds no settings: see configs/mini.yaml")
-    return with_shipped(validated(RunSettings, data, str(path)))
+    return with_shipped(validated(RunSettings, read_yaml(path, "settings", "configs/mini.yaml"), str(path)))
 
 
 def with_shipped(settings: RunSettings) -> RunSettings:
@@ -99,6 +91,19 @@ def with_shipped(settings: RunSettings) -> RunSettings:
     return settings.model_copy(update={
         "base": str(own_or_shipped(settings.base)), "metrics": metrics,
         "training": settings.training.model_copy(update={"look_alikes": looks})})
+
+
+def read_yaml(path: Path, what: str, example: str) -> Dict[str, Any]:
+    """The keys of a YAML file that holds `what`, as `example` does. StyleBlendError where they cannot be read."""
+    text = read_text(path)
+    try:
+        refuse_deep(text)
+        data = parse_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:160]}") from None
+    if not isinstance(data, dict):
+        raise StyleBlendError(f"{path} holds no {what}: see {example}")
+    return data
 
 
 def parse_yaml(text: str) -> Any:

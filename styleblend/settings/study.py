@@ -4,15 +4,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Dict, List, Optional, Union
 
-import yaml
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from styleblend.errors import StyleBlendError
 from styleblend.files.shipped import own_or_shipped
-from styleblend.files.text import read_text, refuse_deep
 from styleblend.settings.drawing import Seed
-from styleblend.settings.run import parse_yaml
+from styleblend.settings.run import read_yaml
 from styleblend.settings.validation import Settings, unknown, validated
 
 METHODS = {"styleblend": "StyleBlend, both branches", "fine": "the fine branch of StyleBlend alone",
@@ -75,12 +72,4 @@ def refuse_twice(values: Optional[list]) -> Optional[list]:
 def read_study(path: Union[str, Path]) -> StudySettings:
     """A study's file, one's own or one that is shipped, checked in full. StyleBlendError names what is wrong."""
     path = own_or_shipped(path)
-    text = read_text(path)
-    try:
-        refuse_deep(text)
-        data = parse_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise StyleBlendError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:160]}") from None
-    if not isinstance(data, dict):
-        raise StyleBlendError(f"{path} holds no study: see configs/studies/mini.yaml")
-    return validated(StudySettings, data, str(path))
+    return validated(StudySettings, read_yaml(path, "study", "configs/studies/mini.yaml"), str(path))
