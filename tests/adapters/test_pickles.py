@@ -75,6 +75,16 @@ def zip_file(program: bytes, compression: int = zipfile.ZIP_STORED, **records: b
     return file.getvalue()
 
 
+def saved_by_torch(tensors: dict) -> bytes:
+    """A file of torch.save with these arrays, each with a storage of its own."""
+    kinds = {"f": "FloatStorage", "i": "LongStorage"}
+    whole = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
+    program = mapping(**{key: tensor(x.shape, tuple(size // x.itemsize for size in x.strides),
+                                     data=storage(x.size, kinds[x.dtype.kind], key=text(key)))
+                         for key, x in whole.items()})
+    return zip_file(program, **{f"_{key}": x.tobytes() for key, x in whole.items()})
+
+
 def old_storage(count: int, kind: str = "FloatStorage", key: str = "0", view: bytes = b"N") -> bytes:
     return many(text("storage"), name("torch", kind), text(key), text("cuda:0"), integer(count), view) + b"Q"
 

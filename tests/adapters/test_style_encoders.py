@@ -15,7 +15,7 @@ from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.style_pictures import read_by_encoder, square
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
-from test_pickles import integer, many, mapping, name, tensor, text, zip_file
+from test_pickles import saved_by_torch
 
 PIXELS = seeded.values("encoder/pixels", (2, 3, 28, 28))
 
@@ -23,20 +23,6 @@ PIXELS = seeded.values("encoder/pixels", (2, 3, 28, 28))
 @pytest.fixture(scope="module")
 def tokens(tiny_encoder):
     return style_tokens(load_style_encoder(tiny_encoder), PIXELS)
-
-
-def checkpoint(tensors: dict) -> bytes:
-    """A file of torch.save with these arrays in float32."""
-    def made(key: str, array: np.ndarray) -> bytes:
-        strides = [size // 4 for size in np.ascontiguousarray(array).strides]
-        data = many(text("storage"), name("torch", "FloatStorage"), text(key), text("cpu"),
-                    integer(array.size)) + b"Q"
-        return tensor(array.shape, strides, data=data)
-
-    keys = {str(number): tensor_name for number, tensor_name in enumerate(tensors)}
-    program = mapping(**{tensor_name: made(key, tensors[tensor_name]) for key, tensor_name in keys.items()})
-    return zip_file(program, **{f"_{key}": np.ascontiguousarray(tensors[tensor_name], np.float32).tobytes()
-                                for key, tensor_name in keys.items()})
 
 
 def test_what_is_saved_is_loaded(tiny_encoder, tiny_base, tokens, tmp_path):
@@ -78,7 +64,7 @@ def test_a_published_checkpoint(tiny_encoder, tiny_base, tokens, tmp_path, wrapp
     named = {f"vision_model.{key}" if wrapped and key.startswith("vision_model.") else key: value
              for key, value in tensors.items()}
     path = tmp_path / "vision_mapping_model.pt"
-    path.write_bytes(checkpoint({**named, "vision_model.embeddings.position_ids": np.zeros((1, 17), np.float32)}))
+    path.write_bytes(saved_by_torch({**named, "vision_model.embeddings.position_ids": np.zeros((1, 17), np.float32)}))
     with pytest.raises(StyleBlendError, match="put the config.json of its image encoder beside it"):
         load_style_encoder(path, tiny_base)
     shutil.copy(tiny_encoder / "config.json", tmp_path)

@@ -21,7 +21,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.settings import ContextSettings, read_settings
 from test_clap_parity import REFERENCE, write_clap
-from test_pickles import mapping, storage, tensor, text, zip_file
+from test_pickles import saved_by_torch
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +151,7 @@ def test_weights_in_a_published_bin_file(copy):
     wanted = load_clap(copy).read(seeded.FELT)
     tensors = read_safetensors(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
-    kinds = {"f": "FloatStorage", "i": "LongStorage"}
-    program = mapping(**{name: tensor(x.shape, tuple(s // x.itemsize for s in x.strides),
-                                      data=storage(x.size, kinds[x.dtype.kind], key=text(name)))
-                         for name, x in tensors.items()})
-    (copy / "pytorch_model.bin").write_bytes(zip_file(program, **{f"_{name}": np.ascontiguousarray(x).tobytes()
-                                                                  for name, x in tensors.items()}))
+    (copy / "pytorch_model.bin").write_bytes(saved_by_torch(tensors))
     assert np.array_equal(load_clap(copy).read(seeded.FELT), wanted)
 
 

@@ -18,7 +18,7 @@ from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.metrics.judge import Judge
 from styleblend.settings import ContextSettings, read_settings
 from test_picture_limits import bomb
-from test_pickles import mapping, storage, tensor, text, zip_file
+from test_pickles import saved_by_torch
 
 SHOWN = Path(__file__).parents[2] / "data" / "mini" / "fxemoji" / "images"
 
@@ -72,12 +72,7 @@ def test_as_it_was_first_published(folder, with_blip, picture, tmp_path):
     decoder = "text_decoder.bert.embeddings."
     tensors["text_decoder.cls.predictions.decoder.weight"] = tensors[f"{decoder}word_embeddings.weight"]
     tensors[f"{decoder}position_ids"] = np.arange(24)[None]
-    kinds = {"f": "FloatStorage", "i": "LongStorage"}
-    program = mapping(**{name: tensor(x.shape, tuple(s // x.itemsize for s in x.strides),
-                                      data=storage(x.size, kinds[x.dtype.kind], key=text(name)))
-                         for name, x in tensors.items()})
-    (copy / "pytorch_model.bin").write_bytes(zip_file(program, **{f"_{name}": np.ascontiguousarray(x).tobytes()
-                                                                  for name, x in tensors.items()}))
+    (copy / "pytorch_model.bin").write_bytes(saved_by_torch(tensors))
     (copy / "model.safetensors").unlink()
     settings = with_blip.model_copy(update={"context": ContextSettings(captioner=str(copy))})
     assert describe_picture(picture, settings).text == wanted.text
