@@ -16,6 +16,7 @@ from rich.table import Table
 
 from styleblend import Pipeline, load_base, read_settings
 from styleblend.cli.options import HelpFormatter
+from styleblend.context.picture import LOOKS
 from styleblend.files.corpus import read_corpus
 from styleblend.files.pictures import contact_sheet, load_picture, save_png
 from styleblend.files.prompts import article
@@ -23,11 +24,8 @@ from styleblend.metrics.comparison import paired_difference
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.settings import EncodedPicture, StyleEncoderSettings
 
-# the words that the mini base was taught for each look
-WORDS = {"noto": "noto", "noto-v1": "old noto", "twemoji": "twemoji", "fluent-emoji": "smooth gradient",
-         "fluent-emoji-flat": "flat fluent", "fluent-emoji-high-contrast": "black and white",
-         "openmoji": "outlined openmoji", "emojione": "emojione", "emojione-v1": "vintage emojione",
-         "streamline-emojis": "pastel streamline"}
+# the words that the mini base was taught for each look; the judge counts fluent-emoji as another look
+WORDS = {**LOOKS, "fluent-emoji": "smooth gradient", "noto": "noto", "twemoji": "twemoji", "emojione": "emojione"}
 SUBJECTS = ("rabbit", "lemon", "turtle", "anchor", "bear", "taxi", "wine glass", "pear", "mushroom", "ship", "rose",
             "castle")
 SCORES = ("style", "style_top1", "subject_top5")

@@ -66,7 +66,7 @@ def wait_for(address: str, server) -> None:
 def chromium():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(args=["--no-sandbox"], executable_path=os.environ.get(
+        browser = playwright.chromium.launch(executable_path=os.environ.get(
             "STYLEBLEND_CHROMIUM", shutil.which("chromium")))
         yield browser
         browser.close()
