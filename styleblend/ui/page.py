@@ -17,7 +17,7 @@ from styleblend.ui.folders import MOST_UPLOADED, own_temporary_folder, remove_fo
 from styleblend.ui.guard import LOCAL, Guard, Password, is_local
 from styleblend.ui.history_tab import HistoryTab
 from styleblend.ui.queue import JobQueue
-from styleblend.ui.requests import contestants_of, folder_of_exports
+from styleblend.ui.requests import folder_of_exports
 from styleblend.ui.shown import CSS
 from styleblend.ui.styles_tab import StylesTab
 from styleblend.ui.tabs import I18N, PRIVATE, Page, Watched, language, word
@@ -50,7 +50,7 @@ def build(settings: RunSettings, queue: JobQueue, uploads: Path) -> gr.Blocks:
         blocks.load(lambda name: name or secrets.token_urlsafe(24), [owner], [owner], **PRIVATE)
         timer.tick(Ticker(page, watched), [owner, seen], outputs, queue=False, **PRIVATE)
         styles.connect({draw.style: page.style_choices, history.style: page.style_choices,
-                        compare.contestants: lambda: contestants_of(settings)})
+                        compare.styles: compare.style_names})
         gr.on([draw_tab.select, compare_tab.select, styles_tab.select, history_tab.select, blocks.load], styles.listed,
               None, styles.lists, **PRIVATE)
         history_tab.select(history.found, [history.words, history.style], [history.gallery, history.paths], **PRIVATE)

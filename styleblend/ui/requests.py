@@ -8,7 +8,7 @@ import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.base_folder import check_base
@@ -18,8 +18,9 @@ from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.jobs.choices import known_style, ready_pictures, ready_to_draw
 from styleblend.jobs.events import Job, Log, Progress
 from styleblend.settings import KINDS, RunSettings, TrainingSettings, validated, with_sampling
+from styleblend.settings.study import StudySettings
 
-MOST_PROMPTS, MOST_COUNT, LONGEST_PROMPT = 20, 64, 4000
+MOST_PROMPTS, MOST_COUNT, MOST_SEEDS, LONGEST_PROMPT = 20, 64, 8, 4000
 REFERENCES = "references"  # the setting of a method that draws in the style of pictures
 
 
@@ -53,16 +54,22 @@ def job_of(asked: Asked, settings: RunSettings) -> Job:
 
 # ---------------------------------------------------------------- drawing
 
-def check_draw(values: Mapping[str, Any], settings: RunSettings) -> None:
-    prompts = values["prompts"]
-    if not prompts:
-        raise StyleBlendError("there is nothing to draw: write a prompt, one on each line for several")
-    if len(prompts) > MOST_PROMPTS or not 1 <= values["count"] <= MOST_COUNT:
-        raise StyleBlendError(f"draw {MOST_PROMPTS} prompts at a time, and {MOST_COUNT} pictures of each, at most")
+def check_prompts(prompts: Sequence[str]) -> None:
+    """StyleBlendError for more of them, or longer ones, than the page takes."""
+    if len(prompts) > MOST_PROMPTS:
+        raise StyleBlendError(f"draw {MOST_PROMPTS} prompts at a time at most")
     for prompt in prompts:
         if len(prompt) > LONGEST_PROMPT:
             raise StyleBlendError(f"a prompt has {len(prompt)} characters: {LONGEST_PROMPT} are the most here")
         phrase_of(prompt)
+
+
+def check_draw(values: Mapping[str, Any], settings: RunSettings) -> None:
+    if not values["prompts"]:
+        raise StyleBlendError("there is nothing to draw: write a prompt, one on each line for several")
+    check_prompts(values["prompts"])
+    if not 1 <= values["count"] <= MOST_COUNT:
+        raise StyleBlendError(f"draw {MOST_COUNT} pictures of each prompt at most")
     with_sampling(settings.sampling, values["sampling"], "the settings")
     if values["style"] and values["method"]:
         raise StyleBlendError("a style has its own method: choose a style or a method, not both")
@@ -88,14 +95,14 @@ def draw_job(values: Mapping[str, Any], settings: RunSettings) -> Job[List[Path]
     for number, prompt in enumerate(prompts):
         if len(prompts) > 1:
             yield Progress("prompts", number, len(prompts), "prompt", prompt[:60])
-        files += yield from draw_into(folder_of_pictures(settings), prompt, values, settings)
+        files += yield from draw_prompt(prompt, values, settings)
     return files
 
 
-def draw_into(folder: Path, prompt: str, values: Mapping[str, Any], settings: RunSettings) -> Job[List[Path]]:
-    """The pictures of one prompt, in files of this folder that have free names."""
+def draw_prompt(prompt: str, values: Mapping[str, Any], settings: RunSettings) -> Job[List[Path]]:
+    """The pictures of one prompt, in files that have free names."""
     from styleblend.jobs.draw import BY_CHANCE, DrawRequest, draw
-    own = dict(values["own"])
+    own, folder = dict(values["own"]), folder_of_pictures(settings)
     if values[REFERENCES]:
         own[REFERENCES] = [{"picture": picture} for picture in values[REFERENCES]]
     seed = BY_CHANCE if values["seed"] is None else values["seed"]
@@ -109,51 +116,29 @@ def draw_into(folder: Path, prompt: str, values: Mapping[str, Any], settings: Ru
 
 # ---------------------------------------------------------------- comparison
 
-PLAIN = "plain"
-
-
-def contestants_of(settings: RunSettings) -> List[str]:
-    """What can be compared: plain pictures, each method that draws by pictures, each style."""
-    from styleblend.adapters.style_files import style_names_in
-    return [PLAIN, *(f"by pictures: {name}" for name in methods_by_pictures()),
-            *(f"style: {name}" for name in style_names_in(settings.adapters))]
-
-
-def drawing_of(contestant: str, values: Mapping[str, Any]) -> Dict[str, Any]:
-    """What one of them draws, as the values of `draw_job`."""
-    kind, _, name = contestant.partition(": ")
-    by_pictures = kind == "by pictures"
-    return {"prompts": values["prompts"], "count": values["count"], "seed": values["seed"], "negative": None,
-            "strength": None, "sampling": {}, "own": {}, "style": name if kind == "style" else "",
-            "method": name if by_pictures else "", REFERENCES: values[REFERENCES] if by_pictures else []}
+def study_of(values: Mapping[str, Any]) -> StudySettings:
+    """What is compared, of what was filled in."""
+    said = {name: value for name, value in values.items() if value not in (None, [])}
+    return validated(StudySettings, said, "the comparison")
 
 
 def check_compare(values: Mapping[str, Any], settings: RunSettings) -> None:
-    contestants = values["contestants"]
-    known = contestants_of(settings)
-    strange = next((one for one in contestants if one not in known), None)
-    if strange is not None:
-        raise StyleBlendError(f"there is no {str(strange)[:60]!r} to compare")
-    if len(contestants) < 2 or len(set(contestants)) < len(contestants):
-        raise StyleBlendError("choose two or more different styles or methods to compare")
-    drawings = [drawing_of(one, values) for one in contestants]
-    for drawing in drawings:
-        check_draw(drawing, settings)
-    if values[REFERENCES] and not any(drawing[REFERENCES] for drawing in drawings):
-        raise StyleBlendError("reference pictures have no effect here: choose a method that reads them")
+    study = study_of(values)
+    check_prompts(values["prompts"])
+    if len(study.seeds) > MOST_SEEDS:
+        raise StyleBlendError(f"compare with {MOST_SEEDS} seeds at most")
+    if study.methods and len(study.methods) < 2:
+        raise StyleBlendError("choose two or more methods to compare, or none: then all that can")
+    for name in study.styles or ():
+        known_style(settings, name)
+    check_base(settings.base, settings.base_id)
 
 
-def compare_job(values: Mapping[str, Any], settings: RunSettings) -> Job[None]:
-    """The same prompts and seeds by each in turn, prompt by prompt, in a folder of its own."""
-    from styleblend.files.names import file_name
-    total = len(values["contestants"]) * len(values["prompts"])
+def compare_job(values: Mapping[str, Any], settings: RunSettings) -> Job[Any]:
+    """In a folder of its own: the pictures, their sheet and the report."""
+    from styleblend.jobs.compare import CompareRequest, compare_methods
     folder = new_folder(folder_of_pictures(settings) / "compared")
-    for number, prompt in enumerate(values["prompts"]):
-        for place, contestant in enumerate(values["contestants"]):
-            yield Progress("comparison", number * len(values["contestants"]) + place, total, "drawing", contestant)
-            drawing = {**drawing_of(contestant, values), "prompts": [prompt]}
-            yield from draw_into(folder / f"{place + 1}-{file_name(contestant)}", prompt, drawing, settings)
-    yield Progress("comparison", total, total, "drawing")
+    return compare_methods(CompareRequest(settings, study_of(values), folder))
 
 
 def new_folder(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import html
+import json
+from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from styleblend.record import Record
@@ -69,6 +71,24 @@ def curve(title: str, points: Sequence[Tuple[int, float]]) -> str:
             f"{line(smooth, '#2563eb')}</svg></div>")
 
 
+def scores(path: Optional[str]) -> str:
+    """The means of each method of a comparison, of its scores.json; nothing where there is none yet."""
+    if path is None:
+        return ""
+    runs = json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
+    rows = {Path(run["folder"]).name: {**run["means"]["all"], **run["of_board"]} for run in runs}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
+    body = "".join(f"<tr><th>{html.escape(method)}</th>{''.join(map(cell, map(row.get, names)))}</tr>"
+                   for method, row in rows.items())
+    return f"<div class='scores'><table><tr>{head}</tr>{body}</table></div>"
+
+
+def cell(value: Optional[float]) -> str:
+    """A number of a table; a dash where there is none."""
+    return f"<td>{'-' if value is None else f'{value:.3g}'}</td>"
+
+
 def how_drawn(record: Optional[Record]) -> str:
     """What a picture says of itself, as text."""
     return record.chunks()["parameters"] if record else ""
@@ -82,6 +102,7 @@ CSS = """
 .bar {height: 8px; border-radius: 4px; background: var(--border-color-primary); margin-top: .5em; overflow: hidden}
 .bar > div {height: 100%; background: #2563eb}
 img.preview {width: 100%; max-width: 384px; border-radius: 8px; display: block; margin: .5em auto}
+.scores {overflow-x: auto} .scores td, .scores th {padding: .2em .6em; text-align: right}
 .curve svg {width: 100%; height: 110px; background: var(--background-fill-secondary); border-radius: 6px}
 @media (max-width: 640px) {.gradio-container {padding: 4px !important} .row {flex-wrap: wrap}}
 """

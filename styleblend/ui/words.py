@@ -56,9 +56,12 @@ WORDS: Dict[str, tuple] = {
     "search": ("Words of the prompt", "搜索提示词"), "all_styles": ("all", "全部"),
     "look": ("Search", "搜索"),
     # comparison
-    "contestants": ("Styles and methods, two or more", "两个或更多风格和方法"),
+    "own_prompts": ("empty: those of each style's prompt.json", "留空：每个风格的 prompt.json"),
+    "methods": ("Methods, two or more", "两种或更多方法"), "all_methods": ("empty: all that can", "留空：所有可用的"),
+    "all_of_data": ("empty: all that have pictures", "留空：所有有图片的"), "seeds": ("Seeds", "种子"),
+    "looked_at": ("Pictures of a style that methods look at which learn nothing", "不学习的方法看几张风格图"),
+    "report": ("The report, with all pictures and intervals", "报告：全部图片和置信区间"),
     "start_compare": ("Compare", "开始比较"),
-    "first_seed": ("First seed", "第一个种子"),
 }
 ENGLISH, CHINESE = "en", "zh"
 

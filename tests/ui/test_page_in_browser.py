@@ -219,14 +219,21 @@ def test_two_methods_are_compared_and_a_picture_gives_its_settings_back(visit):
     me = visit()
     me.tab("Compare")
     me.field("compare-prompts").fill("A turtle")
-    me.choose("compare-contestants", "style: fxemoji")
+    for method in ("plain", "styleblend"):
+        me.choose("compare-methods", method)
+    me.choose("compare-styles", "fxemoji")
+    me.field("compare-seeds").fill("2024")
     me.page.locator("#compare-go").click()
     me.state("compare", "done")
     me.page.wait_for_function("document.querySelectorAll('#compare-gallery img').length >= 2", timeout=LONG)
-    assert [caption.split(":")[0] for caption in me.captions("compare-gallery")] == ["plain", "style"]
+    assert [caption.split(":")[0] for caption in me.captions("compare-gallery")] == ["plain", "styleblend"]
+    rows = me.page.locator("#compare-scores tr").all_inner_texts()
+    assert [row.split()[0] for row in rows[1:]] == ["plain", "styleblend"] and "subject_top5" in rows[0]
+    assert "".join(me.page.locator("#compare-report").inner_text().split()).count("report.html")
     me.shot("compared")
     me.tab("History")
-    me.field("history-words").fill("turtle fxemoji")
+    me.field("history-words").fill("turtle")
+    me.choose("history-style", "fxemoji")
     me.page.locator("#history-look").click()
     me.page.wait_for_function("document.querySelectorAll('#history-gallery img').length === 1", timeout=LONG)
     me.pictures("history-gallery").first.click()

@@ -11,6 +11,7 @@ from styleblend.record import read_record
 from styleblend.settings import read_settings
 from styleblend.ui.queue import DONE, FAILED, MOST_EACH, MOST_WAITING, RUNNING, STOPPED, WAITING, JobQueue
 from styleblend.ui.requests import Asked, check
+from styleblend.ui.shown import scores
 
 DRAW = {"prompts": ["A cat"], "count": 1, "seed": 7, "style": "", "method": "", "references": [], "negative": None,
         "strength": None, "sampling": {}, "own": {}}
@@ -137,6 +138,31 @@ def test_a_real_worker_draws(trained, tmp_path):
 def test_what_cannot_be_drawn_is_said_before_it_waits(trained, change, words):
     with pytest.raises(StyleBlendError, match=words):
         check(Asked("draw", {**DRAW, **change}), read_settings(trained))
+
+
+COMPARED = {"prompts": ["A cat"], "methods": ["plain", "styleblend"], "styles": ["dots"], "seeds": [1],
+            "references": None}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"methods": ["plain"]}, "two or more methods"), ({"methods": ["plain", "magic"]}, "unknown method"),
+    ({"styles": ["../../etc"]}, "../../etc"), ({"seeds": [1, 1]}, "named twice"), ({"seeds": [-1]}, "seeds"),
+    ({"seeds": list(range(9))}, "8 seeds"), ({"prompts": ["A cat"] * 21}, "20 prompts"),
+    ({"references": 0}, "references")])
+def test_what_cannot_be_compared_is_said_before_it_waits(trained, change, words):
+    check(Asked("compare", COMPARED), read_settings(trained))
+    with pytest.raises(StyleBlendError, match=words):
+        check(Asked("compare", {**COMPARED, **change}), read_settings(trained))
+
+
+def test_the_scores_of_a_comparison_as_a_table(tmp_path):
+    """A method that has no number of a kind gets a dash; what stands in a file is text, whatever it looks like."""
+    runs = [{"folder": "out/plain", "means": {"all": {"style": 0.125}}, "of_board": {"draw_s": 2.0}},
+            {"folder": "out/<b>", "means": {"all": {"style": 0.5}}, "of_board": {}}]
+    (tmp_path / "scores.json").write_text(json.dumps({"runs": runs}))
+    table = scores(str(tmp_path / "scores.json"))
+    assert "<th>plain</th><td>0.125</td><td>2</td>" in table and "<th>&lt;b&gt;</th><td>0.5</td><td>-</td>" in table
+    assert scores(None) == ""
 
 
 def test_a_renamed_pickle_is_no_adapter(trained, tmp_path):
