@@ -110,9 +110,25 @@ def dials(pipeline: Pipeline, judge: Judge, shown: Dict[str, Path], args) -> Dic
             both = {"sty_gamma": 1.0, "con_gamma": 1.0, dial: gamma}
             settings = DreamStylerSettings(template=template, use_sc_guidance=True, neg_gamma=args.neg_gamma, **both)
             drawn = {name: Drawn(pipeline, judge, name, own, args, settings) for name, own in shown.items()}
-            report[dial].append({"gamma": gamma, **{score: float(np.nanmean(of_all(drawn, score)))
-                                                    for score in SCORES}})
+            values = {score: of_all(drawn, score) for score in SCORES}
+            report[dial].append({"gamma": gamma, **{score: float(np.nanmean(own)) for score, own in values.items()},
+                                 "interval": {score: 1.96 * float(np.nanstd(own) / np.isfinite(own).sum() ** 0.5)
+                                              for score, own in values.items()}})
     return report
+
+
+def plot_dials(path: Path, dials: Dict[str, List[dict]]) -> None:
+    """A PNG: both scores against each dial, with intervals of 95 % about each mean."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    for axis, (dial, rows) in zip(figure.subplots(1, len(dials)), dials.items()):
+        for score in dict.fromkeys(DIALS.values()):
+            axis.errorbar([row["gamma"] for row in rows], [row[score] for row in rows],
+                          [row["interval"][score] for row in rows], marker="o", capsize=3, label=score,
+                          linewidth=2 if score == DIALS[dial] else 1)
+        axis.set(xlabel=dial, ylim=(0, 1))
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def show(console: Console, ways: Dict[str, dict], dials: Dict[str, List[dict]]) -> None:
@@ -155,6 +171,7 @@ def main() -> int:
             save_png(args.work / f"{name}.png", contact_sheet(rows, 96))
     if "dials" in args.parts:
         report["dials"] = dials(Pipeline(base, own_settings(settings, args.work, "six stages")), judge, shown, args)
+        plot_dials(args.work / "dials.png", report["dials"])
     show(Console(), **report)
     name = f"{'-'.join(sorted(args.parts))}.json"
     (args.work / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
