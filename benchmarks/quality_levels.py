@@ -26,8 +26,12 @@ from styleblend.metrics.judge import Judge, JudgeMetric
 
 WINDOW = {"guidance_start": 0.2, "guidance_end": 0.8}
 WAYS: Dict[str, Dict[str, object]] = {
-    BEST: {}, "normal": {**QUALITIES["normal"]}, "draft": {**QUALITIES["draft"]},
-    "guidance from 0.2 to 0.8": WINDOW, "draft, guidance from 0.2 to 0.8": {**QUALITIES["draft"], **WINDOW}}
+    BEST: {}, **{level: dict(QUALITIES[level]) for level in ("normal", "draft")},
+    "guidance from 0.2 to 0.8": WINDOW,
+    **{f"cache {interval}, branch {branch}": {"cache_interval": interval, "cache_branch_id": branch}
+       for interval in (2, 3) for branch in (0, 2, 5)},
+    **{f"{level}, cache 2, branch {branch}": {**QUALITIES[level], "cache_interval": 2, "cache_branch_id": branch}
+       for level in ("normal", "draft") for branch in (2, 5)}}
 SCORES = ("style", "subject", "subject_top5")
 
 
@@ -48,16 +52,18 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=25, help="prompts of each style")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--batch", type=int, default=5, help="pictures that are drawn together")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what to compare with the best")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--sheets", type=Path, help="folder for what was drawn")
     args = parser.parse_args()
     settings, judge = read_settings(args.config), Judge.load()
-    pipeline, scores, times = Pipeline(load_base(settings.base), settings), {way: [] for way in WAYS}, {}
+    ways = {way: WAYS[way] for way in dict.fromkeys((BEST, *args.ways))}
+    pipeline, scores, times = Pipeline(load_base(settings.base), settings), {way: [] for way in ways}, {}
     for name in style_folders(settings.data):
         phrases = [article(p.text) for p in style_prompts(data_of(settings.data, name))][:args.prompts]
         prompts, rows = phrases * args.seeds, []
         seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(len(phrases))]
-        for way, sampling in WAYS.items():
+        for way, sampling in ways.items():
             drawn(pipeline, name, prompts[:args.batch], seeds[:args.batch], sampling, args.batch)  # compiles
             images, seconds = drawn(pipeline, name, prompts, seeds, sampling, args.batch)
             scores[way].append(JudgeMetric(judge, name).score(images, prompts))

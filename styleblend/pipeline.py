@@ -176,8 +176,12 @@ class Pipeline:
         return [replace(one, prompt=prompt, seed=seed) for prompt, seed in zip(request.prompts, request.seeds)]
 
     def check(self, sampling: SamplingSettings) -> None:
-        """Refuse a size that latents cannot have, and more steps than the base's noise schedule has."""
+        """Refuse a size that latents cannot have, more steps than the base's noise schedule has, and more depth."""
         self.base.schedule.config.refuse_more_steps(sampling.steps, "sampling.steps")
+        skips = len(self.base.unet.skip_channels)
+        if sampling.cache_branch_id >= skips:
+            raise StyleBlendError(f"cache_branch_id must be 0 to {skips - 1}, not {sampling.cache_branch_id}: the "
+                                  f"base's UNet has {skips} skip connections")
         down = self.base.vae.config.downscale
         if sampling.width % down or sampling.height % down:
             raise StyleBlendError(f"width and height must be multiples of {down}, "

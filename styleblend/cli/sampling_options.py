@@ -5,7 +5,8 @@ from typing import Dict
 
 from styleblend.diffusion.quality import BEST, QUALITIES
 
-OF_SAMPLING = ("steps", "guidance", "guidance_start", "guidance_end", "sampler", "width", "height")  # fields of it
+OF_SAMPLING = ("steps", "guidance", "guidance_start", "guidance_end", "cache_interval", "cache_branch_id", "sampler",
+               "width", "height")  # fields of it
 
 
 def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative), of a plain picture nothing") -> None:
@@ -25,6 +26,12 @@ def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative)
                               "default: the config's (sampling.guidance_start)")
     drawing.add_argument("--guidance-end", type=float, metavar="SHARE",
                          help="share of the steps after which it ends; default: the config's (sampling.guidance_end)")
+    drawing.add_argument("--cache-interval", type=int, metavar="N",
+                         help="compute the whole UNet in every Nth step, and keep its deep features in between "
+                              "(DeepCache); default: the config's (sampling.cache_interval)")
+    drawing.add_argument("--cache-branch-id", type=int, metavar="N",
+                         help="how deep the steps between compute: down to this skip connection; default: the config's "
+                              "(sampling.cache_branch_id)")
     drawing.add_argument("--sampler", metavar="NAME",
                          help="ddim, dpmpp_2m, euler, unipc or pndm; default: the config's (sampling.sampler)")
     drawing.add_argument("--width", type=int, metavar="PIXELS",

@@ -44,6 +44,10 @@ class Controlled:
     def __init__(self, pictures: Sequence[ControlPicture], branches: Sequence[str], steps: int):
         self.pictures, self.branches, self.steps = tuple(pictures), tuple(branches), steps
 
+    def active(self, index: int) -> tuple:
+        """Which pictures are active at a step."""
+        return tuple(picture.active(index, self.steps) for picture in self.pictures)
+
     def __call__(self, x, time: float, index: int, text, rows: Rows) -> Optional[Residuals]:
         """x (latents, 4, h, w) and text (rows, 77, width) of all rows. None where nothing is active at this step."""
         total = None

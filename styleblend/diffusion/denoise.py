@@ -1,10 +1,11 @@
 """The one loop that draws: a recipe, from its start to its clean latents, one step at a time."""
 from __future__ import annotations
 
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 
+from styleblend.diffusion.deep_cache import DeepCache
 from styleblend.diffusion.recipe import Factors, Recipe
 from styleblend.diffusion.samplers import SAMPLERS, Step, within
 from styleblend.diffusion.schedule import seeded_noise
@@ -71,10 +72,11 @@ class Denoiser:
     With guidance, controls and all that is the same in every step.
     """
 
-    def __init__(self, base, recipe: Recipe, texts: Sequence, loras: Mapping, sampler: str, steps: int):
+    def __init__(self, base, recipe: Recipe, texts: Sequence, loras: Mapping, sampler: str, steps: int,
+                 cache: Optional[DeepCache] = None):
         self.unet, self.recipe, self.loras, self.steps = base.unet, recipe, loras, steps
         self.lora_scale, self.out_scale = row_factors(recipe.lora_scale), row_factors(recipe.out_scale)
-        self.texts, self.apart, self.projected = texts, recipe.tells_apart(), {}
+        self.texts, self.apart, self.projected, self.cache = texts, recipe.tells_apart(), {}, cache
         self.project(0 if len(texts) == 1 else None)
         self.pooling = pooling_of(recipe)
         self.times = self.unet.project_times(SAMPLERS[sampler].timesteps(base.schedule, steps))
@@ -91,23 +93,40 @@ class Denoiser:
         recipe, stage = self.recipe, self.recipe.stage(time) if len(self.texts) > 1 else 0
         context = AttentionContext(recipe.rows, index, self.steps, recipe.controls, self.loras, self.lora_scale,
                                    self.out_scale, self.project(stage), self.times, self.pooling)
-        residuals = None
-        if recipe.residuals:
-            residuals = recipe.residuals(x, time, index, self.texts[stage], recipe.rows)
         latents = jt.concat([x] * len(recipe.rows.conditions)) if self.apart else x
-        return guided(self.unet(latents, time, self.texts[stage], context, residuals), recipe)
+        due = self.cache is None or self.cache.due(index, (stage, self.done(context)))
+        if not due:
+            residuals = self.cache.residuals
+        elif recipe.residuals:
+            residuals = recipe.residuals(x, time, index, self.texts[stage], recipe.rows)
+        else:
+            residuals = None
+        output = self.unet(latents, time, self.texts[stage], context, residuals, self.cache and self.cache.features)
+        if self.cache and due:
+            self.cache.keep(residuals)
+        return guided(output, recipe)
+
+    def done(self, context: AttentionContext) -> tuple:
+        """What this step does to the blocks, as far as steps differ: the controls that apply, pictures that steer."""
+        steered = self.recipe.residuals.active(context.step) if self.recipe.residuals else ()
+        return steered, tuple(control.applies(site, context) for control in context.controls
+                              for site in self.unet.sites)
 
 
 def model_of(base, recipe: Recipe, texts: Sequence, loras: Mapping, sampling) -> Callable:
     """What a sampler calls: with guidance in its part of the steps, and under the whole prompt alone in the others
     (Kynkaanniemi et al. 2024, section 3: a limited interval).
     """
-    guided_model = Denoiser(base, recipe, texts, loras, sampling.sampler, sampling.steps)
+    def denoiser(recipe: Recipe, texts: Sequence) -> Denoiser:
+        cache = DeepCache(sampling.cache_interval, sampling.cache_branch_id) if sampling.cache_interval > 1 else None
+        return Denoiser(base, recipe, texts, loras, sampling.sampler, sampling.steps, cache)
+
+    guided_model = denoiser(recipe, texts)
     window, conditions = (sampling.guidance_start, sampling.guidance_end), recipe.rows.conditions
     if len(conditions) == 1 or all(within(n, sampling.steps, *window) for n in range(sampling.steps)):
         return guided_model
     last = [states[-recipe.rows.latents:] for states in texts]
-    alone = Denoiser(base, recipe.under(conditions[-1]), last, loras, sampling.sampler, sampling.steps)
+    alone = denoiser(recipe.under(conditions[-1]), last)
 
     def model(x, time: float, index: int):
         return (guided_model if within(index, sampling.steps, *window) else alone)(x, time, index)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -135,13 +136,16 @@ class DownBlock(jt.nn.Module):
                            if sites else None)
         self.downsamplers = None if last else jt.nn.ModuleList([Downsample2D(out_channels)])
 
-    def execute(self, x, time, text, context, skips: List):
+    def execute(self, x, time, text, context, skips: List, most: Optional[int] = None):
+        """Adds to the skip connections; nothing is computed beyond `most` of them."""
         for i, resnet in enumerate(self.resnets):
+            if len(skips) == most:
+                return x
             x = resnet(x, time, context)
             if self.attentions is not None:
                 x = self.attentions[i](x, text, context)
             skips.append(x)
-        if self.downsamplers is not None:
+        if self.downsamplers is not None and len(skips) != most:
             x = self.downsamplers[0](x)
             skips.append(x)
         return x
@@ -158,6 +162,17 @@ class MidBlock(jt.nn.Module):
         return self.resnets[1](x, time, context)
 
 
+@dataclass
+class DeepFeatures:
+    """What comes into the last `layers` layers of the upward half, to be kept for the next steps (`DeepCache`).
+
+    `x`: None until the UNet has computed it; where it is there, what leads to it is left out.
+    """
+
+    layers: int
+    x: Any = None  # (rows, channels, height, width)
+
+
 class UpBlock(jt.nn.Module):
     """Like DownBlock with one more layer; each residual block also reads the matching skip connection."""
 
@@ -170,8 +185,11 @@ class UpBlock(jt.nn.Module):
                            if sites else None)
         self.upsamplers = None if last else jt.nn.ModuleList([Upsample2D(out_channels)])
 
-    def execute(self, x, time, text, context, skips: List):
-        for i, resnet in enumerate(self.resnets):
+    def execute(self, x, time, text, context, skips: List, first: int = 0, deep: Optional[DeepFeatures] = None):
+        """From layer `first` on. `x` is kept in `deep` on its way."""
+        for i, resnet in list(enumerate(self.resnets))[first:]:
+            if deep and len(skips) == deep.layers:
+                deep.x = x
             x = resnet(jt.concat([x, repeated(skips.pop(), x.shape[0])], dim=1), time, context)
             if self.attentions is not None:
                 x = self.attentions[i](x, text, context)
@@ -261,13 +279,17 @@ class UNetEncoder(jt.nn.Module):
         # a number is the same for all rows: they share its embedding
         return self.embed(timestep if isinstance(timestep, jt.Var) else jt.array(np.full(1, timestep, np.float32)))
 
-    def encode(self, x, time, text, context: Optional[AttentionContext]) -> tuple:
-        """From what `conv_in` gave to behind the middle block: that, and the skip connections."""
+    def encode(self, x, time, text, context: Optional[AttentionContext], most: Optional[int] = None) -> tuple:
+        """From what `conv_in` gave to behind the middle block: that, and the skip connections.
+
+        `most`: only the first so many skip connections are wanted, and nothing behind them is computed.
+        """
         x = cast(x, self.mid_block.resnets[0].conv1.weight.dtype)
         skips = [x]
         for block in self.down_blocks:
-            x = block(x, time, text, context, skips)
-        return self.mid_block(x, time, text, context), skips
+            if len(skips) != most:
+                x = block(x, time, text, context, skips, most)
+        return (self.mid_block(x, time, text, context) if most is None else None), skips
 
 
 class UNet2DConditionModel(UNetEncoder):
@@ -289,18 +311,22 @@ class UNet2DConditionModel(UNetEncoder):
         self.conv_out = Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     def execute(self, latents, timestep, text, context: Optional[AttentionContext] = None,
-                residuals: Optional[Residuals] = None):
+                residuals: Optional[Residuals] = None, deep: Optional[DeepFeatures] = None):
         """latents (B, 4, h, w), timestep, text (B, 77, cross_attention_dim) -> (B, 4, h, w) float32.
 
         `timestep`: a number or Var (B,) in 0..999. The text may have several times as many rows as the latents, one set
         for each condition. All conditions draw from the same latents, and until the text comes in, behind the first
-        self-attention, they are one. `residuals` are added to the skip connections.
+        self-attention, they are one. `residuals` are added to the skip connections. `deep` keeps the deep blocks' work;
+        where it has it already they are left out.
         """
-        time = self.shifts(timestep, context)
-        x, skips = self.encode(self.conv_in(latents), time, text, context)
+        time, known = self.shifts(timestep, context), deep is not None and deep.x is not None
+        x, skips = self.encode(self.conv_in(latents), time, text, context, deep.layers if known else None)
         if residuals:
             skips = [skip_with(skip, more) for skip, more in zip(skips, residuals.down)]
-            x = skip_with(x, residuals.mid)
+            x = x if known else skip_with(x, residuals.mid)
+        x, left_out = (deep.x, len(self.skip_channels) - deep.layers) if known else (x, 0)
         for block in self.up_blocks:
-            x = block(x, time, text, context, skips)
+            first, left_out = min(left_out, len(block.resnets)), max(left_out - len(block.resnets), 0)
+            if first < len(block.resnets):
+                x = block(x, time, text, context, skips, first, deep)
         return self.conv_out(self.conv_norm_out(x, silu=True, pooling=pooling_of(context, x)))

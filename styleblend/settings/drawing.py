@@ -29,6 +29,10 @@ class SamplingSettings(Settings):
     guidance_start: float = Field(0.0, ge=0, lt=1, description="share of the steps after which guidance sets in: the "
                                   "others take half the work")
     guidance_end: float = Field(1.0, gt=0, le=1, description="share of the steps after which it ends")
+    cache_interval: int = Field(1, ge=1, le=MOST_STEPS, description="steps from one that computes the whole UNet to "
+                                "the next; those between keep its deep features (DeepCache); 1: each computes all")
+    cache_branch_id: int = Field(0, ge=0, description="the skip connection down to which the steps between compute; "
+                                 "0: the least work")
     eta: float = Field(0.0, ge=0, le=1, description=f"noise in each step ({', '.join(NOISY)} only); 0 is deterministic")
     seed: Seed = 2024
     width: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE, description="pixels that are drawn")
@@ -61,6 +65,14 @@ class SamplingSettings(Settings):
             raise PydanticCustomError("no_effect", "none of {steps} steps lies between {start} and {end}: give "
                                       "guidance more of them", {"steps": steps, "start": start, "end": end})
         return end
+
+    @field_validator("cache_branch_id")
+    @classmethod
+    def has_steps_between(cls, branch: int, others: ValidationInfo) -> int:
+        if branch and others.data.get("cache_interval") == 1:
+            raise PydanticCustomError("no_effect", "cache_interval 1 keeps no features: leave cache_branch_id out, or "
+                                      "give an interval of 2 or more", {})
+        return branch
 
     @field_validator("eta")
     @classmethod

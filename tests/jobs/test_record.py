@@ -112,7 +112,8 @@ def test_a_picture_of_an_earlier_version_says_the_same_today(path):
     assert record.chunks()["parameters"] == info["parameters"]
     assert "method" not in old and (record.method, new.pop("method")) == ("styleblend", "styleblend")
     old["sampling"]["saved_size"] = old["sampling"].pop("output")
-    old["sampling"].update(guidance_start=0.0, guidance_end=1.0)  # settings that came later: guidance in all steps
+    # settings that came later: guidance in all steps, and all of the UNet
+    old["sampling"].update(guidance_start=0.0, guidance_end=1.0, cache_interval=1, cache_branch_id=0)
     assert new == old and record.settings == BlendSettings(**old["blend"])
     assert "Sampler: Euler," in info["parameters"] or path.stem != "openmoji-euler"
 
