@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import List
 
 from styleblend.files.claims import claim
 from styleblend.files.whole_files import write_bytes
@@ -91,12 +92,17 @@ def parse(header: Path, parsed: Path, compiler: Path, flags: str) -> None:
     for left in header.parent.glob("tmp*"):  # by a process that was killed here
         left.unlink()
     write_bytes(header, HEADER.encode())
+    # -g: Jittor adds it when it compiles an operator
+    run_parser(compiler, [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl,", "-shared"))]
+               + ["-g"], header, parsed)
+
+
+def run_parser(compiler: str | Path, options: List[str], header: Path, parsed: Path) -> None:
+    """Have g++ parse a header into the file `parsed`, whole or not at all. subprocess.CalledProcessError, OSError."""
     handle, unfinished = tempfile.mkstemp(dir=header.parent)
     os.close(handle)
     try:
-        # -g: Jittor adds it when it compiles an operator
-        options = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl,", "-shared"))]
-        subprocess.run([str(compiler), *options, "-g", "-x", "c++-header", str(header), "-o", unfinished], check=True,
+        subprocess.run([str(compiler), *options, "-x", "c++-header", str(header), "-o", unfinished], check=True,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         parsed.parent.mkdir(exist_ok=True)
         os.replace(unfinished, parsed)

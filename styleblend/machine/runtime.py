@@ -24,6 +24,7 @@ from styleblend.machine.environment import (folder_problem, installed_version, j
 from styleblend.errors import StartAgain, StyleBlendError, printable
 from styleblend.machine.compiled_code import CompiledCode, recorded_folders, repair
 from styleblend.machine.compilers import compiler_problem
+from styleblend.machine.core_headers import core_headers, without
 from styleblend.machine.jittor_lock import file_locked, import_locked, operators_locked
 from styleblend.machine.onednn import unpack_onednn
 from styleblend.machine.plain_paths import make_paths_plain
@@ -62,16 +63,19 @@ def import_jittor():
                     with operators_locked(jittor_utils.lock.lock_path, say):
                         remove_damaged(code)
                 stack.enter_context(stdout_to_stderr())  # also where a part is missing, and nobody knows it yet
-                if not is_built(jittor_utils.cache_path):
+                building = not is_built(jittor_utils.cache_path)
+                if building:
                     say("Jittor compiles itself now: 1 to 3 minutes, only this once. "
                         f"The result stays in {jittor_cache()}")
                 unpack_onednn()
                 jittor_utils.LOG.e = lambda *message: None  # "please rerun your command": that is said here
                 stack.callback(delattr, jittor_utils.LOG, "e")
-                import jittor
+                with contextlib.nullcontext("") if others else core_headers(jittor_utils, building, say) as flag:
+                    import jittor
                 close_compilers(jittor_utils)
                 make_paths_plain(jittor)
                 if not others:
+                    jittor.flags.cc_flags = without(flag, jittor.flags.cc_flags)
                     precompile_headers(jittor)
     except SystemExit as stop:  # Jittor leaves like this after it has rebuilt a part of itself that was loaded
         raise StartAgain("Jittor has rebuilt a part of itself: type the same command again.") from stop

@@ -1,0 +1,81 @@
+"""Jittor's first start: the headers that its own 150 files begin with are parsed once, not by each of them.
+
+A file of Jittor's takes the compiler 1.5 s as a rule, and 1.2 of them go into the same headers. So these are parsed
+before Jittor is imported (`styleblend.machine.precompiled_headers` says how that works), and the variable `cc_flags`,
+which Jittor reads at import, has each file begin with them. Jittor compares that text at every start to see whether it
+has to compile anew, so it is the same at every start; what was parsed is needed at the first one alone, and goes then.
+"""
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+from typing import Callable, Iterator
+
+from styleblend.errors import printable
+from styleblend.files.whole_files import write_bytes
+from styleblend.machine.environment import include_folders
+from styleblend.machine.precompiled_headers import run_parser
+
+HEADER = """#ifndef STYLEBLEND_CORE_H
+#define STYLEBLEND_CORE_H
+#include "pyjt/py_obj_holder.h"
+#include "pyjt/py_converter.h"
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include "common.h"
+#include "var.h"
+#include "op.h"
+#include "executor.h"
+#include "fused_op.h"
+#include "var_holder.h"
+#include "mem/allocator.h"
+#include "ops/array_op.h"
+#include "ops/op_register.h"
+#endif
+"""
+# Those of Jittor 1.3.11. g++ reads the headers each time where they are others: that is slower, and right.
+FLAGS = ("-Wall", "-Wno-unknown-pragmas", "-std=c++14", "-fPIC", "-march=native", "-fdiagnostics-color=always", "-O2")
+
+
+@contextlib.contextmanager
+def core_headers(jittor_utils, building: bool, say: Callable[[str], None]) -> Iterator[str]:
+    """Within this Jittor compiles itself faster, by g++ and for the CPU; gives the flag that does it, or "".
+
+    `building`: it has to compile itself. `say` hears where the headers could not be parsed. The user's own `cc_flags`
+    are not touched, nor what goes to nvcc.
+    """
+    if jittor_utils.cc_type != "g++" or os.environ.get("nvcc_path", "cu") or os.environ.get("cc_flags"):
+        yield ""
+        return
+    header = Path(jittor_utils.cache_path) / "core_headers" / "core.h"
+    parsed, flag = header.with_name("core.h.gch"), f'-include "{header}"'
+    if not header.is_file() or header.read_text() != HEADER:
+        write_bytes(header, HEADER.encode())
+    if building:
+        parse_core(jittor_utils.cc_path, header, parsed, say)
+    os.environ["cc_flags"] = flag
+    try:
+        yield flag
+    finally:
+        del os.environ["cc_flags"]
+        parsed.unlink(missing_ok=True)
+
+
+def parse_core(compiler: str, header: Path, parsed: Path, say: Callable[[str], None]) -> None:
+    """Parse the headers of Jittor's core, or say that it takes longer."""
+    source = Path(importlib.util.find_spec("jittor").origin).parent
+    options = [*FLAGS, *(f"-I{folder}" for folder in (source / "src", source / "extern", *include_folders()))]
+    try:
+        run_parser(compiler, options, header, parsed)
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"headers could not be precompiled ({printable(str(error).strip().splitlines()[0])}): "
+            "Jittor takes about a minute longer to compile itself.")
+
+
+def without(flag: str, flags: str) -> str:
+    """The flags without this one: an operator has parsed headers of its own, and g++ takes only the first."""
+    return flags.replace(f"{flag} ", "")

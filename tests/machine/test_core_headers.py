@@ -1,0 +1,90 @@
+"""Jittor's first start: g++ takes the parsed headers, Jittor's own code comes out the same, a failure changes nothing."""
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from styleblend.machine import core_headers as headers
+
+
+@pytest.fixture
+def jittor():
+    from styleblend.machine.runtime import jt
+    if jt.compiler.cc_type != "g++" or jt.has_cuda:
+        pytest.skip("these headers are for g++ and the CPU")
+    return jt
+
+
+@pytest.fixture
+def utils(tmp_path, monkeypatch):
+    """What is known of Jittor before it is imported."""
+    monkeypatch.setenv("nvcc_path", "")
+    monkeypatch.delenv("cc_flags", raising=False)
+    return SimpleNamespace(cc_type="g++", cc_path="/usr/bin/g++", cache_path=str(tmp_path))
+
+
+def compiled(jittor, folder: Path, source: str, flag: str, *more) -> tuple:
+    """The assembler text of a file of Jittor's, compiled as Jittor does, and what g++ says meanwhile."""
+    flags = re.sub(r'-include "[^"]*"', flag, jittor.compiler.cc_flags + jittor.compiler.opt_flags)
+    command = [jittor.compiler.cc_path, str(Path(jittor.compiler.jittor_path) / "src" / source),
+               *(one for one in shlex.split(flags) if not one.startswith(("-l", "-L", "-shared"))),
+               *more, "-S", "-o", str(folder / "core.s")]
+    said = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+    return (folder / "core.s").read_text(), said
+
+
+def test_a_file_of_jittors_is_compiled_from_parsed_headers_to_the_same_code(jittor, utils, tmp_path):
+    plain, said = compiled(jittor, tmp_path, "ops/reshape_op.cc", "", "-H")
+    assert "src/var.h" in said
+    with headers.core_headers(utils, True, pytest.fail) as flag:
+        mine, said = compiled(jittor, tmp_path, "ops/reshape_op.cc", flag, "-H")
+    read = said.splitlines()
+    assert any(line.startswith("! ") and "core.h.gch" in line for line in read), said[:2000]
+    assert not any("src/var.h" in line for line in read)  # it is among the parsed ones
+
+    def instructions(text):
+        return [re.sub(r"\.L\w+", ".L", line) for line in text.splitlines() if re.match(r"\t[a-z]", line)]
+
+    assert len(instructions(plain)) > 100 and instructions(mine) == instructions(plain)
+
+
+def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp_path):
+    with headers.core_headers(utils, True, pytest.fail) as first:
+        assert os.environ["cc_flags"] == first
+        assert list(tmp_path.rglob("*.gch"))
+    with headers.core_headers(utils, False, pytest.fail) as second:
+        assert second == first and not list(tmp_path.rglob("*.gch"))
+    assert "cc_flags" not in os.environ
+
+
+def test_operators_do_not_begin_with_the_headers_of_the_core(jittor):
+    assert "core.h" in jittor.compiler.cc_flags and "core.h" not in jittor.flags.cc_flags
+
+
+@pytest.mark.parametrize("name, value", [("cc_flags", "-DMINE"), ("nvcc_path", "/usr/bin/nvcc")])
+def test_flags_of_the_users_own_and_those_of_nvcc_are_not_touched(utils, tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with headers.core_headers(utils, True, pytest.fail) as flag:
+        assert flag == "" and dict(os.environ) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_compiler_than_gcc_reads_the_headers_each_time(utils, tmp_path):
+    utils.cc_type = "clang"
+    with headers.core_headers(utils, True, pytest.fail) as flag:
+        assert flag == ""
+
+
+def test_headers_that_cannot_be_parsed_are_said_and_change_nothing(utils, tmp_path):
+    utils.cc_path, said = "/bin/false", []
+    with headers.core_headers(utils, True, said.append) as flag:
+        assert "core.h" in flag
+    assert len(said) == 1 and "could not be precompiled" in said[0]
+    assert [path.name for path in (tmp_path / "core_headers").iterdir()] == ["core.h"]
