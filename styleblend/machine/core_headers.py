@@ -3,13 +3,15 @@
 A file of Jittor's takes the compiler 1.5 s as a rule, and 1.2 of them go into the same headers. So these are parsed
 before Jittor is imported (`styleblend.machine.precompiled_headers` says how that works), and the variable `cc_flags`,
 which Jittor reads at import, has each file begin with them. Jittor compares that text at every start to see whether it
-has to compile anew, so it is the same at every start; what was parsed is needed at the first one alone, and goes then.
+has to compile anew. So it is the same at every start of a Jittor that was compiled with it, and one that was compiled
+without it does without. What was parsed is needed at the first start alone, and goes then.
 """
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Callable, Iterator
@@ -40,28 +42,35 @@ HEADER = """#ifndef STYLEBLEND_CORE_H
 # Those of Jittor 1.3.11. g++ reads the headers each time where they are others: that is slower, and right.
 FLAGS = ("-Wall", "-Wno-unknown-pragmas", "-std=c++14", "-fPIC", "-march=native", "-fdiagnostics-color=always", "-O2")
 
+OURS = re.compile(r'-include "[^"]*/core_headers/core\.h"')
+
 
 @contextlib.contextmanager
 def core_headers(jittor_utils, building: bool, say: Callable[[str], None]) -> Iterator[str]:
     """Within this Jittor compiles itself faster, by g++ and for the CPU; gives the flag that does it, or "".
 
     `building`: it has to compile itself. `say` hears where the headers could not be parsed. The user's own `cc_flags`
-    are not touched, nor what goes to nvcc.
+    are not touched, nor what goes to nvcc. The variable stays, for programs that this one starts: with the same cache
+    and other flags they would compile Jittor anew.
     """
+    if OURS.fullmatch(os.environ.get("cc_flags", "")):  # of the program that started this one, perhaps with another cache
+        del os.environ["cc_flags"]
     if jittor_utils.cc_type != "g++" or os.environ.get("nvcc_path", "cu") or os.environ.get("cc_flags"):
         yield ""
         return
-    header = Path(jittor_utils.cache_path) / "core_headers" / "core.h"
+    cache = Path(jittor_utils.cache_path)
+    header, older = cache / "core_headers" / "core.h", any(cache.glob("jit_utils_core*.so"))
+    if not header.is_file() and (older or not building):
+        yield ""
+        return
     parsed, flag = header.with_name("core.h.gch"), f'-include "{header}"'
-    if not header.is_file() or header.read_text() != HEADER:
-        write_bytes(header, HEADER.encode())
     if building:
+        write_bytes(header, HEADER.encode())
         parse_core(jittor_utils.cc_path, header, parsed, say)
     os.environ["cc_flags"] = flag
     try:
         yield flag
     finally:
-        del os.environ["cc_flags"]
         parsed.unlink(missing_ok=True)
 
 
@@ -78,4 +87,4 @@ def parse_core(compiler: str, header: Path, parsed: Path, say: Callable[[str], N
 
 def without(flag: str, flags: str) -> str:
     """The flags without this one: an operator has parsed headers of its own, and g++ takes only the first."""
-    return flags.replace(f"{flag} ", "")
+    return flags.replace(f"{flag} ", "") if flag else flags

@@ -25,7 +25,7 @@ def jittor():
 def utils(tmp_path, monkeypatch):
     """What is known of Jittor before it is imported."""
     monkeypatch.setenv("nvcc_path", "")
-    monkeypatch.delenv("cc_flags", raising=False)
+    monkeypatch.setenv("cc_flags", "")
     return SimpleNamespace(cc_type="g++", cc_path="/usr/bin/g++", cache_path=str(tmp_path))
 
 
@@ -60,11 +60,27 @@ def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp
         assert list(tmp_path.rglob("*.gch"))
     with headers.core_headers(utils, False, pytest.fail) as second:
         assert second == first and not list(tmp_path.rglob("*.gch"))
-    assert "cc_flags" not in os.environ
+    assert os.environ["cc_flags"] == first  # a program that this one starts, and that imports Jittor first, has it too
+
+
+def test_the_flag_of_a_program_with_another_cache_is_not_taken_over(utils, tmp_path, monkeypatch):
+    monkeypatch.setenv("cc_flags", '-include "/elsewhere/core_headers/core.h"')
+    with headers.core_headers(utils, True, pytest.fail) as flag:
+        assert flag == os.environ["cc_flags"] == f'-include "{tmp_path}/core_headers/core.h"'
+
+
+@pytest.mark.parametrize("building", [False, True])  # True: a part of it was damaged, and is compiled again
+def test_a_jittor_that_was_compiled_without_the_flag_does_without(utils, tmp_path, building):
+    """With it, it would compile itself anew."""
+    (tmp_path / "jit_utils_core.cpython-311-x86_64-linux-gnu.so").touch()
+    with headers.core_headers(utils, building, pytest.fail) as flag:
+        assert flag == "" and "cc_flags" not in os.environ
 
 
 def test_operators_do_not_begin_with_the_headers_of_the_core(jittor):
-    assert "core.h" in jittor.compiler.cc_flags and "core.h" not in jittor.flags.cc_flags
+    assert "core.h" not in jittor.flags.cc_flags
+    assert headers.without('-include "core.h"', '-O2 -include "core.h" -g') == "-O2 -g"
+    assert headers.without("", "-O2 -g") == "-O2 -g"  # the core has none
 
 
 @pytest.mark.parametrize("name, value", [("cc_flags", "-DMINE"), ("nvcc_path", "/usr/bin/nvcc")])
