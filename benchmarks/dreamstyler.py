@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -45,15 +45,15 @@ def own_settings(settings: RunSettings, work: Path, way: str) -> RunSettings:
     return settings.model_copy(update={"training": training, "data": work / "data", "adapters": folder})
 
 
-def learn(settings: RunSettings, names: List[str], work: Path) -> Dict[str, Path]:
-    """The one picture of each style, from which every way has learned it."""
+def learn(settings: RunSettings, names: List[str], work: Path, ways: Sequence[str]) -> Dict[str, Path]:
+    """The one picture of each style, from which each of the ways has learned it."""
     shown = {}
     for name in names:
         picture = pictures_if_any(data_of(settings.data, name))[0]
         shown[name] = work / "data" / name / "images" / picture.path.name
         shown[name].parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture.path, shown[name])
-    for way in WAYS:
+    for way in ways:
         request = TrainRequest(own_settings(settings, work, way), ("dreamstyler",), ",".join(names))
         result_of(train_styles(request))
     return shown
@@ -161,7 +161,8 @@ def main() -> int:
     settings, judge = read_settings(args.config), Judge.load()
     args.data = settings.data  # with the prompts of each style
     names = style_folders(settings.data)
-    shown, base = learn(settings, names, args.work), load_base(settings.base)
+    shown = learn(settings, names, args.work, list(WAYS) if "ways" in args.parts else ["six stages"])
+    base = load_base(settings.base)
     report = {"ways": {}, "dials": {}}
     if "ways" in args.parts:
         drawn = {way: draw_way(base, settings, judge, way, shown, args) for way in ("plain", *WAYS)}
