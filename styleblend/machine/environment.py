@@ -255,10 +255,14 @@ def write_python_config(folder: Path) -> Path:
             "  *) exit 1 ;;\nesac\n")
     # One file per Python, so that two environments do not overwrite each other's.
     tag = f"{sys.implementation.cache_tag}-{platform.python_version()}"
-    script = folder / f"python-config-{tag}"
+    return write_script(folder / f"python-config-{tag}", text)
+
+
+def write_script(script: Path, text: str) -> Path:
+    """Write a program in the shell's language, where it does not stand already. OSError; the path."""
     if not script.is_file() or script.read_text() != text:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=folder)
+        script.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=script.parent)
         with os.fdopen(handle, "w") as file:
             file.write(text)
         os.chmod(draft, 0o755)

@@ -3,6 +3,7 @@
 Jittor writes an operator of some fifty lines, and the compiler spends two thirds of its time on the 60,000 lines of
 headers before them. g++ keeps the parsed state of a header in a file beside it (`jit.h.gch/`), and takes that in place
 of the header if the flags are the same; if they are not, it reads the header. The code that comes out is the same.
+Operators with marks for Jittor's `asm_tuner.py`, one of ten, are compiled with -g, and read the header each time.
 
 Each compiler and set of flags has a header of its own in a folder of its own, `headers`, `headers-2` and so on: g++
 would not tell apart two that differ only in where they look for Jittor's headers. Processes look and parse one after
@@ -54,13 +55,14 @@ def precompile(jittor, folder: Path) -> None:
     folder or the compiler fails: then Jittor's flags have not changed.
     """
     flags, compiler = jittor.flags.cc_flags, Path(os.path.realpath(jittor.flags.cc_path))
-    key = hashlib.sha256(repr((HEADER, flags, str(compiler), compiler.stat().st_mtime_ns)).encode()).hexdigest()[:16]
+    options = [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl,", "-shared"))]
+    key = hashlib.sha256(repr((HEADER, options, str(compiler), compiler.stat().st_mtime_ns)).encode()).hexdigest()[:16]
     with claim(folder, "headers", wait=True):
         make_room(key, folder)
         header = place_of(key, folder) / "jit.h"
         parsed = header.with_name("jit.h.gch") / key
         if not parsed.is_file():
-            parse(header, parsed, compiler, flags)
+            parse(header, parsed, compiler, options)
         elif not header.is_file() or header.read_bytes() != HEADER.encode():  # Jittor reads it for each operator
             write_bytes(header, HEADER.encode())
         hold(parsed)
@@ -87,14 +89,12 @@ def place_of(key: str, folder: Path) -> Path:
     return next(place for place in places if not any(place.glob("jit.h.gch/*")))
 
 
-def parse(header: Path, parsed: Path, compiler: Path, flags: str) -> None:
+def parse(header: Path, parsed: Path, compiler: Path, options: List[str]) -> None:
     """Write the header and have it parsed: there is a whole file in the end, or none."""
     for left in header.parent.glob("tmp*"):  # by a process that was killed here
         left.unlink()
     write_bytes(header, HEADER.encode())
-    # -g: Jittor adds it when it compiles an operator
-    run_parser(compiler, [flag for flag in shlex.split(flags) if not flag.startswith(("-l", "-L", "-Wl,", "-shared"))]
-               + ["-g"], header, parsed)
+    run_parser(compiler, options, header, parsed)
 
 
 def run_parser(compiler: str | Path, options: List[str], header: Path, parsed: Path) -> None:

@@ -29,7 +29,7 @@ void jittor::FusedOp::jit_run() {}
 
 def compilation(flags) -> list:
     """How Jittor compiles an operator with them, as far as the assembler text."""
-    return ["g++", *(f for f in shlex.split(flags) if not f.startswith(("-l", "-L", "-Wl,", "-shared"))), "-g", "-S"]
+    return ["g++", *(f for f in shlex.split(flags) if not f.startswith(("-l", "-L", "-Wl,", "-shared"))), "-S"]
 
 
 def instructions(flags: str, source, tmp_path) -> list:
