@@ -3,7 +3,8 @@
     python tools/mini_base/train_vision.py --art art --out vision --minutes 20
     python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder --start vision
 
-It sees all subjects that are not held out, also those that the base does not draw.
+It sees all subjects that are not held out, also those that the base does not draw, each time moved, zoomed and perhaps
+mirrored: else it would know the pictures by heart. At the end it says how many it tells rightly of the held-out ones.
 """
 import argparse
 import json
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from art import STYLE_WORDS, load_art
+from art import HELD_OUT_EVERY, STYLE_WORDS, columns, load_art
 from training import amp
 
 SIZES = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, image_size=128,
@@ -46,7 +47,7 @@ def main():
             group["lr"] = args.lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * share)) / 2
         index = rng.choice(chosen, args.batch)
         with amp():
-            seen = network(pixels(rng, art.picture[index])).pooler_output
+            seen = network(moved(rng, pixels(art.picture[index]))).pooler_output
         logits = head(seen.float())
         labels = torch.tensor([looks.index(style) for style in art.style[index]])
         loss = torch.nn.functional.cross_entropy(logits, labels)
@@ -59,13 +60,32 @@ def main():
             print(f"step {step}, {time.time() - began:.0f} s, loss {loss.item():.3f}, right {np.mean(right[-20:]):.3f}",
                   flush=True)
     save(network, args.out)
+    print(f"told rightly of held-out subjects: {told_rightly(network.eval(), head, args.art, art.info, looks):.3f}")
 
 
-def pixels(rng, pictures):
-    """Pictures, half of them mirrored, as the style encoder reads them."""
-    flip = rng.random(len(pictures)) < 0.5
-    pictures = np.where(flip[:, None, None, None], pictures[:, :, ::-1], pictures)
+def pixels(pictures):
+    """Pictures (N, H, W, 3) uint8 as the style encoder reads them: (N, 3, H, W) in -1..1."""
     return torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def moved(rng, pictures):
+    """The pictures zoomed by 0.85 to 1.1 and shifted by up to a twelfth of their side, half of them mirrored."""
+    count, ends = len(pictures), np.zeros((len(pictures), 2, 3), np.float32)
+    ends[:, 1, 1] = 1 / rng.uniform(0.85, 1.1, count)
+    ends[:, 0, 0] = ends[:, 1, 1] * rng.choice([-1, 1], count)
+    ends[:, :, 2] = rng.uniform(-1 / 6, 1 / 6, (count, 2))
+    grid = torch.nn.functional.affine_grid(torch.from_numpy(ends), pictures.shape, align_corners=False)
+    return torch.nn.functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+
+@torch.no_grad()
+def told_rightly(network, head, folder, info, looks):
+    """Share of the pictures of subjects that no training sees whose look is told rightly."""
+    picture, subject, style, _, _ = columns(folder / "art.npz", None)
+    chosen = np.flatnonzero(np.isin(style, looks) & (subject % HELD_OUT_EVERY == HELD_OUT_EVERY - 1))
+    found = [head(network(pixels(picture[part])).pooler_output).argmax(1).numpy()
+             for part in np.array_split(chosen, 1 + len(chosen) // 64)]
+    return float((np.concatenate(found) == [looks.index(one) for one in style[chosen]]).mean())
 
 
 def save(network, folder):
