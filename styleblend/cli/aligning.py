@@ -93,10 +93,8 @@ def run_align(args) -> int:
     from styleblend.jobs.choices import ready_pictures, ready_to_draw
     sampling = sampling_of(args)
     settings = settings_of(args)
-    if args.style_on_reference and not args.style:
-        raise StyleBlendError("--style-on-reference has no effect without a learned style: leave it out, or name a "
-                              "--style")
     aligned = validated(AlignSettings, {**settings.align.model_dump(), **said}, "the options")
+    aligned.refuse_without_style(args.style)
     control = control_of(args)
     ready_pictures(settings, *aligned.pictures(), *(one.picture for one in control))
     ready_to_draw(settings, *([args.style] if args.style else []))

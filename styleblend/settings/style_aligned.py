@@ -113,6 +113,12 @@ class AlignSettings(MethodSettings):
             raise StyleBlendError(f"offset {self.offset} leaves none of {steps} steps: give a smaller offset, or more "
                                   "steps")
 
+    def refuse_without_style(self, style: Optional[str]) -> None:
+        """StyleBlendError for a learned style on the reference where no style draws the set."""
+        if self.style_on_reference and not style:
+            raise StyleBlendError("style_on_reference (--style-on-reference) has no effect without a learned style: "
+                                  "leave it out, or name a style")
+
     def ahead(self, steps: int) -> int:
         """The offset in a drawing of so many steps."""
         return steps // 10 if self.offset is None else self.offset

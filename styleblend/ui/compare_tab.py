@@ -10,7 +10,7 @@ from styleblend.files.shipped import style_folders
 from styleblend.settings.study import METHODS, StudySettings
 from styleblend.ui.fields import number_of
 from styleblend.ui.queue import QueuedJob
-from styleblend.ui.requests import Asked
+from styleblend.ui.requests import Asked, prompts_in
 from styleblend.ui.shown import preview, scores, status
 from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, Watched, gallery_of, kindly, known, word
 
@@ -53,11 +53,10 @@ class CompareTab:
 
     def compared(self, owner: str, prompts: str, methods: Sequence[str], styles: Sequence[str], seeds: str,
                  references: str, request: gr.Request) -> None:
-        lines = [line.strip() for line in (prompts or "").splitlines() if line.strip()]
         numbers = [number_of("seeds", one, whole=True) for one in (seeds or "").split(",") if one.strip()]
         self.page.submit(owner, Asked("compare", {
-            "prompts": lines, "methods": list(methods or ()), "styles": list(styles or ()), "seeds": numbers,
-            "references": number_of("references", references, whole=True)}), request)
+            "prompts": prompts_in(prompts), "methods": list(methods or ()), "styles": list(styles or ()),
+            "seeds": numbers, "references": number_of("references", references, whole=True)}), request)
 
     def stopped(self, owner: str) -> None:
         self.page.queue.stop(self.page.queue.latest(known(owner), "compare"))

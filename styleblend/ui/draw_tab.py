@@ -6,21 +6,18 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import gradio as gr
 
-from styleblend.adapters.style_files import settings_in
 from styleblend.errors import StyleBlendError
-from styleblend.files.shipped import adapters_of
 from styleblend.record import Record, read_record
-from styleblend.settings import KINDS, SamplingSettings
-from styleblend.ui.fields import Field, asked_for, fields_of, filled_in, number_of
+from styleblend.settings import KINDS
+from styleblend.ui.drawing_fields import fields_of_method, fields_of_sampling, method_that_draws
+from styleblend.ui.fields import Field, asked_for, filled_in, number_of
 from styleblend.ui.folders import kept_references, uploaded
 from styleblend.ui.queue import QueuedJob
-from styleblend.ui.requests import REFERENCES, Asked, methods_by_pictures
+from styleblend.ui.requests import REFERENCES, Asked, methods_by_pictures, prompts_in
 from styleblend.ui.shown import how_drawn, preview, status
 from styleblend.ui.tabs import PLAIN_GALLERY, PRIVATE, Page, Watched, form, gallery_of, kindly, known, language, word
 from styleblend.ui.words import said
 
-# sampling settings that have fields of their own, or change no picture
-APART = ("seed", "coarse_negative", "fine_negative", "batch", "vae_strip")
 BEFORE = 9  # components of the form before those of the settings
 
 
@@ -29,21 +26,14 @@ class DrawTab:
 
     def __init__(self, page: Page):
         self.page = page
-        self.sampling = [field for field in fields_of(SamplingSettings, page.settings.sampling)
-                         if field.name not in APART]
-        self.own: Dict[str, List[Field]] = {name: self.fields_of_method(name) for name in KINDS}
+        self.sampling = fields_of_sampling(page.settings)
+        self.own: Dict[str, List[Field]] = {name: fields_of_method(page.settings, name) for name in KINDS}
         with gr.Row(elem_classes="row"):
             with gr.Column(scale=5, min_width=300):
                 self.build_form()
             with gr.Column(scale=5, min_width=300):
                 self.build_results()
         self.connect()
-
-    def fields_of_method(self, name: str) -> List[Field]:
-        kind = KINDS[name]
-        now = getattr(self.page.settings, kind.section, None)
-        return [field for field in fields_of(kind.drawing, now if isinstance(now, kind.drawing) else None)
-                if field.name != kind.drawing.strength]
 
     # ---------------------------------------------------------------- components
 
@@ -111,27 +101,19 @@ class DrawTab:
         files = uploaded(references, self.page.uploads)
         sampling = asked_for(self.sampling, values[BEFORE:])
         start, own = BEFORE + len(self.sampling), {}
+        active = method_that_draws(self.page.settings, style or "", method or "")
         for name, fields in self.own.items():
-            if name == self.active(style, method):
+            if name == active:
                 own = asked_for(fields, values[start:start + len(fields)])
             start += len(fields)
         seed = number_of("seed", seed, whole=True)
         seed = self.page.settings.sampling.seed if seed is None else seed
         return Asked("draw", {
-            "prompts": [line.strip() for line in (prompts or "").splitlines() if line.strip()],
-            "style": style or "", "method": method or "", REFERENCES: kept_references(files, self.page.settings),
+            "prompts": prompts_in(prompts), "style": style or "", "method": method or "",
+            REFERENCES: kept_references(files, self.page.settings),
             "count": number_of("count", count, whole=True) or 1, "seed": seed if locked else None,
             "negative": (negative or "").strip() or None, "strength": number_of("strength", strength, whole=False),
             "sampling": sampling, "own": own})
-
-    def active(self, style: Optional[str], method: Optional[str]) -> str:
-        """The method that draws: the style's own, or that of the pictures; "" for a plain picture."""
-        if not style:
-            return method or ""
-        try:
-            return settings_in(adapters_of(self.page.settings.adapters, style), style).method
-        except StyleBlendError:
-            return ""
 
     def draw(self, owner: str, request: gr.Request, *values) -> None:
         self.page.submit(owner, self.asked(list(values)), request)
@@ -146,7 +128,7 @@ class DrawTab:
         self.page.queue.stop(self.page.queue.latest(known(owner), "draw"))
 
     def shown_settings(self, style: str, method: str) -> List[Any]:
-        active = self.active(style, method)
+        active = method_that_draws(self.page.settings, style or "", method or "")
         return [gr.update(visible=name == active) for name in self.own]
 
     def seed_to_lock(self, owner: str, locked: bool, seed: str) -> Any:

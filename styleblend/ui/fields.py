@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from pydantic.fields import FieldInfo
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, did_you_mean
 from styleblend.settings import Settings
 from styleblend.settings.validation import groups_in
 
@@ -117,6 +117,29 @@ def asked_for(fields: Sequence[Field], values: Sequence[Any]) -> Dict[str, Any]:
         place = found.setdefault(group, {}) if dot else found
         place[name] = value_of(field, value)
     return found
+
+
+def given_for(fields: Sequence[Field], said: Mapping[str, Any], what: str) -> Dict[str, Any]:
+    """What a program says of these fields in JSON, as a form would ask for it. `what`: the name of `said`.
+
+    StyleBlendError for what is none of them: so a program names no file that a form has no field for.
+    """
+    flat: Dict[str, Any] = {}
+    for name, value in said.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat.update({f"{name}.{key}" if key else name: one for key, one in inner.items()})
+    known = {field.name: field for field in fields}
+    for name in flat:
+        if name not in known:
+            raise StyleBlendError(f"{what}: there is no setting {name[:60]!r} here; {did_you_mean(name, known)}")
+    return asked_for([known[name] for name in flat], [as_filled_in(value) for value in flat.values()])
+
+
+def as_filled_in(value: Any) -> Any:
+    """A value of JSON as it stands in a form."""
+    if isinstance(value, bool):
+        return YES if value else NO
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def value_of(field: Field, value: Any) -> Any:

@@ -12,9 +12,10 @@ from styleblend.errors import StyleBlendError
 from styleblend.files.names import check_name, composed, entry, fault
 from styleblend.files.pictures import ENDINGS, opened
 from styleblend.files.saved_pictures import FORMATS, texts_of
-from styleblend.files.shipped import data_of
+from styleblend.files.shipped import data_of, places
 from styleblend.files.whole_files import write_bytes
 from styleblend.jobs.choices import ready_pictures
+from styleblend.jobs.styles import StyleFound, list_styles
 from styleblend.record import CHUNK, Record, read_record
 from styleblend.settings import RunSettings
 from styleblend.ui.requests import folder_of_pictures
@@ -78,6 +79,11 @@ def new_style_pictures(name: str, files: Sequence[Path], settings: RunSettings) 
             write_bytes(path, data)
     images = folder / "images"
     return sorted(path for path in images.iterdir() if path.suffix.lower() in ENDINGS) if images.is_dir() else []
+
+
+def styles_found(settings: RunSettings) -> List[StyleFound]:
+    """The styles that there are; none where nothing was learned yet."""
+    return list_styles(settings) if any(place.is_dir() for place in places(settings.adapters)) else []
 
 
 # ---------------------------------------------------------------- history

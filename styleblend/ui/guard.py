@@ -128,12 +128,17 @@ class Password:
         self.password = password
         self.wrong: List[float] = []  # when a wrong one was given
 
-    def __call__(self, name: str, given: str) -> bool:
+    @property
+    def closed(self) -> bool:
+        """Whether so many wrong ones were given that now nobody is let in."""
         now = time.monotonic()
         self.wrong = [then for then in self.wrong if now - then < PAUSE]
-        if len(self.wrong) >= MOST_WRONG:
+        return len(self.wrong) >= MOST_WRONG
+
+    def __call__(self, name: str, given: str) -> bool:
+        if self.closed:
             return False
         right = hmac.compare_digest(given.encode("utf-8", "replace"), self.password.encode("utf-8"))
         if not right:
-            self.wrong.append(now)
+            self.wrong.append(time.monotonic())
         return right

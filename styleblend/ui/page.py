@@ -16,6 +16,7 @@ from styleblend.ui.draw_tab import DrawTab
 from styleblend.ui.folders import MOST_UPLOADED, own_temporary_folder, remove_folder
 from styleblend.ui.guard import LOCAL, Guard, Password, is_local
 from styleblend.ui.history_tab import HistoryTab
+from styleblend.ui.programs import PLACE, application_for_programs
 from styleblend.ui.queue import JobQueue
 from styleblend.ui.requests import folder_of_exports
 from styleblend.ui.shown import CSS
@@ -81,11 +82,12 @@ class Ticker:
 
 
 def application(settings: RunSettings, queue: JobQueue, uploads: Path, host: str, password: Optional[str]) -> Guard:
-    """The page as an ASGI application, with its guard."""
-    blocks = build(settings, queue, uploads)
+    """The page as an ASGI application, for browsers and for other programs, with its guard."""
+    blocks, lets_in = build(settings, queue, uploads), Password(password) if password else None
+    both = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    both.mount(PLACE, application_for_programs(settings, queue, uploads, lets_in))
     app = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, path="/", server_name=host,
-        auth=Password(password) if password else None, max_file_size=MOST_UPLOADED, ssr_mode=False,
+        both, blocks, path="/", server_name=host, auth=lets_in, max_file_size=MOST_UPLOADED, ssr_mode=False,
         allowed_paths=[str(Path(settings.output).resolve()), str(folder_of_exports(settings).resolve())],
         footer_links=[], run_history=False, enable_monitoring=False, show_error=False, i18n=I18N, css=CSS,
         theme=gr.themes.Default(font=FONTS, font_mono=MONO))

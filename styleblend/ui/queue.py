@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,9 +27,16 @@ PATIENCE = 20.0  # seconds in which work that is stopped may end its step; then 
 MOST_LINES = 50  # sentences of a job that are kept
 
 
+class QueueFull(StyleBlendError):
+    """There is too much in the queue already: later it may be taken."""
+
+
 @dataclass
 class QueuedJob:
-    """A piece of work and how far it is. `owner`: the browser that asked; nobody else sees it."""
+    """A piece of work and how far it is. `owner`: the browser that asked; nobody else sees it.
+
+    `key`: a name of the job that cannot be guessed, for a program that has no name of its own.
+    """
 
     number: int
     owner: str
@@ -43,6 +52,7 @@ class QueuedJob:
     asked_to_stop: float = 0.0  # when
     begun: bool = False  # its first progress has come
     version: int = 0  # counts up with every change
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
 
     @property
     def ended(self) -> bool:
@@ -94,13 +104,13 @@ class JobQueue:
     # ---------------------------------------------------------------- for the page
 
     def submit(self, owner: str, asked: Asked) -> QueuedJob:
-        """Put work at the end of the queue. StyleBlendError where there is too much in it already."""
+        """Put work at the end of the queue. QueueFull where there is too much in it already."""
         with self.changed:
             waiting = [job for job in self.jobs if not job.ended]
             if sum(job.owner == owner for job in waiting) >= MOST_EACH:
-                raise StyleBlendError(f"{MOST_EACH} jobs of yours wait or run already: try again when one is done")
+                raise QueueFull(f"{MOST_EACH} jobs of yours wait or run already: try again when one is done")
             if len(waiting) >= MOST_WAITING:
-                raise StyleBlendError(f"{MOST_WAITING} jobs wait already, which is the most: try again in a while")
+                raise QueueFull(f"{MOST_WAITING} jobs wait already, which is the most: try again in a while")
             self.count += 1
             job = QueuedJob(self.count, owner, asked)
             ended = [one for one in self.jobs if one.ended]
@@ -114,6 +124,11 @@ class JobQueue:
         """The jobs of a browser, of these kinds, the newest last."""
         with self.changed:
             return [job for job in self.jobs if job.owner == owner and job.asked.kind in kinds]
+
+    def with_key(self, key: str) -> Optional[QueuedJob]:
+        """The job of this key; None where there is none, or none any more."""
+        with self.changed:
+            return next((job for job in self.jobs if hmac.compare_digest(job.key.encode(), key.encode())), None)
 
     def latest(self, owner: str, *kinds: str) -> Optional[QueuedJob]:
         """The job of these kinds that a browser wants to see: the one that runs or is next, else the last."""

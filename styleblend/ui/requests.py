@@ -8,7 +8,7 @@ import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.base_folder import check_base
@@ -17,7 +17,7 @@ from styleblend.files.output_files import free_path
 from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.jobs.choices import known_style, ready_pictures, ready_to_draw
 from styleblend.jobs.events import Job, Log, Progress
-from styleblend.settings import KINDS, RunSettings, TrainingSettings, validated, with_sampling
+from styleblend.settings import KINDS, AlignSettings, RunSettings, TrainingSettings, validated, with_sampling
 from styleblend.settings.study import StudySettings
 
 MOST_PROMPTS, MOST_COUNT, MOST_SEEDS, LONGEST_PROMPT = 20, 64, 8, 4000
@@ -50,6 +50,11 @@ def check(asked: Asked, settings: RunSettings) -> None:
 def job_of(asked: Asked, settings: RunSettings) -> Job:
     """The job, in the worker."""
     return WORK[asked.kind].job(asked.values, settings)
+
+
+def prompts_in(text: Optional[str]) -> List[str]:
+    """The prompts of a text, one on each line; empty lines are none."""
+    return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
 # ---------------------------------------------------------------- drawing
@@ -112,6 +117,32 @@ def draw_prompt(prompt: str, values: Mapping[str, Any], settings: RunSettings) -
     return (yield from draw(DrawRequest(
         settings, prompt, values["style"] or None, None, seed, values["count"], values["strength"],
         values["negative"], values["sampling"], output=output, own=own, method=values["method"] or None)))
+
+
+# ---------------------------------------------------------------- a set in one look
+
+def aligned(values: Mapping[str, Any], settings: RunSettings) -> AlignSettings:
+    """What the set takes over from its reference: the config's, but for what is asked for."""
+    return validated(AlignSettings, {**settings.align.model_dump(), **values["align"]}, "the set")
+
+
+def check_align(values: Mapping[str, Any], settings: RunSettings) -> None:
+    if not values["prompts"]:
+        raise StyleBlendError("there is nothing to draw: write a prompt, one on each line for several")
+    check_prompts(values["prompts"])
+    asked, sampling = aligned(values, settings), with_sampling(settings.sampling, values["sampling"], "the settings")
+    asked.refuse_without_style(values["style"])
+    asked.refuse_unfit(sampling.sampler, sampling.steps)
+    ready_pictures(settings, *asked.pictures())
+    ready_to_draw(settings, *filter(None, [values["style"]]))
+
+
+def align_job(values: Mapping[str, Any], settings: RunSettings) -> Job[List[Path]]:
+    """In a folder of its own: the set, its reference where it was drawn, and their sheet."""
+    from styleblend.jobs.align import AlignRequest, align
+    return align(AlignRequest(settings, values["prompts"], aligned(values, settings),
+                              new_folder(folder_of_pictures(settings) / "aligned"), values["style"] or None,
+                              values["seed"], values["negative"], values["sampling"]))
 
 
 # ---------------------------------------------------------------- comparison
@@ -230,7 +261,7 @@ class Kind(NamedTuple):
     job: Callable[[Mapping[str, Any], RunSettings], Job]
 
 
-WORK: Mapping[str, Kind] = {"draw": Kind(check_draw, draw_job), "train": Kind(check_train, train_job),
-                            "compare": Kind(check_compare, compare_job),
+WORK: Mapping[str, Kind] = {"draw": Kind(check_draw, draw_job), "align": Kind(check_align, align_job),
+                            "train": Kind(check_train, train_job), "compare": Kind(check_compare, compare_job),
                             "captions": Kind(check_captions, captions_job), "load": Kind(check_load, load_job),
                             "export": Kind(check_export, export_job)}

@@ -8,9 +8,8 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence
 import gradio as gr
 
 from styleblend.errors import StyleBlendError
-from styleblend.files.shipped import places
-from styleblend.jobs.styles import delete_style, list_styles
-from styleblend.ui.folders import uploaded
+from styleblend.jobs.styles import delete_style
+from styleblend.ui.folders import styles_found, uploaded
 from styleblend.ui.queue import DONE, QueuedJob
 from styleblend.ui.requests import Asked
 from styleblend.ui.shown import status
@@ -61,11 +60,9 @@ class StylesTab:
         return [self.rows(), *[gr.update(choices=choices()) for choices in self.choices]]
 
     def rows(self) -> List[List[str]]:
-        if not any(place.is_dir() for place in places(self.page.settings.adapters)):
-            return []  # nothing was learned yet
         return [[one.name, one.method or "-", one.problem or ", ".join(one.parts).replace("_", " ") or "-",
                  time.strftime("%Y-%m-%d %H:%M", time.localtime(one.trained)) if one.trained else "-",
-                 "the program" if one.shipped else "this folder"] for one in list_styles(self.page.settings)]
+                 "the program" if one.shipped else "this folder"] for one in styles_found(self.page.settings)]
 
     def exported(self, owner: str, name: str, kind: str, request: gr.Request) -> None:
         self.page.submit(owner, Asked("export", {"name": chosen(name), "format": kind}), request)

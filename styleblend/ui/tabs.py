@@ -16,7 +16,7 @@ from styleblend.ui.queue import JobQueue, QueuedJob
 from styleblend.ui.requests import Asked, check
 from styleblend.ui.words import WORDS, language_of, said, words_of
 
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # of every event: the page is no service for others
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # of every event: programs have ui/programs.py
 # of every gallery: without the button that shares pictures with a hub
 PLAIN_GALLERY = {"height": "auto", "object_fit": "contain", "interactive": False,
                  "buttons": ["download", "fullscreen"]}

@@ -1,0 +1,36 @@
+"""The settings of a drawing that the page asks for: those of all methods, and those of each method alone."""
+from __future__ import annotations
+
+from typing import List
+
+from styleblend.adapters.style_files import settings_in
+from styleblend.errors import StyleBlendError
+from styleblend.files.shipped import adapters_of
+from styleblend.settings import KINDS, RunSettings, SamplingSettings
+from styleblend.ui.fields import Field, fields_of
+
+# sampling settings that have fields of their own, or change no picture
+APART = ("seed", "coarse_negative", "fine_negative", "batch", "vae_strip")
+
+
+def fields_of_sampling(settings: RunSettings) -> List[Field]:
+    """The fields of how a picture is drawn, whatever the method."""
+    return [field for field in fields_of(SamplingSettings, settings.sampling) if field.name not in APART]
+
+
+def fields_of_method(settings: RunSettings, name: str) -> List[Field]:
+    """The fields of a method's own settings, without the strength of a style, which has a field of its own."""
+    kind = KINDS[name]
+    now = getattr(settings, kind.section, None)
+    return [field for field in fields_of(kind.drawing, now if isinstance(now, kind.drawing) else None)
+            if field.name != kind.drawing.strength]
+
+
+def method_that_draws(settings: RunSettings, style: str, method: str) -> str:
+    """The style's own method, or that of the reference pictures; "" for a plain picture."""
+    if not style:
+        return method
+    try:
+        return settings_in(adapters_of(settings.adapters, style), style).method
+    except StyleBlendError:
+        return ""
