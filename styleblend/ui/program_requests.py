@@ -54,7 +54,7 @@ class ProgramDrawing(ProgramRequest):
     references: List[ProgramPicture] = []
     count: int = Field(1, ge=1, le=MOST_COUNT)
     seed: Optional[int] = Field(None, ge=BY_CHANCE, le=LARGEST_SEED)
-    strength: Optional[float] = None
+    strength: Optional[float] = Field(None, allow_inf_nan=False)
 
     def asked(self, settings: RunSettings, uploads: Path) -> Asked:
         shared = self.shared(settings)
