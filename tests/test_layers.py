@@ -68,7 +68,7 @@ def test_no_circle_of_files():
         visit(name)
 
 
-ROOMS = ("styleblend", "benchmarks", "tools", "scripts", "tests")
+ROOMS = ("styleblend", "integrations", "benchmarks", "tools", "scripts", "tests")
 SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*") if p.suffix in (".py", ".h", ".cu", ".sh"))
 
 

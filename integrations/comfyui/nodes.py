@@ -10,7 +10,7 @@ from .pictures import from_png, to_png
 from .service import AT_HOME, SERVER, Service, ServiceError
 from .watching import watched
 
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**53 - 1  # more than a browser's numbers tell apart
 MOST_COUNT = 64
 DRAWN_REFERENCE = "reference.png"  # of a set whose reference is drawn, too: it is none of the set
 LINES = "one on each line; empty lines are none"
@@ -100,6 +100,9 @@ class StyleBlendAlign:
             said["references"] = [
                 {"path": service.upload(file), "prompt": line, "strength": reference_strength}
                 for file, line in zip(files, lines or [""] * len(files))]
+        elif reference_strength != "normal":
+            raise ServiceError(f"reference_strength {reference_strength} has no effect without a reference picture: "
+                               "set it to normal, or connect one")
         else:
             said["reference_prompt"] = "".join(lines)
         job = watched(service, service.begin("align", said))

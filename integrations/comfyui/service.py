@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 from typing import Any, Dict, Iterator, List, Optional
-from urllib.parse import urlsplit
 
 PLACE = "/api/v1"
 AT_HOME = "http://127.0.0.1:7860"  # where `styleblend page` is unless it is told otherwise
@@ -42,7 +42,7 @@ class Service:
     def __init__(self, address: str = ""):
         own = os.environ.get(SERVER, "").strip().rstrip("/") or AT_HOME
         self.address = address.strip().rstrip("/") or own
-        if urlsplit(self.address).scheme not in ("http", "https"):
+        if not self.address.startswith(("http://", "https://")):
             raise ServiceError(f"{self.address!r} is no address of a server: write one such as {AT_HOME}")
         self.password: Optional[str] = os.environ.get(PASSWORD) if self.address == own else None
         # straight there: a proxy for the internet knows nothing of this machine
@@ -51,15 +51,15 @@ class Service:
     # ---------------------------------------------------------------- what it can be asked
 
     def styles(self) -> Dict[str, Any]:
-        return self.json("GET", f"{PLACE}/styles")
+        return self.ask("GET", f"{PLACE}/styles")
 
     def upload(self, picture: bytes) -> str:
         """Send a picture, a PNG or JPEG; the path by which a request may name it."""
-        return self.json("POST", f"{PLACE}/upload", picture, "application/octet-stream")["path"]
+        return self.ask("POST", f"{PLACE}/upload", picture, "application/octet-stream")["path"]
 
     def begin(self, kind: str, said: Dict[str, Any]) -> Dict[str, Any]:
         """Have work ("draw" or "align") put into the queue; the job."""
-        return self.json("POST", f"{PLACE}/{kind}", json.dumps(said).encode(), "application/json")
+        return self.ask("POST", f"{PLACE}/{kind}", json.dumps(said).encode(), "application/json")
 
     def follow(self, job: Dict[str, Any]) -> Iterator[Dict[str, Any]]:
         """The job as it is now, again and again, until it has ended. ServiceError where that was no good end."""
@@ -68,7 +68,7 @@ class Service:
             yield job
             time.sleep(POLL)
             try:
-                job = self.json("GET", url)
+                job = self.ask("GET", url)
             except ServiceError as error:
                 if error.status not in LATER:
                     raise
@@ -77,22 +77,24 @@ class Service:
         yield job
 
     def stop(self, job: Dict[str, Any]) -> None:
-        self.json("DELETE", job["url"])
+        self.ask("DELETE", job["url"])
 
     def pictures(self, job: Dict[str, Any]) -> List[bytes]:
         """The files of a job's pictures, which are PNG."""
-        return [self.bytes("GET", one["url"]) for one in job["pictures"]]
+        return [self.answer("GET", one["url"]) for one in job["pictures"]]
 
     # ---------------------------------------------------------------- how it is asked
 
-    def json(self, method: str, url: str, body: Optional[bytes] = None, kind: str = "") -> Dict[str, Any]:
-        answer = self.bytes(method, url, body, kind)
+    def ask(self, method: str, url: str, body: Optional[bytes] = None, kind: str = "") -> Dict[str, Any]:
+        said = self.answer(method, url, body, kind)
         try:
-            return json.loads(answer)
+            return json.loads(said)
         except ValueError:
             raise ServiceError(f"what answers at {self.address} is no page of StyleBlend: check the address") from None
 
-    def bytes(self, method: str, url: str, body: Optional[bytes] = None, kind: str = "") -> bytes:
+    def answer(self, method: str, url: str, body: Optional[bytes] = None, kind: str = "") -> bytes:
+        if not url.startswith(f"{PLACE}/"):  # addresses of jobs and pictures come from the server
+            raise ServiceError(f"what answers at {self.address} is no page of StyleBlend: check the address")
         headers = {"Content-Type": kind} if kind else {}
         if self.password is not None:
             said = base64.b64encode(f"comfyui:{self.password}".encode()).decode()
@@ -104,7 +106,7 @@ class Service:
         except urllib.error.HTTPError as error:
             with error:
                 raise ServiceError(self.refusal(error), error.code) from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServiceError(f"no StyleBlend answers at {self.address} ({reason}): start it with `styleblend page`, "
                                f"or name its address in the node's field `server` or in {SERVER}") from None

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from typing import Any, Dict
 
 from PIL import Image
 
-from .service import Service
+from .service import Service, ServiceError
 
 try:
     from comfy.model_management import throw_exception_if_processing_interrupted
@@ -29,7 +30,8 @@ def watched(service: Service, job: Dict[str, Any]) -> Dict[str, Any]:
                 bar.update_absolute(round(WHOLE * share_of(job)), WHOLE, preview_of(job))
     except BaseException:
         if not job["ended"]:
-            service.stop(job)
+            with contextlib.suppress(ServiceError):  # where the server has gone, there is nothing to stop
+                service.stop(job)
         raise
     return job
 

@@ -6,60 +6,28 @@ STYLEBLEND_SCREENSHOTS names a folder for pictures of the page.
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
+from running_page import ROOT, few_steps, running_page
 
 pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[2]
 LONG = 900_000  # milliseconds: a machine that compiles and has other work
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder to work in: the mini base's config with few steps."""
-    folder = tmp_path_factory.mktemp("project")
-    config = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text())
-    config["sampling"].update(steps=12, batch=1)
-    config["training"].update(sample_prompts=["Rabbit"], dreamstyler_score=None)
-    (folder / "configs").mkdir()
-    (folder / "configs" / "few.yaml").write_text(yaml.safe_dump(config))
-    return folder
+    """A folder to work in."""
+    return few_steps(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")
 def address(project):
-    """Of the server, as it is started from a shell."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    with open(project / "log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "styleblend", "page", "--config", "few", "--port", str(port)],
-                                  cwd=project, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log)
-    wait_for(f"http://127.0.0.1:{port}/", server)
-    yield f"http://127.0.0.1:{port}/"
-    server.terminate()
-    server.wait(60)
-
-
-def wait_for(address: str, server) -> None:
-    for _ in range(600):
-        assert server.poll() is None
-        try:
-            urllib.request.urlopen(address, timeout=5).read()
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the page did not come up")
+    """Of the server."""
+    with running_page(project) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")

@@ -4,42 +4,9 @@ import io
 import pytest
 from PIL import Image
 
+from styleblend.ui.folders import MOST_UPLOADED
+
 pytest.importorskip("gradio")
-from starlette.testclient import TestClient  # noqa: E402
-
-from styleblend.settings import read_settings  # noqa: E402
-from styleblend.ui.folders import MOST_UPLOADED  # noqa: E402
-from styleblend.ui.page import application, prepare_environment  # noqa: E402
-from styleblend.ui.queue import JobQueue  # noqa: E402
-
-LOCAL = "http://127.0.0.1:7860"
-
-
-@pytest.fixture(scope="module")
-def uploads(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uploads")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
-
-
-@pytest.fixture
-def open_page(world, uploads):
-    """Starts a page of the world's config, and gives a client of it."""
-    opened = []
-
-    def start(password=None, host="127.0.0.1"):
-        prepare_environment(uploads)
-        queue = JobQueue(str(world))
-        client = TestClient(application(read_settings(world), queue, uploads, host, password), base_url=LOCAL)
-        client.__enter__()
-        opened.append((client, queue))
-        return client
-
-    yield start
-    for client, queue in opened:
-        client.__exit__(None, None, None)
-        queue.close()
 
 
 def test_files_of_the_project_alone_are_handed_out(open_page, tmp_path):
