@@ -82,7 +82,8 @@ def test_a_style_is_drawn_as_the_command_line_draws_it(ask, project):
     """Both prompts, the settings that were given, the record in the file; empty lines are no prompts."""
     job, seen = ended(ask, ask("/api/v1/draw", {"prompts": "A rabbit\n \n  An anchor ", "style": "fxemoji", "seed": 7,
                                                 "sampling": {"guidance": 4}}))
-    assert job["state"] == "done" and [one["prompt"] for one in job["pictures"]] == ["A rabbit", "An anchor"]
+    assert (job["state"], job["error"]) == ("done", "")
+    assert [one["prompt"] for one in job["pictures"]] == ["A rabbit", "An anchor"]
     assert any(one["progress"] for one in seen) and any(one["preview"] for one in seen)
     for prompt, drawn in zip(("A rabbit", "An anchor"), pictures_of(ask, job)):
         run_in(project, "draw", "--config", "few", "--style", "fxemoji", "--prompt", prompt, "--seed", "7",
@@ -129,7 +130,7 @@ def test_styles_are_listed(ask):
     ("DELETE", "/jobs/x"), ("GET", "/jobs/x/pictures/0")])
 def test_without_the_password_nothing_is_answered(open_page, method, path):
     client = open_page(PASSWORD)
-    for headers in ({}, signed("wrong"), {"authorization": "Basic %%%"}, {"authorization": f"Bearer {PASSWORD}"}):
+    for headers in ({}, signed("wrong"), {"authorization": "Basic %%%"}, {"authorization": "Bearer x"}):
         answer = client.request(method, f"/api/v1{path}", headers=headers)
         assert "password" in said(answer, 401)["error"] and answer.headers["www-authenticate"].startswith("Basic")
 
