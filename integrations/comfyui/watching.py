@@ -22,18 +22,18 @@ PREVIEW_SIDE = 512  # pixels, at most
 
 def watched(service: Service, job: Dict[str, Any]) -> Dict[str, Any]:
     """Wait for a job; the job in the end. Where that is cancelled, or fails, it is stopped on the server, too."""
-    bar = ProgressBar(WHOLE) if ProgressBar else None
+    bar, now = ProgressBar(WHOLE) if ProgressBar else None, job
     try:
-        for job in service.follow(job):
+        for now in service.follow(job):
             if bar:
                 throw_exception_if_processing_interrupted()
-                bar.update_absolute(round(WHOLE * share_of(job)), WHOLE, preview_of(job))
+                bar.update_absolute(round(WHOLE * share_of(now)), WHOLE, preview_of(now))
     except BaseException:
-        if not job["ended"]:
+        if not now["ended"]:
             with contextlib.suppress(ServiceError):  # where the server has gone, there is nothing to stop
-                service.stop(job)
+                service.stop(now)
         raise
-    return job
+    return now
 
 
 def share_of(job: Dict[str, Any]) -> float:

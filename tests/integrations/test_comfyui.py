@@ -80,7 +80,7 @@ def test_a_batch_is_aligned_by_the_pictures_of_an_image(run_node, page, project,
     for number, file in enumerate(sorted(PICTURE.glob("*.png"))[:2]):
         Image.open(file).convert("RGB").resize((96, 96)).save(tmp_path / f"{number}.png")
         files.append(tmp_path / f"{number}.png")
-    images, answer = run_node("StyleBlendAlign", {
+    images, _ = run_node("StyleBlendAlign", {
         "prompts": "A cat\nA house", "look": "in ink", "seed": 11, "reference_prompts": "A lake\n\nA tree\n"}, files,
         server=page)
     run_in(project, "align", "--config", "few", "--prompts", "A cat,A house", "--seed", "11", "--look", "in ink",
