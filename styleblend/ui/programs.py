@@ -144,7 +144,7 @@ class PasswordWanted:
     def __init__(self, password: Optional[Password]):
         self.password = password
 
-    def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> None:  # one after another, so that wrong ones are counted exactly
         if self.password is None:
             return
         given = password_in(request.headers.get("authorization", ""))
