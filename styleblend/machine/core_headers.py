@@ -53,7 +53,7 @@ def core_headers(jittor_utils, building: bool, say: Callable[[str], None]) -> It
     are not touched, nor what goes to nvcc. The variable stays, for programs that this one starts: with the same cache
     and other flags they would compile Jittor anew.
     """
-    if OURS.fullmatch(os.environ.get("cc_flags", "")):  # of the program that started this one, perhaps with another cache
+    if OURS.fullmatch(os.environ.get("cc_flags", "")):  # of who started this one, perhaps with another cache
         del os.environ["cc_flags"]
     if jittor_utils.cc_type != "g++" or os.environ.get("nvcc_path", "cu") or os.environ.get("cc_flags"):
         yield ""

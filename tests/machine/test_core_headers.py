@@ -1,4 +1,4 @@
-"""Jittor's first start: g++ takes the parsed headers, Jittor's own code comes out the same, a failure changes nothing."""
+"""Jittor's first start: g++ takes the parsed headers, the code comes out the same, a failure changes nothing."""
 from __future__ import annotations
 
 import os
