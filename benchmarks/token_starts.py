@@ -105,7 +105,7 @@ def main() -> int:
     own = {"checkpoints": 1, "sample_every": 0, **({"initial_fine": args.words} if args.words else {})}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=own)})
     base, steps = load_base(settings.base), settings.training.inversion.steps
-    table = Table("style", "words: first, last loss", "encoded: first, last loss", f"step of {steps} with that of words",
+    table = Table("style", "words: first, last loss", "encoded: first, last loss", f"step of {steps} with words' last",
                   title="Textual Inversion from words and from encoded tokens")
     for name in style_folders(settings.data):
         found[name] = curves(base, settings, name, args.work)
