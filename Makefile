@@ -15,6 +15,9 @@ VERSION := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[
 STYLE ?= fxemoji
 PROMPTS ?= Fire,Anchor,Bread
 OUTPUT ?= result
+# Half of pip's time goes into compiling all modules of all packages, most of which no command imports. Python compiles a
+# module when one does, and keeps it, unless it must not: then each command would compile anew.
+NO_COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 .PHONY: demo check clean tools
 
@@ -30,15 +33,14 @@ clean:
 	rm -rf $(VENV) $(OUTPUT) .pytest_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp files are newer than the requirements once the packages are in. --no-compile: half of pip's time goes into
-# compiling all modules of all packages, most of which no command imports; Python compiles a module when one does.
+# The stamp files are newer than the requirements once the packages are in.
 $(VENV)/installed: requirements.txt $(VENV)/python-$(VERSION)
 	@echo "Installing the packages into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet $(NO_COMPILE) --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt requirements-context.txt $(VENV)/installed
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt -r requirements-context.txt
+	@$(BIN)/python -m pip install --quiet $(NO_COMPILE) --disable-pip-version-check -r requirements-dev.txt -r requirements-context.txt
 	@touch $@
 
 # Packages are of one Python: an environment that was made here with another one is made anew, and one of somebody's own is left alone.

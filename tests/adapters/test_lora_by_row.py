@@ -108,7 +108,9 @@ def test_the_negative_prompt_may_feel_less_of_the_style(pipeline, tiny_base, tin
         return latents_of(pipeline, given, jt.array(seeded.values("negative/x", (2, 4, 8, 8))[:len(given.prompts)]))
 
     usual, less = latents(1.0, ("coarse", "fine")), latents(0.0, ("coarse", "fine"))
-    assert np.array_equal(usual[0], less[0]) and np.abs(usual[1] - less[1]).max() > 1e-3
+    # one row more in the batch: without AVX-512 oneDNN adds up in another order then
+    np.testing.assert_allclose(usual[0], less[0], atol=1e-5)
+    assert np.abs(usual[1] - less[1]).max() > 1e-3
     assert np.array_equal(latents(1.0, guidance=1), latents(0.0, guidance=1))
     np.testing.assert_allclose(latents(0.0, samples=2)[:, :1], latents(0.0), atol=1e-5)
     # a step by hand: the one row without the LoRA, the other with it
