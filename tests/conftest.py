@@ -35,13 +35,26 @@ def peer():
         [python, str(ROOT / "tests" / "reference" / script), *map(str, arguments)], check=True, env=clean)
 
 
+def pytest_configure(config):
+    """Tests in several processes share the cores: else each would start a thread for every core."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if hasattr(config, "workerinput"):  # in one of them
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+
+
 @pytest.fixture
-def report(capsys):
-    """Prints a line past pytest's capture."""
-    def print_line(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n{line}", end=" ")
-    return print_line
+def report(record_property):
+    """Says a line, such as how near a block comes to its reference, at the end of the tests."""
+    return lambda line: record_property("reported", line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    lines = [value for tests in (terminalreporter.stats.get(end, ()) for end in ("passed", "failed")) for test in tests
+             for name, value in test.user_properties if name == "reported" and test.when == "call"]
+    if lines:
+        terminalreporter.section("measured")
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
