@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 	@echo "The pictures are in $(OUTPUT)/$(STYLE)/ - all on one page: $(OUTPUT)/index.html"
 
 check: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 25
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) .pytest_cache .hypothesis build *.egg-info
