@@ -72,7 +72,7 @@ def in_words(error: ValidationError, kind: Type[Settings]) -> str:
     first = error.errors()[0]
     where = printable(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
-        near = nearest(str(first["loc"][-1]), known_keys(kind))
+        near = nearest(str(first["loc"][-1]), [key for key in known_keys(kind) if key != first["loc"][-1]])
         return f"unknown key {where}" + (f"; did you mean {near}?" if near else "")
     message, given = first["msg"][0].lower() + first["msg"][1:], printable(reprlib.repr(first.get("input")))
     return f"{where}{': ' if where else ''}{message} (got {given})"

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 from typing import List
 
+from styleblend.adapters.mixes import is_mix, names_in
 from styleblend.adapters.style_files import settings_in
 from styleblend.errors import StyleBlendError
+from styleblend.files.names import check_name
 from styleblend.files.shipped import adapters_of
 from styleblend.settings import KINDS, RunSettings, SamplingSettings
 from styleblend.ui.fields import Field, fields_of
@@ -31,6 +33,7 @@ def method_that_draws(settings: RunSettings, style: str, method: str) -> str:
     if not style:
         return method
     try:
-        return settings_in(adapters_of(settings.adapters, style), style).method
+        first = check_name(names_in(style)[0] if is_mix(style) else style)  # before it leads anywhere
+        return settings_in(adapters_of(settings.adapters, first), first).method
     except StyleBlendError:
         return ""

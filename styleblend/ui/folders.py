@@ -28,13 +28,17 @@ MOST_LOOKED_AT = 5000
 
 def uploaded(files: Optional[Sequence[str]], upload_folder: Path) -> List[Path]:
     """The files of an upload. StyleBlendError for a path that no upload has made: a browser may send any."""
-    found = [Path(os.path.realpath(file)) for file in files or ()]
-    if len(found) > MOST_PICTURES:
-        raise StyleBlendError(f"{len(found)} files are too many: {MOST_PICTURES} at a time")
+    if len(files or ()) > MOST_PICTURES:
+        raise StyleBlendError(f"{len(files)} files are too many: {MOST_PICTURES} at a time")
     root = Path(os.path.realpath(upload_folder))
+    try:
+        found = [Path(os.path.realpath(file)) for file in files or ()]
+        there = all(root in path.parents and path.is_file() for path in found)
+    except (OSError, ValueError):  # too long, a zero in it, or half of a character
+        there = False
+    if not there:
+        raise StyleBlendError("a file was named that was not uploaded: drop it into the page")
     for path in found:
-        if root not in path.parents or not path.is_file():
-            raise StyleBlendError("a file was named that was not uploaded: drop it into the page")
         if path.stat().st_size > MOST_UPLOADED:
             raise StyleBlendError(f"{path.name[:60]} has more than {MOST_UPLOADED >> 20} MiB: make it smaller")
     return found

@@ -12,15 +12,16 @@ import os
 import time
 from pathlib import Path
 from typing import Awaitable, Callable, List, Optional
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
 MOST_WRONG, PAUSE = 10, 60.0  # wrong passwords, and the seconds in which they are counted
-MOST_SAID = 8 << 20  # bytes of a request that uploads nothing
+MOST_SAID = 2 << 20  # bytes of a request that uploads nothing
 UPLOADS = "/upload"  # the end of the path to which files are sent
 STRANGER = b"refused: this request comes from another web site"
-OTHER_FILE = b"refused: this request names a file that was not uploaded, or says too much"
+OTHER_FILE = b"refused: this request names a file that was not uploaded"
+TOO_MUCH = b"refused: this request says more than anything that is asked here"
 
 
 def is_local(host: str) -> bool:
@@ -40,12 +41,18 @@ class Guard:
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] in ("http", "websocket") and not self.allows(scope):
-            await refuse(scope, send, STRANGER)
+            await refuse(scope, send, 403, STRANGER)
             return
         if scope["type"] == "http" and scope["method"] not in SAFE and not scope["path"].endswith(UPLOADS):
-            body = await body_of(receive)
-            if body is None or names_other_files(body, self.uploads):
-                await refuse(scope, send, OTHER_FILE)
+            try:
+                body = await body_of(receive)
+            except Gone:
+                return
+            if body is None:
+                await refuse(scope, send, 413, TOO_MUCH)
+                return
+            if names_other_files(body, self.uploads):
+                await refuse(scope, send, 403, OTHER_FILE)
                 return
             receive = once(body, receive)
         await self.app(scope, receive, send)
@@ -56,27 +63,33 @@ class Guard:
         if self.hosts is not None and name_of(host) not in self.hosts:
             return False
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and (split(origin) is None or split(origin).netloc != host):
             return False
         away = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         follows_a_link = headers.get("sec-fetch-mode") == "navigate" and scope.get("method") in SAFE
         return not away or follows_a_link
 
 
-async def refuse(scope, send, sentence: bytes) -> None:
+class Gone(Exception):
+    """Who asked went away before all was said: what came is no request."""
+
+
+async def refuse(scope, send, status: int, sentence: bytes) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    await send({"type": "http.response.start", "status": 403,
+    await send({"type": "http.response.start", "status": status,
                 "headers": [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(sentence))]})
     await send({"type": "http.response.body", "body": sentence})
 
 
 async def body_of(receive) -> Optional[bytes]:
-    """What a request says; None where it is longer than anything that the page asks."""
+    """What a request says; None where it is longer than anything that the page asks. Gone where it has no end."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
         parts.append(message.get("body", b""))
         size, more = size + len(parts[-1]), message.get("more_body", False)
         if size > MOST_SAID:
@@ -108,7 +121,7 @@ def names_other_files(body: bytes, uploads: Path) -> bool:
         one = todo.pop()
         if isinstance(one, dict):
             path = one.get("path")
-            if isinstance(path, str) and uploads not in Path(os.path.realpath(path.replace("\0", "?"))).parents:
+            if isinstance(path, str) and not lies_in(uploads, path):
                 return True
             todo += one.values()
         elif isinstance(one, list):
@@ -116,9 +129,26 @@ def names_other_files(body: bytes, uploads: Path) -> bool:
     return False
 
 
+def lies_in(folder: Path, path: str) -> bool:
+    """Whether a path leads into the folder, wherever links lead."""
+    try:
+        return folder in Path(os.path.realpath(path)).parents
+    except (OSError, ValueError):  # no path: a zero in it, or half of a character
+        return False
+
+
 def name_of(host: str) -> str:
-    """The name in a Host header, without its port."""
-    return urlsplit(f"//{host}").hostname or ""
+    """The name in a Host header, without its port; "" where that is none."""
+    found = split(f"//{host}")
+    return found and found.hostname or ""
+
+
+def split(address: str) -> Optional[SplitResult]:
+    """The parts of an address; None where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
 
 
 class Password:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import tempfile
@@ -19,14 +20,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from styleblend.errors import StyleBlendError
-from styleblend.files.pictures import FORMATS, kind_of
+from styleblend.files.pictures import FORMATS, kind_of, load_picture
 from styleblend.jobs.choices import ready_pictures
 from styleblend.settings import RunSettings
 from styleblend.ui.folders import MOST_UPLOADED, styles_found
 from styleblend.ui.guard import PAUSE, Password
 from styleblend.ui.program_requests import asked_by_program
 from styleblend.ui.queue import DONE, JobQueue, QueuedJob, QueueFull
-from styleblend.ui.requests import check, methods_by_pictures
+from styleblend.ui.requests import methods_by_pictures
 
 PLACE = "/api/v1"  # of all its addresses
 LATER = 10  # seconds after which a program that finds the queue full may try again
@@ -55,7 +56,7 @@ class Programs:
         app.post("/align", status_code=202)(self.align)
         app.get("/jobs/{key}")(self.status)
         app.delete("/jobs/{key}")(self.stop)
-        app.get("/jobs/{key}/pictures/{number}")(self.picture)
+        app.get("/jobs/{key}/pictures/{number:int}")(self.picture)
 
     def styles(self) -> Dict[str, Any]:
         """The styles that can be named, and the methods that draw in the style of reference pictures."""
@@ -71,7 +72,6 @@ class Programs:
     def submit(self, kind: str, request: Request, said: Dict[str, Any]) -> Dict[str, Any]:
         """Put checked work into the queue. All programs of one machine have as many places as one browser."""
         asked = asked_by_program(kind, said, self.settings, self.uploads)
-        check(asked, self.settings)
         owner = f"programs of {request.client.host if request.client else 'this machine'}"
         return self.told(self.queue.submit(owner, asked))
 
@@ -129,6 +129,10 @@ class Programs:
             raise StyleBlendError("what was uploaded is no picture that can be read: send a PNG or JPEG as it is, as "
                                   "the body of the request")
         ready_pictures(self.settings, str(file))
+        try:
+            load_picture(file, self.settings.pictures.max_pixels)
+        except StyleBlendError:
+            raise StyleBlendError("the picture that was uploaded is cut off or damaged: send the whole file") from None
         path = self.uploads / digest / f"picture.{kind.lower()}"
         path.parent.mkdir(exist_ok=True)
         os.replace(file, path)
@@ -179,6 +183,11 @@ def answer_errors(app: FastAPI) -> None:
     async def no_object(_, error):
         return JSONResponse({"error": "the request is no JSON object: send one, with Content-Type: application/json"},
                             400)
+
+    @app.exception_handler(OSError)
+    async def not_written(_, error):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return JSONResponse({"error": f"the page's machine could not do it: {error.strerror}"}, 507 if full else 500)
 
     @app.exception_handler(StyleBlendError)
     async def refused(_, error):

@@ -12,13 +12,15 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.base_folder import check_base
-from styleblend.files.names import check_name
+from styleblend.files.names import check_name, control_character
 from styleblend.files.output_files import free_path
 from styleblend.files.prompts import make_prompt, phrase_of
 from styleblend.jobs.choices import known_style, ready_pictures, ready_to_draw
 from styleblend.jobs.events import Job, Log, Progress
-from styleblend.settings import KINDS, AlignSettings, RunSettings, TrainingSettings, validated, with_sampling
+from styleblend.settings import (KINDS, LARGEST_SEED, AlignSettings, RunSettings, TrainingSettings, validated,
+                                 with_sampling)
 from styleblend.settings.study import StudySettings
+from styleblend.ui.drawing_fields import method_that_draws
 
 MOST_PROMPTS, MOST_COUNT, MOST_SEEDS, LONGEST_PROMPT = 20, 64, 8, 4000
 REFERENCES = "references"  # the setting of a method that draws in the style of pictures
@@ -69,13 +71,39 @@ def check_prompts(prompts: Sequence[str]) -> None:
         phrase_of(prompt)
 
 
+def check_words(what: str, words: Optional[str]) -> None:
+    """StyleBlendError for words beside a prompt that no picture's record can hold, or too many of them."""
+    words = words or ""
+    if len(words) > LONGEST_PROMPT:
+        raise StyleBlendError(f"{what} has {len(words)} characters: {LONGEST_PROMPT} are the most here")
+    if control_character(words):
+        raise StyleBlendError(f"{what} holds the control character {control_character(words)}: take it out")
+
+
+def check_last_seed(first: Optional[int], count: int) -> None:
+    """StyleBlendError where so many pictures have no seeds from the first on."""
+    if first is not None and first > LARGEST_SEED - count:
+        raise StyleBlendError(f"the seed {first} is too large for {count} pictures: {LARGEST_SEED - count} is the "
+                              "largest")
+
+
 def check_draw(values: Mapping[str, Any], settings: RunSettings) -> None:
     if not values["prompts"]:
         raise StyleBlendError("there is nothing to draw: write a prompt, one on each line for several")
     check_prompts(values["prompts"])
     if not 1 <= values["count"] <= MOST_COUNT:
         raise StyleBlendError(f"draw {MOST_COUNT} pictures of each prompt at most")
+    check_words("the negative prompt", values["negative"])
+    check_last_seed(values["seed"], values["count"])
     with_sampling(settings.sampling, values["sampling"], "the settings")
+    if values["strength"] is not None and not values["style"]:
+        raise StyleBlendError("a strength has no effect without a style: leave it out, or name a style")
+    method = method_that_draws(settings, values["style"], values["method"])
+    if values["own"] and method in KINDS:
+        kind = KINDS[method]
+        now = getattr(settings, kind.section, None)
+        now = now.model_dump() if isinstance(now, kind.drawing) else {}
+        validated(kind.drawing, {**now, **values["own"]}, "the method's settings")
     if values["style"] and values["method"]:
         raise StyleBlendError("a style has its own method: choose a style or a method, not both")
     if values["method"]:
@@ -131,6 +159,12 @@ def check_align(values: Mapping[str, Any], settings: RunSettings) -> None:
         raise StyleBlendError("there is nothing to draw: write a prompt, one on each line for several")
     check_prompts(values["prompts"])
     asked, sampling = aligned(values, settings), with_sampling(settings.sampling, values["sampling"], "the settings")
+    check_words("the negative prompt", values["negative"])
+    check_words("the look", asked.look)
+    check_words("the reference's prompt", asked.reference_prompt)
+    for one in asked.references:
+        check_words("a reference's prompt", one.prompt)
+    check_last_seed(settings.sampling.seed if values["seed"] is None else values["seed"], len(values["prompts"]))
     asked.refuse_without_style(values["style"])
     asked.refuse_unfit(sampling.sampler, sampling.steps)
     ready_pictures(settings, *asked.pictures())

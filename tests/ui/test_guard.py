@@ -70,7 +70,8 @@ def test_a_request_names_no_other_file_than_its_uploads(tmp_path, path, status):
 
 
 @pytest.mark.parametrize("body, status", [
-    (b"", 200), (b"a=b", 200), (b"[" * 400 + b'{"path": "/etc/passwd"}' + b"]" * 400, 403), (bytes(9 << 20), 403)])
+    (b"", 200), (b"a=b", 200), (b"[" * 400 + b'{"path": "/etc/passwd"}' + b"]" * 400, 403), (bytes(9 << 20), 413),
+    (b'{"path": "\\ud800"}', 403), (b'{"path": "a\\u0000"}', 403)])
 def test_other_things_that_are_said(body, status):
     assert answer({"host": HERE}, body=body) == status
 
@@ -90,3 +91,26 @@ def test_the_password_counts_and_guessing_ends(monkeypatch):
 def test_which_addresses_are_this_machine_alone():
     assert [is_local(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::", "192.168.0.4")] == \
         [True] * 3 + [False] * 3
+
+
+def test_a_request_without_an_end_is_none():
+    """Who went away in the middle asked for nothing, whatever the half says."""
+    asked, messages = [], [{"type": "http.request", "body": b'{"a": 1}', "more_body": True}, {"type": "http.disconnect"}]
+
+    async def application(scope, receive, send):
+        asked.append(scope)
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        asked.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/draw", "headers": [(b"host", HERE.encode())]}
+    asyncio.run(Guard(application, LOCAL, "/nowhere")(scope, receive, send))
+    assert not asked
+
+
+@pytest.mark.parametrize("headers", [{"host": "[::1"}, {"host": "[zz]"}, {"host": HERE, "origin": "http://[::1"}])
+def test_addresses_that_are_none_are_strangers(headers):
+    assert answer(headers) == 403

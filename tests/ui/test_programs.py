@@ -234,3 +234,35 @@ def test_a_picture_of_a_job_comes_with_its_record(open_page, tmp_path):
     (tmp_path / "got.png").write_bytes(answer.content)
     record = read_record(tmp_path / "got.png")
     assert (record.prompt, record.seed) == ("A cat", 3) and answer.headers["content-type"] == "image/png"
+
+
+# ---------------------------------------------------------------- what a breaker found
+
+@pytest.mark.parametrize("path, body, sentence", [
+    ("/draw", {"prompts": [1] * 300_000}, "prompts"),
+    ("/draw", {"prompts": "A cat", **{f"key{n}": 1 for n in range(20_000)}}, "keys"),
+    ("/draw", {"prompts": "A cat", "references": [{}] * 50_000}, "references"),
+    ("/draw", {"prompts": "A cat", "style": "../styles/fxemoji", "method_settings": {"a": 1}}, "method_settings"),
+    ("/draw", {"prompts": "A cat", "style": "/proc/1/fd"}, "cannot be a style"),
+    ("/draw", {"prompts": "A cat", "style": "b" * 256}, "cannot be a style"),
+    ("/draw", {"prompts": "A cat", "strength": 2}, "no effect without a style"),
+    ("/draw", {"prompts": "A cat", "style": "fxemoji", "method_settings": {"c2f_sites": ["x"]}}, "c2f_sites"),
+    ("/draw", {"prompts": "A cat", "seed": 2 ** 63 - 1, "count": 2}, "seed"),
+    ("/draw", {"prompts": "A cat", "negative": "\ud800"}, "U+D800"),
+    ("/draw", {"prompts": "A cat", "negative": "x" * 5000}, "5000 characters"),
+    ("/align", {"prompts": "A cat", "look": "\0"}, "U+0000"),
+    ("/align", {"prompts": "A cat", "reference_prompt": "\ud800"}, "U+D800")])
+def test_what_cannot_be_drawn_is_said_at_once(open_page, path, body, sentence):
+    """In a second or two, however much of it is wrong."""
+    client, began = open_page(), time.monotonic()
+    answer = client.post(f"/api/v1{path}", content=json.dumps(body), headers={"content-type": "application/json"})
+    assert sentence in said(answer, 400)["error"] and time.monotonic() - began < 5
+
+
+def test_a_damaged_picture_is_refused_as_it_comes(open_page):
+    answer = open_page().post("/api/v1/upload", content=picture(size=(300, 300))[:2000])
+    assert said(answer, 400)["error"].startswith("the picture that was uploaded is cut off or damaged")
+
+
+def test_no_number_of_a_picture_is_no_picture(open_page):
+    assert open_page().get("/api/v1/jobs/x/pictures/a").status_code == 404
