@@ -236,7 +236,7 @@ def test_a_picture_of_a_job_comes_with_its_record(open_page, tmp_path):
     assert (record.prompt, record.seed) == ("A cat", 3) and answer.headers["content-type"] == "image/png"
 
 
-# ---------------------------------------------------------------- what a breaker found
+# ---------------------------------------------------------------- hostile and careless programs
 
 @pytest.mark.parametrize("path, body, sentence", [
     ("/draw", {"prompts": [1] * 300_000}, "prompts"),
@@ -252,7 +252,7 @@ def test_a_picture_of_a_job_comes_with_its_record(open_page, tmp_path):
     ("/draw", {"prompts": "A cat", "negative": "x" * 5000}, "5000 characters"),
     ("/align", {"prompts": "A cat", "look": "\0"}, "U+0000"),
     ("/align", {"prompts": "A cat", "reference_prompt": "\ud800"}, "U+D800")])
-def test_what_cannot_be_drawn_is_said_at_once(open_page, path, body, sentence):
+def test_hostile_requests_are_refused_within_seconds(open_page, path, body, sentence):
     """In a second or two, however much of it is wrong."""
     client, began = open_page(), time.monotonic()
     answer = client.post(f"/api/v1{path}", content=json.dumps(body), headers={"content-type": "application/json"})
