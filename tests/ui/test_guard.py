@@ -95,7 +95,8 @@ def test_which_addresses_are_this_machine_alone():
 
 def test_a_request_without_an_end_is_none():
     """Who went away in the middle asked for nothing, whatever the half says."""
-    asked, messages = [], [{"type": "http.request", "body": b'{"a": 1}', "more_body": True}, {"type": "http.disconnect"}]
+    asked = []
+    messages = [{"type": "http.request", "body": b'{"a": 1}', "more_body": True}, {"type": "http.disconnect"}]
 
     async def application(scope, receive, send):
         asked.append(scope)
