@@ -31,13 +31,13 @@ from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
 from styleblend.machine.runtime import jt
 from styleblend.methods.content import prepare_content, with_content
-from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
+from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, with_negative
 from styleblend.methods.method import Method, Progress, Request
 from styleblend.methods.registry import METHODS
 from styleblend.models import decoder_strips
 from styleblend.record import Record, looked_at
 from styleblend.settings import (KINDS, LARGEST_SEED, ContentSettings, ControlSettings, MethodSettings, RunSettings,
-                                 SamplingSettings, method_of, validated)
+                                 SamplingSettings, method_of, own_settings, validated)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
-from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, own_settings, with_negative
+from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, with_negative
 from styleblend.record import Record, looked_at
-from styleblend.settings import (KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings, SamplingSettings,
-                                 Source, StyleEncoderSettings, StyleSettings, validated, with_sampling)
+from styleblend.settings import (KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings,
+                                 SamplingSettings, Source, StyleEncoderSettings, StyleSettings, own_settings,
+                                 validated, with_sampling)
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,13 @@ from styleblend.jobs.choices import ready_style
 from styleblend.jobs.events import Job, Log, Progress, Written
 from styleblend.jobs.scored_pictures import OutOfTime, ScoredPictures
 from styleblend.jobs.trials import History, Trial, plot_trail, proposal, read_trials, space, starts, with_trial
-from styleblend.methods.drawn_with import own_settings
 from styleblend.metrics import Metric
 from styleblend.metrics.comparison import Difference, paired_difference
 from styleblend.metrics.judge import Judge, JudgeMetric
 from styleblend.metrics.weighted import parse_weights
 from styleblend.adapters.style import style_hash
 from styleblend.pipeline import Pipeline
-from styleblend.settings import PRESETS, RunSettings, StyleBlendStyle, StyleSettings, with_sampling
+from styleblend.settings import PRESETS, RunSettings, StyleBlendStyle, StyleSettings, own_settings, with_sampling
 
 OF_OTHER_STYLES = "subject,histogram"  # what a style is tuned by that the judge does not know
 UNSEEN_SEEDS = 1000  # the comparison's seeds begin here, the search's at 1

@@ -18,11 +18,6 @@ class DrawnWith(NamedTuple):
     settings: MethodSettings
 
 
-def own_settings(config: RunSettings, name: str, said: StyleSettings) -> StyleSettings:
-    """What a style says of itself (`style.json`); where that is nothing, what the config says of it."""
-    return config.styles.get(name, said) if said == type(said)(parts=said.parts) else said
-
-
 def drawn_with(config: RunSettings, own: StyleSettings, source: str,
                methods: Mapping[str, Method] = METHODS) -> DrawnWith:
     """What a style that says `own` is drawn with. `source` begins the sentence of an error."""

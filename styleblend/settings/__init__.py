@@ -6,7 +6,7 @@ from styleblend.settings.drawing import LARGEST_SEED, LONGEST_SIDE, MOST_STEPS, 
 from styleblend.settings.dreamstyler import DreamStylerSettings
 from styleblend.settings.metrics import MetricSettings, NetworkIds
 from styleblend.settings.pictures import PictureSettings
-from styleblend.settings.run import DType, RunSettings, read_settings
+from styleblend.settings.run import DType, RunSettings, own_settings, read_settings
 from styleblend.settings.style_aligned import AlignSettings, ReferencePicture
 from styleblend.settings.style_encoder import EncodedPicture, StyleEncoderSettings
 from styleblend.settings.styleblend import PRESETS, BlendSettings
@@ -22,6 +22,6 @@ __all__ = [
     "LookAlikeSettings", "MethodSettings", "MetricSettings", "NetworkIds", "PictureSettings", "ReferencePicture",
     "RunSettings", "SamplingSettings", "Seed", "Settings", "Source", "StageSettings", "StyleBlendStyle",
     "StyleEncoderSettings", "StyleSettings", "TrainingSettings", "blend_for", "known_keys", "method_of",
-    "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown", "validated",
-    "with_sampling",
+    "own_settings", "read_settings", "read_style_settings", "sampling_for", "style_settings_from", "unknown",
+    "validated", "with_sampling",
 ]

@@ -20,7 +20,7 @@ from styleblend.settings.style_aligned import AlignSettings
 from styleblend.settings.style_encoder import StyleEncoderSettings
 from styleblend.settings.style_encoder_training import EncoderTrainingSettings
 from styleblend.settings.styleblend import BlendSettings
-from styleblend.settings.styles import StyleOfAnyMethod
+from styleblend.settings.styles import StyleOfAnyMethod, StyleSettings
 from styleblend.settings.training import TrainingSettings
 from styleblend.settings.validation import Settings, validated
 
@@ -133,3 +133,8 @@ def refuse_twice(node: Optional[yaml.Node], where: str, seen: Set[int]) -> None:
                                  f"{line}: take one of them out")
             lines[key.tag, key.value] = line
         refuse_twice(value, name, seen)
+
+
+def own_settings(config: RunSettings, name: str, said: StyleSettings) -> StyleSettings:
+    """What a style says of itself (`style.json`); where that is nothing, what the config says of it."""
+    return config.styles.get(name, said) if said == type(said)(parts=said.parts) else said

@@ -187,7 +187,8 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(OSError)
     async def not_written(_, error):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return JSONResponse({"error": f"the page's machine could not do it: {error.strerror}"}, 507 if full else 500)
+        said = f"the page's machine could not do it: {error.strerror or error}"
+        return JSONResponse({"error": said}, 507 if full else 500)
 
     @app.exception_handler(StyleBlendError)
     async def refused(_, error):

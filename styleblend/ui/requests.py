@@ -20,7 +20,7 @@ from styleblend.jobs.events import Job, Log, Progress
 from styleblend.settings import (KINDS, LARGEST_SEED, AlignSettings, RunSettings, TrainingSettings, validated,
                                  with_sampling)
 from styleblend.settings.study import StudySettings
-from styleblend.ui.drawing_fields import method_that_draws
+from styleblend.ui.drawing_fields import check_own
 
 MOST_PROMPTS, MOST_COUNT, MOST_SEEDS, LONGEST_PROMPT = 20, 64, 8, 4000
 REFERENCES = "references"  # the setting of a method that draws in the style of pictures
@@ -98,12 +98,7 @@ def check_draw(values: Mapping[str, Any], settings: RunSettings) -> None:
     with_sampling(settings.sampling, values["sampling"], "the settings")
     if values["strength"] is not None and not values["style"]:
         raise StyleBlendError("a strength has no effect without a style: leave it out, or name a style")
-    method = method_that_draws(settings, values["style"], values["method"])
-    if values["own"] and method in KINDS:
-        kind = KINDS[method]
-        now = getattr(settings, kind.section, None)
-        now = now.model_dump() if isinstance(now, kind.drawing) else {}
-        validated(kind.drawing, {**now, **values["own"]}, "the method's settings")
+    check_own(settings, values["style"], values["method"], values["own"])
     if values["style"] and values["method"]:
         raise StyleBlendError("a style has its own method: choose a style or a method, not both")
     if values["method"]:

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 from running_page import few_steps, run_in, running_page
 
+from styleblend.errors import StyleBlendError
 from styleblend.record import read_record
+from styleblend.settings import read_settings
+from styleblend.ui.drawing_fields import check_own
 from styleblend.ui.folders import MOST_UPLOADED
 from styleblend.ui.guard import MOST_WRONG
 from styleblend.ui.queue import MOST_EACH
@@ -266,3 +269,15 @@ def test_a_damaged_picture_is_refused_as_it_comes(open_page):
 
 def test_no_number_of_a_picture_is_no_picture(open_page):
     assert open_page().get("/api/v1/jobs/x/pictures/a").status_code == 404
+
+
+def test_a_dial_is_checked_beside_what_its_style_says(tmp_path):
+    """A style that has the dials on takes one alone; a style that has them off refuses it."""
+    settings = read_settings("mini").model_copy(update={"adapters": str(tmp_path)})
+    for name, dials in (("on", True), ("off", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "style.json").write_text(json.dumps(
+            {"method": "dreamstyler", "dreamstyler": {"use_sc_guidance": dials}}))
+    check_own(settings, "on", "", {"sty_gamma": 2.0})
+    with pytest.raises(StyleBlendError, match="sty_gamma has an effect only with"):
+        check_own(settings, "off", "", {"sty_gamma": 2.0})

@@ -5,7 +5,7 @@
 
 It sees all subjects that are not held out, also those that the base does not draw, each time moved, zoomed and perhaps
 mirrored: else it would know the pictures by heart. It sees a few patches of each at a time, since a look is in all of
-them: that costs a third, and it cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via
+them: that is less work, and it cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via
 Masking"). At the end it says how many it tells rightly of the held-out ones.
 """
 import argparse
@@ -44,7 +44,7 @@ def main():
     network = CLIPVisionModel(CLIPVisionConfig(**SIZES))
     head = torch.nn.Linear(SIZES["hidden_size"], len(looks))
     if args.start:
-        network.load_state_dict(started(args.start), strict=False)
+        network.load_state_dict(started(args.start))
     network.train()
     optimiser = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=args.lr, weight_decay=0.05)
     began, step, right = time.time(), 0, []
