@@ -7,7 +7,7 @@ name are drawn by their own words as well: that is what tokens can reach. All ar
 import argparse
 import json
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
@@ -40,31 +40,42 @@ def one_of_each(folder: Path, seed: int) -> Dict[str, Path]:
     return {look: own[rng.integers(len(own))] for look, own in sorted(looks.items())}
 
 
-class Drawn:
+class Drawn(NamedTuple):
     """Pictures of the prompts with each seed, and their scores as pictures of a look."""
 
-    def __init__(self, pipeline: Pipeline, judge: Judge, look: str, args, words: str = "",
-                 settings: Optional[StyleEncoderSettings] = None):
-        phrases = [article(subject) for subject in SUBJECTS][:args.prompts] * args.seeds
-        seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(len(phrases) // args.seeds)]
-        prompts, self.images = [f"{phrase} {words}".strip() for phrase in phrases], []
-        for begin in range(0, len(prompts), args.batch):
-            part = slice(begin, begin + args.batch)
-            self.images += [Image.fromarray(one.pixels) for one in
-                            pipeline.pictures(*prompts[part], seeds=seeds[part], settings=settings)]
-        self.scores = JudgeMetric(judge, look).score(self.images, phrases)
+    images: List[Image.Image]
+    scores: Dict[str, np.ndarray]
 
 
-def ways_of(pipeline: Pipeline, judge: Judge, look: str, picture: Path, args) -> Dict[str, Drawn]:
-    """One look drawn without a style, by its words where it has some, and by each encoder."""
-    found = {"plain": Drawn(pipeline, judge, look, args)}
-    if look in WORDS:
-        found["words"] = Drawn(pipeline, judge, look, args, f"in the style of {WORDS[look]}")
-    for encoder in args.encoders:
-        own = StyleEncoderSettings(references=[EncodedPicture(picture=str(picture))], encoder=str(encoder),
-                                   style_guidance=args.style_guidance)
-        found[str(encoder)] = Drawn(pipeline, judge, look, args, settings=own)
-    return found
+class Looks:
+    """Draws the same prompts and seeds in each look, and asks the judge."""
+
+    def __init__(self, pipeline: Pipeline, judge: Judge, args):
+        self.pipeline, self.judge, self.args = pipeline, judge, args
+        self.phrases = [article(subject) for subject in SUBJECTS][:args.prompts] * args.seeds
+        each = len(self.phrases) // args.seeds
+        self.seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(each)]
+        self.plain = self.pictures()  # the same for all looks
+
+    def pictures(self, words: str = "", settings: Optional[StyleEncoderSettings] = None) -> List[Image.Image]:
+        prompts, images = [f"{phrase} {words}".strip() for phrase in self.phrases], []
+        for begin in range(0, len(prompts), self.args.batch):
+            part = slice(begin, begin + self.args.batch)
+            images += [Image.fromarray(one.pixels) for one in
+                       self.pipeline.pictures(*prompts[part], seeds=self.seeds[part], settings=settings)]
+        return images
+
+    def drawn(self, look: str, picture: Path) -> Dict[str, Drawn]:
+        """One look drawn without a style, by its words where it has some, and by each encoder."""
+        found = {"plain": self.plain}
+        if look in WORDS:
+            found["words"] = self.pictures(f"in the style of {WORDS[look]}")
+        for encoder in self.args.encoders:
+            found[str(encoder)] = self.pictures(settings=StyleEncoderSettings(
+                references=[EncodedPicture(picture=str(picture))], encoder=str(encoder),
+                style_guidance=self.args.style_guidance))
+        metric = JudgeMetric(self.judge, look)
+        return {way: Drawn(images, metric.score(images, self.phrases)) for way, images in found.items()}
 
 
 def table_of(title: str, looks: Dict[str, Dict[str, Drawn]]) -> Dict[str, dict]:
@@ -96,10 +107,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--sheets", type=Path, help="folder for what was drawn")
     args = parser.parse_args()
-    settings, judge, drawn = read_settings(args.config), Judge.load(), {}
-    pipeline = Pipeline(load_base(settings.base), settings)
+    settings, drawn = read_settings(args.config), {}
+    looks = Looks(Pipeline(load_base(settings.base), settings), Judge.load(), args)
     for look, picture in one_of_each(args.held, args.picture_seed).items():
-        drawn[look] = ways_of(pipeline, judge, look, picture, args)
+        drawn[look] = looks.drawn(look, picture)
         Console().print(look, picture.name, {way: f"{np.nanmean(own.scores['style']):.2f}"
                                              for way, own in drawn[look].items()})
         if args.sheets:

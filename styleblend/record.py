@@ -33,7 +33,7 @@ LATER = {"method": FIRST_METHOD, "dtype": "float32", "preset": None, "adapters":
 
 def libraries() -> Dict[str, str]:
     """The versions of the libraries that a picture's numbers depend on."""
-    names = ("jittor", "numpy", "transformers")
+    names = ("jittor", "numpy", "tokenizers")
     found = {name: [d.version for d in metadata.distributions(name=name)][:1] for name in names}
     return {name: version[0] for name, version in found.items() if version}
 

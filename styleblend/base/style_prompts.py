@@ -23,7 +23,7 @@ def with_style_tokens(tokenizer: Tokenizer, rows: np.ndarray, count: int = 8) ->
     count - 1: `placeholders` are the vectors (B * count, width), one caption after the other.
     """
     ids, last = np.array(rows), rows.shape[1] - count - 2
-    ends = (ids == tokenizer.bpe.eos_token_id).argmax(1)  # its place, since padding may have the id of a word
+    ends = (ids == tokenizer.bpe.end_id).argmax(1)  # its place, since padding may have the id of a word
     begins = np.minimum(ends - 2, last)
     for number, (row, begin) in enumerate(zip(ids, begins)):
         behind = rows[number, begin + 1:begin + 3]

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import os
 import unicodedata
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from styleblend.base.clip_bpe import ClipBPE
 from styleblend.errors import StyleBlendError
 from styleblend.files.content import instead_of_text
 from styleblend.files.emphasis import Chunk, escaped, parsed, shortened, spoken, written
@@ -25,8 +25,7 @@ def is_cjk(character: str) -> bool:
 def normalise(text: str) -> str:
     """The text as the published pipelines saw it: NFC, no control characters, every CJK ideograph a word of its own.
 
-    Newer tokenizers keep runs of ideographs together and give other ids, so this is done here and not left to their
-    version.
+    The library keeps runs of ideographs together and gives other ids, so this is done here.
     """
     kept = []
     for c in unicodedata.normalize("NFC", text):
@@ -55,12 +54,11 @@ class Tokenizer:
             instead = instead_of_text(folder / name)
             if instead:
                 raise StyleBlendError(f"{folder / name} is {instead.what}: {instead.cure}")
-        # it would say that PyTorch is missing: it is not needed
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        from transformers import CLIPTokenizer
         try:
-            self.bpe = CLIPTokenizer.from_pretrained(str(folder))
-        except Exception as error:
+            self.bpe = ClipBPE(folder)
+        except StyleBlendError:
+            raise
+        except Exception as error:  # the library has no other name for what is wrong with a file
             why = (str(error).splitlines() or [type(error).__name__])[0][:150]
             raise StyleBlendError(f"the tokenizer in {folder} cannot be read ({why}): copy it again") from None
         self.vocabulary = len(self.bpe)
@@ -76,20 +74,21 @@ class Tokenizer:
         Padding with the end token draws other pictures.
         """
         path = folder / "special_tokens_map.json"
-        token = read_object(path).get("pad_token") if path.is_file() else self.bpe.pad_token
+        token = read_object(path).get("pad_token") if path.is_file() else self.bpe.pad
         token = token.get("content") if isinstance(token, dict) else token
         if token is not None and not isinstance(token, str):
             raise StyleBlendError(f"{path}: pad_token is no text: copy the base's whole tokenizer folder")
-        return int(self.bpe.convert_tokens_to_ids(token)) if token is not None else 0
+        number = self.bpe.id_of_token(token) if token is not None else 0
+        return self.bpe.end_id if number is None else number
 
     def add(self, token: str) -> int:
         """A new placeholder token; its id.
 
         Refused when the tokenizer knows the word already, or would not find it in a text.
         """
-        if token in self.bpe.get_vocab():
+        if self.bpe.id_of_token(token) is not None:
             raise StyleBlendError(f"the tokenizer already knows the token {token}: choose another placeholder")
-        self.bpe.add_tokens(token)
+        self.bpe.add(token)
         self.placeholders.append(token)
         self.vectors.append(1)
         for number, own in enumerate(self.placeholders, self.vocabulary):  # <c> is found as <C>, the empty word nowhere
@@ -100,10 +99,10 @@ class Tokenizer:
 
     def id_of(self, word: str) -> int:
         """The id of a word that is a single token, for instance to start a placeholder from."""
-        ids = self.bpe(word, add_special_tokens=False)["input_ids"]
+        ids = self.bpe.ids(word, ends=False)
         if len(ids) != 1:
             raise StyleBlendError(f"{word!r} is {len(ids)} tokens; a placeholder starts from a word that is one token")
-        return int(ids[0])
+        return ids[0]
 
     def ids_of(self, words: str) -> List[int]:
         """The ids of one or more words, to start a placeholder of as many vectors from."""
@@ -124,13 +123,12 @@ class Tokenizer:
     def text(self, ids: Sequence[int]) -> str:
         """What these ids of a text say."""
         first = self.first_ids()
-        return self.bpe.decode([i if i < self.vocabulary else
-                                self.vocabulary + int(np.searchsorted(first, i, side="right")) - 1 for i in ids])
+        return self.bpe.text([i if i < self.vocabulary else
+                              self.vocabulary + int(np.searchsorted(first, i, side="right")) - 1 for i in ids])
 
     def words(self, text: str) -> List[int]:
         """All ids of a text with start and end, one for each placeholder."""
-        # verbose: the library would warn of indexing errors before `encode` cuts the text and says so
-        return [int(i) for i in self.bpe(normalise(text), verbose=False)["input_ids"]]
+        return self.bpe.ids(normalise(text))
 
     def ids(self, text: str) -> List[int]:
         """All ids of a text with start and end, not cut, not padded: those that the text encoder reads."""
@@ -141,7 +139,7 @@ class Tokenizer:
 
     def refuse_reserved(self, prompts: Sequence[str]) -> None:
         """StyleBlendError for a prompt that holds a placeholder, also as <c>, or a word that begins or ends a text."""
-        reserved = {self.bpe.bos_token_id: self.bpe.bos_token, self.bpe.eos_token_id: self.bpe.eos_token,
+        reserved = {self.bpe.start_id: self.bpe.start, self.bpe.end_id: self.bpe.end,
                     **dict(enumerate(self.placeholders, self.vocabulary))}
         for prompt in prompts:
             texts = [prompt, *(fragment.text for chunk in parsed(prompt) for fragment in chunk)]

@@ -10,9 +10,8 @@ import warnings
 
 from styleblend.cli.log_lines import quiet_seconds
 
-# read when these libraries are imported: what they say at their own lower levels is no business of the user's
-QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-                   "HF_HUB_VERBOSITY": "error"}
+# read when it is imported: what it says at its own lower levels is no business of the user's
+QUIET_LIBRARIES = {"HF_HUB_VERBOSITY": "error"}
 
 
 def tell(sentence: str) -> None:

@@ -7,7 +7,7 @@ from styleblend.errors import StyleBlendError
 from styleblend.methods.method import Method
 from styleblend.methods.registry import METHODS
 from styleblend.settings import (MethodSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
-                                 sampling_for)
+                                 sampling_for, with_sampling)
 
 
 class DrawnWith(NamedTuple):
@@ -37,7 +37,7 @@ def drawn_plain(config: RunSettings, method: Optional[Method] = None) -> DrawnWi
 def with_negative(sampling: SamplingSettings, parts: Collection[str], negative: Optional[str]) -> SamplingSettings:
     """The sampling settings with another negative prompt of what is shown; None: as they are.
 
-    `parts` are those that the style has. StyleBlendError where it would have no effect.
+    `parts` are those that the style has. StyleBlendError where it would have no effect, or is no text.
     """
     if negative is None:
         return sampling
@@ -45,4 +45,4 @@ def with_negative(sampling: SamplingSettings, parts: Collection[str], negative: 
         raise StyleBlendError("--negative has no effect where guidance is off (1): leave it out, or give a --guidance "
                               "above 1")
     coarse_only = parts and set(parts) <= {"coarse_embeds", "text_lora"}
-    return sampling.model_copy(update={"coarse_negative" if coarse_only else "fine_negative": negative})
+    return with_sampling(sampling, {"coarse_negative" if coarse_only else "fine_negative": negative}, "--negative")

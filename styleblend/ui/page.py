@@ -105,8 +105,10 @@ def serve(settings: RunSettings, config: str, host: str, port: int, password: Op
     prepare_environment(uploads)
     queue = JobQueue(config)
     try:
+        # no proxy_headers: a program that names another machine in them would pass the limit of jobs
         server = uvicorn.Server(uvicorn.Config(application(settings, queue, uploads, host, password), host=host,
-                                               port=port, log_level="warning", timeout_graceful_shutdown=1))
+                                               port=port, log_level="warning", proxy_headers=False,
+                                               timeout_graceful_shutdown=1))
         server.run()
     finally:
         queue.close()

@@ -169,7 +169,7 @@ def test_a_picture_names_what_it_was_drawn_with(trained, tmp_path):
     (folder / "style.json").write_text('{"preset": "strong_layout"}')
     assert main(["test", "--config", str(trained)]) == 0
     record = read_record(tmp_path / "result" / "dots" / "Cat.png")
-    assert record.preset == "strong_layout" and {"jittor", "transformers"} <= set(record.libraries)
+    assert record.preset == "strong_layout" and {"jittor", "tokenizers"} <= set(record.libraries)
     files = {"coarse_embeds": "coarse_style_embeds", "fine_embeds": "fine_style_embeds",
              "text_lora": "text_encoder_lora", "unet_lora": "unet_lora"}
     assert record.adapters == {part: hashlib.sha256((folder / f"dots_{stem}.safetensors").read_bytes()).hexdigest()[:16]

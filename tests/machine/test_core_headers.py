@@ -26,12 +26,13 @@ def utils(tmp_path, monkeypatch):
     """What is known of Jittor before it is imported."""
     monkeypatch.setenv("nvcc_path", "")
     monkeypatch.setenv("cc_flags", "")
+    monkeypatch.setenv("kernel_flags", "")
     return SimpleNamespace(cc_type="g++", cc_path="/usr/bin/g++", cache_path=str(tmp_path))
 
 
 def compiled(jittor, folder: Path, source: str, flag: str, *more) -> tuple:
     """The assembler text of a file of Jittor's, compiled as Jittor does, and what g++ says meanwhile."""
-    flags = re.sub(r'-include "[^"]*"', flag, jittor.compiler.cc_flags + jittor.compiler.opt_flags)
+    flags = re.sub(r'-include "[^"]*"( -O\d)?', "", jittor.compiler.cc_flags) + flag
     command = [jittor.compiler.cc_path, str(Path(jittor.compiler.jittor_path) / "src" / source),
                *(one for one in shlex.split(flags) if not one.startswith(("-l", "-L", "-shared"))),
                *more, "-S", "-o", str(folder / "core.s")]
@@ -40,7 +41,7 @@ def compiled(jittor, folder: Path, source: str, flag: str, *more) -> tuple:
 
 
 def test_a_file_of_jittors_is_compiled_from_parsed_headers_to_the_same_code(jittor, utils, tmp_path):
-    plain, said = compiled(jittor, tmp_path, "ops/reshape_op.cc", "", "-H")
+    plain, said = compiled(jittor, tmp_path, "ops/reshape_op.cc", headers.FASTER, "-H")
     assert "src/var.h" in said
     with headers.core_headers(utils, True, pytest.fail) as flag:
         mine, said = compiled(jittor, tmp_path, "ops/reshape_op.cc", flag, "-H")
@@ -56,7 +57,8 @@ def test_a_file_of_jittors_is_compiled_from_parsed_headers_to_the_same_code(jitt
 
 def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp_path):
     with headers.core_headers(utils, True, pytest.fail) as first:
-        assert os.environ["cc_flags"] == first
+        assert os.environ["cc_flags"] == first and first.endswith(headers.FASTER)
+        assert os.environ["kernel_flags"] == headers.OPERATORS
         assert list(tmp_path.rglob("*.gch"))
     with headers.core_headers(utils, False, pytest.fail) as second:
         assert second == first and not list(tmp_path.rglob("*.gch"))
@@ -64,9 +66,27 @@ def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp
 
 
 def test_the_flag_of_a_program_with_another_cache_is_not_taken_over(utils, tmp_path, monkeypatch):
-    monkeypatch.setenv("cc_flags", '-include "/elsewhere/core_headers/core.h"')
+    monkeypatch.setenv("cc_flags", f'-include "/elsewhere/core_headers/core.h" {headers.FASTER}')
+    monkeypatch.setenv("kernel_flags", headers.OPERATORS)
     with headers.core_headers(utils, True, pytest.fail) as flag:
+        assert flag == os.environ["cc_flags"] == f'-include "{tmp_path}/core_headers/core.h" {headers.FASTER}'
+
+
+@pytest.mark.parametrize("building", [False, True])
+def test_a_jittor_that_was_compiled_with_the_flag_of_before_keeps_it(utils, tmp_path, building):
+    """It had no -O1, and no file that says so."""
+    (tmp_path / "jit_utils_core.cpython-311-x86_64-linux-gnu.so").touch()
+    (tmp_path / "core_headers").mkdir()
+    (tmp_path / "core_headers" / "core.h").touch()
+    with headers.core_headers(utils, building, pytest.fail) as flag:
         assert flag == os.environ["cc_flags"] == f'-include "{tmp_path}/core_headers/core.h"'
+        assert not os.environ["kernel_flags"]
+
+
+def test_operators_are_compiled_with_the_flags_that_jittor_has_for_them(jittor):
+    """Jittor leaves out its own where the flags of its core have an -O."""
+    given = shlex.split(jittor.flags.cc_flags)
+    assert [flag for flag in given if flag.startswith("-O")] == [headers.OPERATORS] and "-fopenmp" in given
 
 
 @pytest.mark.parametrize("building", [False, True])  # True: a part of it was damaged, and is compiled again
@@ -83,7 +103,8 @@ def test_operators_do_not_begin_with_the_headers_of_the_core(jittor):
     assert headers.without("", "-O2 -g") == "-O2 -g"  # the core has none
 
 
-@pytest.mark.parametrize("name, value", [("cc_flags", "-DMINE"), ("nvcc_path", "/usr/bin/nvcc")])
+@pytest.mark.parametrize("name, value", [("cc_flags", "-DMINE"), ("kernel_flags", "-O2"),
+                                         ("nvcc_path", "/usr/bin/nvcc")])
 def test_flags_of_the_users_own_and_those_of_nvcc_are_not_touched(utils, tmp_path, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     before = dict(os.environ)
@@ -103,4 +124,4 @@ def test_headers_that_cannot_be_parsed_are_said_and_change_nothing(utils, tmp_pa
     with headers.core_headers(utils, True, said.append) as flag:
         assert "core.h" in flag
     assert len(said) == 1 and "could not be precompiled" in said[0]
-    assert [path.name for path in (tmp_path / "core_headers").iterdir()] == ["core.h"]
+    assert [path.name for path in sorted((tmp_path / "core_headers").iterdir())] == ["cc_flags", "core.h"]

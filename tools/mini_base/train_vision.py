@@ -3,10 +3,11 @@
     python tools/mini_base/train_vision.py --art art --out vision --minutes 20
     python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder --start vision
 
-It sees all subjects that are not held out, also those that the base does not draw, each time moved, zoomed and perhaps
-mirrored: else it would know the pictures by heart. It sees a few patches of each at a time, since a look is in all of
-them: that is less work, and it cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via
-Masking"). At the end it says how many it tells rightly of the held-out ones.
+It sees all subjects that are not held out, also those that the base does not draw, and each look equally often.
+Pictures are moved, zoomed and perhaps mirrored, half of them with a piece of another one in the same look: else it would
+know them by heart. It sees a few patches of each at a time, since a look is in all of them: that is less work, and it
+cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via Masking"). A start of another
+`patch_size` is brought to this one. At the end it says how many it tells rightly of the held-out subjects.
 """
 import argparse
 import json
@@ -22,7 +23,7 @@ from art import HELD_OUT_EVERY, STYLE_WORDS, columns, load_art
 from training import amp
 
 SIZES = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, image_size=128,
-             patch_size=16, hidden_act="quick_gelu")  # as in configs/mini.yaml
+             patch_size=8, hidden_act="quick_gelu")  # as in configs/mini.yaml
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
     parser.add_argument("--art", type=Path, required=True, help="the folder of render_art.py")
     parser.add_argument("--out", type=Path, required=True, help="a folder for config.json and model.safetensors")
     parser.add_argument("--start", type=Path, help="a folder that this program or `train encoder` wrote, to go on from")
-    parser.add_argument("--patches", type=int, default=20, help="of the 64 patches of a picture, seen at a time")
+    parser.add_argument("--patches", type=int, default=40, help="of the 256 patches of a picture, seen at a time")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -40,7 +41,7 @@ def main():
     torch.manual_seed(0)
     rng, art = np.random.default_rng(0), load_art(args.art)
     looks = [art.info["styles"].index(style) for style in STYLE_WORDS]
-    chosen = np.flatnonzero(np.isin(art.style, looks) & (art.look == 0))
+    of_look = [np.flatnonzero((art.style == look) & (art.look == 0)) for look in looks]
     network = CLIPVisionModel(CLIPVisionConfig(**SIZES))
     head = torch.nn.Linear(SIZES["hidden_size"], len(looks))
     if args.start:
@@ -51,9 +52,10 @@ def main():
     while (share := (time.time() - began) / (60 * args.minutes)) < 1:
         for group in optimiser.param_groups:  # a warm-up of 100 steps, then a cosine of the time that is left
             group["lr"] = args.lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * share)) / 2
-        index = rng.choice(chosen, args.batch)
+        index = np.array([rng.choice(of_look[look]) for look in rng.integers(len(looks), size=args.batch)])
+        shown = patched(rng, moved(rng, pixels(art.picture[index])), art.style[index])
         with amp():
-            seen = pooled(network, moved(rng, pixels(art.picture[index])), args.patches)
+            seen = pooled(network, shown, args.patches)
         logits = head(seen.float())
         labels = torch.tensor([looks.index(style) for style in art.style[index]])
         loss = torch.nn.functional.cross_entropy(logits, labels)
@@ -81,9 +83,21 @@ def pooled(network, pictures, count):
 
 
 def started(folder):
-    """The weights of a folder, under the names of this version of transformers."""
-    return {name.removeprefix("vision_model."): tensor.float()
-            for name, tensor in load_file(folder / "model.safetensors").items() if not name.startswith("proj.")}
+    """The weights of a folder, under the names of this version of transformers, for patches of SIZES."""
+    weights = {name.removeprefix("vision_model."): tensor.float()
+               for name, tensor in load_file(folder / "model.safetensors").items() if not name.startswith("proj.")}
+    kernel, places = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
+    old, size = weights[kernel].shape[-1], SIZES["patch_size"]
+    if old != size:
+        weights[kernel] = resized(weights[kernel], size) * (old / size) ** 2
+        grid = weights[places][1:].reshape(1, SIZES["image_size"] // old, SIZES["image_size"] // old, -1)
+        grid = resized(grid.permute(0, 3, 1, 2), SIZES["image_size"] // size)
+        weights[places] = torch.cat([weights[places][:1], grid.flatten(2)[0].T])
+    return weights
+
+
+def resized(x, side):
+    return torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def pixels(pictures):
@@ -99,6 +113,18 @@ def moved(rng, pictures):
     ends[:, :, 2] = rng.uniform(-1 / 6, 1 / 6, (count, 2))
     grid = torch.nn.functional.affine_grid(torch.from_numpy(ends), pictures.shape, align_corners=False)
     return torch.nn.functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+
+def patched(rng, pictures, looks):
+    """Half of the pictures with a rectangle of another one in the same look, in the same place."""
+    mixed, side = pictures.clone(), pictures.shape[2]
+    for one in np.flatnonzero(rng.random(len(pictures)) < 0.5):
+        other = rng.choice(np.flatnonzero(looks == looks[one]))
+        height, width = rng.integers(side // 4, 3 * side // 4, 2)
+        top, left = rng.integers(side - height), rng.integers(side - width)
+        piece = (slice(None), slice(top, top + height), slice(left, left + width))
+        mixed[one][piece] = pictures[other][piece]
+    return mixed
 
 
 @torch.no_grad()
