@@ -5,6 +5,7 @@ transformers does, which builds on the same library and takes two seconds longer
 """
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -17,8 +18,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 DEFAULTS = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 END_OF_WORD = "</w>"
 # a contraction, a run of letters, one digit, or a run of other signs
-WORD = rf"{START}|{END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+".replace("<|", r"<\|").replace(
-    "|>", r"\|>")
+WORD = "|".join([re.escape(START), re.escape(END), "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", r"[\p{L}]+", r"[\p{N}]",
+                 r"[^\s\p{L}\p{N}]+"])
 
 
 class ClipBPE:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from styleblend.diffusion.samplers import SAMPLERS, within
 from styleblend.files.limits import LARGEST_SEED
-from styleblend.settings.validation import Settings, unknown, validated
+from styleblend.settings.validation import Settings, Words, unknown, validated
 
 MOST_GUIDANCE = 100  # far beyond what leaves a picture
 LONGEST_SIDE = 4096  # pixels; a config or the record of a picture that asks for more would only end in a lack of memory
@@ -39,8 +39,8 @@ class SamplingSettings(Settings):
     height: int = Field(768, multiple_of=8, ge=64, le=LONGEST_SIDE)
     saved_size: Optional[int] = Field(
         512, ge=0, le=LONGEST_SIDE, description="pixels of the saved picture's longer side; null: as drawn")
-    coarse_negative: str = ""
-    fine_negative: str = "blur"
+    coarse_negative: Words = ""
+    fine_negative: Words = "blur"
     batch: int = Field(1, ge=1, description="prompts drawn together")
     vae_strip: int = Field(0, ge=0, multiple_of=2, description="pixel rows that the decoder works on at a time: less "
                            "memory for the same picture; 0: all")

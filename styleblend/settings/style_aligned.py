@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from styleblend.diffusion.blends import BLENDS
 from styleblend.errors import StyleBlendError
 from styleblend.settings.drawing import Seed
-from styleblend.settings.validation import MethodSettings, Settings, unknown
+from styleblend.settings.validation import MethodSettings, Settings, Words, unknown
 
 # how strongly targets look at a reference: (score scale, score shift); a famous picture is drawn too readily
 STRENGTHS = {"normal": (1.0, math.log(2)), "famous": (0.5, 0.0)}
@@ -25,7 +25,7 @@ class ReferencePicture(Settings):
     """A picture whose look is taken."""
 
     picture: str = Field(description="its file")
-    prompt: str = Field("", description="what it shows, without its look")
+    prompt: Words = Field("", description="what it shows, without its look")
     weight: float = Field(1.0, ge=0, le=1e6, allow_inf_nan=False, description="how much it counts among several")
     strength: str = Field("normal", description=" or ".join(STRENGTHS))
     score_scale: Optional[Scale] = Field(None, description="in place of the strength's")
@@ -49,8 +49,8 @@ class AlignSettings(MethodSettings):
 
     strength: ClassVar[Optional[str]] = "style_scale"
 
-    look: str = Field("", description='words of the look, behind every prompt: "macro photo, 3d render"')
-    reference_prompt: str = Field("", description="what a reference that is drawn shows, without its look; default: "
+    look: Words = Field("", description='words of the look, behind every prompt: "macro photo, 3d render"')
+    reference_prompt: Words = Field("", description="what a reference that is drawn shows, without its look; default: "
                                   "nothing but its look")
     reference_seed: Optional[Seed] = Field(None, description="of a reference that is drawn; default: the config's")
     references: List[ReferencePicture] = Field([], description="pictures in place of a reference that is drawn")

@@ -2,13 +2,24 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, ClassVar, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, get_args
+from typing import Annotated, Any, ClassVar, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from styleblend.errors import StyleBlendError, did_you_mean, nearest, printable
 
+
+def of_whole_characters(text: str) -> str:
+    """The text, if a picture's record can hold it: bytes of no encoding come from a command line as half characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("half_character", "holds bytes that are no text: type it again, in UTF-8") from None
+    return text
+
+
+Words = Annotated[str, AfterValidator(of_whole_characters)]  # that a picture is drawn by
 A_PLACE = {"place": True}  # of a field that names a folder, a file or a hub id: a config may, a web page may not
 
 

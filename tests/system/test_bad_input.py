@@ -127,11 +127,12 @@ def test_a_phrase_that_cannot_be_printed(trained, capsys, tmp_path, prompt):
     assert "control character" in message and message.isprintable() and not (tmp_path / "a.png").exists()
 
 
-def test_a_negative_prompt_that_is_no_text(trained, capsys, tmp_path):
+def test_words_beside_the_prompt_that_are_no_text(trained, capsys, tmp_path):
     """Bytes that no encoding has come from the command line as halves of characters."""
-    message = refused(capsys, "draw", "--config", trained, "--style", "dots", "--prompt", "A cat", "--negative",
-                      "a\ud800", "--output", tmp_path / "a.png")
-    assert "--negative" in message and message.isprintable() and not (tmp_path / "a.png").exists()
+    for command, option in (("draw", "--negative"), ("align", "--look"), ("align", "--reference-prompt")):
+        given = ("--prompt", "A cat") if command == "draw" else ("--prompts", "A cat")
+        message = refused(capsys, command, "--config", trained, *given, option, "a\ud800", "--output", tmp_path / "a.png")
+        assert "bytes that are no text" in message and message.isprintable() and not (tmp_path / "a.png").exists()
 
 
 @pytest.mark.parametrize("choice", ["\u00b3", "3\u00b2", "9" * 5000], ids=["superscript", "a power", "5000 digits"])

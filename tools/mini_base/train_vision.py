@@ -1,13 +1,16 @@
 """A start for the style encoder's network: a small CLIP image encoder that tells the looks of the base apart.
 
-    python tools/mini_base/train_vision.py --art art --out vision --minutes 20
-    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder --start vision
+    python tools/mini_base/train_vision.py --art art --out vision --minutes 60
+    python tools/mini_base/train_vision.py --art art --out told --start vision --tokens tokens --minutes 8 --lr 5e-4
+    python -m styleblend train encoder --config mini --corpus corpus --name mini --stage encoder --start told
 
 It sees all subjects that are not held out, also those that the base does not draw, and each look equally often.
-Pictures are moved, zoomed and perhaps mirrored, half of them with a piece of another one in the same look: else it would
-know them by heart. It sees a few patches of each at a time, since a look is in all of them: that is less work, and it
-cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via Masking"). A start of another
-`patch_size` is brought to this one. At the end it says how many it tells rightly of the held-out subjects.
+Pictures are moved, zoomed and perhaps mirrored, half of them with a piece of another one in the same look: else it
+would know them by heart. It sees a few patches of each at a time, since a look is in all of them: that is less work,
+and it cannot lean on one detail (Li et al. 2023, "Scaling Language-Image Pre-training via Masking"). A start of another
+`patch_size` is brought to this one. With `--tokens` it learns the tokens of the looks that style_corpus.py wrote, in
+place of their numbers: the first steps of the stage `encoder`, on pictures that are moved as well. At the end it says
+how many it tells rightly of the held-out subjects.
 """
 import argparse
 import json
@@ -23,7 +26,8 @@ from art import HELD_OUT_EVERY, STYLE_WORDS, columns, load_art
 from training import amp
 
 SIZES = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, image_size=128,
-             patch_size=8, hidden_act="quick_gelu")  # as in configs/mini.yaml
+             patch_size=8, hidden_act="quick_gelu")  # as in configs/mini.yaml, and so is this
+TEMPLATE = "{prompt} in the style of {}."
 
 
 def main():
@@ -31,6 +35,7 @@ def main():
     parser.add_argument("--art", type=Path, required=True, help="the folder of render_art.py")
     parser.add_argument("--out", type=Path, required=True, help="a folder for config.json and model.safetensors")
     parser.add_argument("--start", type=Path, help="a folder that this program or `train encoder` wrote, to go on from")
+    parser.add_argument("--tokens", type=Path, help="the folder of style_corpus.py, to learn these in place of looks")
     parser.add_argument("--patches", type=int, default=40, help="of the 256 patches of a picture, seen at a time")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=64)
@@ -43,7 +48,7 @@ def main():
     looks = [art.info["styles"].index(style) for style in STYLE_WORDS]
     of_look = [np.flatnonzero((art.style == look) & (art.look == 0)) for look in looks]
     network = CLIPVisionModel(CLIPVisionConfig(**SIZES))
-    head = torch.nn.Linear(SIZES["hidden_size"], len(looks))
+    head = TokenHead(args.tokens) if args.tokens else LookHead(SIZES["hidden_size"], len(looks))
     if args.start:
         network.load_state_dict(started(args.start))
     network.train()
@@ -56,19 +61,52 @@ def main():
         shown = patched(rng, moved(rng, pixels(art.picture[index])), art.style[index])
         with amp():
             seen = pooled(network, shown, args.patches)
-        logits = head(seen.float())
         labels = torch.tensor([looks.index(style) for style in art.style[index]])
-        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss, told = head.loss(seen.float(), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
-        right.append(float((logits.argmax(1) == labels).float().mean()))
+        right.append(float((told == labels).float().mean()))
         if step % 20 == 0:
             print(f"step {step}, {time.time() - began:.0f} s, loss {loss.item():.3f}, right {np.mean(right[-20:]):.3f}",
                   flush=True)
-    save(network, args.out)
+    save(network, head, args.out)
     print(f"told rightly of held-out subjects: {told_rightly(network.eval(), head, args.art, art.info, looks):.3f}")
+
+
+class LookHead(torch.nn.Linear):
+    """Which look a picture has, told from what the network makes of it."""
+
+    about = {}
+
+    def told(self, seen):
+        return self(seen).argmax(1)
+
+    def loss(self, seen, labels):
+        logits = self(seen)
+        return torch.nn.functional.cross_entropy(logits, labels), logits.argmax(1)
+
+
+class TokenHead(torch.nn.Linear):
+    """The map to the tokens of each look's words: those of any of its pictures, which all have the same."""
+
+    def __init__(self, folder):
+        words = [load_file(next((folder / style).glob("*.safetensors")))["style_tokens"] for style in STYLE_WORDS]
+        super().__init__(SIZES["hidden_size"], words[0].numel())
+        self.about = {"tokens": words[0].shape[0], "width": words[0].shape[1], "template": TEMPLATE}
+        self.register_buffer("words", torch.stack([one.flatten() for one in words]))
+        with torch.no_grad():
+            self.weight.zero_()
+            self.bias.copy_(self.words.mean(0))
+
+    def told(self, seen):
+        return torch.cdist(self(seen), self.words).argmin(1)
+
+    def loss(self, seen, labels):
+        """The squared error, of which 1 is that of their mean."""
+        error = (self(seen) - self.words[labels]).square().mean()
+        return error / (self.words - self.words.mean(0)).square().mean(), self.told(seen)
 
 
 def pooled(network, pictures, count):
@@ -132,17 +170,20 @@ def told_rightly(network, head, folder, info, looks):
     """Share of the pictures of subjects that no training sees whose look is told rightly."""
     picture, subject, style, _, _ = columns(folder / "art.npz", None)
     chosen = np.flatnonzero(np.isin(style, looks) & (subject % HELD_OUT_EVERY == HELD_OUT_EVERY - 1))
-    found = [head(network(pixels(picture[part])).pooler_output).argmax(1).numpy()
+    found = [head.told(network(pixels(picture[part])).pooler_output).numpy()
              for part in np.array_split(chosen, 1 + len(chosen) // 64)]
     return float((np.concatenate(found) == [looks.index(one) for one in style[chosen]]).mean())
 
 
-def save(network, folder):
+def save(network, head, folder):
     folder.mkdir(parents=True, exist_ok=True)
+    if head.about:
+        save_file({f"proj.{name}": tensor.detach() for name, tensor in head.named_parameters()},
+                  folder / "mapping.safetensors")
     tensors = {name if name.startswith("vision_model.") else f"vision_model.{name}": tensor.contiguous()
                for name, tensor in network.state_dict().items() if not name.endswith("position_ids")}
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(SIZES, indent=1))
+    (folder / "config.json").write_text(json.dumps({**SIZES, **head.about}, indent=1))
 
 
 if __name__ == "__main__":
