@@ -1,6 +1,6 @@
 // The parts that attention on the CPU is made of: products of tiles, the running softmax (Milakov & Gimelshein 2018),
-// the layout. Tiles lie as [key][query] and [d][query], so that 16 queries fill a vector: the softmax needs no sums
-// across one.
+// the layout. Tiles lie as [key][query] and [d][query], so that queries fill a vector: the softmax needs no sums across
+// one.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@ namespace styleblend {
 constexpr int KEYS = 64, GROUP = 64;  // of a tile
 constexpr float HIDDEN = -1e30f;
 
-// C (R x 16 N) = (ADD: +=) A (R x k) B (k x 16 N): the sums stay in registers.
+// C (R x LANES N) = (ADD: +=) A (R x k) B (k x LANES N): the sums stay in registers.
 // A's element (r, i) is a[r * ra + i * ia].
 // MOST: `most` follows the largest number of each column. Found here, C needs not be read again for it.
 template <int R, int N, bool ADD, bool MOST>
@@ -39,12 +39,14 @@ inline void block(const float* a, size_t ra, size_t ia, const float* b, size_t l
     }
 }
 
-// The same for all m rows of C, in strips of 24 sums (with the loads that is what 32 registers hold), then what is
-// left.
+constexpr int ACROSS = REGISTERS == 32 ? 4 : 2;  // vectors of a row of C at a time
+
+// The same for all m rows of C, in strips of as many sums as three quarters of the registers hold (the others hold what
+// is loaded), then what is left.
 template <int N, bool ADD, bool MOST>
 inline void strips(int m, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c, size_t ldc,
                    float* most) {
-    constexpr int R = N == 4 ? 6 : N == 3 ? 8 : 12;
+    constexpr int R = std::min(12, REGISTERS * 3 / 4 / N);
     int i = 0;
     for (; i + R <= m; i += R) block<R, N, ADD, MOST>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k, most);
     for (; i + 4 <= m; i += 4) block<4, N, ADD, MOST>(a + i * ra, ra, ia, b, ldb, c + i * ldc, ldc, k, most);
@@ -56,9 +58,9 @@ inline void strips(int m, int k, const float* a, size_t ra, size_t ia, const flo
 template <bool ADD, bool MOST = false>
 inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, const float* b, size_t ldb, float* c,
                      size_t ldc, float* most = nullptr) {
-    for (int j = 0; j < n; j += 4 * LANES) {
+    for (int j = 0; j < n; j += ACROSS * LANES) {
         float* its = MOST ? most + j : nullptr;
-        switch (std::min(4, (n - j) / LANES)) {
+        switch (std::min(ACROSS, (n - j) / LANES)) {
             case 4: strips<4, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;
             case 3: strips<3, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;
             case 2: strips<2, ADD, MOST>(m, k, a, ra, ia, b + j, ldb, c + j, ldc, its); break;

@@ -1,7 +1,7 @@
 // Group norm (Wu & He 2018) with or without SiLU, layer norm (Ba et al. 2016) and the gated GELU (Shazeer 2020) on the
 // CPU, with the gradients of their inputs: each reads its input from memory once, where a chain of operators would read
-// and write it five times. Means and variances: 16 partial sums over a run of pixels or features, then double; the
-// variance is that of the centred values.
+// and write it five times. Means and variances: as many partial sums as a vector has numbers over a run of pixels or
+// features, then double; the variance is that of the centred values.
 #pragma once
 #include <cmath>
 #include "vectors.h"

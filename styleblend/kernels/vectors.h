@@ -1,5 +1,5 @@
-// 16 floats at a time, and the functions of them that the CPU kernels share. Needs g++ (vector extensions), no
-// intrinsics.
+// As many floats at a time as a register of the CPU holds, and the functions of them that the CPU kernels share. Needs
+// g++ (vector extensions), no intrinsics.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -7,9 +7,18 @@
 
 namespace styleblend {
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int Ints __attribute__((vector_size(64), aligned(4), may_alias));
-constexpr int LANES = 16;
+// A vector that is wider than a register lies in memory, and is worked on piece by piece: twenty times slower.
+#if defined(__AVX512F__) || defined(__AMX_BF16__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -52,11 +61,12 @@ inline float sum_of(Floats x) {
 
 // The first `count` numbers, the others zero.
 inline Floats first(Floats x, int count) {
-    Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Ints lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
     return lane < count ? x : Floats{};
 }
 
-// Up to 16 numbers, the missing ones zero; and back.
+// Up to LANES numbers, the missing ones zero; and back.
 inline Floats load(const float* from, int count) {
     if (count >= LANES) return *(const Floats*)from;
     Floats x{};
@@ -67,9 +77,10 @@ inline void store(float* to, Floats x, int count) { std::memcpy(to, &x, std::min
 
 // Working memory of a thread that begins at a cache line: a vector load that crosses one costs two.
 struct Memory {
+    static constexpr size_t LINE = 64;
     std::vector<float> all;
-    explicit Memory(size_t size) : all(size + LANES) {}
-    float* begin() { return (float*)(((size_t)all.data() + 63) / 64 * 64); }
+    explicit Memory(size_t size) : all(size + LINE / sizeof(float)) {}
+    float* begin() { return (float*)(((size_t)all.data() + LINE - 1) / LINE * LINE); }
 };
 
 }  // namespace styleblend
