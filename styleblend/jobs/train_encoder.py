@@ -193,4 +193,7 @@ def starting_encoder(request: EncoderRequest, base: Base, folder: Path) -> tuple
                               "encoder --stage encoder, or name one with --start (new: random numbers)")
     if start is None or start == NEW:
         return new_style_encoder(base, config, seed), "random numbers"
+    if not Path(start).exists():
+        raise StyleBlendError(f"--start {start}: there is no such folder or file: name an encoder, or {NEW} for random "
+                              "numbers")
     return started_style_encoder(base, Path(start), config, seed), start

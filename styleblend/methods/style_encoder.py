@@ -52,7 +52,8 @@ def encoded_style(base: Base, settings: StyleEncoderSettings, config: RunSetting
     tokens = np.concatenate([style_tokens(encoder, one[None]) for one in pixels])
     mean = sum(np.float32(weight) * one for weight, one in zip(settings.weights(), tokens))
     own = {} if about.template == TEMPLATE else {"template": about.template}
-    return Style("", {PART: mean}, KINDS[StyleEncoder.name](style_encoder=own), {"encoder": encoder_hash(path)})
+    says = validated(KINDS[StyleEncoder.name], {"method": StyleEncoder.name, "style_encoder": own}, str(path))
+    return Style("", {PART: mean}, says, {"encoder": encoder_hash(path)})
 
 
 class StyleEncoder:

@@ -55,6 +55,19 @@ def test_a_reference_its_record_and_the_library(seen, tmp_path, tiny_base):
     assert np.abs(other - found).max() > 3
 
 
+def test_an_encoder_whose_template_has_no_place(seen, tmp_path, tiny_encoder, capsys):
+    """A sentence that names the encoder, wherever it is used."""
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "other")
+    about = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**about, "template": "no place"}))
+    picture, more = str(tmp_path / "a.png"), ["--config", str(seen), "--encoder", str(encoder)]
+    for command in (["draw", "--prompt", "A cat", *BY_PICTURE, picture, "--output", str(tmp_path / "p.png")],
+                    ["encode", picture, "--name", "ink"]):
+        assert main([*command, *more]) == 2
+        said = capsys.readouterr().err
+        assert str(encoder) in said and "template" in said and "Traceback" not in said
+
+
 def test_tokens_that_are_kept_draw_what_the_picture_does(seen, tmp_path):
     one = drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png")
     folder = kept(seen, tmp_path, "ink", "a.png")

@@ -131,7 +131,8 @@ def test_words_beside_the_prompt_that_are_no_text(trained, capsys, tmp_path):
     """Bytes that no encoding has come from the command line as halves of characters."""
     for command, option in (("draw", "--negative"), ("align", "--look"), ("align", "--reference-prompt")):
         given = ("--prompt", "A cat") if command == "draw" else ("--prompts", "A cat")
-        message = refused(capsys, command, "--config", trained, *given, option, "a\ud800", "--output", tmp_path / "a.png")
+        message = refused(capsys, command, "--config", trained, *given, option, "a\ud800", "--output",
+                          tmp_path / "a.png")
         assert "bytes that are no text" in message and message.isprintable() and not (tmp_path / "a.png").exists()
 
 

@@ -87,6 +87,12 @@ def test_what_is_no_corpus(tmp_path, text, words):
         read_corpus(tmp_path)
 
 
+def test_a_style_that_is_null_is_not_known(corpus):
+    """Then it is that of the folder."""
+    (corpus / "captions.json").write_text('[{"image_path": "wax/fox.png", "caption": "A fox", "style": null}]')
+    assert [entry.style for entry in read_corpus(corpus).entries] == ["wax"]
+
+
 def test_no_captions(tmp_path):
     with pytest.raises(StyleBlendError, match="captions.json is missing"):
         read_corpus(tmp_path)
@@ -184,6 +190,11 @@ def test_the_cache_is_written_once_and_follows_the_pictures(config, corpus, tmp_
 def test_options_without_effect(more, words, config, corpus, capsys):
     assert train(config, corpus, "tokens", *more) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_start_that_is_not_there(config, corpus, capsys):
+    assert train(config, corpus, "finetune", "--start", "nowhere") == 2
+    assert "--start nowhere: there is no such folder" in capsys.readouterr().err
 
 
 def test_options_of_the_other_kind(config, corpus, capsys):
