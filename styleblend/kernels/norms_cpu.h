@@ -1,7 +1,7 @@
 // Group norm (Wu & He 2018) with or without SiLU, layer norm (Ba et al. 2016) and the gated GELU (Shazeer 2020) on the
 // CPU, with the gradients of their inputs: each reads its input from memory once, where a chain of operators would read
-// and write it five times. Means and variances: as many partial sums as a vector has numbers over a run of pixels or
-// features, then double; the variance is that of the centred values.
+// and write it five times. Means and variances: 16 partial sums over a run of pixels or features, then double; the
+// variance is that of the centred values.
 #pragma once
 #include <cmath>
 #include "vectors.h"
@@ -23,18 +23,18 @@ inline Moments moments_of(const Groups& g, int unit, const float* x) {
     const float* in = x + g.at(unit, 0);
     double sum = 0, squares = 0, count = (double)g.size() * g.pixels;
     for (int c = 0; c < g.size(); c++) {
-        Floats part{};
-        for (int i = 0; i < g.pixels; i += LANES) part += load(in + (size_t)c * g.pixels + i, g.pixels - i);
-        sum += sum_of(part);
+        PartialSums part;
+        for (int i = 0; i < g.pixels; i += LANES) part.add(load(in + (size_t)c * g.pixels + i, g.pixels - i));
+        sum += part.total();
     }
     float mean = sum / count;
     for (int c = 0; c < g.size(); c++) {
-        Floats part{};
+        PartialSums part;
         for (int i = 0; i < g.pixels; i += LANES) {
             Floats d = first(load(in + (size_t)c * g.pixels + i, g.pixels - i) - mean, g.pixels - i);
-            part += d * d;
+            part.add(d * d);
         }
-        squares += sum_of(part);
+        squares += part.total();
     }
     return {mean, squares / count};
 }
@@ -97,7 +97,7 @@ void group_norm_backward(const Groups& g, const float* x, const float* weight, c
         for (int c = 0; c < g.size(); c++) {  // first the gradient of the normalised values, into d_x
             float factor = weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
             size_t at = g.at(unit, c);
-            Floats part{}, part_along{};
+            PartialSums part, part_along;
             for (int i = 0; i < g.pixels; i += LANES) {
                 Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
                        d = load(d_y + at + i, g.pixels - i) * factor;
@@ -106,9 +106,9 @@ void group_norm_backward(const Groups& g, const float* x, const float* weight, c
                     d *= s * (1.f + t * (1.f - s));
                 }
                 store(d_x + at + i, d, g.pixels - i);
-                part += d; part_along += d * normal;  // beyond the end d is zero
+                part.add(d); part_along.add(d * normal);  // beyond the end d is zero
             }
-            sum += sum_of(part); along += sum_of(part_along);
+            sum += part.total(); along += part_along.total();
         }
         float level = sum / count, slope = along / count;
         for (int c = 0; c < g.size(); c++) {
@@ -127,14 +127,14 @@ inline void layer_norm_forward(int tokens, int size, float eps, const float* x, 
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
         const float* in = x + (size_t)token * size;
-        Floats sum{}, squares{};
-        for (int i = 0; i < size; i += LANES) sum += load(in + i, size - i);
-        float mean = sum_of(sum) / size;
+        PartialSums sum, squares;
+        for (int i = 0; i < size; i += LANES) sum.add(load(in + i, size - i));
+        float mean = sum.total() / size;
         for (int i = 0; i < size; i += LANES) {
             Floats d = first(load(in + i, size - i) - mean, size - i);
-            squares += d * d;
+            squares.add(d * d);
         }
-        float scale = 1 / std::sqrt(sum_of(squares) / size + eps);
+        float scale = 1 / std::sqrt(squares.total() / size + eps);
         statistics[2 * token] = mean; statistics[2 * token + 1] = scale;
         for (int i = 0; i < size; i += LANES)
             store(y + (size_t)token * size + i,
@@ -149,12 +149,12 @@ inline void layer_norm_backward(int tokens, int size, const float* x, const floa
     for (int token = 0; token < tokens; token++) {
         const float *in = x + (size_t)token * size, *given = d_y + (size_t)token * size;
         float *out = d_x + (size_t)token * size, mean = statistics[2 * token], scale = statistics[2 * token + 1];
-        Floats sum{}, along{};
+        PartialSums sum, along;
         for (int i = 0; i < size; i += LANES) {
             Floats d = load(given + i, size - i) * load(weight + i, size - i);
-            sum += d; along += d * (load(in + i, size - i) - mean) * scale;
+            sum.add(d); along.add(d * (load(in + i, size - i) - mean) * scale);
         }
-        float level = sum_of(sum) / size, slope = sum_of(along) / size;
+        float level = sum.total() / size, slope = along.total() / size;
         for (int i = 0; i < size; i += LANES) {
             Floats d = load(given + i, size - i) * load(weight + i, size - i),
                    normal = (load(in + i, size - i) - mean) * scale;

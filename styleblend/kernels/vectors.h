@@ -53,11 +53,26 @@ inline Normal normal(Floats x) {
     return {x > 0.f ? 1.f - tail : tail, 0.398942280f * e};
 }
 
-inline float sum_of(Floats x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
-}
+// A sum of many vectors: 16 partial sums, however wide a vector is. Fewer would be longer, and longer ones round more.
+class PartialSums {
+    static constexpr int COUNT = 16 / LANES;
+    Floats part[COUNT]{};
+    int added = 0;
+
+  public:
+    void add(Floats x) {  // to the oldest, which becomes the newest: no index, so all stay in registers
+        Floats oldest = part[0] + x;
+        for (int n = 1; n < COUNT; n++) part[n - 1] = part[n];
+        part[COUNT - 1] = oldest;
+        added++;
+    }
+    float total() const {
+        float sum = 0;
+        for (int n = 0; n < COUNT; n++)
+            for (int i = 0; i < LANES; i++) sum += part[(n + COUNT - added % COUNT) % COUNT][i];
+        return sum;
+    }
+};
 
 // The first `count` numbers, the others zero.
 inline Floats first(Floats x, int count) {

@@ -102,7 +102,7 @@ def test_a_swap_equals_an_explicit_copy(kind, swap, copy, tiny_base):
     plain = run_unet(tiny_base.unet)
     untouched = [row for row in range(4) if row not in copy[2]]
     # not bit for bit: a product of fewer rows adds up in another order
-    assert np.linalg.norm((swapped - plain)[untouched]) <= 1e-6 * np.linalg.norm(plain[untouched])
+    assert np.abs(swapped[untouched] - plain[untouched]).max() <= 2e-6
     assert all(np.abs(swapped[row] - plain[row]).max() > 1e-4 for row in copy[2])
 
 
