@@ -99,7 +99,8 @@ def read_entries(folder: Path) -> List[Tuple[str, str, str]]:
 def entry_of(item: object, where: str) -> Tuple[str, str, str]:
     """Name, caption and style of one. The style is that of its key, else the folder that the picture is in."""
     texts = [item.get(key, "") for key in ("image_path", "caption", "style")] if isinstance(item, dict) else [None]
-    texts = ["" if one is None and key == 2 else one for key, one in enumerate(texts)]  # a style that is not known
+    if texts[1:] and texts[2] is None:  # a style that is not known
+        texts[2] = ""
     if not all(isinstance(text, str) for text in texts) or not texts[0] or not texts[1].strip():
         raise StyleBlendError(f"{where} should have an image_path and a caption: {FORM}")
     name, caption, style = (composed(text) for text in texts)

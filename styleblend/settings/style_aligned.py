@@ -51,7 +51,7 @@ class AlignSettings(MethodSettings):
 
     look: Words = Field("", description='words of the look, behind every prompt: "macro photo, 3d render"')
     reference_prompt: Words = Field("", description="what a reference that is drawn shows, without its look; default: "
-                                  "nothing but its look")
+                                    "nothing but its look")
     reference_seed: Optional[Seed] = Field(None, description="of a reference that is drawn; default: the config's")
     references: List[ReferencePicture] = Field([], description="pictures in place of a reference that is drawn")
     blend: str = Field(BY_ATTENTION, description=f"of several references: {BY_ATTENTION}: each stays one of its own, "

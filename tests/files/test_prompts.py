@@ -51,7 +51,8 @@ CAT, HOUSE = Prompt("Cat", "Cat"), Prompt("Red house", "Red house")
      [Prompt("boat", "A cat on a boat", whole=True, seed=3)]),
     ({"0": {"prompt": "A cat", "name": "x"}, "y": {"prompt": "A dog", "name": "y"}},
      [Prompt("x", "A cat", whole=True), Prompt("y", "A dog", whole=True)]),
-    (["猫", "🐈‍⬛", "cafe\u0301"], [Prompt("猫", "猫"), Prompt("🐈‍⬛", "🐈‍⬛"), Prompt("caf\u00e9", "caf\u00e9")]),
+    (["猫", "🐈‍⬛", "cafe\u0301"],
+     [Prompt("猫", "猫"), Prompt("🐈‍⬛", "🐈‍⬛"), Prompt("caf\u00e9", "caf\u00e9")]),
 ], ids=str)
 def test_shapes(tmp_path, data, expected):
     assert read(tmp_path, data) == expected
