@@ -100,8 +100,14 @@ def seen(said: Any, hashes: Mapping[str, str]) -> Any:
 def looked_at(settings: MethodSettings, control: Iterable[ControlSettings],
               content: Optional[ContentSettings]) -> Dict[str, str]:
     """Hashes of the picture files that a drawing with these settings looks at."""
+    return hashes_of(files_looked_at(settings, control, content))
+
+
+def files_looked_at(settings: MethodSettings, control: Iterable[ControlSettings],
+                    content: Optional[ContentSettings]) -> List[str]:
+    """These files."""
     others = [one.picture for one in (*control, *([content] if content else []))]
-    return hashes_of([*(settings.pictures() if settings else []), *others])
+    return [*(settings.pictures() if settings else []), *others]
 
 
 def quoted(value: Any) -> str:

@@ -151,7 +151,8 @@ def tiny_encoder(tiny_base, tmp_path_factory) -> Path:
     from styleblend.adapters.style_encoders import save_style_encoder
     from styleblend.base.weights import parameters
     from styleblend.machine.runtime import jt
-    from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+    from styleblend.models.configs import StyleEncoderConfig
+    from styleblend.models.style_encoder import StyleEncoder
 
     sizes = {name: value for name, value in seeded.VISION.items() if name in StyleEncoderConfig.__dataclass_fields__}
     encoder = StyleEncoder(StyleEncoderConfig(**sizes, width=TEXT["hidden_size"], base=tiny_base.fingerprint(),

@@ -7,23 +7,48 @@ from typing import List, Optional
 
 from styleblend.errors import StyleBlendError
 from styleblend.files.shipped import own_or_shipped
+from styleblend.files.tensor_files import read_names
+from styleblend.models.configs import StyleEncoderConfig, read_config
 
 CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
 TRAIN = "python -m styleblend train encoder"
 
 
-def find_encoder(named: Optional[str]) -> Path:
-    """The folder of an encoder, or its checkpoint file. StyleBlendError says what to type where there is none."""
+ADVICE = f"Download the whole encoder again, or train it ({TRAIN})"
+
+
+def find_encoder(named: Optional[str], option: str = "--encoder") -> Path:
+    """The folder of an encoder, or its checkpoint file; `option` is what named it.
+
+    StyleBlendError says what to type where there is none.
+    """
     if not named:
         raise StyleBlendError("no style encoder is known: name one with --encoder, or encoder: FOLDER in the config")
     path = own_or_shipped(named)
     if not path.exists():
-        raise StyleBlendError(f"there is no style encoder {path}: name another one with --encoder, or train it with "
+        raise StyleBlendError(f"there is no style encoder {path}: name another one with {option}, or train it with "
                               f"{TRAIN}")
     if path.is_dir() and not (path / CONFIG).is_file():
         raise StyleBlendError(f"{path} is no style encoder: name a folder with {CONFIG} and {WEIGHTS}, or a "
                               "checkpoint file")
     return path
+
+
+def ready_encoder(named: Optional[str]) -> Path:
+    """The same, after a look at its sizes and at the names of its weights. StyleBlendError where one is not whole."""
+    path = find_encoder(named)
+    if path.is_dir():
+        config_of(path)
+        if not (path / WEIGHTS).is_file():
+            raise StyleBlendError(f"{path / WEIGHTS} is missing. {ADVICE}")
+        for file in weight_files(path):
+            read_names(file)
+    return path
+
+
+def config_of(folder: Path) -> StyleEncoderConfig:
+    """The sizes in an encoder's folder, or those of the image encoder where it is a whole CLIP's."""
+    return read_config(StyleEncoderConfig, folder / CONFIG, "vision_config")
 
 
 def encoder_hash(path: Path) -> str:

@@ -7,12 +7,13 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-from styleblend.adapters.style_encoders import ADVICE, CONFIG, MAPPING, UNUSED, WEIGHTS, load_style_encoder
+from styleblend.adapters.encoder_files import ADVICE, MAPPING, WEIGHTS, config_of
+from styleblend.adapters.style_encoders import UNUSED, load_style_encoder
 from styleblend.base.base import Base
 from styleblend.base.weights import load, parameters
 from styleblend.files.tensor_files import read_names, read_safetensors
-from styleblend.models.configs import read_config
-from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from styleblend.models.configs import StyleEncoderConfig
+from styleblend.models.style_encoder import StyleEncoder
 from styleblend.settings.style_encoder_training import EncoderTrainingSettings
 
 DEVIATION = 0.02  # of new weights, as in CLIP; new tokens begin as small as inverted ones do
@@ -31,12 +32,11 @@ def started_style_encoder(base: Base, folder: Path, settings: EncoderTrainingSet
     alone = folder.is_dir() and not (folder / MAPPING).is_file() and (folder / WEIGHTS).is_file() \
         and "proj.weight" not in read_names(folder / WEIGHTS)
     if not alone:
-        encoder = load_style_encoder(folder, base)
+        encoder = load_style_encoder(folder, base, "--start")
         encoder.config = replace(encoder.config, fit=settings.fit, base=base.fingerprint())
         return trainable(encoder)
-    config = replace(read_config(StyleEncoderConfig, folder / CONFIG, "vision_config"), fit=settings.fit,
-                     base=base.fingerprint(), tokens=settings.network.tokens, template=settings.network.template,
-                     width=base.text_encoder.config.hidden_size)
+    config = replace(config_of(folder), fit=settings.fit, base=base.fingerprint(), tokens=settings.network.tokens,
+                     template=settings.network.template, width=base.text_encoder.config.hidden_size)
     tensors = {name: tensor for name, tensor in read_safetensors(folder / WEIGHTS).items()
                if name.startswith("vision_model.") and name not in UNUSED}
     return trainable(filled(StyleEncoder(config), tensors, seed, str(folder / WEIGHTS)))

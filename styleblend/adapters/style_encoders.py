@@ -12,7 +12,7 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
-from styleblend.adapters.encoder_files import CARD, CONFIG, MAPPING, TRAIN, WEIGHTS, find_encoder
+from styleblend.adapters.encoder_files import ADVICE, CARD, CONFIG, MAPPING, WEIGHTS, config_of, find_encoder
 from styleblend.adapters.pickles import read_arrays
 from styleblend.base.base import Base, hash_of
 from styleblend.base.weights import load, parameters
@@ -21,29 +21,29 @@ from styleblend.files.content import PYTORCH, kind_of
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.runtime import jt
-from styleblend.models.configs import read_config
-from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from styleblend.models.configs import StyleEncoderConfig
+from styleblend.models.style_encoder import StyleEncoder
 
-ADVICE = f"Download the whole encoder again, or train it ({TRAIN})"
 HEADS = {768: 12, 1024: 16, 1280: 16}  # of the published CLIPs, by the width of their image encoder
 UNUSED = ("visual_projection.weight", "vision_model.embeddings.position_ids")  # of a CLIP image encoder
 
 
-def load_style_encoder(path: Path, base: Optional[Base] = None) -> StyleEncoder:
+def load_style_encoder(path: Path, base: Optional[Base] = None, option: str = "--encoder") -> StyleEncoder:
     """The encoder in a folder, or in a checkpoint file of the published program, for this base (None: for any).
 
-    StyleBlendError for what is not whole, for an encoder of another base, and for tokens of another width.
+    StyleBlendError for what is not whole, for an encoder of another base, and for tokens of another width; it names
+    the `option` by which another one is taken.
     """
-    path = find_encoder(str(path))
+    path = find_encoder(str(path), option)
     config, tensors, source = of_folder(path) if path.is_dir() else of_file(path)
     network = StyleEncoder(config)
     if base is not None:
-        refuse_unfit(config, base, source)
+        refuse_unfit(config, base, source, option)
     load(network, tensors, source, "float32", ADVICE)
     return network
 
 
-def refuse_unfit(config: StyleEncoderConfig, base: Base, source: str) -> None:
+def refuse_unfit(config: StyleEncoderConfig, base: Base, source: str, option: str) -> None:
     """StyleBlendError for an encoder that belongs to another base."""
     width = base.text_encoder.config.hidden_size
     if config.width != width:
@@ -51,12 +51,12 @@ def refuse_unfit(config: StyleEncoderConfig, base: Base, source: str) -> None:
                               f"{width} wide: take an encoder that was trained on this base")
     if config.base not in ("", base.fingerprint()):
         raise StyleBlendError(f"{source} was trained on another base ({printable(config.base[:20])}; {base.folder} is "
-                              f"{base.fingerprint()}): name the config of its base (--config), or another --encoder")
+                              f"{base.fingerprint()}): name the config of its base (--config), or another {option}")
 
 
 def of_folder(folder: Path) -> Tuple[StyleEncoderConfig, Dict[str, np.ndarray], str]:
     """Sizes, tensors by our names, and what an error calls them."""
-    config, weights = read_config(StyleEncoderConfig, folder / CONFIG), folder / WEIGHTS
+    config, weights = config_of(folder), folder / WEIGHTS
     if not weights.is_file():
         raise StyleBlendError(f"{weights} is missing. {ADVICE}")
     tensors = {name: tensor for name, tensor in read_safetensors(weights).items() if name not in UNUSED}
@@ -74,8 +74,7 @@ def of_file(path: Path) -> Tuple[StyleEncoderConfig, Dict[str, np.ndarray], str]
     tensors = read_arrays(path) if kind_of(path) == PYTORCH else read_safetensors(path)
     tensors = {inner(name): tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in UNUSED}
-    beside = path.parent / CONFIG
-    config = read_config(StyleEncoderConfig, beside) if beside.is_file() else sizes_of(tensors, path)
+    config = config_of(path.parent) if (path.parent / CONFIG).is_file() else sizes_of(tensors, path)
     return with_width_of(config, tensors, str(path)), tensors, str(path)
 
 

@@ -53,8 +53,8 @@ def types(network, dtype: str) -> Dict[str, str]:
 def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
     """Put arrays into a network, its matrices as `dtype`: all or nothing.
 
-    Strictly (see `check`), and without NaN and infinity. Takes them out of `tensors` on the way: a network of several
-    GB would else be in memory twice.
+    Strictly (see `check`), and without NaN, infinity and whole numbers. Takes them out of `tensors` on the way: a
+    network of several GB would else be in memory twice.
     """
     broken = [name for name, array in tensors.items() if not finite(array)]
     if broken:
@@ -65,6 +65,10 @@ def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "flo
         raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: "
                               "use --dtype bfloat16 or float32")
     own, kinds = check(network, tensors, source, advice), types(network, dtype)
+    whole = next((name for name in own if tensors[name].dtype.kind != "f"), None)
+    if whole:
+        raise StyleBlendError(f"{source} holds {tensors[whole].dtype} in {whole}, as weights that are packed or cut "
+                              "off do: get it in float32, float16 or bfloat16")
     for name, parameter in own.items():
         # a base is never trained: gradients reach only what was injected
         wide = jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad()

@@ -134,11 +134,14 @@ def style_folder(text: str, config: Optional[str]) -> Path:
 def what_is_lost(folder: Path) -> List[str]:
     """What the style in `folder` does not do in other programs."""
     from styleblend.adapters.export import LOSS, has_stages, is_embedding, own_blend, own_settings, stages_in
+    from styleblend.settings.style_encoder import PHRASE, TEMPLATE, TOKEN
     if has_stages(folder):
         return said_of_stages(folder.resolve().name, stages_in(folder))
     if is_embedding(folder):
         name = folder.resolve().name
-        return [f"in A1111 write a painting of a fox, in the style of {name}", "the guidance of the style stays behind"]
+        template = getattr(own_settings(folder), "style_encoder", {}).get("template", TEMPLATE)
+        phrase = template.replace(PHRASE, "a painting of a fox").replace(TOKEN, name)
+        return [f"in A1111 write {phrase}", "the guidance of the style stays behind"]
     blend, guidance = own_blend(folder), own_settings(folder).guidance
     said = [LOSS]
     if blend.fine_scale != 1:

@@ -83,11 +83,11 @@ def references_of(args) -> dict:
 
 def ready_references(settings, own: dict) -> None:
     """StyleBlendError where a reference picture cannot be read, or where there is no encoder for it."""
-    from styleblend.adapters.encoder_files import find_encoder
+    from styleblend.adapters.encoder_files import ready_encoder
     from styleblend.jobs.choices import ready_pictures
     if own.get("references"):
         ready_pictures(settings, *(one["picture"] for one in own["references"]))
-        find_encoder(own.get("encoder") or settings.encoder)
+        ready_encoder(own.get("encoder") or settings.encoder)
 
 
 def add_dials(parser) -> None:

@@ -21,7 +21,7 @@ def add_commands(commands) -> None:
 
 
 def run_encode(args) -> int:
-    from styleblend.adapters.encoder_files import find_encoder
+    from styleblend.adapters.encoder_files import ready_encoder
     from styleblend.files.base_folder import check_base
     from styleblend.files.names import check_name
     from styleblend.jobs.choices import ready_pictures
@@ -30,7 +30,7 @@ def run_encode(args) -> int:
     said = {"references": references(args.pictures, option="")}
     asked = validated(StyleEncoderSettings, said, "the pictures")
     ready_pictures(settings, *asked.pictures())
-    find_encoder(args.encoder or settings.encoder)
+    ready_encoder(args.encoder or settings.encoder)
     check_base(settings.base, settings.base_id)
     from styleblend.jobs.encode import EncodeRequest, encode
     output = named_folder(args.output)

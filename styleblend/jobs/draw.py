@@ -25,7 +25,7 @@ from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import saved_size
 from styleblend.jobs.plans import Plan, plan_for, with_encoder, with_options, with_own
 from styleblend.pipeline import Pipeline
-from styleblend.record import Record
+from styleblend.record import Record, files_looked_at
 from styleblend.settings import KINDS, LARGEST_SEED, ControlSettings, RunSettings, Source, validated
 
 COLUMNS, CELL = 4, 256  # of the contact sheet; pixels of a picture in it
@@ -174,9 +174,10 @@ def refuse_other(again: Path, then: Record, now: Record) -> None:
                                   f"{after or 'none'}): name a config and adapters with that one")
 
 
-def refuse_gone(again: Path, record: Record) -> None:
-    """StyleBlendError where a picture that was looked at is not where it was."""
-    gone = next((name for name in record.pictures if not Path(name).is_file()), None)
+def refuse_gone(again: Path, record: Record, plan: Plan) -> None:
+    """StyleBlendError where a picture that was looked at is not where it was, and no option names another one."""
+    used = files_looked_at(plan.settings, plan.control, plan.content)
+    gone = next((name for name in record.pictures if name in used and not Path(name).is_file()), None)
     if gone:
         where = "" if Path(gone).is_absolute() else f" of {Path.cwd()}"
         raise StyleBlendError(f"{again} was drawn by the picture {gone}{where}, which is not there: put it back, or "
@@ -190,9 +191,9 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     name = request.style or (record.style if record else "")
     if name:
         ready_style(request.settings, name)
-    if record:
-        refuse_gone(request.again, record)
     plan = planned(request, record)
+    if record:
+        refuse_gone(request.again, record, plan)
     default = record.seed if record else plan.sampling.seed
     seeds = seeds_of(request, default if request.seed is None else request.seed)
     output = request.file(seeds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence
 
+from styleblend.adapters.encoder_files import ready_encoder
 from styleblend.adapters.parts import part_named
 from styleblend.adapters.style import save_part
 from styleblend.adapters.style_files import part_file, settings_in
@@ -49,6 +50,7 @@ def encode(request: EncodeRequest) -> Job[Path]:
     refuse_other_style(request)
     asked = StyleEncoderSettings(references=list(request.pictures), encoder=request.encoder)
     ready_pictures(settings, *asked.pictures())
+    ready_encoder(request.encoder or settings.encoder)
     refuse_unwritable(folder.parent)
     yield Progress(f"encoding {request.name}", 0, 2, "part", "base")
     base = load_base(find_base(settings.base, settings.base_id))

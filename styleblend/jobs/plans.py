@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional, Tuple
 
-from styleblend.adapters.encoder_files import encoder_hash, find_encoder
+from styleblend.adapters.encoder_files import encoder_hash, ready_encoder
 from styleblend.adapters.mixes import PART, is_mix, names_in, resolved
 from styleblend.adapters.style_files import adapter_hashes, settings_in
 from styleblend.errors import StyleBlendError
@@ -90,7 +90,7 @@ def with_encoder(plan: Plan) -> Plan:
     if not settings.references:
         raise StyleBlendError("there is no style to draw in: give a picture of it (--reference), or name a --style "
                               "that styleblend encode has written")
-    return replace(plan, adapters={"encoder": encoder_hash(find_encoder(settings.encoder or plan.config.encoder))})
+    return replace(plan, adapters={"encoder": encoder_hash(ready_encoder(settings.encoder or plan.config.encoder))})
 
 
 def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:

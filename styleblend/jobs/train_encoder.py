@@ -22,7 +22,8 @@ from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.events import Job, Log
 from styleblend.jobs.train import as_event
-from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from styleblend.models.configs import StyleEncoderConfig
+from styleblend.models.style_encoder import StyleEncoder
 from styleblend.settings import RunSettings
 from styleblend.settings.style_encoder_training import EncoderNetworkSettings
 from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus
@@ -68,6 +69,8 @@ def train_encoder(request: EncoderRequest) -> Job[Optional[Path]]:
     for sentence in [*corpus.left_out[:5], *([f"and {len(corpus.left_out) - 5} more"] * (len(corpus.left_out) > 5))]:
         yield Log(f"left out: {sentence}")
     yield Log(f"{len(corpus.entries)} pictures in {len(corpus.styles())} styles")
+    if request.stage != STAGE and not is_trained(request):
+        refuse_unready(request, corpus)
     base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
     work = tokens_stage if request.stage == STAGE else encoder_stage
     return (yield from work(request, base, corpus, folder))
@@ -120,6 +123,27 @@ def tokens_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Pa
     return tokens
 
 
+def is_trained(request: EncoderRequest) -> bool:
+    """Whether the stage is done, and stays as it is."""
+    return (request.folder() / request.stage / WEIGHTS).is_file() and not request.overwrite
+
+
+def refuse_unready(request: EncoderRequest, corpus: Corpus) -> None:
+    """StyleBlendError where something is missing that the stage begins with, before anything is loaded or written."""
+    config, tokens = getattr(request.settings.encoder_training, request.stage), request.folder() / STAGE
+    start_of(request)
+    if request.stage == "encoder":
+        missing = [entry.name for entry in corpus.entries if not token_file(tokens, entry).is_file()]
+        if missing:
+            raise StyleBlendError(f"{len(missing)} of {len(corpus.entries)} pictures have no tokens yet ({missing[0]}):"
+                                  f" first train encoder --stage {STAGE} with this corpus and --name")
+    elif config.reads == "style" and not all(entry.style for entry in corpus.entries):
+        raise StyleBlendError("reads: style needs the style of every picture: put pictures into a folder for each "
+                              "style, or write style into captions.json")
+    if request.stage == "joint" and len(corpus.entries) < 2:
+        raise StyleBlendError("the stage joint needs at least two pictures: each gets the style of another")
+
+
 def identity_of(base: Base, cache: CorpusCache) -> str:
     return f"{base.fingerprint()} {cache.fingerprint}"
 
@@ -130,7 +154,7 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
     own = getattr(settings.encoder_training, stage)
     with contextlib.ExitStack() as claims:
         claims.enter_context(claim(folder / "training", stage))
-        if (product / WEIGHTS).is_file() and not request.overwrite:
+        if is_trained(request):
             yield Log(f"the stage {stage} of {request.name} is trained already ({product}); --overwrite trains it "
                       "again")
             return product
@@ -138,7 +162,7 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
         if request.overwrite:
             for old in (product, folder / "training" / stage):
                 shutil.rmtree(old, ignore_errors=True)
-        encoder, begun = starting_encoder(request, base, folder)
+        encoder, begun = starting_encoder(request, base)
         yield Log(f"the stage {stage} begins with {begun}")
         cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config)
         losses = Losses(base, base.tokenizer(), cache, corpus.entries, encoder)
@@ -156,22 +180,13 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
 
 def loss_of_stage(request: EncoderRequest, base: Base, losses: Losses, folder: Path) -> Callable:
     """The loss of the stage. Networks that it does not need are freed."""
-    config, entries = getattr(request.settings.encoder_training, request.stage), losses.entries
+    config = getattr(request.settings.encoder_training, request.stage)
     if request.stage == "encoder":
-        missing = [entry.name for entry in entries if not token_file(folder / STAGE, entry).is_file()]
-        if missing:
-            raise StyleBlendError(f"{len(missing)} of {len(entries)} pictures have no tokens yet ({missing[0]}): first "
-                                  f"train encoder --stage {STAGE} with this corpus and --name")
         return losses.regression(config.batch, folder / STAGE)
-    if config.reads == "style" and not all(entry.style for entry in entries):
-        raise StyleBlendError("reads: style needs the style of every picture: put pictures into a folder for each "
-                              "style, or write style into captions.json")
     base.vae.encoder = None  # its work is cached
     if request.stage == "finetune":
         base.vae = None
         return losses.finetune(config)
-    if len(entries) < 2:
-        raise StyleBlendError("the stage joint needs at least two pictures: each gets the style of another")
     frozen = None if config.as_published else copy_of(losses.encoder)
     return losses.joint(config, frozen)
 
@@ -183,17 +198,24 @@ def copy_of(encoder: StyleEncoder) -> StyleEncoder:
     return found
 
 
-def starting_encoder(request: EncoderRequest, base: Base, folder: Path) -> tuple:
-    """The network that the stage begins with, and what it is, in words."""
-    config, seed = request.settings.encoder_training, request.settings.training.seed
-    before = [folder / stage for stage in BEFORE[request.stage] if (folder / stage / WEIGHTS).is_file()]
-    start = request.start or (str(before[0]) if before else config.start if request.stage == "encoder" else None)
-    if start is None and request.stage != "encoder":
-        raise StyleBlendError(f"the stage {request.stage} of {request.name} has no encoder to begin with: first train "
+def start_of(request: EncoderRequest) -> str:
+    """What the stage begins with: a folder, a checkpoint, or NEW. StyleBlendError where it is not there."""
+    folder, stage = request.folder(), request.stage
+    before = [str(folder / one) for one in BEFORE[stage] if (folder / one / WEIGHTS).is_file()]
+    first = (request.settings.encoder_training.start or NEW) if stage == "encoder" else None
+    start = request.start or next(iter(before), first)
+    if start is None:
+        raise StyleBlendError(f"the stage {stage} of {request.name} has no encoder to begin with: first train "
                               "encoder --stage encoder, or name one with --start (new: random numbers)")
-    if start is None or start == NEW:
-        return new_style_encoder(base, config, seed), "random numbers"
-    if not Path(start).exists():
+    if start != NEW and not Path(start).exists():
         raise StyleBlendError(f"--start {start}: there is no such folder or file: name an encoder, or {NEW} for random "
                               "numbers")
+    return start
+
+
+def starting_encoder(request: EncoderRequest, base: Base) -> tuple:
+    """The network that the stage begins with, and what it is, in words."""
+    config, seed, start = request.settings.encoder_training, request.settings.training.seed, start_of(request)
+    if start == NEW:
+        return new_style_encoder(base, config, seed), "random numbers"
     return started_style_encoder(base, Path(start), config, seed), start

@@ -53,6 +53,25 @@ class ClipVisionConfig:
     accepted = {"hidden_act": ("gelu", "quick_gelu")}
 
 
+FITS = ("squash", "crop")  # how a picture of other proportions becomes square for a style encoder
+
+
+@dataclass(frozen=True)
+class StyleEncoderConfig(ClipVisionConfig):
+    """A style encoder: sizes of its image encoder and of the tokens, what pictures and prompts look like to it."""
+
+    tokens: int = 8  # of a picture
+    width: int = 1024  # of a token: that of the base's word embeddings
+    fit: str = "squash"
+    template: str = "{prompt}, in the style of {}."  # of the captions that it was trained with
+    base: str = ""  # fingerprint of the base that it belongs to; "": it does not say
+
+    family = "style encoder"
+    accepted = {**ClipVisionConfig.accepted, "fit": FITS}
+    # an encoder has any size: one that is not said would be taken for that of ViT-L/14
+    said = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+
+
 @dataclass(frozen=True)
 class ClipConfig:
     """What both towers of a CLIP share."""
@@ -275,6 +294,10 @@ def read_config(kind: type, path: Path, section: str = ""):
     data = read_object(path)
     data = data.get(section, data)
     data = data if isinstance(data, dict) else {}
+    unsaid = [name for name in getattr(kind, "said", ()) if data.get(name) is None]
+    if unsaid:
+        raise StyleBlendError(f"{path} does not say {', '.join(unsaid)}, so it is not the whole config.json of a "
+                              f"{kind.family}: download it again")
     values, defaults = {}, {f.name: f.default for f in fields(kind) if f.name != "file_defaults"}
     for name in defaults:
         default = (kind.file_defaults or {}).get(name, defaults[name])

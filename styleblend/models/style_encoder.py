@@ -1,27 +1,9 @@
 """Style Encoder (Chang 2025, section 3): a CLIP image encoder, and a linear map from it to style tokens."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from styleblend.models.clip_vision import CLIPVisionModel
-from styleblend.models.configs import ClipVisionConfig
+from styleblend.models.configs import StyleEncoderConfig
 from styleblend.models.layers import Linear
-
-FITS = ("squash", "crop")  # how a picture of other proportions becomes square
-
-
-@dataclass(frozen=True)
-class StyleEncoderConfig(ClipVisionConfig):
-    """The image encoder's sizes, those of the tokens, and what pictures and prompts look like to it."""
-
-    tokens: int = 8  # of a picture
-    width: int = 1024  # of a token: that of the base's word embeddings
-    fit: str = "squash"
-    template: str = "{prompt}, in the style of {}."  # of the captions that it was trained with
-    base: str = ""  # fingerprint of the base that it belongs to; "": it does not say
-
-    family = "style encoder"
-    accepted = {**ClipVisionConfig.accepted, "fit": FITS}
 
 
 class StyleEncoder(CLIPVisionModel):

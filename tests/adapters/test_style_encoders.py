@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,8 @@ def without(key):
     (lambda tensors: tensors.update(more=np.ones(2, np.float32)), "1 tensors are too much (more)"),
     (lambda tensors: tensors["proj.bias"].fill(np.nan), "holds NaN or infinity in proj.bias"),
     (lambda tensors: tensors.update({"proj.weight": tensors["proj.weight"][:-1]}), "have another shape"),
+    (lambda tensors: tensors.update({"proj.bias": tensors["proj.bias"].astype(np.int32)}),
+     "holds int32 in proj.bias, as weights that are packed or cut off do"),
 ])
 def test_weights_that_do_not_fit(tiny_encoder, tmp_path, change, words):
     folder = shutil.copytree(tiny_encoder, tmp_path / "copy")
@@ -113,6 +116,27 @@ def test_weights_that_are_not_there_or_torn(tiny_encoder, tmp_path):
     weights.unlink()
     with pytest.raises(StyleBlendError, match="model.safetensors is missing"):
         load_style_encoder(folder)
+
+
+def test_sizes_that_are_not_said(tiny_encoder, tmp_path):
+    """They would be those of ViT-L/14, and the advice about weights that do not fit would lead astray."""
+    folder = shutil.copytree(tiny_encoder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    for said, words in (({}, "does not say hidden_size, intermediate_size"),
+                        ({**config, "patch_size": None}, "does not say patch_size, so")):
+        (folder / "config.json").write_text(json.dumps(said))
+        with pytest.raises(StyleBlendError, match=words):
+            load_style_encoder(folder)
+
+
+def test_the_config_of_a_whole_clip(tiny_encoder, tiny_base, tokens, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    own = {name: config.pop(name) for name in ("template", "base", "fit", "tokens", "width")}
+    assert own["tokens"] == 8 and own["fit"] == "squash"
+    (folder / "config.json").write_text(json.dumps({"projection_dim": 512, "vision_config": config}))
+    weights = shutil.move(str(folder / "model.safetensors"), str(folder / "style.safetensors"))
+    assert np.array_equal(style_tokens(load_style_encoder(Path(weights), tiny_base), PIXELS), tokens)
 
 
 def test_an_encoder_is_no_adapter(tiny_encoder, capsys):

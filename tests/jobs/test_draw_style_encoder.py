@@ -181,6 +181,9 @@ def refused(config, tmp_path, capsys, *more):
     (["--method", "style_encoder", "--reference", "aa.png"], "aa.png does not exist: did you mean a.png?"),
     (["--method", "style_encoder", "--reference", "words.png"], "words.png cannot be read"),
     (["--method", "style_encoder", "--reference", "a.png:much"], "behind a.png comes a weight, not 'much'"),
+    (["--method", "style_encoder", "--reference", "a.png:0.5:2"],
+     "--reference a.png:0.5:2: behind a.png comes a weight, and then another one"),
+    (["--method", "style_encoder", "--reference", "a.png:nan"], "nan is no weight: give a number greater than"),
     (["--method", "style_encoder", "--reference", "a.png:0"], "all pictures have the weight 0"),
     (["--method", "style_encoder", "--reference", "a.png:-1"], "greater than or equal to 0"),
     (["--method", "style_encoder", "--style", "dots"], "--method has no effect on a style"),
@@ -233,6 +236,9 @@ def test_a_picture_is_not_drawn_again_by_another_reference_or_encoder(seen, tmp_
     seen.write_text(yaml.safe_dump(settings))
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert main(again) == 2 and "drawn by another picture than" in capsys.readouterr().err
+    (tmp_path / "a.png").unlink()
+    assert main(again) == 2 and "a.png" in capsys.readouterr().err
+    assert main([*again, "--reference", str(tmp_path / "b.png")]) == 0  # what is gone is not looked at any more
 
 
 def test_a_prompt_that_is_too_long_is_cut_and_the_style_stays(seen, tmp_path, capsys):

@@ -23,7 +23,7 @@ from styleblend.base.style_prompts import TAIL, with_style_tokens
 from styleblend.diffusion.denoise import Denoiser, denoise, starting_latents
 from styleblend.files.style_pictures import read_by_encoder, square
 from styleblend.machine.runtime import jt
-from styleblend.models.style_encoder import FITS
+from styleblend.models.configs import FITS
 from styleblend.pipeline import Pipeline
 from styleblend.settings import KINDS, SamplingSettings, StyleEncoderSettings
 

@@ -12,7 +12,8 @@ from agreement import relative
 from reference import seeded
 from styleblend.base import weights
 from styleblend.machine.runtime import jt
-from styleblend.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from styleblend.models.configs import StyleEncoderConfig
+from styleblend.models.style_encoder import StyleEncoder
 
 PARAMETERS = {"ViT-L/14": 303_179_776, "ViT-H/14": 630_766_080}
 

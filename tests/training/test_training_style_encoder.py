@@ -112,6 +112,7 @@ def test_all_stages_one_after_the_other(config, corpus, tmp_path, tiny_base, cap
     assert "has no encoder to begin with" in capsys.readouterr().err
     assert train(config, corpus, "encoder") == 2
     assert "3 of 3 pictures have no tokens yet" in capsys.readouterr().err
+    assert not folder.exists()  # refused before anything is encoded
     assert train(config, corpus, "tokens") == 0
     found = {entry["image_path"]: folder / "tokens" / f"{entry['image_path']}.safetensors"
              for entry in entries_of(corpus)}
