@@ -18,8 +18,10 @@ OUTPUT ?= result
 # Half of pip's time goes into compiling all modules of all packages, most of which no command imports. Python compiles a
 # module when one does, and keeps it, unless it must not: then each command would compile anew.
 NO_COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+PIP = $(BIN)/python -m pip install --quiet $(NO_COMPILE) --disable-pip-version-check
+FIRST := jittor|numpy|pillow|tqdm|astunparse
 
-.PHONY: demo check clean tools
+.PHONY: demo check clean tools packages jittor
 
 demo: $(VENV)/installed
 	$(BIN)/python test.py --styles "$(STYLE)" --prompts "$(PROMPTS)" --output "$(OUTPUT)"
@@ -34,14 +36,24 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp files are newer than the requirements once the packages are in.
+# Jittor comes first: it compiles itself, which takes all cores minutes, while pip, which uses one core, installs the rest.
+# pip would make an environment of its own for each of Jittor's two packages, to build them in: they are built in this one.
 $(VENV)/installed: requirements.txt $(VENV)/python-$(VERSION)
 	@echo "Installing the packages into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet $(NO_COMPILE) --disable-pip-version-check -r requirements.txt
+	@grep -E '^($(FIRST))' requirements.txt | xargs -r sh -c '$(PIP) setuptools wheel && $(PIP) --no-build-isolation "$$@"' pip
+	@$(MAKE) --no-print-directory --jobs 2 packages jittor
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt requirements-context.txt $(VENV)/installed
-	@$(BIN)/python -m pip install --quiet $(NO_COMPILE) --disable-pip-version-check -r requirements-dev.txt -r requirements-context.txt
+	@$(PIP) -r requirements-dev.txt -r requirements-context.txt
 	@touch $@
+
+packages:
+	@$(PIP) -r requirements.txt
+
+# What goes wrong here is said by the first command that needs Jittor.
+jittor:
+	@$(BIN)/python -m styleblend.cli.first_start || true
 
 # Packages are of one Python: an environment that was made here with another one is made anew, and one of somebody's own is left alone.
 # bin/python can be newer than the environment: it is a link to the system's.
