@@ -128,12 +128,23 @@ def test_a_training(run, config, method):
     assert "cudnnConvolutionBackwardData" in report.calls
 
 
-def test_scoring(run, config, tmp_path):
-    """The judge of the mini base scores a folder of pictures."""
+def test_a_picture_that_is_decoded_in_strips(run, config, tmp_path):
+    is_of_a_card(run("draw", "--config", str(config), "--prompt", "An anchor", "--output", str(tmp_path / "anchor.png")))
+
+
+@pytest.mark.parametrize("networks", [(), ("clip", "dino", "dinov2")], ids=["judge", "clip and dino"])
+def test_scoring(run, config, tmp_path, networks):
+    """A folder of pictures, by the judge of the mini base or by small networks with made-up weights."""
     drawn = tmp_path / "drawn" / "dots"
     drawn.mkdir(parents=True)
     shutil.copy(tmp_path / "data" / "dots" / "images" / "boat.png", drawn / "Cat.png")
-    assert run("eval", str(drawn.parent), "--config", str(config), "--output", str(tmp_path / "report")).wrong == []
+    options = ()
+    if networks:
+        from made_up_networks import put_made_up  # it imports Jittor
+        put_made_up(tmp_path / "weights", *networks)
+        options = ("--metrics", ",".join(networks), "--weights", str(tmp_path / "weights"), "--no-judge")
+    report = run("eval", str(drawn.parent), "--config", str(config), "--output", str(tmp_path / "report"), *options)
+    assert report.wrong == [] and report.kernels
 
 
 def test_all_checks_of_a_card_run_to_their_end(card, tmp_path):
