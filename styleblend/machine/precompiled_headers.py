@@ -3,7 +3,7 @@
 Jittor writes an operator of some fifty lines, and the compiler spends two thirds of its time on the 60,000 lines of
 headers before them. g++ keeps the parsed state of a header in a file beside it (`jit.h.gch/`), and takes that in place
 of the header if the flags are the same; if they are not, it reads the header. The code that comes out is the same.
-Operators with marks for Jittor's `asm_tuner.py`, one of ten, are compiled with -g, and read the header each time.
+What Jittor's `asm_tuner.py` has to rewrite (`operator_compiler`) is compiled with -g, and reads the header each time.
 
 Each compiler and set of flags has a header of its own in a folder of its own, `headers`, `headers-2` and so on: g++
 would not tell apart two that differ only in where they look for Jittor's headers. Processes look and parse one after
