@@ -129,7 +129,8 @@ def test_a_training(run, config, method):
 
 
 def test_a_picture_that_is_decoded_in_strips(run, config, tmp_path):
-    is_of_a_card(run("draw", "--config", str(config), "--prompt", "An anchor", "--output", str(tmp_path / "anchor.png")))
+    output = tmp_path / "anchor.png"
+    is_of_a_card(run("draw", "--config", str(config), "--prompt", "An anchor", "--output", str(output)))
 
 
 @pytest.mark.parametrize("networks", [(), ("clip", "dino", "dinov2")], ids=["judge", "clip and dino"])
