@@ -53,9 +53,14 @@ class Checkpoints:
                     "scores": json.dumps(log.scores), "scored_by": log.scored_by}
         write_safetensors(path, tensors, {**metadata, "sha256": digest(metadata, tensors)})
         write_bytes(self.folder / "latest", f"{path.name}\n".encode())
-        older = [p for p in self.files() if step_of(p) < step]
-        for old in [p for p in self.files() if step_of(p) > step] + older[self.keep - 1:]:
-            old.unlink(missing_ok=True)  # later steps than the newest are damaged ones, which this run fell back from
+        for damaged in [p for p in self.files() if step_of(p) > step]:  # from which this run fell back
+            damaged.unlink(missing_ok=True)
+        self.leave_out_old(step)
+
+    def leave_out_old(self, step: int) -> None:
+        """Remove all before `step` that are more than are kept: also where a run was killed before it could."""
+        for old in [p for p in self.files() if step_of(p) < step][self.keep - 1:]:
+            old.unlink(missing_ok=True)
 
     def restore(self) -> Optional[State]:
         """Step, tensors and log of the checkpoint that `latest` names.

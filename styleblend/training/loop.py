@@ -123,6 +123,7 @@ def resumed(stage: str, checkpoints: Checkpoints, optimiser: AdamW, scored_by: s
     except (KeyError, ValueError):
         raise StyleBlendError(f"{checkpoints.folder} does not belong to this training: "
                               "delete it or pass --overwrite") from None
+    checkpoints.leave_out_old(step)
     return log._replace(scored_by=scored_by or log.scored_by)
 
 
