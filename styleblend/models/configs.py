@@ -69,7 +69,8 @@ class StyleEncoderConfig(ClipVisionConfig):
     family = "style encoder"
     accepted = {**ClipVisionConfig.accepted, "fit": FITS}
     # an encoder has any size: one that is not said would be taken for that of ViT-L/14
-    said = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    required = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
+                "patch_size")
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ def read_config(kind: type, path: Path, section: str = ""):
     data = read_object(path)
     data = data.get(section, data)
     data = data if isinstance(data, dict) else {}
-    unsaid = [name for name in getattr(kind, "said", ()) if data.get(name) is None]
+    unsaid = [name for name in getattr(kind, "required", ()) if data.get(name) is None]
     if unsaid:
         raise StyleBlendError(f"{path} does not say {', '.join(unsaid)}, so it is not the whole config.json of a "
                               f"{kind.family}: download it again")

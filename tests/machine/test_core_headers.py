@@ -55,9 +55,13 @@ def test_a_file_of_jittors_is_compiled_from_parsed_headers_to_the_same_code(jitt
     def instructions(text):
         return [re.sub(r"\.L\w+", ".L", line) for line in text.splitlines() if re.match(r"\t[a-z]", line)]
 
+    def functions(text):
+        parts = re.split(r"^(?=[^.\s#]\S*:$)", text, flags=re.MULTILINE)
+        return {part.partition(":")[0]: instructions(part) for part in parts}
+
     assert len(instructions(plain)) > 100 and instructions(mine) == instructions(read_first)
-    # with -Og the functions of templates come in the order in which the headers are read
-    assert sorted(instructions(mine)) == sorted(instructions(plain))
+    # with -Og the functions of templates come in the order in which the headers are read: each is the same
+    assert len(functions(plain)) > 10 and functions(mine) == functions(plain)
 
 
 def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp_path):

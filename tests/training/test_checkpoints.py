@@ -146,6 +146,24 @@ def test_a_run_that_is_cut_at_every_step_goes_on_bit_for_bit(tmp_path):
     assert sorted(read_safetensors(tmp_path / "whole" / last)) == ["m.x", "p.x", "v.x"]
 
 
+@pytest.mark.parametrize("cut", [None, 8])
+def test_a_run_that_was_killed_before_it_removed_an_old_checkpoint_removes_it_when_it_goes_on(tmp_path, cut):
+    """Also one that was at its end, and saves none any more."""
+    a_run(tmp_path / "whole")
+    if cut:
+        with pytest.raises(ZeroDivisionError):
+            a_run(tmp_path / "killed", cut)
+    else:
+        a_run(tmp_path / "killed")
+    folder = tmp_path / "killed" / "coarse"
+    kept = names(folder)
+    newest = (folder / "latest").read_text().strip()
+    (folder / "step-000001.safetensors").write_bytes((folder / newest).read_bytes())
+    a_run(tmp_path / "killed")
+    assert cut or names(folder) == kept
+    assert names(folder) == names(tmp_path / "whole" / "coarse")
+
+
 def test_the_best_step_is_kept_if_asked_for(tmp_path):
     """Also by a run that was cut after it, and by one that has nothing left to do."""
     log, last = a_run(tmp_path / "last")
