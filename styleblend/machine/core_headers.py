@@ -2,8 +2,8 @@
 
 A file of Jittor's takes the compiler 1.5 s as a rule, and 1.2 of them go into the same headers. So these are parsed
 before Jittor is imported (`styleblend.machine.precompiled_headers` says how that works), and the variable `cc_flags`,
-which Jittor reads at import, has each file begin with them. It also has them compiled with -Og, which takes the
-compiler a third less time: they hand out work, and the operators, which do it, are compiled as ever. (Jittor takes an
+which Jittor reads at import, has each file begin with them. It also has them compiled with -O1, which takes the
+compiler a quarter less time: they hand out work, and the operators, which do it, are compiled as ever. (Jittor takes an
 -O for the user's own, and then leaves out those of the operators: `kernel_flags` puts them back.)
 
 Jittor compares that text at every start to see whether it has to compile anew. So it is kept in a file, and is the same
@@ -45,9 +45,9 @@ HEADER = """#ifndef STYLEBLEND_CORE_H
 """
 # Those of Jittor 1.3.11. g++ reads the headers each time where they are others: that is slower, and right.
 FLAGS = ("-Wall", "-Wno-unknown-pragmas", "-std=c++14", "-fPIC", "-march=native", "-fdiagnostics-color=always")
-FASTER, OPERATORS = "-Og", "-Ofast"  # of Jittor's own files, in place of -O2; of operators, as Jittor has it
+FASTER, OPERATORS = "-O1", "-Ofast"  # of Jittor's own files, in place of -O2; of operators, as Jittor has it
 
-OURS = re.compile(r'-include "[^"]*/core_headers/core\.h"(?: (-O\w))?')
+OURS = re.compile(rf'-include "[^"]*/core_headers/core\.h"( {FASTER})?')
 
 
 @contextlib.contextmanager
@@ -58,10 +58,8 @@ def core_headers(jittor_utils, building: bool, say: Callable[[str], None]) -> It
     are not touched, nor what goes to nvcc. The variables stay, for programs that this one starts: with the same cache
     and other flags they would compile Jittor anew.
     """
-    ours = OURS.fullmatch(os.environ.get("cc_flags", ""))  # of who started this one, perhaps with another cache
-    if ours:
-        del os.environ["cc_flags"]
-        if ours[1]:
+    if OURS.fullmatch(os.environ.get("cc_flags", "")):  # of who started this one, perhaps with another cache
+        if os.environ.pop("cc_flags").endswith(FASTER):
             os.environ.pop("kernel_flags", None)
     own = os.environ.get("cc_flags") or os.environ.get("kernel_flags")
     if jittor_utils.cc_type != "g++" or os.environ.get("nvcc_path", "cu") or own:
@@ -75,14 +73,13 @@ def core_headers(jittor_utils, building: bool, say: Callable[[str], None]) -> It
     parsed, kept = header.with_name("core.h.gch"), header.with_name("cc_flags")
     if building and not older:
         write_bytes(kept, f'-include "{header}" {FASTER}'.encode())
-    flag = kept.read_text() if kept.is_file() else ""
-    flag = flag if OURS.fullmatch(flag) else f'-include "{header}"'  # of a Jittor from before this file
-    level = OURS.fullmatch(flag)[1]  # it was -O1 at some time
+    flag = kept.read_text() if kept.is_file() else f'-include "{header}"'  # of a Jittor from before this file
+    faster = flag.endswith(FASTER)
     if building:
         write_bytes(header, HEADER.encode())
-        parse_core(jittor_utils.cc_path, [*FLAGS, level or "-O2"], header, parsed, say)
+        parse_core(jittor_utils.cc_path, [*FLAGS, FASTER if faster else "-O2"], header, parsed, say)
     os.environ["cc_flags"] = flag
-    if level:
+    if faster:
         os.environ["kernel_flags"] = OPERATORS
     try:
         yield flag

@@ -32,7 +32,7 @@ def utils(tmp_path, monkeypatch):
 
 def compiled(jittor, folder: Path, source: str, flag: str, *more) -> tuple:
     """The assembler text of a file of Jittor's, compiled as Jittor does, and what g++ says meanwhile."""
-    flags = re.sub(r'-include "[^"]*"( -O\w)?', "", jittor.compiler.cc_flags) + flag
+    flags = re.sub(r'-include "[^"]*"( -O\d)?', "", jittor.compiler.cc_flags) + flag
     command = [jittor.compiler.cc_path, str(Path(jittor.compiler.jittor_path) / "src" / source),
                *(one for one in shlex.split(flags) if not one.startswith(("-l", "-L", "-shared"))),
                *more, "-S", "-o", str(folder / "core.s")]
@@ -49,19 +49,10 @@ def test_a_file_of_jittors_is_compiled_from_parsed_headers_to_the_same_code(jitt
     assert any(line.startswith("! ") and "core.h.gch" in line for line in read), said[:2000]
     assert not any("src/var.h" in line for line in read)  # it is among the parsed ones
 
-    (tmp_path / "read.h").write_text(headers.HEADER)
-    read_first, _ = compiled(jittor, tmp_path, "ops/reshape_op.cc", f'-include "{tmp_path}/read.h" {headers.FASTER}')
-
     def instructions(text):
         return [re.sub(r"\.L\w+", ".L", line) for line in text.splitlines() if re.match(r"\t[a-z]", line)]
 
-    def functions(text):
-        parts = re.split(r"^(?=[^.\s#]\S*:$)", text, flags=re.MULTILINE)
-        return {part.partition(":")[0]: instructions(part) for part in parts}
-
-    assert len(instructions(plain)) > 100 and instructions(mine) == instructions(read_first)
-    # with -Og the functions of templates come in the order in which the headers are read: each is the same
-    assert len(functions(plain)) > 10 and functions(mine) == functions(plain)
+    assert len(instructions(plain)) > 100 and instructions(mine) == instructions(plain)
 
 
 def test_the_flag_is_the_same_at_every_start_and_what_was_parsed_goes(utils, tmp_path):
@@ -82,17 +73,14 @@ def test_the_flag_of_a_program_with_another_cache_is_not_taken_over(utils, tmp_p
 
 
 @pytest.mark.parametrize("building", [False, True])
-@pytest.mark.parametrize("level", ["", " -O1"])  # the first had none, and no file that says so
-def test_a_jittor_that_was_compiled_with_the_flag_of_before_keeps_it(utils, tmp_path, building, level):
+def test_a_jittor_that_was_compiled_with_the_flag_of_before_keeps_it(utils, tmp_path, building):
+    """It had no -O1, and no file that says so."""
     (tmp_path / "jit_utils_core.cpython-311-x86_64-linux-gnu.so").touch()
     (tmp_path / "core_headers").mkdir()
     (tmp_path / "core_headers" / "core.h").touch()
-    before = f'-include "{tmp_path}/core_headers/core.h"{level}'
-    if level:
-        (tmp_path / "core_headers" / "cc_flags").write_text(before)
     with headers.core_headers(utils, building, pytest.fail) as flag:
-        assert flag == os.environ["cc_flags"] == before
-        assert os.environ["kernel_flags"] == (headers.OPERATORS if level else "")
+        assert flag == os.environ["cc_flags"] == f'-include "{tmp_path}/core_headers/core.h"'
+        assert not os.environ["kernel_flags"]
 
 
 def test_operators_are_compiled_with_the_flags_that_jittor_has_for_them(jittor):
