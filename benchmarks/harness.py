@@ -111,6 +111,7 @@ def arguments(doc: str, sd21: bool = True) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1, help="pictures, or rows where a benchmark says nothing else")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32",
                         help="of frozen weights and activations, on both sides")
+    parser.add_argument("--beside-float32", action="store_true", help="also time our own side in float32")
     parser.add_argument("--steps", type=int, default=30, help="denoising steps of a picture")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each side; the median counts")
     parser.add_argument("--peer", choices=["torch"],
@@ -158,8 +159,9 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
         return serve(lambda: build(args), lambda: about(args, flop), lambda: ceiling(args.dtype))
     job, given = module.rsplit(".", 1)[-1], [a for a in sys.argv[1:] if a != "--worker"]
     workers = [Worker("ours", [sys.executable, "-m", module, "--worker"] + given)]
-    workers += [Worker(name, [sys.executable, "-m", module, "--worker"] + given + more)
-                for name, more in variants(args).items()]
+    more = {**variants(args), **({"float32": ["--dtype", "float32"]} if args.beside_float32 else {})}
+    workers += [Worker(name, [sys.executable, "-m", module, "--worker"] + given + options)
+                for name, options in more.items()]
     device = workers[0].ready["device"]
     if args.peer:
         python = os.environ.get("STYLEBLEND_TORCH_PYTHON")

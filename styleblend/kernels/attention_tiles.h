@@ -72,18 +72,18 @@ inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, 
 // Tokens as rows of D numbers, `stride` apart, times `factor` -> [d][token] tiles of GROUP tokens, one after the other:
 // rows as far apart as all tokens would meet in the same few lines of the cache. What is missing to the last full tile
 // is zero. Never inlined: the loops around it would leave it too few registers.
-template <int D> __attribute__((noinline))
-void turn(const float* from, size_t stride, int count, float* to, float factor = 1) {
+template <int D, class T> __attribute__((noinline))
+void turn(const T* from, size_t stride, int count, float* to, float factor = 1) {
     for (int t = 0; t < count; t += GROUP, to += D * GROUP)
         for (int part = 0; part < GROUP; part += LANES) {  // in squares, so that both sides stay in the cache
-            const float* its = from + (t + part) * stride;
+            const T* its = from + (t + part) * stride;
             int there = std::min(LANES, count - t - part);
             for (int d = 0; d < D; d++) {
                 float* its_to = to + d * GROUP + part;
                 if (there == LANES)
-                    for (int i = 0; i < LANES; i++) its_to[i] = its[i * stride + d] * factor;
+                    for (int i = 0; i < LANES; i++) its_to[i] = wide(its[i * stride + d]) * factor;
                 else
-                    for (int i = 0; i < LANES; i++) its_to[i] = i < there ? its[i * stride + d] * factor : 0.f;
+                    for (int i = 0; i < LANES; i++) its_to[i] = i < there ? wide(its[i * stride + d]) * factor : 0.f;
             }
         }
 }
@@ -134,15 +134,15 @@ struct Problem {
     }
 };
 
-// A tile of products [key][query], times log2(e), becomes one of scores: as the segment wants them, with the bias, and
-// what must not be seen is hidden.
+// A tile of products [key][query] becomes one of scores times log2(e): as the segment wants them, with the bias, and
+// what must not be seen is hidden. `factor`: what is still missing to the products.
 inline void finish_scores(const Problem& p, int row, const Segment& its, int first_query, int queries, int first_key,
-                          int keys, float* score) {
-    if (its.changes_scores())
+                          int keys, float* score, float factor = 1) {
+    if (its.changes_scores() || factor != 1)
         for (int j = 0; j < keys; j++)
             for (int i = 0; i < queries; i += LANES) {
                 Floats* s = (Floats*)(score + j * GROUP + i);
-                *s = *s * its.scale + its.shift * LOG2E;
+                *s = *s * (its.scale * factor) + its.shift * LOG2E;
             }
     const float* bias = p.bias ? p.bias + (size_t)(p.bias_rows > 1 ? row : 0) * p.keys + first_key : nullptr;
     if (bias)
@@ -196,12 +196,13 @@ inline void weigh(float* weight, float* slope, int keys, int queries, const floa
 
 // The result of `count` queries from `first` on: their sums, [d][query] in groups, over the totals; and the log-sum-exp
 // of their scores.
-template <int D>
+template <int D, class T>
 inline void store_result(const Problem& p, int row, int head, int first, int count, const float* sum, const float* top,
-                         const float* total, float* out, float* log_sum) {
+                         const float* total, T* out, float* log_sum) {
     for (int i = 0; i < count; i++) {
-        float share = 1 / total[i], *to = out + p.at(row, p.queries, first + i, head, D);
-        for (int d = 0; d < D; d++) to[d] = sum[i / GROUP * D * GROUP + d * GROUP + i % GROUP] * share;
+        float share = 1 / total[i];
+        T* to = out + p.at(row, p.queries, first + i, head, D);
+        for (int d = 0; d < D; d++) narrow(sum[i / GROUP * D * GROUP + d * GROUP + i % GROUP] * share, to[d]);
         log_sum[((size_t)row * p.heads + head) * p.queries + first + i] = (top[i] + std::log2(total[i])) * LN2;
     }
 }

@@ -1,6 +1,6 @@
 """The CPU's kernels (`attention_cpu.h`, `norms_cpu.h`) as Jittor operators with their gradients.
 
-They compute in float32, whatever they are given.
+They compute in float32. bfloat16 is read and written as it is, and multiplied as it is where the CPU has matrix tiles.
 """
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from styleblend.kernels import sources
+from styleblend.kernels.bfloat16 import TYPES, unit
 from styleblend.kernels.segments import Reading, Segment, reading
 from styleblend.machine.precision import cast
 from styleblend.machine.runtime import jt
@@ -23,7 +24,9 @@ PROBLEM = """
     p.bias = in5_shape1 == in1_shape1 ? in5_p : nullptr; p.bias_rows = in5_shape0;
     p.q_rows = in3_p; p.kv_rows = in3_p + p.rows; p.scales = in4_p; p.shifts = in4_p + p.segments * p.rows;
 """
-FORWARD = PROBLEM + "styleblend::attention_forward<{size}>(p, in0_p, in1_p, in2_p, out0_p, out1_p);"
+FORWARD = PROBLEM + """
+    styleblend::attention_forward<{size}>(p, (T*)in0_p, (T*)in1_p, (T*)in2_p, (T*)out0_p, out1_p);
+"""
 BACKWARD = PROBLEM + """
     std::memset(out0_p, 0, out0->size); std::memset(out1_p, 0, out1->size); std::memset(out2_p, 0, out2->size);
     styleblend::attention_backward<{size}>(p, in0_p, in1_p, in2_p, in6_p, in7_p, in8_p, out0_p, out1_p, out2_p);
@@ -42,17 +45,20 @@ class Attention(jt.Function):
     def execute(self, q, k, v):
         batch, queries, width = len(self.read.q_rows), q.shape[1], q.shape[2]
         self.inputs = [q, k, v, jt.array(self.read.rows), jt.array(self.read.factors), self.bias]
-        shapes = [(batch, queries, width), (batch, self.data["heads"], queries)]
-        self.results = list(jt.code(shapes, ["float32"] * 2, self.inputs, cpu_header=ATTENTION,
-                                    cpu_src=self.forward.format(size=self.size), data=self.data))
+        shapes, kind = [(batch, queries, width), (batch, self.data["heads"], queries)], str(q.dtype)
+        self.results = list(jt.code(shapes, [kind, "float32"], self.inputs, cpu_header=ATTENTION,
+                                    cpu_src=typed(self.forward.format(size=self.size), kind), data=self.data))
         return self.results[0]
 
     def grad(self, gradient):
         if gradient is None:
             return None, None, None
-        shapes, given = [x.shape for x in self.inputs[:3]], self.inputs + self.results + [gradient]
-        return tuple(jt.code(shapes, ["float32"] * 3, given, cpu_header=ATTENTION,
-                             cpu_src=self.backward.format(size=self.size), data=self.data))
+        kind, shapes = self.inputs[0].dtype, [x.shape for x in self.inputs[:3]]
+        q, k, v, result, gradient = (cast(x, "float32") for x in (*self.inputs[:3], self.results[0], gradient))
+        given = [q, k, v, *self.inputs[3:], result, self.results[1], gradient]
+        found = jt.code(shapes, ["float32"] * 3, given, cpu_header=ATTENTION,
+                        cpu_src=self.backward.format(size=self.size), data=self.data)
+        return tuple(cast(one, kind) for one in found)
 
 
 def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = None,
@@ -66,31 +72,44 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     read = reading(q.shape[0], k.shape[0], q_rows, segments)
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
     call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, tiles, read, bias)
-    return cast(call(*(cast(x, "float32") for x in (q, k, v))), q.dtype)
+    as_it_is = q.dtype == "bfloat16" and tiles and size % 32 == 0 and q.shape[1] >= 64 and unit() == "tiles"
+    kind = "bfloat16" if as_it_is else "float32"
+    return cast(call(*(cast(x, kind) for x in (q, k, v))), q.dtype)
+
+
+def computed(dtype: str) -> str:
+    """The type in which the kernels of `norms_cpu.h` read and write what is kept as `dtype`."""
+    return "bfloat16" if str(dtype) == "bfloat16" else "float32"
 
 
 class Kernel(jt.Function):
     """A kernel of `norms_cpu.h`: sources of the forward and the backward pass; `numbers` are what they read as `data`.
 
-    The forward pass writes the result to out0, and to out1 what the backward pass needs again besides the inputs.
+    In the sources T is the type of the input, the result and the gradients. The forward pass writes the result to out0,
+    and to out1 what the backward pass needs again besides the inputs, as float32.
     """
 
     def __init__(self, forward: str, backward: str, shapes: list, numbers: dict):
         self.forward, self.backward, self.shapes, self.numbers = forward, backward, shapes, numbers
 
     def execute(self, *inputs):
-        self.inputs = list(inputs)
-        self.results = jt.code(self.shapes, ["float32"] * len(self.shapes), self.inputs, cpu_header=NORMS,
-                               cpu_src=self.forward, data=self.numbers)
+        self.inputs, self.kind = list(inputs), computed(inputs[0].dtype)
+        self.results = jt.code(self.shapes, [self.kind, "float32"][:len(self.shapes)], self.inputs, cpu_header=NORMS,
+                               cpu_src=typed(self.forward, self.kind), data=self.numbers)
         return self.results[0]
 
     def grad(self, gradient):
         if gradient is None:
             return (None,) * len(self.inputs)
-        kept = self.inputs + list(self.results[1:]) + [gradient]
-        found = jt.code(self.inputs[0].shape, "float32", kept, cpu_header=NORMS, cpu_src=self.backward,
-                        data=self.numbers)
+        kept = self.inputs + list(self.results[1:]) + [cast(gradient, self.kind)]
+        found = jt.code(self.inputs[0].shape, self.kind, kept, cpu_header=NORMS, data=self.numbers,
+                        cpu_src=typed(self.backward, self.kind))
         return (found,) + (None,) * (len(self.inputs) - 1)
+
+
+def typed(source: str, kind: str) -> str:
+    """The source with T as the type of a kernel's numbers."""
+    return f"typedef {TYPES[kind]} T;" + source
 
 
 GROUPS = """
@@ -103,16 +122,17 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, poo
 
     With `pooling` there is no gradient at all.
     """
-    kind, pixels = "true" if silu else "false", int(np.prod(x.shape[2:]))
+    name, pixels, kind = "true" if silu else "false", int(np.prod(x.shape[2:])), computed(x.dtype)
     numbers = {"groups": groups, "pixels": pixels, "eps": eps}
     if pooling is not None:
-        given = [cast(x, "float32"), weight, bias, jt.array(pooling)]
-        source = GROUPS + f"styleblend::group_norm_pooled<{kind}>(g, in0_p, in1_p, in2_p, in3_p, out0_p);"
-        return cast(jt.code(x.shape, "float32", given, cpu_header=NORMS, cpu_src=source, data=numbers), x.dtype)
-    kernel = Kernel(GROUPS + f"styleblend::group_norm_forward<{kind}>(g, in0_p, in1_p, in2_p, out0_p, out1_p);",
-                    GROUPS + f"styleblend::group_norm_backward<{kind}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
-                    [x.shape, (x.shape[0], groups, 2)], numbers)
-    return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
+        given = [cast(x, kind), weight, bias, jt.array(pooling)]
+        source = GROUPS + f"styleblend::group_norm_pooled<{name}>(g, (T*)in0_p, in1_p, in2_p, in3_p, (T*)out0_p);"
+        return cast(jt.code(x.shape, kind, given, cpu_header=NORMS, cpu_src=typed(source, kind), data=numbers), x.dtype)
+    kernel = Kernel(
+        GROUPS + f"styleblend::group_norm_forward<{name}>(g, (T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);",
+        GROUPS + f"styleblend::group_norm_backward<{name}>(g, (T*)in0_p, in1_p, in2_p, in3_p, (T*)in4_p, (T*)out0_p);",
+        [x.shape, (x.shape[0], groups, 2)], numbers)
+    return cast(kernel(cast(x, kind), weight, bias), x.dtype)
 
 
 def layer_norm(x, weight, bias, eps: float):
@@ -120,16 +140,17 @@ def layer_norm(x, weight, bias, eps: float):
     tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
     given = '(int)data["tokens"], (int)data["size"]'
     kernel = Kernel(f'styleblend::layer_norm_forward({given}, (float)data["eps"], '
-                    f'in0_p, in1_p, in2_p, out0_p, out1_p);',
-                    f'styleblend::layer_norm_backward({given}, in0_p, in1_p, in3_p, in4_p, out0_p);',
+                    f'(T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);',
+                    f'styleblend::layer_norm_backward({given}, (T*)in0_p, in1_p, in3_p, (T*)in4_p, (T*)out0_p);',
                     [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})
-    return cast(kernel(cast(x, "float32"), weight, bias), x.dtype)
+    return cast(kernel(cast(x, computed(x.dtype)), weight, bias), x.dtype)
 
 
 def geglu(x):
     """As `kernels.reference.geglu`."""
     shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
-    kernel = Kernel('styleblend::geglu_forward((int)data["tokens"], (int)data["size"], in0_p, out0_p);',
-                    'styleblend::geglu_backward((int)data["tokens"], (int)data["size"], in0_p, in1_p, out0_p);',
+    given = '(int)data["tokens"], (int)data["size"]'
+    kernel = Kernel(f'styleblend::geglu_forward({given}, (T*)in0_p, (T*)out0_p);',
+                    f'styleblend::geglu_backward({given}, (T*)in0_p, (T*)in1_p, (T*)out0_p);',
                     [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
-    return cast(kernel(cast(x, "float32")), x.dtype)
+    return cast(kernel(cast(x, computed(x.dtype))), x.dtype)

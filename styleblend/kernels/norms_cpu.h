@@ -19,8 +19,8 @@ struct Groups {
 
 // The mean and the variance of one group of one row.
 struct Moments { float mean; double variance; };
-inline Moments moments_of(const Groups& g, int unit, const float* x) {
-    const float* in = x + g.at(unit, 0);
+template <class T> Moments moments_of(const Groups& g, int unit, const T* x) {
+    const T* in = x + g.at(unit, 0);
     double sum = 0, squares = 0, count = (double)g.size() * g.pixels;
     for (int c = 0; c < g.size(); c++) {
         PartialSums part;
@@ -39,13 +39,13 @@ inline Moments moments_of(const Groups& g, int unit, const float* x) {
     return {mean, squares / count};
 }
 
-template <bool SILU>
-void normalise(const Groups& g, int unit, float mean, float scale, const float* x, const float* weight,
-               const float* bias, float* y) {
+template <bool SILU, class T>
+void normalise(const Groups& g, int unit, float mean, float scale, const T* x, const float* weight, const float* bias,
+               T* y) {
     for (int c = 0; c < g.size(); c++) {
         float factor = scale * weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
-        const float* from = x + g.at(unit, c);
-        float* to = y + g.at(unit, c);
+        const T* from = x + g.at(unit, c);
+        T* to = y + g.at(unit, c);
         for (int i = 0; i < g.pixels; i += LANES) {
             Floats t = (load(from + i, g.pixels - i) - mean) * factor + offset;
             store(to + i, SILU ? t * sigmoid(t) : t, g.pixels - i);
@@ -54,9 +54,8 @@ void normalise(const Groups& g, int unit, float mean, float scale, const float* 
 }
 
 // `statistics` (rows, groups, 2): mean and 1 / deviation, for the gradient.
-template <bool SILU>
-void group_norm_forward(const Groups& g, const float* x, const float* weight, const float* bias, float* y,
-                        float* statistics) {
+template <bool SILU, class T>
+void group_norm_forward(const Groups& g, const T* x, const float* weight, const float* bias, T* y, float* statistics) {
     #pragma omp parallel for
     for (int unit = 0; unit < g.count(); unit++) {
         Moments m = moments_of(g, unit, x);
@@ -68,9 +67,9 @@ void group_norm_forward(const Groups& g, const float* x, const float* weight, co
 
 // The same with a mean and a variance over several rows: row r takes those of row s with the weight
 // `pooling[r * rows + s]`, and the weights of a row add up to 1.
-template <bool SILU>
-void group_norm_pooled(const Groups& g, const float* x, const float* weight, const float* bias, const float* pooling,
-                       float* y) {
+template <bool SILU, class T>
+void group_norm_pooled(const Groups& g, const T* x, const float* weight, const float* bias, const float* pooling,
+                       T* y) {
     std::vector<Moments> own(g.count());
     #pragma omp parallel for
     for (int unit = 0; unit < g.count(); unit++) own[unit] = moments_of(g, unit, x);
@@ -87,46 +86,60 @@ void group_norm_pooled(const Groups& g, const float* x, const float* weight, con
     }
 }
 
-template <bool SILU>
-void group_norm_backward(const Groups& g, const float* x, const float* weight, const float* bias,
-                         const float* statistics, const float* d_y, float* d_x) {
-    #pragma omp parallel for
-    for (int unit = 0; unit < g.count(); unit++) {
-        float mean = statistics[2 * unit], scale = statistics[2 * unit + 1];
-        double sum = 0, along = 0, count = (double)g.size() * g.pixels;
-        for (int c = 0; c < g.size(); c++) {  // first the gradient of the normalised values, into d_x
-            float factor = weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
-            size_t at = g.at(unit, c);
-            PartialSums part, part_along;
-            for (int i = 0; i < g.pixels; i += LANES) {
-                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
-                       d = load(d_y + at + i, g.pixels - i) * factor;
-                if (SILU) {
-                    Floats t = normal * factor + offset, s = sigmoid(t);
-                    d *= s * (1.f + t * (1.f - s));
+// Where a thread puts the gradients of a group's normalised values: in the result, where that is float32.
+struct Between {
+    std::vector<float> own;
+    float* of(float* d_x, size_t) { return d_x; }
+    float* of(BFloat16*, size_t size) { own.resize(size); return own.data(); }
+};
+
+template <bool SILU, class T>
+void group_norm_backward(const Groups& g, const T* x, const float* weight, const float* bias, const float* statistics,
+                         const T* d_y, T* d_x) {
+    #pragma omp parallel
+    {
+        Between between;
+        #pragma omp for
+        for (int unit = 0; unit < g.count(); unit++) {
+            float mean = statistics[2 * unit], scale = statistics[2 * unit + 1];
+            double sum = 0, along = 0, count = (double)g.size() * g.pixels;
+            float* d_normal = between.of(d_x + g.at(unit, 0), (size_t)count);
+            for (int c = 0; c < g.size(); c++) {
+                float factor = weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
+                size_t at = g.at(unit, c), to = (size_t)c * g.pixels;
+                PartialSums part, part_along;
+                for (int i = 0; i < g.pixels; i += LANES) {
+                    Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
+                           d = load(d_y + at + i, g.pixels - i) * factor;
+                    if (SILU) {
+                        Floats t = normal * factor + offset, s = sigmoid(t);
+                        d *= s * (1.f + t * (1.f - s));
+                    }
+                    store(d_normal + to + i, d, g.pixels - i);
+                    part.add(d); part_along.add(d * normal);  // beyond the end d is zero
                 }
-                store(d_x + at + i, d, g.pixels - i);
-                part.add(d); part_along.add(d * normal);  // beyond the end d is zero
+                sum += part.total(); along += part_along.total();
             }
-            sum += part.total(); along += part_along.total();
-        }
-        float level = sum / count, slope = along / count;
-        for (int c = 0; c < g.size(); c++) {
-            size_t at = g.at(unit, c);
-            for (int i = 0; i < g.pixels; i += LANES) {
-                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale;
-                store(d_x + at + i, (load(d_x + at + i, g.pixels - i) - level - normal * slope) * scale, g.pixels - i);
+            float level = sum / count, slope = along / count;
+            for (int c = 0; c < g.size(); c++) {
+                size_t at = g.at(unit, c), from = (size_t)c * g.pixels;
+                for (int i = 0; i < g.pixels; i += LANES) {
+                    Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
+                           d = load(d_normal + from + i, g.pixels - i);
+                    store(d_x + at + i, (d - level - normal * slope) * scale, g.pixels - i);
+                }
             }
         }
     }
 }
 
 // x (tokens, size); `statistics` (tokens, 2) as above.
-inline void layer_norm_forward(int tokens, int size, float eps, const float* x, const float* weight, const float* bias,
-                               float* y, float* statistics) {
+template <class T>
+void layer_norm_forward(int tokens, int size, float eps, const T* x, const float* weight, const float* bias, T* y,
+                        float* statistics) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
-        const float* in = x + (size_t)token * size;
+        const T* in = x + (size_t)token * size;
         PartialSums sum, squares;
         for (int i = 0; i < size; i += LANES) sum.add(load(in + i, size - i));
         float mean = sum.total() / size;
@@ -143,12 +156,14 @@ inline void layer_norm_forward(int tokens, int size, float eps, const float* x, 
     }
 }
 
-inline void layer_norm_backward(int tokens, int size, const float* x, const float* weight, const float* statistics,
-                                const float* d_y, float* d_x) {
+template <class T>
+void layer_norm_backward(int tokens, int size, const T* x, const float* weight, const float* statistics, const T* d_y,
+                         T* d_x) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
-        const float *in = x + (size_t)token * size, *given = d_y + (size_t)token * size;
-        float *out = d_x + (size_t)token * size, mean = statistics[2 * token], scale = statistics[2 * token + 1];
+        const T *in = x + (size_t)token * size, *given = d_y + (size_t)token * size;
+        T* out = d_x + (size_t)token * size;
+        float mean = statistics[2 * token], scale = statistics[2 * token + 1];
         PartialSums sum, along;
         for (int i = 0; i < size; i += LANES) {
             Floats d = load(given + i, size - i) * load(weight + i, size - i);
@@ -164,10 +179,10 @@ inline void layer_norm_backward(int tokens, int size, const float* x, const floa
 }
 
 // x (tokens, 2 * size), values then gates -> y (tokens, size) = value * gate * P(gate), P the normal distribution.
-inline void geglu_forward(int tokens, int size, const float* x, float* y) {
+template <class T> void geglu_forward(int tokens, int size, const T* x, T* y) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
-        const float *value = x + (size_t)token * 2 * size, *gates = value + size;
+        const T *value = x + (size_t)token * 2 * size, *gates = value + size;
         for (int i = 0; i < size; i += LANES) {
             Floats gate = load(gates + i, size - i);
             store(y + (size_t)token * size + i, load(value + i, size - i) * gate * normal(gate).below, size - i);
@@ -175,11 +190,11 @@ inline void geglu_forward(int tokens, int size, const float* x, float* y) {
     }
 }
 
-inline void geglu_backward(int tokens, int size, const float* x, const float* d_y, float* d_x) {
+template <class T> void geglu_backward(int tokens, int size, const T* x, const T* d_y, T* d_x) {
     #pragma omp parallel for
     for (int token = 0; token < tokens; token++) {
-        const float *value = x + (size_t)token * 2 * size, *gates = value + size;
-        float *d_value = d_x + (size_t)token * 2 * size, *d_gate = d_value + size;
+        const T *value = x + (size_t)token * 2 * size, *gates = value + size;
+        T *d_value = d_x + (size_t)token * 2 * size, *d_gate = d_value + size;
         for (int i = 0; i < size; i += LANES) {
             Floats gate = load(gates + i, size - i), given = load(d_y + (size_t)token * size + i, size - i);
             Normal n = normal(gate);

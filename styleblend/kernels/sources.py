@@ -19,6 +19,14 @@ def source(name: str) -> str:
 
 
 def whole(name: str) -> str:
-    """A header of this folder with those of this folder that it includes, and so on, put in."""
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
-    return re.sub(r'#include "(\w+\.h)"\n', lambda found: whole(found[1]), text)
+    """A header of this folder with those of this folder that it includes, and so on, put in, each once."""
+    there = set()
+
+    def text_of(name: str) -> str:
+        if name in there:
+            return ""
+        there.add(name)
+        text = (Path(__file__).parent / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+        return re.sub(r'#include "(\w+\.h)"\n', lambda found: text_of(found[1]), text)
+
+    return text_of(name)

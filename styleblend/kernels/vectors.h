@@ -2,6 +2,7 @@
 // g++ (vector extensions), no intrinsics.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
@@ -19,6 +20,21 @@ constexpr int LANES = 4, REGISTERS = 16;
 #endif
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+struct BFloat16 { uint16_t bits; };  // the upper half of a float32
+inline float wide(float x) { return x; }
+inline float wide(BFloat16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof number);
+    return number;
+}
+inline void narrow(float x, float& to) { to = x; }
+inline void narrow(float x, BFloat16& to) {  // to the nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    to.bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
 constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -89,6 +105,22 @@ inline Floats load(const float* from, int count) {
     return x;
 }
 inline void store(float* to, Floats x, int count) { std::memcpy(to, &x, std::min(count, LANES) * sizeof(float)); }
+
+// The same of bfloat16, rounded to the nearest, ties to even.
+inline Floats load(const BFloat16* from, int count) {
+    Halves x{};
+    if (count >= LANES) x = *(const Halves*)from;
+    else std::memcpy(&x, from, count * sizeof(BFloat16));
+    return (Floats)(__builtin_convertvector(x, Ints) << 16);
+}
+inline Halves rounded(Floats x) {
+    Ints bits = (Ints)x;
+    return __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, Halves);
+}
+inline void store(BFloat16* to, Floats x, int count) {
+    Halves bits = rounded(x);
+    std::memcpy(to, &bits, std::min(count, LANES) * sizeof(BFloat16));
+}
 
 // Working memory of a thread that begins at a cache line: a vector load that crosses one costs two.
 struct Memory {

@@ -8,7 +8,8 @@ in.
 """
 from __future__ import annotations
 
-from styleblend.kernels import group_norm, layer_norm
+from styleblend.kernels import group_norm, layer_norm, products
+from styleblend.kernels.bfloat16 import multiplied
 from styleblend.machine.precision import cast, product_type
 from styleblend.machine.runtime import jt
 
@@ -31,7 +32,10 @@ class Linear(jt.nn.Module):
 
     def execute(self, x, lora=None, lora_scale=None):
         """`x` (..., in); `lora_scale` None (scale 1) or a Var (rows,) with one factor for each batch row."""
-        kept, within = self.weight.dtype, product_type(self.weight.dtype)
+        kept, within = str(self.weight.dtype), product_type(self.weight.dtype)
+        if multiplied(kept):
+            y = products.linear(x, self.weight, self.bias, kept if lora is None else "float32")
+            return y if lora is None else cast(y + lora(x, lora_scale), kept)
         y = jt.nn.matmul_transpose(cast(x, within), cast(self.weight, within))
         if self.bias is not None:
             y = y + self.bias
@@ -50,6 +54,8 @@ class Conv2d(jt.nn.Module):
         self.bias = empty(out_channels) if bias else None
 
     def execute(self, x):
+        if multiplied(self.weight.dtype):
+            return products.convolution(x, self.weight, self.bias, self.stride, self.padding)
         y = jt.nn.conv2d(cast(x, "float32"), cast(self.weight, "float32"), self.bias, self.stride, self.padding)
         return cast(y, self.weight.dtype)
 
