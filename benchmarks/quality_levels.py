@@ -1,8 +1,8 @@
-"""What do fewer steps, and guidance in a part of them, cost in quality? Judged by the classifier of the mini base.
+"""What do fewer steps, guidance in a part of them, and bfloat16 cost in quality? Judged by the mini base's classifier.
 
-Each shipped style draws its own prompts from the same seeds: at each level of `--quality`, and with guidance in the
-middle of the steps alone. How probable does the judge find the style, is the subject among its five best guesses, and
-how long does a picture take?
+Each shipped style draws its own prompts from the same seeds: at each level of `--quality`, with guidance in the middle
+of the steps alone, and in bfloat16. How probable does the judge find the style, is the subject among its five best
+guesses, how far is a picture from the best one's (its mean difference, of 255), and how long does it take?
 """
 import argparse
 import json
@@ -26,7 +26,7 @@ from styleblend.metrics.judge import Judge, JudgeMetric
 
 WINDOW = {"guidance_start": 0.2, "guidance_end": 0.8}
 WAYS: Dict[str, Dict[str, object]] = {
-    BEST: {}, **{level: dict(QUALITIES[level]) for level in ("normal", "draft")},
+    BEST: {}, "bfloat16": {"dtype": "bfloat16"}, **{level: dict(QUALITIES[level]) for level in ("normal", "draft")},
     "guidance from 0.2 to 0.8": WINDOW,
     **{f"cache {interval}, branch {branch}": {"cache_interval": interval, "cache_branch_id": branch}
        for interval in (2, 3) for branch in (0, 2, 5)},
@@ -58,27 +58,36 @@ def main() -> int:
     args = parser.parse_args()
     settings, judge = read_settings(args.config), Judge.load()
     ways = {way: WAYS[way] for way in dict.fromkeys((BEST, *args.ways))}
-    pipeline, scores, times = Pipeline(load_base(settings.base), settings), {way: [] for way in ways}, {}
+    pipelines = {dtype: Pipeline(load_base(settings.base, dtype), settings)
+                 for dtype in {way.get("dtype", "float32") for way in ways.values()}}
+    scores, times, off = {way: [] for way in ways}, {}, {way: [] for way in ways}
     for name in style_folders(settings.data):
         phrases = [article(p.text) for p in style_prompts(data_of(settings.data, name))][:args.prompts]
-        prompts, rows = phrases * args.seeds, []
+        prompts, rows, best = phrases * args.seeds, [], []
         seeds = [100 * s + n for s in range(1, args.seeds + 1) for n in range(len(phrases))]
-        for way, sampling in ways.items():
+        for way, options in ways.items():
+            sampling = {key: value for key, value in options.items() if key != "dtype"}
+            pipeline = pipelines[options.get("dtype", "float32")]
             drawn(pipeline, name, prompts[:args.batch], seeds[:args.batch], sampling, args.batch)  # compiles
             images, seconds = drawn(pipeline, name, prompts, seeds, sampling, args.batch)
             scores[way].append(JudgeMetric(judge, name).score(images, prompts))
             times.setdefault(way, []).append(seconds)
+            best = images if way == BEST else best
+            off[way] += [np.abs(np.asarray(one, float) - np.asarray(other, float)).mean()
+                         for one, other in zip(images, best)]
             rows.append([(way[:24], image) for image in images[:12]])
         if args.sheets:
             save_png(args.sheets / f"{name}.png", contact_sheet(rows, 96))
-    table, report = Table("", "time", *SCORES, *(f"{score}, minus best" for score in SCORES[:2])), {}
+    table, report = Table("", "time", "off", *SCORES, *(f"{score}, minus best" for score in SCORES[:2])), {}
     for way, own in scores.items():
         joined = {score: np.concatenate([one[score] for one in own]) for score in SCORES}
         best = {score: np.concatenate([one[score] for one in scores[BEST]]) for score in SCORES}
         gains = [str(paired_difference(joined[score], best[score])) for score in SCORES[:2]]
         share = float(np.mean(times[way]) / np.mean(times[BEST]))
-        report[way] = {"time": share, **{score: float(np.nanmean(joined[score])) for score in SCORES}, "minus": gains}
-        table.add_row(way, f"{share:.2f}", *(f"{report[way][score]:.3f}" for score in SCORES), *gains)
+        report[way] = {"time": share, "off": float(np.mean(off[way])), "minus": gains,
+                       **{score: float(np.nanmean(joined[score])) for score in SCORES}}
+        table.add_row(way, f"{share:.2f}", f"{report[way]['off']:.2f}",
+                      *(f"{report[way][score]:.3f}" for score in SCORES), *gains)
     Console().print(table)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

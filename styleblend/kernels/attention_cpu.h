@@ -55,31 +55,12 @@ void attention_forward_vectors(const Problem& p, const float* q, const float* k,
     }
 }
 
-// Of float32 where there are no tiles, or the problem does not fill them; bfloat16 comes only where they serve.
+// out (rows, queries, width) and the log-sum-exp of every query's scores (rows, heads, queries).
 template <int D>
-void attention_forward_any(const Problem& p, const float* q, const float* k, const float* v, float* out,
-                           float* log_sum) {
+void attention_forward(const Problem& p, const float* q, const float* k, const float* v, float* out, float* log_sum) {
     if (tiles_serve<D>(p)) attention_forward_amx<D>(p, q, k, v, out, log_sum);
     else attention_forward_vectors<D>(p, q, k, v, out, log_sum);
-}
-template <int D>
-void attention_forward_any(const Problem& p, const BFloat16* q, const BFloat16* k, const BFloat16* v, BFloat16* out,
-                           float* log_sum) {
-    attention_forward_amx<D>(p, q, k, v, out, log_sum);
-}
-
-// out (rows, queries, width) and the log-sum-exp of every query's scores (rows, heads, queries).
-template <int D, class T>
-void attention_forward(const Problem& p, const T* q, const T* k, const T* v, T* out, float* log_sum) {
-    attention_forward_any<D>(p, q, k, v, out, log_sum);
-    size_t size = (size_t)p.queries * p.width, sums = (size_t)p.heads * p.queries;
-    for (int row = 0; row < p.rows; row++) {
-        int like = p.first_like(row);
-        if (like != row) {
-            std::memcpy(out + row * size, out + like * size, size * sizeof(T));
-            std::memcpy(log_sum + row * sums, log_sum + like * sums, sums * sizeof(float));
-        }
-    }
+    copy_alike(p, out, log_sum);
 }
 
 // What a thread takes at a time in the backward pass: keys `from` to `last` of a segment of one row, with all its

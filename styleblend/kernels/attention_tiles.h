@@ -72,18 +72,18 @@ inline void multiply(int m, int n, int k, const float* a, size_t ra, size_t ia, 
 // Tokens as rows of D numbers, `stride` apart, times `factor` -> [d][token] tiles of GROUP tokens, one after the other:
 // rows as far apart as all tokens would meet in the same few lines of the cache. What is missing to the last full tile
 // is zero. Never inlined: the loops around it would leave it too few registers.
-template <int D, class T> __attribute__((noinline))
-void turn(const T* from, size_t stride, int count, float* to, float factor = 1) {
+template <int D> __attribute__((noinline))
+void turn(const float* from, size_t stride, int count, float* to, float factor = 1) {
     for (int t = 0; t < count; t += GROUP, to += D * GROUP)
         for (int part = 0; part < GROUP; part += LANES) {  // in squares, so that both sides stay in the cache
-            const T* its = from + (t + part) * stride;
+            const float* its = from + (t + part) * stride;
             int there = std::min(LANES, count - t - part);
             for (int d = 0; d < D; d++) {
                 float* its_to = to + d * GROUP + part;
                 if (there == LANES)
-                    for (int i = 0; i < LANES; i++) its_to[i] = wide(its[i * stride + d]) * factor;
+                    for (int i = 0; i < LANES; i++) its_to[i] = its[i * stride + d] * factor;
                 else
-                    for (int i = 0; i < LANES; i++) its_to[i] = i < there ? wide(its[i * stride + d]) * factor : 0.f;
+                    for (int i = 0; i < LANES; i++) its_to[i] = i < there ? its[i * stride + d] * factor : 0.f;
             }
         }
 }
@@ -134,23 +134,24 @@ struct Problem {
     }
 };
 
-// A tile of products [key][query] becomes one of scores times log2(e): as the segment wants them, with the bias, and
-// what must not be seen is hidden. `factor`: what is still missing to the products.
+// A tile of products [key][query], times log2(e), becomes one of scores: as the segment wants them, with the bias, and
+// what must not be seen is hidden. WIDE numbers from one key to the next.
+template <int WIDE = GROUP>
 inline void finish_scores(const Problem& p, int row, const Segment& its, int first_query, int queries, int first_key,
-                          int keys, float* score, float factor = 1) {
-    if (its.changes_scores() || factor != 1)
+                          int keys, float* score) {
+    if (its.changes_scores())
         for (int j = 0; j < keys; j++)
             for (int i = 0; i < queries; i += LANES) {
-                Floats* s = (Floats*)(score + j * GROUP + i);
-                *s = *s * (its.scale * factor) + its.shift * LOG2E;
+                Floats* s = (Floats*)(score + j * WIDE + i);
+                *s = *s * its.scale + its.shift * LOG2E;
             }
     const float* bias = p.bias ? p.bias + (size_t)(p.bias_rows > 1 ? row : 0) * p.keys + first_key : nullptr;
     if (bias)
         for (int j = 0; j < keys; j++)
-            for (int i = 0; i < queries; i += LANES) *(Floats*)(score + j * GROUP + i) += bias[j] * LOG2E;
+            for (int i = 0; i < queries; i += LANES) *(Floats*)(score + j * WIDE + i) += bias[j] * LOG2E;
     if (p.causal)
         for (int j = std::max(0, first_query - first_key + 1); j < keys; j++)
-            for (int i = 0; i < std::min(queries, first_key + j - first_query); i++) score[j * GROUP + i] = HIDDEN;
+            for (int i = 0; i < std::min(queries, first_key + j - first_query); i++) score[j * WIDE + i] = HIDDEN;
 }
 
 // The largest score of each query of a tile.
@@ -196,14 +197,25 @@ inline void weigh(float* weight, float* slope, int keys, int queries, const floa
 
 // The result of `count` queries from `first` on: their sums, [d][query] in groups, over the totals; and the log-sum-exp
 // of their scores.
-template <int D, class T>
+template <int D>
 inline void store_result(const Problem& p, int row, int head, int first, int count, const float* sum, const float* top,
-                         const float* total, T* out, float* log_sum) {
+                         const float* total, float* out, float* log_sum) {
     for (int i = 0; i < count; i++) {
-        float share = 1 / total[i];
-        T* to = out + p.at(row, p.queries, first + i, head, D);
-        for (int d = 0; d < D; d++) narrow(sum[i / GROUP * D * GROUP + d * GROUP + i % GROUP] * share, to[d]);
+        float share = 1 / total[i], *to = out + p.at(row, p.queries, first + i, head, D);
+        for (int d = 0; d < D; d++) to[d] = sum[i / GROUP * D * GROUP + d * GROUP + i % GROUP] * share;
         log_sum[((size_t)row * p.heads + head) * p.queries + first + i] = (top[i] + std::log2(total[i])) * LN2;
+    }
+}
+
+// The result and the log-sum-exp of rows that are like an earlier one.
+template <class T> void copy_alike(const Problem& p, T* out, float* log_sum) {
+    size_t size = (size_t)p.queries * p.width, sums = (size_t)p.heads * p.queries;
+    for (int row = 0; row < p.rows; row++) {
+        int like = p.first_like(row);
+        if (like != row) {
+            std::memcpy(out + row * size, out + like * size, size * sizeof(T));
+            std::memcpy(log_sum + row * sums, log_sum + like * sums, sums * sizeof(float));
+        }
     }
 }
 

@@ -15,6 +15,7 @@ from styleblend.machine.precision import cast
 from styleblend.machine.runtime import jt
 
 ATTENTION, NORMS = sources.source("attention_cpu.h"), sources.source("norms_cpu.h")
+NARROW_ATTENTION = sources.source("attention_bfloat16.h")
 # inputs: 0 q, 1 k, 2 v, 3 and 4 `rows` and `factors` of a Reading, 5 the bias (empty: none)
 PROBLEM = """
     styleblend::Problem p{{}};
@@ -24,8 +25,10 @@ PROBLEM = """
     p.bias = in5_shape1 == in1_shape1 ? in5_p : nullptr; p.bias_rows = in5_shape0;
     p.q_rows = in3_p; p.kv_rows = in3_p + p.rows; p.scales = in4_p; p.shifts = in4_p + p.segments * p.rows;
 """
-FORWARD = PROBLEM + """
-    styleblend::attention_forward<{size}>(p, (T*)in0_p, (T*)in1_p, (T*)in2_p, (T*)out0_p, out1_p);
+FORWARD = PROBLEM + "styleblend::attention_forward<{size}>(p, in0_p, in1_p, in2_p, out0_p, out1_p);"
+NARROW = PROBLEM + """
+    typedef styleblend::BFloat16 T;
+    styleblend::attention_forward_bfloat16<{size}>(p, (T*)in0_p, (T*)in1_p, (T*)in2_p, (T*)out0_p, out1_p);
 """
 BACKWARD = PROBLEM + """
     std::memset(out0_p, 0, out0->size); std::memset(out1_p, 0, out1->size); std::memset(out2_p, 0, out2->size);
@@ -36,7 +39,7 @@ BACKWARD = PROBLEM + """
 class Attention(jt.Function):
     """One call of the core; keeps q, k, v, the result and a number a query for the gradient, and no scores."""
 
-    forward, backward = FORWARD, BACKWARD
+    forward, narrow, backward = FORWARD, NARROW, BACKWARD
 
     def __init__(self, heads: int, size: int, scale: float, causal: bool, tiles: bool, read: Reading, bias):
         self.size, self.read, self.bias = size, read, bias
@@ -45,9 +48,10 @@ class Attention(jt.Function):
     def execute(self, q, k, v):
         batch, queries, width = len(self.read.q_rows), q.shape[1], q.shape[2]
         self.inputs = [q, k, v, jt.array(self.read.rows), jt.array(self.read.factors), self.bias]
-        shapes, kind = [(batch, queries, width), (batch, self.data["heads"], queries)], str(q.dtype)
-        self.results = list(jt.code(shapes, [kind, "float32"], self.inputs, cpu_header=ATTENTION,
-                                    cpu_src=typed(self.forward.format(size=self.size), kind), data=self.data))
+        shapes = [(batch, queries, width), (batch, self.data["heads"], queries)]
+        header, forward = (ATTENTION, self.forward) if q.dtype == "float32" else (NARROW_ATTENTION, self.narrow)
+        self.results = list(jt.code(shapes, [str(q.dtype), "float32"], self.inputs, cpu_header=header,
+                                    cpu_src=forward.format(size=self.size), data=self.data))
         return self.results[0]
 
     def grad(self, gradient):
@@ -109,7 +113,7 @@ class Kernel(jt.Function):
 
 def typed(source: str, kind: str) -> str:
     """The source with T as the type of a kernel's numbers."""
-    return f"typedef {TYPES[kind]} T;" + source
+    return f"typedef {TYPES[kind]} T;{source}"
 
 
 GROUPS = """
@@ -130,7 +134,7 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, poo
         return cast(jt.code(x.shape, kind, given, cpu_header=NORMS, cpu_src=typed(source, kind), data=numbers), x.dtype)
     kernel = Kernel(
         GROUPS + f"styleblend::group_norm_forward<{name}>(g, (T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);",
-        GROUPS + f"styleblend::group_norm_backward<{name}>(g, (T*)in0_p, in1_p, in2_p, in3_p, (T*)in4_p, (T*)out0_p);",
+        GROUPS + f"styleblend::group_norm_backward<{name}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
         [x.shape, (x.shape[0], groups, 2)], numbers)
     return cast(kernel(cast(x, kind), weight, bias), x.dtype)
 

@@ -86,48 +86,35 @@ void group_norm_pooled(const Groups& g, const T* x, const float* weight, const f
     }
 }
 
-// Where a thread puts the gradients of a group's normalised values: in the result, where that is float32.
-struct Between {
-    std::vector<float> own;
-    float* of(float* d_x, size_t) { return d_x; }
-    float* of(BFloat16*, size_t size) { own.resize(size); return own.data(); }
-};
-
-template <bool SILU, class T>
-void group_norm_backward(const Groups& g, const T* x, const float* weight, const float* bias, const float* statistics,
-                         const T* d_y, T* d_x) {
-    #pragma omp parallel
-    {
-        Between between;
-        #pragma omp for
-        for (int unit = 0; unit < g.count(); unit++) {
-            float mean = statistics[2 * unit], scale = statistics[2 * unit + 1];
-            double sum = 0, along = 0, count = (double)g.size() * g.pixels;
-            float* d_normal = between.of(d_x + g.at(unit, 0), (size_t)count);
-            for (int c = 0; c < g.size(); c++) {
-                float factor = weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
-                size_t at = g.at(unit, c), to = (size_t)c * g.pixels;
-                PartialSums part, part_along;
-                for (int i = 0; i < g.pixels; i += LANES) {
-                    Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
-                           d = load(d_y + at + i, g.pixels - i) * factor;
-                    if (SILU) {
-                        Floats t = normal * factor + offset, s = sigmoid(t);
-                        d *= s * (1.f + t * (1.f - s));
-                    }
-                    store(d_normal + to + i, d, g.pixels - i);
-                    part.add(d); part_along.add(d * normal);  // beyond the end d is zero
+template <bool SILU>
+void group_norm_backward(const Groups& g, const float* x, const float* weight, const float* bias,
+                         const float* statistics, const float* d_y, float* d_x) {
+    #pragma omp parallel for
+    for (int unit = 0; unit < g.count(); unit++) {
+        float mean = statistics[2 * unit], scale = statistics[2 * unit + 1];
+        double sum = 0, along = 0, count = (double)g.size() * g.pixels;
+        for (int c = 0; c < g.size(); c++) {  // first the gradient of the normalised values, into d_x
+            float factor = weight[g.channel(unit, c)], offset = bias[g.channel(unit, c)];
+            size_t at = g.at(unit, c);
+            PartialSums part, part_along;
+            for (int i = 0; i < g.pixels; i += LANES) {
+                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
+                       d = load(d_y + at + i, g.pixels - i) * factor;
+                if (SILU) {
+                    Floats t = normal * factor + offset, s = sigmoid(t);
+                    d *= s * (1.f + t * (1.f - s));
                 }
-                sum += part.total(); along += part_along.total();
+                store(d_x + at + i, d, g.pixels - i);
+                part.add(d); part_along.add(d * normal);  // beyond the end d is zero
             }
-            float level = sum / count, slope = along / count;
-            for (int c = 0; c < g.size(); c++) {
-                size_t at = g.at(unit, c), from = (size_t)c * g.pixels;
-                for (int i = 0; i < g.pixels; i += LANES) {
-                    Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale,
-                           d = load(d_normal + from + i, g.pixels - i);
-                    store(d_x + at + i, (d - level - normal * slope) * scale, g.pixels - i);
-                }
+            sum += part.total(); along += part_along.total();
+        }
+        float level = sum / count, slope = along / count;
+        for (int c = 0; c < g.size(); c++) {
+            size_t at = g.at(unit, c);
+            for (int i = 0; i < g.pixels; i += LANES) {
+                Floats normal = (load(x + at + i, g.pixels - i) - mean) * scale;
+                store(d_x + at + i, (load(d_x + at + i, g.pixels - i) - level - normal * slope) * scale, g.pixels - i);
             }
         }
     }

@@ -22,19 +22,6 @@ typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef int Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 struct BFloat16 { uint16_t bits; };  // the upper half of a float32
-inline float wide(float x) { return x; }
-inline float wide(BFloat16 x) {
-    uint32_t bits = (uint32_t)x.bits << 16;
-    float number;
-    std::memcpy(&number, &bits, sizeof number);
-    return number;
-}
-inline void narrow(float x, float& to) { to = x; }
-inline void narrow(float x, BFloat16& to) {  // to the nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    to.bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-}
 constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 constexpr int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -116,6 +103,11 @@ inline Floats load(const BFloat16* from, int count) {
 inline Halves rounded(Floats x) {
     Ints bits = (Ints)x;
     return __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, Halves);
+}
+inline BFloat16 nearest(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return {(uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
 }
 inline void store(BFloat16* to, Floats x, int count) {
     Halves bits = rounded(x);
