@@ -36,7 +36,11 @@ def peer():
 
 
 def pytest_configure(config):
-    """Tests in several processes share the cores: else each would start a thread for every core."""
+    """Tests in several processes share the cores: else each would start a thread for every core.
+
+    And "auto" is float32 for them, as on most machines: what they compare is the same everywhere.
+    """
+    os.environ.setdefault("STYLEBLEND_DTYPE", "float32")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if hasattr(config, "workerinput"):  # in one of them
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))

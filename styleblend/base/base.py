@@ -18,6 +18,7 @@ from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
 from styleblend.base.offload import Offloaded
+from styleblend.kernels.bfloat16 import drawn_as
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device, say
 from styleblend.settings import RunSettings
@@ -153,7 +154,7 @@ def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, 
 
 def base_for_drawing(settings: RunSettings) -> Base:
     """The base that a config names, found and loaded, offloaded where the config asks for it and there is a GPU."""
-    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)
+    base = load_base(find_base(settings.base, settings.base_id), drawn_as(settings.dtype))
     if settings.offload and device() == "cuda":
         base.offload()
     elif settings.offload:

@@ -74,9 +74,11 @@ def add_max_pixels(parser) -> None:
 
 
 def add_dtype(parser) -> None:
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"],
+    parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"],
                         help="what frozen weights and activations are kept in: 16 bits take half the memory (the VAE "
-                             "stays float32 beside float16); default: the config's (dtype), else float32")
+                             "stays float32 beside float16); auto: bfloat16 for drawing on a CPU with matrix tiles "
+                             "(AMX), which is up to three times as fast there, else float32; default: the config's "
+                             "(dtype), else auto")
 
 
 def add_max_memory(parser) -> None:

@@ -45,7 +45,8 @@ def run_parsed(args: argparse.Namespace, may_ask: bool = False) -> int:
     except RuntimeError as error:  # Jittor raises no other
         from styleblend.machine.cards import full_card
         from styleblend.machine.compilers import compiler_problem
-        dtype = (args.dtype or "float32") if hasattr(args, "dtype") else None
+        dtype = args.dtype if getattr(args, "dtype", None) in ("float16", "bfloat16") else "float32"
+        dtype = dtype if hasattr(args, "dtype") else None
         problem = compiler_problem(error) or full_card(error, dtype, getattr(args, "offload", None))
         if problem is None:
             raise

@@ -87,8 +87,8 @@ def draw_board(request: BoardRequest, base: Optional[Base] = None, spread: Optio
     `base`: where it is loaded already. `spread`: lets other machines draw (`styleblend.cluster`). Raises Busy, before
     it removes or draws anything, when another process draws some of the same pictures now.
     """
-    settings = yield from within(request.settings, "drawing", request.max_memory)
-    settings = settings.model_copy(update={"dtype": base.dtype}) if base else settings
+    settings = request.settings.model_copy(update={"dtype": base.dtype}) if base else request.settings
+    settings = yield from within(settings, "drawing", request.max_memory)
     output = Path(settings.output)
     names, left_out = chosen_styles(settings, request.styles, request.prompts)
     for sentence in [*left_out, *not_listed(settings, names, request.prompts), *with_other_pictures(settings, names)]:

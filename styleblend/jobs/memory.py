@@ -21,6 +21,7 @@ from styleblend.models.configs import ClipTextConfig, ControlNetConfig, UNetConf
 from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
+from styleblend.kernels.bfloat16 import drawn_as, multiplied, trained_as
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import WORK_SPACE, device
 from styleblend.settings import ControlSettings, RunSettings, read_settings
@@ -151,14 +152,16 @@ class Sizes:
     def __init__(self, folder: Optional[Path], dtype: str, on_card: Optional[bool] = None):
         on_card = device() == "cuda" if on_card is None else on_card
         self.program = CONTEXT + WORK_SPACE if on_card else PROCESS
-        self.configs, self.dtype = read_configs(folder) if folder else STABLE_DIFFUSION, dtype
+        self.configs, self.dtype = read_configs(folder) if folder else STABLE_DIFFUSION, drawn_as(dtype)
+        # else products of half precision read copies in float32
+        self.as_it_is = self.dtype == "float32" or not on_card and multiplied(self.dtype)
         self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
             built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
-            self.weights[part] = weights_of(built, vae_type(dtype) if part == "vae" else dtype)
-            if part == "unet":  # a product reads a copy in oneDNN's order; of half precision in float32, too
+            self.weights[part] = weights_of(built, vae_type(self.dtype) if part == "vae" else self.dtype)
+            if part == "unet":  # a product reads a copy in an order of its own
                 most = max(math.prod(p.shape) for p in parameters(built).values())
-                self.largest = most * 4 * (1 if dtype == "float32" else 2)
+                self.largest = most * (SIZES[self.dtype] if self.as_it_is else 8)
         self.always = self.program + sum(self.weights.values())
 
     def controlnet(self, folder: Path, rows: int, height: int, width: int) -> int:
@@ -183,8 +186,8 @@ class Sizes:
             kept = sum(block.read for block in blocks) + 4 * max(block.kept for block in blocks)
         text = self.configs["text_encoder"]
         kept += TOKENS * text.num_hidden_layers * (12 * text.hidden_size + 2 * text.intermediate_size)
-        # of half precision the float32 copies that products read are kept, too
-        return int(UNET * rows * kept * (4 if self.dtype == "float32" else SIZES[self.dtype] + 4)) + self.largest
+        # the float32 copies that products read are kept, too
+        return int(UNET * rows * kept * (SIZES[self.dtype] + (0 if self.as_it_is else 4))) + self.largest
 
     def vae(self, height: int, width: int, strip: int) -> int:
         """A picture through the encoder or the decoder.
@@ -320,7 +323,7 @@ def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, more: Bes
         settings, now = settings_then, needed(sizes, settings_then, kind, more)
         yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
-        cures = ("--dtype bfloat16, or " if settings.dtype == "float32" else "") + (
+        cures = ("--dtype bfloat16, or " if sizes.dtype == "float32" else "") + (
             "fewer reference pictures, or " if more.references > 1 else "") + (
             "a smaller sampling.width and height in the config")
         raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows "
@@ -329,7 +332,14 @@ def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, more: Bes
 
 
 def within(settings: RunSettings, kind: str, limit: Optional[str], more: Beside = Beside()) -> Job[RunSettings]:
-    """`fitted` to the base that the settings name; the settings as they are without a limit."""
+    """The settings with the type to draw or train in, where there is a limit `fitted` to the base that they name.
+
+    What "auto" stands for is said, unless it is float32.
+    """
+    dtype = trained_as(settings.dtype) if kind == "training" else drawn_as(settings.dtype)
+    if settings.dtype == "auto" and dtype != "float32":
+        yield Log(f"drawn in {dtype}, the fastest type on this machine; --dtype float32 draws as others do")
+    settings = settings.model_copy(update={"dtype": dtype})
     if not limit:
         return settings
     return (yield from fitted(settings, find_base(settings.base, settings.base_id), kind, limit, more))

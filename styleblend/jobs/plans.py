@@ -34,9 +34,16 @@ class Plan:
     def record(self, phrase: str, seed: int, style_hash: str = "", base: str = "", decoder: str = "") -> Record:
         """What a picture says of itself; `style_hash`, `base` and `decoder` are known only where they are loaded."""
         return Record(phrase, seed, self.name, style_hash, base, self.sampling, self.settings, self.own.method,
-                      dtype=self.config.dtype, preset=getattr(self.own, "preset", None), adapters=self.adapters,
+                      dtype=self.dtype(), preset=getattr(self.own, "preset", None), adapters=self.adapters,
                       decoder=decoder, control=self.control, content=self.content, sources=self.sources,
                       pictures=looked_at(self.settings, self.control, self.content))
+
+    def dtype(self) -> str:
+        """The type that is drawn in."""
+        if self.config.dtype != "auto":
+            return self.config.dtype
+        from styleblend.kernels.bfloat16 import drawn_as  # starts Jittor
+        return drawn_as("auto")
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""

@@ -24,6 +24,7 @@ from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.shipped import adapters_of, data_of, holds_files
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
+from styleblend.kernels.bfloat16 import trained_as
 from styleblend.jobs.choices import check_pictures, styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
 from styleblend.jobs.memory import Beside, within
@@ -176,7 +177,7 @@ def train_part(name: str, part: str, settings: RunSettings, base: Path, overwrit
         learned_from.note(folder, part, pictures)
         yield Log(f"{name}: learning the {part} style")
         # a training frees networks when their work is done, so each begins with the base anew
-        steps = train(Pipeline(load_base(base, settings.dtype)), name, settings)
+        steps = train(Pipeline(load_base(base, trained_as(settings.dtype))), name, settings)
         with timed(folder, part), contextlib.closing(steps):
             for step in steps:
                 yield as_event(step)

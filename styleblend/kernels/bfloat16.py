@@ -1,14 +1,18 @@
-"""What this CPU multiplies bfloat16 with."""
+"""What this CPU multiplies bfloat16 with, and whether pictures are drawn in it."""
 from __future__ import annotations
 
+import os
 from functools import lru_cache
+from pathlib import Path
 
+from styleblend.errors import StyleBlendError
 from styleblend.kernels import sources
 from styleblend.machine.runtime import jt
 
 # what the kernels' sources call the types; Jittor's own bfloat16 is another type of the same bits
 TYPES = {"float32": "float", "bfloat16": "styleblend::BFloat16"}
 UNITS = ("", "vectors", "tiles")
+CHOICE = "STYLEBLEND_DTYPE"  # the environment variable that says what "auto" stands for
 
 
 @lru_cache(maxsize=None)
@@ -25,3 +29,27 @@ def unit() -> str:
 def multiplied(dtype) -> bool:
     """Whether numbers of this type are multiplied as they are, on the CPU."""
     return str(dtype) == "bfloat16" and not jt.flags.use_cuda and bool(unit())
+
+
+def has_tiles() -> bool:
+    """Whether Linux says so of this CPU: without it nothing has to be compiled to know."""
+    about = Path("/proc/cpuinfo")
+    return about.is_file() and " amx_bf16" in about.read_text(encoding="utf-8", errors="replace")
+
+
+def drawn_as(dtype: str) -> str:
+    """The type to draw in: `dtype`, and for "auto" the fastest whose pictures are as good.
+
+    That is bfloat16 on a CPU with matrix tiles, where it was measured (docs/benchmarks.md), and float32 elsewhere.
+    """
+    if dtype != "auto":
+        return dtype
+    chosen = os.environ.get(CHOICE)
+    if chosen and chosen not in ("float32", "float16", "bfloat16"):
+        raise StyleBlendError(f"{CHOICE}={chosen} is no type: give float32, float16 or bfloat16")
+    return chosen or ("bfloat16" if not jt.flags.use_cuda and has_tiles() and unit() == "tiles" else "float32")
+
+
+def trained_as(dtype: str) -> str:
+    """The type to train in: "auto" is float32, so that a training goes on exactly on any machine."""
+    return "float32" if dtype == "auto" else dtype

@@ -90,11 +90,11 @@ class Kernel(jt.Function):
     """A kernel of `norms_cpu.h`: sources of the forward and the backward pass; `numbers` are what they read as `data`.
 
     In the sources T is the type of the input, the result and the gradients. The forward pass writes the result to out0,
-    and to out1 what the backward pass needs again besides the inputs, as float32.
+    and to out1 what the backward pass needs again besides the inputs, as float32. `wide`: that is all in float32.
     """
 
-    def __init__(self, forward: str, backward: str, shapes: list, numbers: dict):
-        self.forward, self.backward, self.shapes, self.numbers = forward, backward, shapes, numbers
+    def __init__(self, forward: str, backward: str, shapes: list, numbers: dict, wide: bool = False):
+        self.forward, self.backward, self.shapes, self.numbers, self.wide = forward, backward, shapes, numbers, wide
 
     def execute(self, *inputs):
         self.inputs, self.kind = list(inputs), computed(inputs[0].dtype)
@@ -105,10 +105,10 @@ class Kernel(jt.Function):
     def grad(self, gradient):
         if gradient is None:
             return (None,) * len(self.inputs)
-        kept = self.inputs + list(self.results[1:]) + [cast(gradient, self.kind)]
-        found = jt.code(self.inputs[0].shape, self.kind, kept, cpu_header=NORMS, data=self.numbers,
-                        cpu_src=typed(self.backward, self.kind))
-        return (found,) + (None,) * (len(self.inputs) - 1)
+        x, kind = self.inputs[0], "float32" if self.wide else self.kind
+        kept = [cast(x, kind), *self.inputs[1:], *self.results[1:], cast(gradient, kind)]
+        found = jt.code(x.shape, kind, kept, cpu_header=NORMS, data=self.numbers, cpu_src=typed(self.backward, kind))
+        return (cast(found, self.kind),) + (None,) * (len(self.inputs) - 1)
 
 
 def typed(source: str, kind: str) -> str:
@@ -135,7 +135,7 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, poo
     kernel = Kernel(
         GROUPS + f"styleblend::group_norm_forward<{name}>(g, (T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);",
         GROUPS + f"styleblend::group_norm_backward<{name}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
-        [x.shape, (x.shape[0], groups, 2)], numbers)
+        [x.shape, (x.shape[0], groups, 2)], numbers, wide=True)
     return cast(kernel(cast(x, kind), weight, bias), x.dtype)
 
 

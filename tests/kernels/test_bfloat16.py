@@ -1,0 +1,67 @@
+"""In which type pictures are drawn and styles learned: what "auto" stands for."""
+from __future__ import annotations
+
+import pytest
+
+from styleblend import cli
+from styleblend.errors import StyleBlendError
+from styleblend.jobs.memory import within
+from styleblend.kernels import bfloat16
+from styleblend.machine.runtime import jt
+from styleblend.record import read_record
+from styleblend.settings import read_settings
+
+
+@pytest.fixture
+def unmasked(monkeypatch):
+    monkeypatch.delenv(bfloat16.CHOICE)
+
+
+#                         Linux sees tiles, what multiplies, what is drawn in
+@pytest.mark.parametrize("tiles, unit, dtype", [(True, "tiles", "bfloat16"), (True, "vectors", "float32"),
+                                                (True, "", "float32"), (False, "tiles", "float32")])
+def test_auto_is_bfloat16_where_there_are_tiles(unmasked, monkeypatch, tiles, unit, dtype):
+    """Also where Linux has them and the compiler does not know them, or the other way about, it is float32."""
+    monkeypatch.setattr(bfloat16, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(bfloat16, "unit", lambda: unit)
+    assert bfloat16.drawn_as("auto") == dtype and bfloat16.trained_as("auto") == "float32"
+
+
+def test_without_tiles_nothing_is_compiled_to_know(unmasked, monkeypatch):
+    monkeypatch.setattr(bfloat16, "has_tiles", lambda: False)
+    monkeypatch.setattr(bfloat16, "unit", lambda: pytest.fail("the compiler was asked"))
+    assert bfloat16.drawn_as("auto") == "float32"
+
+
+def test_on_a_gpu_it_is_float32(unmasked, monkeypatch):
+    monkeypatch.setattr(bfloat16, "has_tiles", lambda: True)
+    monkeypatch.setattr(bfloat16, "unit", lambda: "tiles")
+    monkeypatch.setattr(bfloat16, "jt", type("Jittor", (), {"flags": type("Flags", (), {"use_cuda": 1})}))
+    assert bfloat16.drawn_as("auto") == "float32" and not bfloat16.multiplied("bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_said_is_done(dtype):
+    assert bfloat16.drawn_as(dtype) == bfloat16.trained_as(dtype) == dtype
+
+
+def test_the_environment_may_choose(monkeypatch):
+    monkeypatch.setenv(bfloat16.CHOICE, "bfloat16")
+    assert bfloat16.drawn_as("auto") == "bfloat16" and bfloat16.drawn_as("float32") == "float32"
+    monkeypatch.setenv(bfloat16.CHOICE, "half")
+    with pytest.raises(StyleBlendError, match="STYLEBLEND_DTYPE=half is no type: give float32, float16 or bfloat16"):
+        bfloat16.drawn_as("auto")
+
+
+def test_a_picture_says_what_auto_was(world, tmp_path, monkeypatch, capsys):
+    """And a sentence does where it was not float32; learning a style stays in float32."""
+    for chosen in ("float32", "bfloat16"):
+        monkeypatch.setenv(bfloat16.CHOICE, chosen)
+        path = tmp_path / f"{chosen}.png"
+        assert cli.main(["draw", "--config", str(world), "--prompt", "A cat", "--output", str(path)]) == 0
+        assert read_record(path).dtype == chosen
+        assert ("drawn in bfloat16, the fastest type" in capsys.readouterr().err) == (chosen == "bfloat16")
+    job = within(read_settings(world), "training", None)
+    with pytest.raises(StopIteration) as end:
+        next(job)
+    assert end.value.value.dtype == "float32"
