@@ -338,7 +338,7 @@ def within(settings: RunSettings, kind: str, limit: Optional[str], more: Beside 
     """
     dtype = trained_as(settings.dtype) if kind == "training" else drawn_as(settings.dtype)
     if settings.dtype == "auto" and dtype != "float32":
-        yield Log(f"drawn in {dtype}, the fastest type on this machine; --dtype float32 draws as others do")
+        yield Log(f"drawn in {dtype}, the fastest type on this machine; --dtype float32 draws what other machines draw")
     settings = settings.model_copy(update={"dtype": dtype})
     if not limit:
         return settings
