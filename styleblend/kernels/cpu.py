@@ -75,9 +75,10 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     size = q.shape[2] // heads
     read = reading(q.shape[0], k.shape[0], q_rows, segments)
     bias = jt.zeros((1, 0)) if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
-    call = Attention(heads, size, size ** -0.5 if scale is None else scale, causal, tiles, read, bias)
-    as_it_is = q.dtype == "bfloat16" and tiles and size % 32 == 0 and q.shape[1] >= 64 and unit() == "tiles"
-    kind = "bfloat16" if as_it_is else "float32"
+    scale = size ** -0.5 if scale is None else scale
+    call = Attention(heads, size, scale, causal, tiles, read, bias)
+    fills_tiles = tiles and size % 32 == 0 and q.shape[1] >= 64 and scale > 0
+    kind = "bfloat16" if q.dtype == "bfloat16" and fills_tiles and unit() == "tiles" else "float32"
     return cast(call(*(cast(x, kind) for x in (q, k, v))), q.dtype)
 
 

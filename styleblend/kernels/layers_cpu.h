@@ -114,12 +114,12 @@ struct Bordered {
 template <int RUN> struct Neighbourhoods {
     const Pictures& p;
     const BFloat16* at;  // of bordered pictures
-    std::vector<int> offsets;  // of every number of the depth, from a pixel's first place of the kernel
+    std::vector<ptrdiff_t> offsets;  // of every number of the depth, from a pixel's first place of the kernel
 
     Neighbourhoods(const Pictures& p, const BFloat16* at) : p(p), at(at) {
         for (int c = 0; c < p.channels; c++)
             for (int y = 0; y < p.kernel; y++)
-                for (int x = 0; x < p.kernel; x++) offsets.push_back(c * p.plane() + y * p.pitch() + x);
+                for (int x = 0; x < p.kernel; x++) offsets.push_back(c * p.plane() + (size_t)y * p.pitch() + x);
     }
     size_t room(int columns) const { return (size_t)DEEP / 2 * padded(columns, SIDE); }
     size_t step(int from, int to) const { return (size_t)padded(to - from, STEP) / 2 * SIDE; }
@@ -137,7 +137,7 @@ template <int RUN> struct Neighbourhoods {
             int* its = room + (size_t)block * (deep / 2);
             for (int k = from; k < from + deep; k += 2, its += SIDE) {
                 if (k >= to) { std::memset(its, 0, SIDE * sizeof(int)); continue; }
-                int lower = offsets[k], upper = k + 1 < to ? offsets[k + 1] : -1;
+                ptrdiff_t lower = offsets[k], upper = k + 1 < to ? offsets[k + 1] : -1;
                 for (int run = 0; run < RUNS; run++)
                     for (int i = 0; i < RUN; i++)
                         its[run * RUN + i] = pair_of(starts[run][lower + i],

@@ -21,6 +21,8 @@ Why other products are made as `product_type` says (Jittor 1.3.11):
 """
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from styleblend.machine.runtime import jt
@@ -35,21 +37,26 @@ def cast(x, dtype: str):
 
 def added(x, y):
     """x + y, rounded once to the type of x. `y` may have one number for all pixels of a channel, also of all rows."""
-    if x.dtype == y.dtype == "bfloat16" and not jt.flags.use_cuda:
+    if x.dtype == y.dtype == "bfloat16" and not jt.flags.use_cuda and in_a_row(x.shape, y.shape):
         return Sum()(x, y)
     return x + y if x.dtype == "float32" else cast(x.float32() + y, x.dtype)
 
 
+def in_a_row(large, small) -> bool:
+    """Whether each number of a shape is for as many in a row of another one, from the first on, over and over."""
+    small = [1] * (len(large) - len(small)) + list(small)
+    told = [i for i, size in enumerate(small) if size != 1]
+    return len(small) == len(large) and (not told or small[told[0]:told[-1] + 1] == list(large[told[0]:told[-1] + 1]))
+
+
 class Sum(jt.Function):
-    """x + y of bfloat16 on the CPU, read and written once. A number of `y` is for `x.numel() / y.numel()` in a row."""
+    """x + y of bfloat16 on the CPU, read and written once, where their shapes are `in_a_row`."""
 
     def execute(self, x, y):
-        self.shape = y.shape
-        within = 1
-        for large, small in zip(x.shape[::-1], y.shape[::-1]):
-            if small != 1:
-                break
-            within *= large
+        self.shape, told = y.shape, len(y.shape)
+        while told and y.shape[told - 1] == 1:
+            told -= 1
+        within = math.prod(x.shape[len(x.shape) - len(y.shape) + told:])
         return jt.code(x.shape, "bfloat16", [x, y], data={"within": within}, cpu_src="""
             const uint16_t *x = (const uint16_t*)in0_p, *y = (const uint16_t*)in1_p;
             uint16_t* to = (uint16_t*)out0_p;

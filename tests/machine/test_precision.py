@@ -68,6 +68,27 @@ def test_sums_are_rounded_once(dtype):
     assert total.dtype == dtype and np.array_equal(total.float32().numpy(), rounded(x + y, dtype).astype(np.float32))
 
 
+#         of x, of y: alike, a number for the pixels of a channel, the same for all rows, and what plain operators add
+SHAPES = [((2, 3, 4, 5), (2, 3, 4, 5)), ((2, 3, 4, 5), (2, 3, 1, 1)), ((2, 3, 4, 5), (1, 3, 1, 1)), ((2, 3), (3,)),
+          ((2, 3), (1,)), ((1, 3), (1, 1)), ((2, 3, 4), (2, 1, 4)), ((1, 3, 4), (2, 3, 4)), ((2, 3, 4), (1, 3, 1))]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("shape, other", SHAPES, ids=str)
+def test_sums_of_any_shapes_and_their_gradients(shape, other, dtype):
+    x, y = (rounded(seeded.values(name, size), dtype).astype(np.float32) for name, size in (("x", shape), ("y", other)))
+    given = [jt.array(one) for one in (x, y)]
+    total = added(*(cast(one, dtype) for one in given))
+    assert np.array_equal(total.float32().numpy(), rounded(x + y, dtype).astype(np.float32))
+    direction = rounded(seeded.values("d", total.shape), dtype).astype(np.float32)
+    for found, like in zip(jt.grad((total.float32() * jt.array(direction)).sum(), given), (x, y)):
+        gone = tuple(range(direction.ndim - like.ndim))
+        expected = direction.sum(gone) if gone else direction
+        told = tuple(i for i, size in enumerate(like.shape) if size != expected.shape[i])
+        expected = expected.sum(told, keepdims=True)
+        assert found.shape == list(like.shape) and off(found.numpy(), expected) <= 2 * EPS[dtype]
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_products_add_up_in_float32(dtype):
     """A long product is off by its last rounding alone. Added up in bfloat16, 1,024 terms would leave no digit."""
