@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,9 @@ extern "C" int run_{size}(const styleblend::Problem* p, const float* q, const fl
     styleblend::attention_forward<{size}>(*p, q, k, v, out, log_sum);
     styleblend::attention_backward<{size}>(*p, q, k, v, out, log_sum, d_out, d_q, d_k, d_v);
     return styleblend::tiles_serve<{size}>(*p);
+}}
+extern "C" void keep_small_numbers_{size}(bool kept) {{
+    _mm_setcsr(kept ? _mm_getcsr() & ~0x8040 : _mm_getcsr() | 0x8040);
 }}
 """
 
@@ -147,3 +151,20 @@ def test_bfloat16_agrees_with_float64(library, narrow_library, case):
         np.zeros(given.shape, np.float32), *(np.zeros_like(x) for x in given.arrays)]
     getattr(library, f"run_{given.size}")(ctypes.byref(given.problem), *pointers(*given.arrays, out, wide, *rest))
     assert np.abs(given.log_sum - wide).max() <= 2e-4
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the instruction is one of x86")
+def test_no_thread_keeps_numbers_that_another_takes_for_zero(library):
+    """Whichever thread computes a gradient whose numbers end below 2^-126.
+
+    A library that is compiled with -Ofast changes only the thread that loads it.
+    """
+    given, found = Setting((1, 1, 64, 64, 4, 64, {})), []
+    given.arrays[0] *= 3
+    direction = 1e-32 * given.rng.standard_normal(given.shape).astype(np.float32)
+    for kept in (True, False):
+        out, gradients = np.zeros(given.shape, np.float32), [np.zeros_like(x) for x in given.arrays]
+        library.keep_small_numbers_64(kept)
+        library.run_64(ctypes.byref(given.problem), *pointers(*given.arrays, out, given.log_sum, direction, *gradients))
+        found.append(gradients)
+    assert all(np.array_equal(one, other) for one, other in zip(*found))
