@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def library(tmp_path_factory, request):
     found = ctypes.CDLL(str(folder / "kernels.so"))
     assert found.unit(2) == unit
     return found
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the CPUs are x86's")
+@pytest.mark.parametrize("cpu", ["x86-64", "haswell", "skylake-avx512"])
+def test_a_cpu_without_the_instructions_multiplies_in_float32(tmp_path, cpu):
+    """As compiled for one of 2003, of 2013 and of 2017: nothing is there, and networks in bfloat16 go the other way."""
+    (tmp_path / "unit.cpp").write_text(sources.whole("products_cpu.h")
+                                       + "int main() { return styleblend::product_unit(); }")
+    subprocess.run([os.environ["cc_path"], "-std=c++14", f"-march={cpu}", "-fopenmp", "-w", "-o", tmp_path / "unit",
+                    tmp_path / "unit.cpp"], check=True)
+    assert subprocess.run([tmp_path / "unit"]).returncode == 0
 
 
 def numbers(name: str, *shape: int):
