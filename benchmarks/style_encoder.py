@@ -1,8 +1,9 @@
 """How much of a picture's look does the style encoder take over? Judged by the classifier of the mini base.
 
 The pictures come from a corpus that no encoder was trained on (`tools/mini_base/style_corpus.py --held-out`). For each
-of its looks one picture is read, and the same prompts and seeds are drawn in its style. Looks that the base knows by
-name are drawn by their own words as well: that is what tokens can reach. All are drawn without a style, too.
+of its looks one picture is read (`--pictures`: so many, their mean), and the same prompts and seeds are drawn in its
+style. Looks that the base knows by name are drawn by their own words as well: that is what tokens can reach. All are
+drawn without a style, too.
 """
 import argparse
 import json
@@ -31,13 +32,15 @@ SUBJECTS = ("rabbit", "lemon", "turtle", "anchor", "bear", "taxi", "wine glass",
 SCORES = ("style", "style_top1", "subject_top5")
 
 
-def one_of_each(folder: Path, seed: int) -> Dict[str, Path]:
-    """A picture of each look of a corpus."""
+def some_of_each(folder: Path, seed: int, count: int) -> Dict[str, List[Path]]:
+    """`count` pictures of each look of a corpus."""
     looks: Dict[str, List[Path]] = {}
     for one in read_corpus(folder).entries:
         looks.setdefault(one.style, []).append(folder / one.name)
     rng = np.random.default_rng(seed)
-    return {look: own[rng.integers(len(own))] for look, own in sorted(looks.items())}
+    first = {look: own[rng.integers(len(own))] for look, own in sorted(looks.items())}
+    return {look: [one, *rng.permutation([other for other in looks[look] if other != one])[:count - 1]]
+            for look, one in first.items()}
 
 
 class Drawn(NamedTuple):
@@ -65,14 +68,14 @@ class Looks:
                        self.pipeline.pictures(*prompts[part], seeds=self.seeds[part], settings=settings)]
         return images
 
-    def drawn(self, look: str, picture: Path) -> Dict[str, Drawn]:
+    def drawn(self, look: str, pictures: List[Path]) -> Dict[str, Drawn]:
         """One look drawn without a style, by its words where it has some, and by each encoder."""
         found = {"plain": self.plain}
         if look in WORDS:
             found["words"] = self.pictures(f"in the style of {WORDS[look]}")
         for encoder in self.args.encoders:
             found[str(encoder)] = self.pictures(settings=StyleEncoderSettings(
-                references=[EncodedPicture(picture=str(picture))], encoder=str(encoder),
+                references=[EncodedPicture(picture=str(one)) for one in pictures], encoder=str(encoder),
                 style_guidance=self.args.style_guidance))
         metric = JudgeMetric(self.judge, look)
         return {way: Drawn(images, metric.score(images, self.phrases)) for way, images in found.items()}
@@ -102,19 +105,21 @@ def main() -> int:
     parser.add_argument("--style-guidance", type=float, default=3.0, help="of all of them")
     parser.add_argument("--prompts", type=int, default=12, help="how many subjects are drawn")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each")
+    parser.add_argument("--pictures", type=int, default=1, help="that are read of each look")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="that is drawn in")
     parser.add_argument("--batch", type=int, default=6, help="pictures that are drawn together")
-    parser.add_argument("--picture-seed", type=int, default=5, help="chooses the picture of each look")
+    parser.add_argument("--picture-seed", type=int, default=5, help="chooses the pictures of each look")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--sheets", type=Path, help="folder for what was drawn")
     args = parser.parse_args()
     settings, drawn = read_settings(args.config), {}
-    looks = Looks(Pipeline(load_base(settings.base), settings), Judge.load(), args)
-    for look, picture in one_of_each(args.held, args.picture_seed).items():
-        drawn[look] = looks.drawn(look, picture)
-        Console().print(look, picture.name, {way: f"{np.nanmean(own.scores['style']):.2f}"
+    looks = Looks(Pipeline(load_base(settings.base, args.dtype), settings), Judge.load(), args)
+    for look, pictures in some_of_each(args.held, args.picture_seed, args.pictures).items():
+        drawn[look] = looks.drawn(look, pictures)
+        Console().print(look, *(one.name for one in pictures), {way: f"{np.nanmean(own.scores['style']):.2f}"
                                              for way, own in drawn[look].items()})
         if args.sheets:
-            shown = [("the picture", load_picture(picture))]
+            shown = [("a picture", load_picture(one)) for one in pictures]
             rows = [[(way[-24:], image) for image in own.images[:args.prompts]] for way, own in drawn[look].items()]
             save_png(args.sheets / f"{look}.png", contact_sheet([shown, *rows], 96))
     report = {title: table_of(title, some) for title, some in (
