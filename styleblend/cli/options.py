@@ -114,7 +114,10 @@ def add_cluster(parser) -> None:
 
 
 def cluster_of(args, settings):
-    """What spreads the work over the cluster of --cluster; None: nothing does. It starts nothing yet."""
+    """What spreads the work over the cluster of --cluster; None: nothing does. It starts nothing there yet.
+
+    All machines draw in one type: what "auto" stands for on this one.
+    """
     if args.cluster is None:
         unused = "--collect" if args.collect else "--cores" if args.cores is not None else None
         if unused:
@@ -126,6 +129,8 @@ def cluster_of(args, settings):
         raise StyleBlendError("--max-memory looks at this machine, not at those of --cluster: leave it out, and change "
                               "the config")
     from styleblend.cluster.ray_workers import RayWorkers
+    from styleblend.kernels.bfloat16 import drawn_as
+    settings = settings.model_copy(update={"dtype": drawn_as(settings.dtype)})
     return RayWorkers(args.cluster, settings, args.cores or 1, args.collect)
 
 

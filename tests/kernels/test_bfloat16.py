@@ -1,9 +1,12 @@
 """In which type pictures are drawn and styles learned: what "auto" stands for."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from styleblend import cli
+from styleblend.cli.options import cluster_of
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.memory import within
 from styleblend.kernels import bfloat16
@@ -65,3 +68,15 @@ def test_a_picture_says_what_auto_was(world, tmp_path, monkeypatch, capsys):
     with pytest.raises(StopIteration) as end:
         next(job)
     assert end.value.value.dtype == "float32"
+
+
+@pytest.mark.parametrize("said, drawn", [("auto", "bfloat16"), ("float32", "float32")])
+def test_all_machines_of_a_cluster_draw_in_one_type(world, monkeypatch, said, drawn):
+    """In that of the machine which gives the work out."""
+    given = []
+    monkeypatch.setattr("styleblend.cluster.ray_workers.RayWorkers",
+                        lambda address, settings, *more: given.append(settings))
+    monkeypatch.setenv(bfloat16.CHOICE, "bfloat16")
+    args = SimpleNamespace(cluster="auto", collect=False, cores=None, max_memory=None)
+    cluster_of(args, read_settings(world).model_copy(update={"dtype": said}))
+    assert [settings.dtype for settings in given] == [drawn]
