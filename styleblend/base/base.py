@@ -18,7 +18,7 @@ from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
 from styleblend.base.offload import Offloaded
-from styleblend.kernels.bfloat16 import drawn_as
+from styleblend.kernels.bfloat16 import chosen, drawn_as
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device, say
 from styleblend.settings import RunSettings
@@ -110,7 +110,7 @@ def read_configs(folder: Path) -> dict:
 
 
 def load_base(folder: Path, dtype: str = "float32") -> Base:
-    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`).
+    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`), or "auto".
 
     StyleBlendError names the first thing that is missing or does not fit, and what to do.
     """
@@ -124,7 +124,7 @@ def load_base(folder: Path, dtype: str = "float32") -> Base:
 
 def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, Base]:
     """`load_base` for whoever shows how far it is: yields the name of each network (NETWORKS) before it is read."""
-    folder = Path(folder)
+    folder, dtype = Path(folder), drawn_as(dtype)
     if not folder.is_dir():
         raise StyleBlendError(f"the base folder {folder} does not exist: "
                               f"give a diffusers folder of Stable Diffusion 2.x ({COPIES})")
@@ -154,7 +154,10 @@ def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, 
 
 def base_for_drawing(settings: RunSettings) -> Base:
     """The base that a config names, found and loaded, offloaded where the config asks for it and there is a GPU."""
-    base = load_base(find_base(settings.base, settings.base_id), drawn_as(settings.dtype))
+    dtype = drawn_as(settings.dtype)
+    if settings.dtype == "auto" and dtype != "float32":
+        say(chosen(dtype))
+    base = load_base(find_base(settings.base, settings.base_id), dtype)
     if settings.offload and device() == "cuda":
         base.offload()
     elif settings.offload:

@@ -77,8 +77,8 @@ def add_dtype(parser) -> None:
     parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"],
                         help="what frozen weights and activations are kept in: 16 bits take half the memory (the VAE "
                              "stays float32 beside float16); auto: bfloat16 for drawing on a CPU with matrix tiles "
-                             "(AMX), which is up to three times as fast there, else float32; default: the config's "
-                             "(dtype), else auto")
+                             "(AMX), which is up to three times as fast there, else, and with --cluster, float32; "
+                             "default: the config's (dtype), else auto")
 
 
 def add_max_memory(parser) -> None:
@@ -114,10 +114,7 @@ def add_cluster(parser) -> None:
 
 
 def cluster_of(args, settings):
-    """What spreads the work over the cluster of --cluster; None: nothing does. It starts nothing there yet.
-
-    All machines draw in one type: what "auto" stands for on this one.
-    """
+    """What spreads the work over the cluster of --cluster; None: nothing does. It starts nothing yet."""
     if args.cluster is None:
         unused = "--collect" if args.collect else "--cores" if args.cores is not None else None
         if unused:
@@ -129,8 +126,6 @@ def cluster_of(args, settings):
         raise StyleBlendError("--max-memory looks at this machine, not at those of --cluster: leave it out, and change "
                               "the config")
     from styleblend.cluster.ray_workers import RayWorkers
-    from styleblend.kernels.bfloat16 import drawn_as
-    settings = settings.model_copy(update={"dtype": drawn_as(settings.dtype)})
     return RayWorkers(args.cluster, settings, args.cores or 1, args.collect)
 
 
@@ -227,6 +222,8 @@ def settings_of(args):
         settings = settings.model_copy(update={"pictures": pictures})
     if getattr(args, "dtype", None):
         settings = settings.model_copy(update={"dtype": args.dtype})
+    if settings.dtype == "auto" and getattr(args, "cluster", None) is not None:  # all of its machines draw in one type
+        settings = settings.model_copy(update={"dtype": "float32"})
     if getattr(args, "offload", False):
         settings = settings.model_copy(update={"offload": True})
     return settings

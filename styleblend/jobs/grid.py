@@ -230,7 +230,7 @@ def draw_grid(request: GridRequest) -> Job[Path]:
     size = size_of(axes, cells, seconds_per_step(pipeline, whole, plan))
     if len(cells) > request.limit:
         raise StyleBlendError(f"this grid is {size}: leave values out, or say --limit {len(cells)}")
-    record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(),
+    record = dict(style=name, style_hash=style_hash(whole), base=base.fingerprint(), dtype=base.dtype,
                   axes={a.name: a.values for a in axes},
                   prompts=list(chosen), sampling=plan.sampling.model_dump(),
                   **{plan.own.section: plan.settings.model_dump()},

@@ -21,7 +21,7 @@ from styleblend.models.configs import ClipTextConfig, ControlNetConfig, UNetConf
 from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
-from styleblend.kernels.bfloat16 import drawn_as, multiplied, trained_as
+from styleblend.kernels.bfloat16 import chosen, drawn_as, multiplied, trained_as
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import WORK_SPACE, device
 from styleblend.settings import ControlSettings, RunSettings, read_settings
@@ -253,12 +253,19 @@ def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside
     return max(PHASES[kind](sizes, settings, more).values())
 
 
-def table(sizes: Sizes, settings: RunSettings) -> List[Tuple[str, int]]:
-    """Rows of a report: the parts, then what is there in all in each phase of each kind of work."""
-    parts = [("program", sizes.program),
-             *((f"weights of the {part.replace('_', ' ')}", size) for part, size in sizes.weights.items())]
-    return parts + [(f"{kind}: {name}", size) for kind, phases in PHASES.items() for name,
-                    size in phases(sizes, settings).items()]
+def table(folder: Optional[Path], settings: RunSettings) -> List[Tuple[str, int]]:
+    """Rows of a report: the parts, then what is there in all in each phase of each kind of work.
+
+    Where a training has another type than a drawing, as "auto" may say, its rows name it.
+    """
+    drawn, trained = Sizes(folder, settings.dtype), Sizes(folder, trained_as(settings.dtype))
+    same = drawn.dtype == trained.dtype
+    parts = [("program", drawn.program),
+             *((f"weights of the {part.replace('_', ' ')}{'' if same else f', {drawn.dtype}'}", size)
+               for part, size in drawn.weights.items())]
+    return parts + [(f"{kind}{'' if same or kind != 'training' else f' in {trained.dtype}'}: {name}", size)
+                    for kind, phases in PHASES.items()
+                    for name, size in phases(trained if kind == "training" else drawn, settings).items()]
 
 
 def what_fits(memory: int) -> Iterator[str]:
@@ -338,7 +345,7 @@ def within(settings: RunSettings, kind: str, limit: Optional[str], more: Beside 
     """
     dtype = trained_as(settings.dtype) if kind == "training" else drawn_as(settings.dtype)
     if settings.dtype == "auto" and dtype != "float32":
-        yield Log(f"drawn in {dtype}, the fastest type on this machine; --dtype float32 draws what other machines draw")
+        yield Log(chosen(dtype))
     settings = settings.model_copy(update={"dtype": dtype})
     if not limit:
         return settings
@@ -350,7 +357,7 @@ def estimate(settings: RunSettings) -> Job[List[Tuple[str, int]]]:
     here, hub_id = Path(settings.base).is_dir(), settings.base_id or settings.base
     if not here and hub_id in KNOWN_COPIES:
         yield Log(f"{settings.base} is not there: estimated from the known sizes of Stable Diffusion 2.1")
-        return table(Sizes(None, settings.dtype), settings)
+        return table(None, settings)
     hub = not here and settings.base_id and is_id(settings.base_id)
     folder = fetch(settings.base_id, SMALL_FILES) if hub else find_base(settings.base)
-    return table(Sizes(folder, settings.dtype), settings)
+    return table(folder, settings)

@@ -220,7 +220,8 @@ class Bench:
     def asked(self, question: Question, first: ScoredPictures, rounds: Sequence[Sequence[Prompt]]) -> dict:
         """All that the scores of the trials depend on: another search does not go on with them."""
         guidance, (chosen, more) = first.settings.sampling.guidance, rounds
-        return {"style": style_hash(self.style), "base": self.base.fingerprint(),
+        narrow = {} if self.base.dtype == "float32" else {"dtype": self.base.dtype}  # older searches do not say
+        return {"style": style_hash(self.style), "base": self.base.fingerprint(), **narrow,
                 "decoder": self.base.decoder_fingerprint(), "judge": self.judge.hash,
                 "metric": self.weights, "seeds": question.seeds, "prompts": [p.name for p in chosen],
                 "second round": [p.name for p in more],

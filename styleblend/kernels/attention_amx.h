@@ -61,6 +61,7 @@ template <int M, bool ADD>
 inline void tile_product(const short* a, size_t a_part, size_t a_step, const int* b, size_t b_part, float* c,
                          int depth) {
     constexpr size_t ROW = GROUP * sizeof(float);
+    whole_memory();
     for (int i = 0; i < M; i += 2 * TILE)
         for (int j = 0; j < GROUP; j += 2 * TILE) {
             float* to = c + i * GROUP + j;

@@ -44,10 +44,15 @@ def drawn_as(dtype: str) -> str:
     """
     if dtype != "auto":
         return dtype
-    chosen = os.environ.get(CHOICE)
-    if chosen and chosen not in ("float32", "float16", "bfloat16"):
-        raise StyleBlendError(f"{CHOICE}={chosen} is no type: give float32, float16 or bfloat16")
-    return chosen or ("bfloat16" if not jt.flags.use_cuda and has_tiles() and unit() == "tiles" else "float32")
+    asked = os.environ.get(CHOICE)
+    if asked and asked not in ("float32", "float16", "bfloat16"):
+        raise StyleBlendError(f"{CHOICE}={asked} is no type: give float32, float16 or bfloat16")
+    return asked or ("bfloat16" if not jt.flags.use_cuda and has_tiles() and unit() == "tiles" else "float32")
+
+
+def chosen(dtype: str) -> str:
+    """What is said where "auto" is not float32."""
+    return f"drawn in {dtype} (--dtype auto); --dtype float32 draws what other machines draw"
 
 
 def trained_as(dtype: str) -> str:

@@ -54,6 +54,7 @@ inline void add_by_vectors(const BFloat16*, size_t, const int*, int, float*, boo
 #ifdef __AMX_BF16__
 inline void add_by_tiles(const BFloat16* a, size_t stride, const int* b, int depth, float* c, bool fresh) {
     constexpr size_t ROW = SIDE * sizeof(float);
+    whole_memory();
     if (fresh) {
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     } else {
@@ -133,6 +134,7 @@ struct Parts {
 template <class Right, class Result>
 void multiply_bfloat16(const Matrix& left, int columns, const Right& right, bool whole_rows, const Result& result) {
     int m = left.rows, depth = left.columns;
+    if (m == 0 || columns == 0) return;
     const bool tiles = tiles_allowed();
     const Parts parts(m, columns, whole_rows);
     #pragma omp parallel

@@ -7,6 +7,9 @@
 
 namespace styleblend {
 
+// What was written is in memory from here on: the compiler does not know that tiles are read from there.
+inline void whole_memory() { asm volatile("" ::: "memory"); }
+
 constexpr int TILE = 16, DEPTH = 32;  // a tile: 16 rows of 16 float32, or of 32 bfloat16
 
 // Linux lets a process use them only after it has asked.
@@ -25,6 +28,7 @@ struct Tiles {  // of one thread, while it lives
         } shape{};
         shape.palette = 1;
         for (int i = 0; i < 8; i++) { shape.columns[i] = 64; shape.rows[i] = TILE; }
+        whole_memory();
         _tile_loadconfig(&shape);
     }
     ~Tiles() { _tile_release(); }

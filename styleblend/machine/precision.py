@@ -15,7 +15,7 @@ Why other products are made as `product_type` says (Jittor 1.3.11):
   away from float32 on average. Rounded at every cast and sum (`Rounding`, `added`, `rounded`) it is 0.6/255.
 - On the GPU its source has cuBLAS add up in float32; but cuDNN gets the type of the result as the type to add up in:
   float16's range for sums of 11,520 products, and for bfloat16 a pair that cuDNN does not document. So convolutions are
-  float32 everywhere. (Read, not measured.)
+  float32 elsewhere. (Read, not measured.)
 - float16 or bfloat16 with float32 gives float32, with a Python number its own type; `exp` of either gives float32.
 - A cast to the type that is there already makes a copy.
 """
@@ -67,7 +67,8 @@ class Sum(jt.Function):
                 return (uint16_t)((one.bits + 0x7FFF + (one.bits >> 16 & 1)) >> 16);
             };
             size_t within = (size_t)data["within"], count = in0->num, numbers = in1->num;
-            if (within == 1 && count == numbers) {
+            if (count == 0) {
+            } else if (within == 1 && count == numbers) {
                 #pragma omp parallel for simd
                 for (size_t i = 0; i < count; i++) to[i] = sum(x[i], y[i]);
             } else {

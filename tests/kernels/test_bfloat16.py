@@ -1,15 +1,17 @@
 """In which type pictures are drawn and styles learned: what "auto" stands for."""
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from styleblend import cli
-from styleblend.cli.options import cluster_of
+from styleblend.cli.options import settings_of
 from styleblend.errors import StyleBlendError
-from styleblend.jobs.memory import within
-from styleblend.kernels import bfloat16
+from styleblend.jobs.memory import table, within
+from styleblend.kernels import bfloat16, products
+from styleblend.machine.precision import added, cast
 from styleblend.machine.runtime import jt
 from styleblend.record import read_record
 from styleblend.settings import read_settings
@@ -63,20 +65,32 @@ def test_a_picture_says_what_auto_was(world, tmp_path, monkeypatch, capsys):
         path = tmp_path / f"{chosen}.png"
         assert cli.main(["draw", "--config", str(world), "--prompt", "A cat", "--output", str(path)]) == 0
         assert read_record(path).dtype == chosen
-        assert ("drawn in bfloat16, the fastest type" in capsys.readouterr().err) == (chosen == "bfloat16")
+        assert ("drawn in bfloat16 (--dtype auto)" in capsys.readouterr().err) == (chosen == "bfloat16")
     job = within(read_settings(world), "training", None)
     with pytest.raises(StopIteration) as end:
         next(job)
     assert end.value.value.dtype == "float32"
 
 
-@pytest.mark.parametrize("said, drawn", [("auto", "bfloat16"), ("float32", "float32")])
+@pytest.mark.parametrize("said, drawn", [("auto", "float32"), ("bfloat16", "bfloat16")])
 def test_all_machines_of_a_cluster_draw_in_one_type(world, monkeypatch, said, drawn):
-    """In that of the machine which gives the work out."""
-    given = []
-    monkeypatch.setattr("styleblend.cluster.ray_workers.RayWorkers",
-                        lambda address, settings, *more: given.append(settings))
+    """Whatever each of them multiplies fast."""
     monkeypatch.setenv(bfloat16.CHOICE, "bfloat16")
-    args = SimpleNamespace(cluster="auto", collect=False, cores=None, max_memory=None)
-    cluster_of(args, read_settings(world).model_copy(update={"dtype": said}))
-    assert [settings.dtype for settings in given] == [drawn]
+    assert settings_of(SimpleNamespace(config=world, cluster="auto", dtype=said)).dtype == drawn
+    assert settings_of(SimpleNamespace(config=world, cluster=None, dtype=said)).dtype == said
+
+
+def test_an_estimate_names_the_type_of_trainings(world, monkeypatch):
+    monkeypatch.setenv(bfloat16.CHOICE, "bfloat16")
+    settings = read_settings(world)
+    rows, wide = (dict(table(Path(settings.base), settings.model_copy(update={"dtype": dtype})))
+                  for dtype in ("auto", "float32"))
+    assert rows["training in float32: training step"] == wide["training: training step"]
+    assert rows["drawing: UNet step"] < wide["drawing: UNet step"] and "weights of the unet, bfloat16" in rows
+
+
+def test_an_empty_batch_is_an_empty_result():
+    x, weight = jt.zeros((0, 8)), jt.zeros((3, 8))
+    assert added(cast(x, "bfloat16"), cast(x, "bfloat16")).shape == [0, 8]
+    if bfloat16.unit():
+        assert products.linear(x, cast(weight, "bfloat16"), None).shape == [0, 3]
