@@ -33,6 +33,8 @@ def run_memory(args) -> int:
     if not settings.base_id and settings.base not in KNOWN_COPIES:
         find_base(settings.base)  # said before Jittor starts
     from styleblend.jobs.memory import MIB, estimate
-    for name, size in follow(estimate(settings)):
-        print(f"{name:28} {size / MIB:8,.0f} MiB")
+    rows = follow(estimate(settings))
+    widest = max(len(name) for name, _ in rows)
+    for name, size in rows:
+        print(f"{name:{widest}} {size / MIB:8,.0f} MiB")
     return 0
