@@ -91,7 +91,8 @@ class Kernel(jt.Function):
     """A kernel of `norms_cpu.h`: sources of the forward and the backward pass; `numbers` are what they read as `data`.
 
     In the sources T is the type of the input, the result and the gradients. The forward pass writes the result to out0,
-    and to out1 what the backward pass needs again besides the inputs, as float32. `wide`: that is all in float32.
+    and to out1 what the backward pass needs again besides the inputs, as float32. `wide`: the backward pass is all in
+    float32, since it keeps sums in its result on the way.
     """
 
     def __init__(self, forward: str, backward: str, shapes: list, numbers: dict, wide: bool = False):

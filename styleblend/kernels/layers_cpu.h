@@ -10,7 +10,7 @@ inline int pair_of(BFloat16 lower, BFloat16 upper) { return lower.bits | (int)((
 // A right factor that is laid out once, before the product, by all threads.
 struct Laid {
     int depth;
-    Memory memory;
+    Uncleared memory;
     const int* at;
 
     Laid(int depth, int columns) : depth(padded(depth, STEP)), memory((size_t)this->depth / 2 * padded(columns, SIDE)),

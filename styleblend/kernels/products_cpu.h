@@ -87,6 +87,13 @@ inline int product_unit() {
 #endif
 }
 
+// Working memory as `Memory` is, with whatever was there before: clearing what is written anyway takes time.
+struct Uncleared {
+    std::unique_ptr<float[]> all;
+    explicit Uncleared(size_t size) : all(new float[size + Memory::LINE / sizeof(float)]) { flush_small_numbers(); }
+    float* begin() { return (float*)(((size_t)all.get() + Memory::LINE - 1) / Memory::LINE * Memory::LINE); }
+};
+
 // A matrix that is read where it lies: `rows` rows of `columns` numbers.
 struct Matrix {
     const BFloat16* at;
@@ -141,7 +148,7 @@ void multiply_bfloat16(const Matrix& left, int columns, const Right& right, bool
     {
         std::unique_ptr<Tiles> configured(tiles ? new Tiles : nullptr);
         size_t of_result = (size_t)parts.rows * parts.columns;
-        Memory memory(of_result + SIDE * DEEP / 2 + right.room(parts.columns));
+        Uncleared memory(of_result + SIDE * DEEP / 2 + right.room(parts.columns));
         float* sums = memory.begin();
         BFloat16* copy = (BFloat16*)(sums + of_result);
         int* room = (int*)(copy + SIDE * DEEP);
