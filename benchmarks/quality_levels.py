@@ -1,8 +1,9 @@
-"""What do fewer steps, guidance in a part of them, and bfloat16 cost in quality? Judged by the mini base's classifier.
+"""What do fewer steps, guidance in a part of them, bfloat16 and int8 cost in quality? Judged by the mini judge.
 
 Each shipped style draws its own prompts from the same seeds: at each level of `--quality`, with guidance in the middle
-of the steps alone, and in bfloat16. How probable does the judge find the style, is the subject among its five best
-guesses, how far is a picture from the best one's (its mean difference, of 255), and how long does it take?
+of the steps alone, in bfloat16, and with weights in int8. How probable does the judge find the style, is the subject
+among its five best guesses, how far is a picture from the best one's (its mean difference, of 255), and how long does
+it take?
 """
 import argparse
 import json
@@ -26,7 +27,9 @@ from styleblend.metrics.judge import Judge, JudgeMetric
 
 WINDOW = {"guidance_start": 0.2, "guidance_end": 0.8}
 WAYS: Dict[str, Dict[str, object]] = {
-    BEST: {}, "bfloat16": {"dtype": "bfloat16"}, **{level: dict(QUALITIES[level]) for level in ("normal", "draft")},
+    BEST: {}, "bfloat16": {"dtype": "bfloat16"},
+    **{f"int8, {computed}": {"dtype": f"int8-{computed}"} for computed in ("float32", "bfloat16")},
+    **{level: dict(QUALITIES[level]) for level in ("normal", "draft")},
     "guidance from 0.2 to 0.8": WINDOW,
     **{f"cache {interval}, branch {branch}": {"cache_interval": interval, "cache_branch_id": branch}
        for interval in (2, 3) for branch in (0, 2, 5)},

@@ -110,7 +110,7 @@ def read_configs(folder: Path) -> dict:
 
 
 def load_base(folder: Path, dtype: str = "float32") -> Base:
-    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`), or "auto".
+    """Load a diffusers folder, its networks as `dtype` (see `styleblend.machine.precision`), "auto" or "int8".
 
     StyleBlendError names the first thing that is missing or does not fit, and what to do.
     """
@@ -155,8 +155,9 @@ def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, 
 def base_for_drawing(settings: RunSettings) -> Base:
     """The base that a config names, found and loaded, offloaded where the config asks for it and there is a GPU."""
     dtype = drawn_as(settings.dtype)
-    if settings.dtype == "auto" and dtype != "float32":
-        say(chosen(dtype))
+    sentence = chosen(settings.dtype, dtype)
+    if sentence:
+        say(sentence)
     base = load_base(find_base(settings.base, settings.base_id), dtype)
     if settings.offload and device() == "cuda":
         base.offload()

@@ -6,8 +6,10 @@ from typing import Dict
 import numpy as np
 
 from styleblend.errors import StyleBlendError
-from styleblend.machine.precision import cast, rounded
+from styleblend.kernels.int8 import Int8, narrowed
+from styleblend.machine.precision import cast, computed_as, rounded
 from styleblend.machine.runtime import jt
+from styleblend.models.layers import Weighted
 
 
 def parameters(network) -> Dict[str, "jt.Var"]:
@@ -44,10 +46,19 @@ def finite(array: np.ndarray) -> bool:
 
 
 def types(network, dtype: str) -> Dict[str, str]:
-    """The type of each parameter in a network of `dtype`: vectors and the network's `float32_parts` stay float32."""
-    wide = tuple(f"{part}." for part in getattr(network, "float32_parts", ()))
-    return {name: "float32" if p.ndim < 2 or name.startswith(wide) else dtype
+    """The type of each parameter in a network of `dtype`: vectors and the network's `float32_parts` stay float32.
+
+    Only the matrices of layers become int8: tables of embeddings are as what is computed.
+    """
+    wide, layers = tuple(f"{part}." for part in getattr(network, "float32_parts", ())), weighted(network, dtype)
+    return {name: "float32" if p.ndim < 2 or name.startswith(wide) else "int8" if name in layers else computed_as(dtype)
             for name, p in parameters(network).items()}
+
+
+def weighted(network, dtype: str) -> Dict[str, Weighted]:
+    """The layers whose matrices are kept as int8, by the names of these; none where `dtype` is another."""
+    return {f"{name}.weight".lstrip("."): layer for name, layer in network.named_modules()
+            if isinstance(layer, Weighted)} if computed_as(dtype) != dtype else {}
 
 
 def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
@@ -64,15 +75,19 @@ def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "flo
     if large:
         raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: "
                               "use --dtype bfloat16 or float32")
-    own, kinds = check(network, tensors, source, advice), types(network, dtype)
+    own, kinds, layers = check(network, tensors, source, advice), types(network, dtype), weighted(network, dtype)
     whole = next((name for name in own if tensors[name].dtype.kind != "f"), None)
     if whole:
         raise StyleBlendError(f"{source} holds {tensors[whole].dtype} in {whole}, as weights that are packed or cut "
                               "off do: get it in float32, float16 or bfloat16")
     for name, parameter in own.items():
         # a base is never trained: gradients reach only what was injected
-        wide = jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad()
-        parameter.assign(cast(wide, kinds[name]).stop_grad())
+        if kinds[name] == "int8":
+            kept, factors = narrowed(jt.array(rounded(tensors.pop(name), "float32")))
+            layers[name].int8 = Int8(factors.stop_grad(), computed_as(dtype))
+        else:
+            kept = cast(jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad(), kinds[name])
+        parameter.assign(kept.stop_grad())
         # else what it was cast from stays too
         # weak_sync would bring the zeros of the parameters that are still to come into being
         parameter.sync(device_sync=False, weak_sync=False)

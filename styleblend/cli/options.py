@@ -73,12 +73,13 @@ def add_max_pixels(parser) -> None:
                              "64 million")
 
 
-def add_dtype(parser) -> None:
-    parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16"],
+def add_dtype(parser, draws: bool = True) -> None:
+    eighth = "int8: weights take a byte a number, which halves that again, and the rest is as with auto; "
+    parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16", *(["int8"] if draws else [])],
                         help="what frozen weights and activations are kept in: 16 bits take half the memory (the VAE "
-                             "stays float32 beside float16); auto: bfloat16 for drawing on a CPU with matrix tiles "
-                             "(AMX), which is up to three times as fast there, else, and with --cluster, float32; "
-                             "default: the config's (dtype), else auto")
+                             f"stays float32 beside float16); {eighth if draws else ''}auto: bfloat16 for drawing on a "
+                             "CPU with matrix tiles (AMX), which is up to three times as fast there, else, and with "
+                             "--cluster, float32; default: the config's (dtype), else auto")
 
 
 def add_max_memory(parser) -> None:
@@ -222,8 +223,9 @@ def settings_of(args):
         settings = settings.model_copy(update={"pictures": pictures})
     if getattr(args, "dtype", None):
         settings = settings.model_copy(update={"dtype": args.dtype})
-    if settings.dtype == "auto" and getattr(args, "cluster", None) is not None:  # all of its machines draw in one type
-        settings = settings.model_copy(update={"dtype": "float32"})
+    if getattr(args, "cluster", None) is not None:  # all of its machines draw in one type
+        dtype = {"auto": "float32", "int8": "int8-float32"}.get(settings.dtype, settings.dtype)
+        settings = settings.model_copy(update={"dtype": dtype})
     if getattr(args, "offload", False):
         settings = settings.model_copy(update={"offload": True})
     return settings

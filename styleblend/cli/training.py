@@ -50,7 +50,7 @@ def add_train_options(parser) -> None:
                         help="style pictures of other proportions than the training size: crop to the middle, or pad "
                              "with white; default: the config's (pictures.fit), else crop")
     add_max_pixels(parser)
-    add_dtype(parser)
+    add_dtype(parser, draws=False)
     add_max_memory(parser)
     parser.add_argument("--overwrite", action="store_true", help="train again what is trained already, from the start")
     parser.add_argument("--keep", choices=["last", "best"],

@@ -22,7 +22,7 @@ from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
 from styleblend.kernels.bfloat16 import chosen, drawn_as, multiplied, trained_as
-from styleblend.machine.precision import vae_type
+from styleblend.machine.precision import computed_as, vae_type
 from styleblend.machine.runtime import WORK_SPACE, device
 from styleblend.settings import ControlSettings, RunSettings, read_settings
 from styleblend.settings.control import BY_ESTIMATOR
@@ -33,7 +33,7 @@ MIB = 2 ** 20
 PROCESS = 190 * MIB  # Python, Jittor and the compiled operators
 CONTEXT = 500 * MIB  # of CUDA, cuBLAS and cuDNN in a card's memory
 UNET, VAE = 1.9, 1.3  # measured peak / counted numbers
-SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 STRIP = 64
 TOKENS = 77
 SMALL_FILES = ["*/config.json", "scheduler/*.json"]  # what an estimate needs of a base on the hub
@@ -153,27 +153,30 @@ class Sizes:
         on_card = device() == "cuda" if on_card is None else on_card
         self.program = CONTEXT + WORK_SPACE if on_card else PROCESS
         self.configs, self.dtype = read_configs(folder) if folder else STABLE_DIFFUSION, drawn_as(dtype)
+        self.kept = computed_as(self.dtype)  # what is computed
         # else products of half precision read copies in float32
-        self.as_it_is = self.dtype == "float32" or not on_card and multiplied(self.dtype)
+        self.as_it_is = self.kept == "float32" or not on_card and multiplied(self.kept)
         self.weights: Dict[str, int] = {}
         for part, network in NETWORKS.items():
             built = network(self.configs[part])  # lazy: its parameters exist when somebody reads them
             self.weights[part] = weights_of(built, vae_type(self.dtype) if part == "vae" else self.dtype)
             if part == "unet":  # a product reads a copy in an order of its own
                 most = max(math.prod(p.shape) for p in parameters(built).values())
-                self.largest = most * (SIZES[self.dtype] if self.as_it_is else 8)
+                self.largest = most * (SIZES[self.kept] if self.as_it_is else 8)
+                if self.kept != self.dtype:  # and what int8 was widened to
+                    self.largest *= 2
         self.always = self.program + sum(self.weights.values())
 
     def controlnet(self, folder: Path, rows: int, height: int, width: int) -> int:
         """Its weights, and what it adds to the UNet's skip connections."""
         added = max(block.waiting for block in unet_blocks(self.configs["unet"], height, width))
         return (weights_of(ControlNetModel(read_config(ControlNetConfig, folder / "config.json")), self.dtype)
-                + rows * added * SIZES[self.dtype])
+                + rows * added * SIZES[self.kept])
 
     def unet(self, rows: int, height: int, width: int) -> int:
         """A call without gradient."""
         widest = max(block.live + block.waiting for block in unet_blocks(self.configs["unet"], height, width))
-        return int(UNET * rows * widest * SIZES[self.dtype]) + self.largest
+        return int(UNET * rows * widest * SIZES[self.kept]) + self.largest
 
     def unet_step(self, rows: int, height: int, width: int, checkpointing: bool) -> int:
         """A training step: what is kept for the backward pass.
@@ -187,7 +190,7 @@ class Sizes:
         text = self.configs["text_encoder"]
         kept += TOKENS * text.num_hidden_layers * (12 * text.hidden_size + 2 * text.intermediate_size)
         # the float32 copies that products read are kept, too
-        return int(UNET * rows * kept * (SIZES[self.dtype] + (0 if self.as_it_is else 4))) + self.largest
+        return int(UNET * rows * kept * (SIZES[self.kept] + (0 if self.as_it_is else 4))) + self.largest
 
     def vae(self, height: int, width: int, strip: int) -> int:
         """A picture through the encoder or the decoder.
@@ -202,9 +205,10 @@ class Sizes:
 
 
 def weights_of(network, dtype: str) -> int:
-    """Bytes of its parameters, which are not made for this."""
+    """Bytes of its parameters, which are not made for this, and of int8 the factor of each channel."""
     kinds = types(network, dtype)
-    return sum(math.prod(p.shape) * SIZES[kinds[name]] for name, p in parameters(network).items())
+    return sum(math.prod(p.shape) * SIZES[kinds[name]] + (4 * p.shape[0] if kinds[name] == "int8" else 0)
+               for name, p in parameters(network).items())
 
 
 def drawing(sizes: Sizes, settings: RunSettings, more: Beside = Beside()) -> Dict[str, int]:
@@ -256,15 +260,17 @@ def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside
 def table(folder: Optional[Path], settings: RunSettings) -> List[Tuple[str, int]]:
     """Rows of a report: the parts, then what is there in all in each phase of each kind of work.
 
-    Where a training has another type than a drawing, as "auto" may say, its rows name it.
+    Where a training has another type than a drawing, as "auto" may say, its rows name it; in int8 there is none.
     """
-    drawn, trained = Sizes(folder, settings.dtype), Sizes(folder, trained_as(settings.dtype))
+    drawn = Sizes(folder, settings.dtype)
+    draws_only = drawn.kept != drawn.dtype  # int8
+    trained = drawn if draws_only else Sizes(folder, trained_as(settings.dtype))
     same = drawn.dtype == trained.dtype
     parts = [("program", drawn.program),
              *((f"weights of the {part.replace('_', ' ')}{'' if same else f', {drawn.dtype}'}", size)
                for part, size in drawn.weights.items())]
     return parts + [(f"{kind}{'' if same or kind != 'training' else f' in {trained.dtype}'}: {name}", size)
-                    for kind, phases in PHASES.items()
+                    for kind, phases in PHASES.items() if kind != "training" or not draws_only
                     for name, size in phases(trained if kind == "training" else drawn, settings).items()]
 
 
@@ -272,7 +278,7 @@ def what_fits(memory: int) -> Iterator[str]:
     """What of Stable Diffusion 2.1 fits into so many bytes, a sentence for drawing and one for learning."""
     settings = read_settings("sd21")
     for kind in ("drawing", "training"):
-        fitting = [f"{side} pixels in {dtype}" for dtype in SIZES for side in (768, 512)
+        fitting = [f"{side} pixels in {dtype}" for dtype in ("float32", "float16", "bfloat16") for side in (768, 512)
                    if needed(Sizes(None, dtype, on_card=True), at_size(settings, side), kind) <= memory]
         yield f"{kind} with Stable Diffusion 2.1: {', '.join(fitting) or 'does not fit; the mini base does'}"
 
@@ -330,7 +336,9 @@ def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, more: Bes
         settings, now = settings_then, needed(sizes, settings_then, kind, more)
         yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
-        cures = ("--dtype bfloat16, or " if sizes.dtype == "float32" else "") + (
+        narrower = ["bfloat16"] if sizes.dtype == "float32" else []
+        narrower += ["int8"] if kind != "training" and device() == "cpu" and sizes.kept == sizes.dtype else []
+        cures = (f"--dtype {' or '.join(narrower)}, or " if narrower else "") + (
             "fewer reference pictures, or " if more.references > 1 else "") + (
             "a smaller sampling.width and height in the config")
         raise StyleBlendError(f"{kind} takes about {now / MIB:,.0f} MiB at the least, and --max-memory allows "
@@ -344,8 +352,9 @@ def within(settings: RunSettings, kind: str, limit: Optional[str], more: Beside 
     What "auto" stands for is said, unless it is float32.
     """
     dtype = trained_as(settings.dtype) if kind == "training" else drawn_as(settings.dtype)
-    if settings.dtype == "auto" and dtype != "float32":
-        yield Log(chosen(dtype))
+    sentence = chosen(settings.dtype, dtype)
+    if sentence:
+        yield Log(sentence)
     settings = settings.model_copy(update={"dtype": dtype})
     if not limit:
         return settings

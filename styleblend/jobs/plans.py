@@ -40,10 +40,10 @@ class Plan:
 
     def dtype(self) -> str:
         """The type that is drawn in."""
-        if self.config.dtype != "auto":
+        if self.config.dtype not in ("auto", "int8"):
             return self.config.dtype
         from styleblend.kernels.bfloat16 import drawn_as  # starts Jittor
-        return drawn_as("auto")
+        return drawn_as(self.config.dtype)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:
         """The same of a prompt of the style, with the seed that the style has for it."""

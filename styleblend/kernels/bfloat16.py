@@ -1,12 +1,14 @@
-"""What this CPU multiplies bfloat16 with, and whether pictures are drawn in it."""
+"""What this CPU multiplies bfloat16 with, and the types that are drawn and trained in."""
 from __future__ import annotations
 
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Optional
 
 from styleblend.errors import StyleBlendError
 from styleblend.kernels import sources
+from styleblend.machine.precision import INT8, computed_as
 from styleblend.machine.runtime import jt
 
 # what the kernels' sources call the types; Jittor's own bfloat16 is another type of the same bits
@@ -40,8 +42,13 @@ def has_tiles() -> bool:
 def drawn_as(dtype: str) -> str:
     """The type to draw in: `dtype`, and for "auto" the fastest whose pictures are as good.
 
-    That is bfloat16 on a CPU with matrix tiles, where it was measured (docs/benchmarks.md), and float32 elsewhere.
+    That is bfloat16 on a CPU with matrix tiles, where it was measured (docs/benchmarks.md), and float32 elsewhere. For
+    "int8" it is the same beside weights in int8. StyleBlendError for those on a GPU.
     """
+    if dtype.startswith("int8"):
+        if jt.flags.use_cuda:
+            raise StyleBlendError("int8 weights are for drawing on a CPU: on a GPU give --dtype float16")
+        return dtype if dtype != "int8" else f"{INT8}bfloat16" if drawn_as("auto") == "bfloat16" else f"{INT8}float32"
     if dtype != "auto":
         return dtype
     asked = os.environ.get(CHOICE)
@@ -50,11 +57,20 @@ def drawn_as(dtype: str) -> str:
     return asked or ("bfloat16" if not jt.flags.use_cuda and has_tiles() and unit() == "tiles" else "float32")
 
 
-def chosen(dtype: str) -> str:
-    """What is said where "auto" is not float32."""
-    return f"drawn in {dtype} (--dtype auto); --dtype float32 draws what other machines draw"
+def chosen(asked: str, dtype: str) -> Optional[str]:
+    """What is said where `asked` stands for another type than one expects; None where there is nothing to say."""
+    if asked == "int8":
+        return f"drawn in {computed_as(dtype)} with weights in int8 (--dtype int8)"
+    if asked == "auto" and dtype != "float32":
+        return f"drawn in {dtype} (--dtype auto); --dtype float32 draws what other machines draw"
+    return None
 
 
 def trained_as(dtype: str) -> str:
-    """The type to train in: "auto" is float32, so that a training goes on exactly on any machine."""
+    """The type to train in: "auto" is float32, so that a training goes on exactly on any machine.
+
+    StyleBlendError for int8: no gradient was ever checked through it.
+    """
+    if dtype.startswith("int8"):
+        raise StyleBlendError("int8 weights are for drawing: train with --dtype float32, which --max-memory makes lean")
     return "float32" if dtype == "auto" else dtype

@@ -27,6 +27,8 @@ import numpy as np
 
 from styleblend.machine.runtime import jt
 
+INT8 = "int8-"  # with the type of what is computed: a network whose matrices are kept as int8
+
 
 def cast(x, dtype: str):
     """x in this type, rounded to the nearest: itself where it has it already."""
@@ -107,9 +109,17 @@ def product_type(dtype: str) -> str:
     return dtype if jt.flags.use_cuda else "float32"
 
 
+def computed_as(dtype: str) -> str:
+    """The type of what a network of `dtype` computes: beside int8 weights (`styleblend.kernels.int8`) another one."""
+    return dtype[len(INT8):] if dtype.startswith(INT8) else dtype
+
+
 def vae_type(dtype: str) -> str:
-    """The type of the VAE beside a UNet of `dtype`: float16 ends at 65,504, and its decoder's activations do not."""
-    return "float32" if dtype == "float16" else dtype
+    """The type of the VAE beside a UNet of `dtype`: float16 ends at 65,504, and its decoder's activations do not.
+
+    Its weights are a tenth of all, and each of them is seen in the picture: they do not become int8.
+    """
+    return "float32" if dtype == "float16" else computed_as(dtype)
 
 
 def loss_scale(dtype: str) -> float:

@@ -8,8 +8,11 @@ in.
 """
 from __future__ import annotations
 
+from typing import Optional
+
 from styleblend.kernels import group_norm, layer_norm, products
 from styleblend.kernels.bfloat16 import multiplied
+from styleblend.kernels.int8 import Int8, widened
 from styleblend.machine.precision import cast, product_type
 from styleblend.machine.runtime import jt
 
@@ -22,7 +25,22 @@ def empty(*shape: int) -> "jt.Var":
     return jt.zeros(shape, "float32")
 
 
-class Linear(jt.nn.Module):
+class Weighted(jt.nn.Module):
+    """A layer with a matrix, kept in the type of its results or as int8."""
+
+    weight: "jt.Var"
+    int8: Optional[Int8] = None
+
+    def dtype(self) -> str:
+        """The type of its results."""
+        return self.int8.dtype if self.int8 else str(self.weight.dtype)
+
+    def matrix(self, dtype: str, x):
+        """The weight in the type that a product with x reads."""
+        return widened(self.weight, self.int8.factors, dtype, x) if self.int8 else cast(self.weight, dtype)
+
+
+class Linear(Weighted):
     """`y = x W^T + b`, plus a LoRA where one is given (see `styleblend.adapters.lora`)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
@@ -32,11 +50,12 @@ class Linear(jt.nn.Module):
 
     def execute(self, x, lora=None, lora_scale=None):
         """`x` (..., in); `lora_scale` None (scale 1) or a Var (rows,) with one factor for each batch row."""
-        kept, within = str(self.weight.dtype), product_type(self.weight.dtype)
+        kept = self.dtype()
         if multiplied(kept):
-            y = products.linear(x, self.weight, self.bias, kept if lora is None else "float32")
+            y = products.linear(x, self.matrix(kept, x), self.bias, kept if lora is None else "float32")
             return y if lora is None else cast(y + lora(x, lora_scale), kept)
-        y = jt.nn.matmul_transpose(cast(x, within), cast(self.weight, within))
+        within = product_type(kept)
+        y = jt.nn.matmul_transpose(cast(x, within), self.matrix(within, x))
         if self.bias is not None:
             y = y + self.bias
         if lora is not None:
@@ -44,7 +63,7 @@ class Linear(jt.nn.Module):
         return cast(y, kept)
 
 
-class Conv2d(jt.nn.Module):
+class Conv2d(Weighted):
     """Convolution on (rows, channels, height, width); `padding` one number for all sides."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
@@ -54,10 +73,11 @@ class Conv2d(jt.nn.Module):
         self.bias = empty(out_channels) if bias else None
 
     def execute(self, x):
-        if multiplied(self.weight.dtype):
-            return products.convolution(x, self.weight, self.bias, self.stride, self.padding)
-        y = jt.nn.conv2d(cast(x, "float32"), cast(self.weight, "float32"), self.bias, self.stride, self.padding)
-        return cast(y, self.weight.dtype)
+        kept = self.dtype()
+        if multiplied(kept):
+            return products.convolution(x, self.matrix(kept, x), self.bias, self.stride, self.padding)
+        y = jt.nn.conv2d(cast(x, "float32"), self.matrix("float32", x), self.bias, self.stride, self.padding)
+        return cast(y, kept)
 
 
 class BatchNorm2d(jt.nn.Module):

@@ -284,7 +284,7 @@ class UNetEncoder(jt.nn.Module):
 
         `most`: only the first so many skip connections are wanted, and nothing behind them is computed.
         """
-        x = cast(x, self.mid_block.resnets[0].conv1.weight.dtype)
+        x = cast(x, self.mid_block.resnets[0].conv1.dtype())
         skips = [x]
         for block in self.down_blocks:
             if len(skips) != most:

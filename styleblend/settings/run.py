@@ -24,7 +24,7 @@ from styleblend.settings.styles import StyleOfAnyMethod, StyleSettings
 from styleblend.settings.training import TrainingSettings
 from styleblend.settings.validation import Settings, validated
 
-DType = Literal["float32", "float16", "bfloat16"]  # that something was drawn in
+DType = Literal["float32", "float16", "bfloat16", "int8-float32", "int8-bfloat16"]  # that something was drawn in
 
 
 class RunSettings(Settings):
@@ -36,9 +36,11 @@ class RunSettings(Settings):
     adapters: str = Field(description="folder with one folder of trained adapters a style")
     look_alikes: str = Field(description="folder in which the SDEdit pictures of coarse training are kept")
     output: str = Field("result", description="folder of the pictures that are drawn")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+    dtype: Union[DType, Literal["auto", "int8"]] = Field(
         "auto", description="what frozen weights and activations are kept in: float32, float16, bfloat16 (see "
-        "styleblend/machine/precision.py), or auto: bfloat16 for drawing on a CPU with matrix tiles, else float32")
+        "styleblend/machine/precision.py), int8 (for drawing: matrices of a byte a number, the rest as auto; "
+        "int8-float32, int8-bfloat16: the rest as it says), or auto: bfloat16 for drawing on a CPU with matrix tiles, "
+        "else float32")
     offload: bool = Field(False, description="on a GPU: draw with each network in the host's memory while another one "
                           "works; slower, and less memory of the card")
     plain_prompt: bool = Field(False, description="prompt.json holds whole prompts: draw them as they stand, without "

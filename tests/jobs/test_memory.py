@@ -50,6 +50,9 @@ MEASURED = [
     ("bfloat16 by tiles", "unet", lambda s: s.unet(2, 32, 32), 1882),
     ("bfloat16 by tiles", "unet", lambda s: s.unet_step(1, 64, 64, False), 3278),
     ("bfloat16 by tiles", "unet", lambda s: s.unet_step(1, 64, 64, True), 2958),
+    ("int8-float32", "unet", lambda s: s.unet(4, 64, 64), 1722),
+    ("int8-float32", "unet", lambda s: s.unet(4, 32, 32), 1413),
+    ("int8-bfloat16 by tiles", "unet", lambda s: s.unet(4, 64, 64), 1220),
     ("float32", "vae", lambda s: s.vae(64, 64, 0), 1786), ("float32", "vae", lambda s: s.vae(96, 96, 0), 3691),
     ("float32", "vae", lambda s: s.vae(96, 96, 64), 1882)]
 
@@ -86,11 +89,14 @@ def test_a_picture_takes_what_is_estimated(tmp_path):
         int(run.stdout.split()[-1]) * 1024, rel=0.25), run.stdout
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8-float32", "int8-bfloat16"])
 def test_weights_are_counted_exactly(tiny_folder, dtype):
     base, sizes = load_base(tiny_folder, dtype), Sizes(tiny_folder, dtype)
     for part, size in sizes.weights.items():
-        assert size == sum(p.nbytes for p in weights.parameters(getattr(base, part)).values())
+        network = getattr(base, part)
+        factors = [layer.int8.factors for _, layer in network.named_modules() if getattr(layer, "int8", None)]
+        assert bool(factors) == (dtype.startswith("int8") and part != "vae")
+        assert size == sum(p.nbytes for p in [*weights.parameters(network).values(), *factors])
 
 
 def test_references_and_the_networks_of_control_pictures_are_counted(tiny_folder, tiny_base, tiny_controlnet):
@@ -137,7 +143,7 @@ def test_max_memory_changes_as_little_as_it_must(sd21):
     two = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"batch": 2})})
     assert said_of(fitted(two, sd21, "drawing", "8GB"), said) == strips and "one picture at a time" in said[-1]
     with pytest.raises(StyleBlendError, match="at the least, and --max-memory allows 3,815: "
-                                              "try --dtype bfloat16, or a smaller"):
+                                              "try --dtype bfloat16 or int8, or a smaller"):
         said_of(fitted(settings, sd21, "drawing", "4GB"), said)
 
 
