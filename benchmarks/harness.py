@@ -101,17 +101,19 @@ class Worker:
         return {**self.ready, **last, "device_mib": self.device_mib, "seconds": statistics.median(self.seconds)}
 
 
-def arguments(doc: str, sd21: bool = True) -> argparse.ArgumentParser:
-    """The options of every benchmark. `sd21`: whether random weights of that size will do."""
+def arguments(doc: str, sd21: bool = True, int8: bool = False) -> argparse.ArgumentParser:
+    """The options of every benchmark. `sd21`: whether random weights of that size will do; `int8`: also in that."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=HelpFormatter)
     random = '; "sd21": Stable Diffusion 2.1\'s sizes with random weights, the same on both sides'
     parser.add_argument("--base", default="checkpoints/mini/base", help="base folder" + (random if sd21 else ""))
     parser.add_argument("--latent", type=int, default=16,
                         help="side of the latent: 16 is the mini base's, 64 and 96 are 512 and 768 pixels")
     parser.add_argument("--batch", type=int, default=1, help="pictures, or rows where a benchmark says nothing else")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32",
-                        help="of frozen weights and activations, on both sides")
-    parser.add_argument("--beside-float32", action="store_true", help="also time our own side in float32")
+    types = ["float32", "float16", "bfloat16", *(["int8-float32", "int8-bfloat16"] if int8 else [])]
+    parser.add_argument("--dtype", choices=types, default="float32",
+                        help="of frozen weights and activations, on both sides"
+                             + ("; int8: of our weights, and the peer's are as what is computed" if int8 else ""))
+    parser.add_argument("--beside", choices=types, help="also time our own side in this type")
     parser.add_argument("--steps", type=int, default=30, help="denoising steps of a picture")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each side; the median counts")
     parser.add_argument("--peer", choices=["torch"],
@@ -159,7 +161,7 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
         return serve(lambda: build(args), lambda: about(args, flop), lambda: ceiling(args.dtype))
     job, given = module.rsplit(".", 1)[-1], [a for a in sys.argv[1:] if a != "--worker"]
     workers = [Worker("ours", [sys.executable, "-m", module, "--worker"] + given)]
-    more = {**variants(args), **({"float32": ["--dtype", "float32"]} if args.beside_float32 else {})}
+    more = {**variants(args), **({args.beside: ["--dtype", args.beside]} if args.beside else {})}
     workers += [Worker(name, [sys.executable, "-m", module, "--worker"] + given + options)
                 for name, options in more.items()]
     device = workers[0].ready["device"]
@@ -168,7 +170,8 @@ def main(build: Callable, parser: argparse.ArgumentParser, module: str, flop: Ca
         if not python:
             raise SystemExit("STYLEBLEND_TORCH_PYTHON should name a Python with tests/reference/requirements.txt")
         workers.append(Worker("peer", [python, str(ROOT / "benchmarks" / "peer.py"), job,
-                                       json.dumps({**vars(args), "device": device})]))
+                                       json.dumps({**vars(args), "device": device,
+                                                   "dtype": args.dtype.removeprefix("int8-")})]))
     for _ in range(args.rounds):
         for worker in workers:
             worker.run()

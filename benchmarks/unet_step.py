@@ -78,7 +78,7 @@ def build(args):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, int8=True)
     parser.add_argument("--preset", choices=["none", "balanced", "strong_layout", "aligned"], default="none",
                         help="with the swaps of a preset, as in the first step, or with the sharing of StyleAligned, "
                              "one reference among the rows; and without them in turns")

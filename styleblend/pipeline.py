@@ -29,6 +29,7 @@ from styleblend.diffusion.text_weights import weighted
 from styleblend.errors import StyleBlendError
 from styleblend.files.prompts import phrase_of
 from styleblend.files.scripts import hardly_known
+from styleblend.machine.precision import computed_as
 from styleblend.machine.runtime import jt
 from styleblend.methods.content import prepare_content, with_content
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, with_negative
@@ -268,7 +269,7 @@ class Pipeline:
 
     def cure(self) -> str:
         """What helps where numbers are not finite."""
-        if self.base.dtype == "float32":
+        if computed_as(self.base.dtype) == "float32":
             return "the adapters do not fit this base, or the weights are broken"
         return f"draw it with --dtype float32{' or bfloat16' if self.base.dtype == 'float16' else ''}"
 

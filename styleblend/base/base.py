@@ -24,7 +24,7 @@ from styleblend.machine.runtime import device, say
 from styleblend.settings import RunSettings
 from styleblend.base.tokens import Tokenizer
 from styleblend.base.weights import load
-from styleblend.files.tensor_files import read_safetensors
+from styleblend.files.tensor_files import stored_tensors
 
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
@@ -46,7 +46,7 @@ def vae_names(tensors: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
             ours = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}[match[2]]
             key = f"{match[1]}.{ours}.{match[3]}"
         if re.search(r"mid_block\.attentions\.0\.to_.*weight$", key) and tensor.ndim == 4:
-            tensor = tensor[:, :, 0, 0]  # the very first ones are 1x1 convolutions
+            tensor = np.asarray(tensor)[:, :, 0, 0]  # the very first ones are 1x1 convolutions
         renamed[key] = tensor
     return renamed
 
@@ -146,7 +146,7 @@ def base_by_parts(folder: Path, dtype: str = "float32") -> Generator[str, None, 
         yield part
         path = weight_file(folder / part, FILES[part])
         networks[part] = network(configs[part])
-        load(networks[part], renames[part](read_safetensors(path)), str(path),
+        load(networks[part], renames[part](stored_tensors(path)), str(path),
              vae_type(dtype) if part == "vae" else dtype)
     return Base(folder, networks["unet"], networks["vae"], networks["text_encoder"],
                 NoiseSchedule(configs["scheduler"]), dtype)

@@ -8,7 +8,7 @@ from styleblend.base.base import Base
 from styleblend.base.weights import load
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.base_folder import FILES, weight_file
-from styleblend.files.tensor_files import read_safetensors
+from styleblend.files.tensor_files import stored_tensors
 from styleblend.models.configs import ControlNetConfig, UNetEncoderConfig, read_config, read_object
 from styleblend.models.controlnet import ControlNetModel
 
@@ -32,7 +32,7 @@ def load_controlnet(folder: Path, base: Base) -> ControlNetModel:
                               "on this base")
     network = ControlNetModel(config)
     weights = weight_file(folder, FILES["unet"])
-    load(network, read_safetensors(weights), str(weights), base.dtype, ADVICE)
+    load(network, stored_tensors(weights), str(weights), base.dtype, ADVICE)
     return network
 
 

@@ -50,43 +50,49 @@ def types(network, dtype: str) -> Dict[str, str]:
 
     Only the matrices of layers become int8: tables of embeddings are as what is computed.
     """
-    wide, layers = tuple(f"{part}." for part in getattr(network, "float32_parts", ())), weighted(network, dtype)
+    wide = tuple(f"{part}." for part in getattr(network, "float32_parts", ()))
+    layers = weighted(network) if computed_as(dtype) != dtype else {}
     return {name: "float32" if p.ndim < 2 or name.startswith(wide) else "int8" if name in layers else computed_as(dtype)
             for name, p in parameters(network).items()}
 
 
-def weighted(network, dtype: str) -> Dict[str, Weighted]:
-    """The layers whose matrices are kept as int8, by the names of these; none where `dtype` is another."""
+def weighted(network) -> Dict[str, Weighted]:
+    """The layers whose matrices may be kept as int8, by the names of these."""
     return {f"{name}.weight".lstrip("."): layer for name, layer in network.named_modules()
-            if isinstance(layer, Weighted)} if computed_as(dtype) != dtype else {}
+            if isinstance(layer, Weighted)}
 
 
 def load(network, tensors: Dict[str, np.ndarray], source: str, dtype: str = "float32", advice: str = ADVICE) -> None:
     """Put arrays into a network, its matrices as `dtype`: all or nothing.
 
     Strictly (see `check`), and without NaN, infinity and whole numbers. Takes them out of `tensors` on the way: a
-    network of several GB would else be in memory twice.
+    network of several GB would else be in memory twice. Those that are stored are read one at a time, twice.
     """
-    broken = [name for name, array in tensors.items() if not finite(array)]
-    if broken:
-        raise StyleBlendError(f"{source} holds NaN or infinity in "
-                              f"{broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
-    large = [name for name, array in tensors.items() if dtype == "float16" and np.abs(array).max(initial=0) > 65504]
-    if large:
-        raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: "
-                              "use --dtype bfloat16 or float32")
-    own, kinds, layers = check(network, tensors, source, advice), types(network, dtype), weighted(network, dtype)
+    layers, own = weighted(network), check(network, tensors, source, advice)
     whole = next((name for name in own if tensors[name].dtype.kind != "f"), None)
     if whole:
         raise StyleBlendError(f"{source} holds {tensors[whole].dtype} in {whole}, as weights that are packed or cut "
                               "off do: get it in float32, float16 or bfloat16")
+    broken = [name for name, array in tensors.items() if not finite(np.asarray(array))]
+    if broken:
+        raise StyleBlendError(f"{source} holds NaN or infinity in "
+                              f"{broken[0]}{f' and {len(broken) - 1} more' if broken[1:] else ''}: download it again")
+    large = [name for name, array in tensors.items()
+             if dtype == "float16" and np.abs(np.asarray(array)).max(initial=0) > 65504]
+    if large:
+        raise StyleBlendError(f"{source} holds numbers beyond float16's range in {large[0]}: "
+                              "use --dtype bfloat16 or float32")
+    kinds = types(network, dtype)
     for name, parameter in own.items():
+        array = np.asarray(tensors.pop(name))
+        if name in layers:
+            layers[name].int8 = None
         # a base is never trained: gradients reach only what was injected
         if kinds[name] == "int8":
-            kept, factors = narrowed(jt.array(rounded(tensors.pop(name), "float32")))
+            kept, factors = narrowed(jt.array(rounded(array, "float32")))
             layers[name].int8 = Int8(factors.stop_grad(), computed_as(dtype))
         else:
-            kept = cast(jt.array(rounded(tensors.pop(name), kinds[name])).stop_grad(), kinds[name])
+            kept = cast(jt.array(rounded(array, kinds[name])).stop_grad(), kinds[name])
         parameter.assign(kept.stop_grad())
         # else what it was cast from stays too
         # weak_sync would bring the zeros of the parameters that are still to come into being

@@ -74,7 +74,7 @@ def add_max_pixels(parser) -> None:
 
 
 def add_dtype(parser, draws: bool = True) -> None:
-    eighth = "int8: weights take a byte a number, which halves that again, and the rest is as with auto; "
+    eighth = "int8: for drawing on a CPU, weights take a byte a number, and the rest is as with auto; "
     parser.add_argument("--dtype", choices=["auto", "float32", "float16", "bfloat16", *(["int8"] if draws else [])],
                         help="what frozen weights and activations are kept in: 16 bits take half the memory (the VAE "
                              f"stays float32 beside float16); {eighth if draws else ''}auto: bfloat16 for drawing on a "

@@ -4,8 +4,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from safetensors import safe_open
@@ -18,19 +20,33 @@ from styleblend.files.whole_files import write_bytes
 
 TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 WIDE = ("F64", "I64", "U64")  # eight bytes a number
+# as NumPy calls them; BF16, which it does not have, is read as float32
+NUMPY_TYPES = {"BOOL": "bool", **{f"{letter}{8 * size}": f"{kind}{size}" for letter, kind in (("U", "u"), ("I", "i"))
+                                  for size in (1, 2, 4, 8)}, "F16": "f2", "F32": "f4", "F64": "f8"}
 
 
 @contextlib.contextmanager
 def opened(path: Path):
     """A safetensors file, for reading. All that the library can find wrong becomes one StyleBlendError."""
+    with explained(path), mapped(path) as file:
+        yield file
+
+
+def mapped(path: Path):
+    """The library's own view of a file, whose header was looked at."""
+    refuse_other(path)
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER:
+        raise ValueError(f"its header claims {size} bytes")
+    return safe_open(str(path), framework="numpy")
+
+
+@contextlib.contextmanager
+def explained(path: Path):
+    """All that the library can find wrong inside becomes one StyleBlendError."""
     try:
-        refuse_other(path)
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-        if size > MAX_HEADER:
-            raise ValueError(f"its header claims {size} bytes")
-        with safe_open(str(path), framework="numpy") as file:
-            yield file
+        yield
     except FileNotFoundError:
         raise StyleBlendError(f"{path} is missing") from None
     except StyleBlendError:
@@ -74,23 +90,67 @@ def read_safetensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[
     path = Path(path)
     with opened(path) as file:
         names = list(file.keys()) if names is None else list(names)
-        kinds = {name: file.get_slice(name).get_dtype() for name in names}
-        other = [name for name in names if kinds[name] not in TYPES]
-        if other:
-            raise StyleBlendError(f"{path}: {printable(other[0])} has numbers of the type "
-                                  f"{printable(kinds[other[0]])}, which is not read: save it as F16 or F32")
+        kinds = kinds_of(path, file, names)
         tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
         if len(tensors) < len(names):
             tensors.update(read_bfloat16(path, [n for n in names if kinds[n] == "BF16"]))
     return {name: tensors[name] for name in names}
 
 
-def read_bfloat16(path: Path, names) -> Dict[str, np.ndarray]:
-    """The header is already checked by the safetensors library; bfloat16 is the upper half of a float32."""
+def kinds_of(path: Path, file, names: Sequence[str]) -> Dict[str, str]:
+    """The types of these tensors, as the header calls them. StyleBlendError for one that is not read."""
+    kinds = {name: file.get_slice(name).get_dtype() for name in names}
+    other = [name for name in names if kinds[name] not in TYPES]
+    if other:
+        raise StyleBlendError(f"{path}: {printable(other[0])} has numbers of the type "
+                              f"{printable(kinds[other[0]])}, which is not read: save it as F16 or F32")
+    return kinds
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that is in a file until `np.asarray` reads it, each time anew: one at a time is in memory."""
+
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def stored_tensors(path: Path) -> Dict[str, StoredTensor]:
+    """The tensors of a file as `read_safetensors` gives them, none of them read yet."""
+    path = Path(path)
+
+    def read(name: str, narrow: bool) -> np.ndarray:
+        with explained(path):
+            return read_bfloat16(path, [name], header)[name] if narrow else file.get_tensor(name)
+
+    with explained(path):
+        file = mapped(path)  # open as long as one of its tensors is known to somebody
+        kinds = kinds_of(path, file, list(file.keys()))
+        header = header_of(path) if "BF16" in kinds.values() else None
+        return {name: StoredTensor(tuple(file.get_slice(name).get_shape()), np.dtype(NUMPY_TYPES.get(kind, "float32")),
+                                   partial(read, name, kind == "BF16")) for name, kind in kinds.items()}
+
+
+def header_of(path: Path) -> Tuple[int, dict]:
+    """Where the numbers of a file begin, and its header, which the safetensors library has checked."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    data = np.memmap(path, np.uint8, "r", offset=8 + size)
+        return 8 + size, json.loads(file.read(size))
+
+
+def read_bfloat16(path: Path, names: Sequence[str], known: Optional[Tuple[int, dict]] = None) -> Dict[str, np.ndarray]:
+    """bfloat16 is the upper half of a float32. `known`: what `header_of` says, where it was read already."""
+    begin_of_all, header = known or header_of(path)
+    data = np.memmap(path, np.uint8, "r", offset=begin_of_all)
     found = {}
     for name in names:
         begin, end = header[name]["data_offsets"]

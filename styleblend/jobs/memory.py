@@ -163,8 +163,8 @@ class Sizes:
             if part == "unet":  # a product reads a copy in an order of its own
                 most = max(math.prod(p.shape) for p in parameters(built).values())
                 self.largest = most * (SIZES[self.kept] if self.as_it_is else 8)
-                if self.kept != self.dtype:  # and what int8 was widened to
-                    self.largest *= 2
+                if self.kept != self.dtype:  # what int8 is widened to, and the product's copy
+                    self.largest = 2 * most * SIZES[self.kept if self.as_it_is else "float32"]
         self.always = self.program + sum(self.weights.values())
 
     def controlnet(self, folder: Path, rows: int, height: int, width: int) -> int:
@@ -260,17 +260,15 @@ def needed(sizes: Sizes, settings: RunSettings, kind: str, more: Beside = Beside
 def table(folder: Optional[Path], settings: RunSettings) -> List[Tuple[str, int]]:
     """Rows of a report: the parts, then what is there in all in each phase of each kind of work.
 
-    Where a training has another type than a drawing, as "auto" may say, its rows name it; in int8 there is none.
+    Where a training has another type than a drawing, as with "auto" and "int8", its rows name it.
     """
-    drawn = Sizes(folder, settings.dtype)
-    draws_only = drawn.kept != drawn.dtype  # int8
-    trained = drawn if draws_only else Sizes(folder, trained_as(settings.dtype))
+    drawn, trained = Sizes(folder, settings.dtype), Sizes(folder, trained_as(settings.dtype))
     same = drawn.dtype == trained.dtype
     parts = [("program", drawn.program),
              *((f"weights of the {part.replace('_', ' ')}{'' if same else f', {drawn.dtype}'}", size)
                for part, size in drawn.weights.items())]
     return parts + [(f"{kind}{'' if same or kind != 'training' else f' in {trained.dtype}'}: {name}", size)
-                    for kind, phases in PHASES.items() if kind != "training" or not draws_only
+                    for kind, phases in PHASES.items()
                     for name, size in phases(trained if kind == "training" else drawn, settings).items()]
 
 
@@ -336,8 +334,8 @@ def fitted(settings: RunSettings, folder: Path, kind: str, limit: str, more: Bes
         settings, now = settings_then, needed(sizes, settings_then, kind, more)
         yield Log(f"{what}: about {now / MIB:,.0f} MiB")
     if now > allowed:
-        narrower = ["bfloat16"] if sizes.dtype == "float32" else []
-        narrower += ["int8"] if kind != "training" and device() == "cpu" and sizes.kept == sizes.dtype else []
+        others = ["bfloat16"] if kind == "training" or device() == "cuda" else ["bfloat16", "int8"]
+        narrower = [dtype for dtype in others if needed(Sizes(folder, dtype), settings, kind, more) < now]
         cures = (f"--dtype {' or '.join(narrower)}, or " if narrower else "") + (
             "fewer reference pictures, or " if more.references > 1 else "") + (
             "a smaller sampling.width and height in the config")

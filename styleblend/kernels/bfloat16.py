@@ -6,13 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
-from styleblend.errors import StyleBlendError
+from styleblend.errors import StyleBlendError, printable
 from styleblend.kernels import sources
 from styleblend.machine.precision import INT8, computed_as
 from styleblend.machine.runtime import jt
 
 # what the kernels' sources call the types; Jittor's own bfloat16 is another type of the same bits
 TYPES = {"float32": "float", "bfloat16": "styleblend::BFloat16"}
+INT8_TYPES = (f"{INT8}float32", f"{INT8}bfloat16")
 UNITS = ("", "vectors", "tiles")
 CHOICE = "STYLEBLEND_DTYPE"  # the environment variable that says what "auto" stands for
 
@@ -45,10 +46,12 @@ def drawn_as(dtype: str) -> str:
     That is bfloat16 on a CPU with matrix tiles, where it was measured (docs/benchmarks.md), and float32 elsewhere. For
     "int8" it is the same beside weights in int8. StyleBlendError for those on a GPU.
     """
+    if dtype not in ("auto", "float32", "float16", "bfloat16", "int8", *INT8_TYPES):
+        raise StyleBlendError(f"there is no type {printable(dtype)}: it is float32, float16, bfloat16, int8 or auto")
     if dtype.startswith("int8"):
         if jt.flags.use_cuda:
             raise StyleBlendError("int8 weights are for drawing on a CPU: on a GPU give --dtype float16")
-        return dtype if dtype != "int8" else f"{INT8}bfloat16" if drawn_as("auto") == "bfloat16" else f"{INT8}float32"
+        return dtype if dtype in INT8_TYPES else INT8_TYPES[drawn_as("auto") == "bfloat16"]
     if dtype != "auto":
         return dtype
     asked = os.environ.get(CHOICE)
@@ -59,6 +62,8 @@ def drawn_as(dtype: str) -> str:
 
 def chosen(asked: str, dtype: str) -> Optional[str]:
     """What is said where `asked` stands for another type than one expects; None where there is nothing to say."""
+    if asked.startswith("int8") and dtype == "float32":
+        return "trained in float32: weights in int8 are for drawing"
     if asked == "int8":
         return f"drawn in {computed_as(dtype)} with weights in int8 (--dtype int8)"
     if asked == "auto" and dtype != "float32":
@@ -69,8 +74,6 @@ def chosen(asked: str, dtype: str) -> Optional[str]:
 def trained_as(dtype: str) -> str:
     """The type to train in: "auto" is float32, so that a training goes on exactly on any machine.
 
-    StyleBlendError for int8: no gradient was ever checked through it.
+    So is int8, which is for drawing: no gradient was ever checked through it.
     """
-    if dtype.startswith("int8"):
-        raise StyleBlendError("int8 weights are for drawing: train with --dtype float32, which --max-memory makes lean")
-    return "float32" if dtype == "auto" else dtype
+    return "float32" if dtype == "auto" or dtype.startswith("int8") else dtype

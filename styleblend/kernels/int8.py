@@ -24,7 +24,8 @@ class Int8(NamedTuple):
 
 def narrowed(weight) -> tuple:
     """float32 weights (out, ...) -> the same as int8, and the factor (out,) of each output channel."""
-    return tuple(jt.code([weight.shape, (weight.shape[0],)], ["int8", "float32"], [weight], cpu_header=HEADER, cpu_src="""
+    shapes = [weight.shape, (weight.shape[0],)]
+    return tuple(jt.code(shapes, ["int8", "float32"], [weight], cpu_header=HEADER, cpu_src="""
         styleblend::narrow(in0_shape0, in0->num / std::max<size_t>(in0_shape0, 1), in0_p, (int8_t*)out0_p, out1_p);"""))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+from styleblend.errors import StyleBlendError
 from styleblend.kernels import group_norm, layer_norm, products
 from styleblend.kernels.bfloat16 import multiplied
 from styleblend.kernels.int8 import Int8, widened
@@ -36,7 +37,9 @@ class Weighted(jt.nn.Module):
         return self.int8.dtype if self.int8 else str(self.weight.dtype)
 
     def matrix(self, dtype: str, x):
-        """The weight in the type that a product with x reads."""
+        """The weight in the type that a product with x reads. StyleBlendError for int8 on a GPU."""
+        if self.int8 and jt.flags.use_cuda:
+            raise StyleBlendError("a base with weights in int8 was loaded for the CPU: load it again with float16")
         return widened(self.weight, self.int8.factors, dtype, x) if self.int8 else cast(self.weight, dtype)
 
 

@@ -36,9 +36,9 @@ class RunSettings(Settings):
     adapters: str = Field(description="folder with one folder of trained adapters a style")
     look_alikes: str = Field(description="folder in which the SDEdit pictures of coarse training are kept")
     output: str = Field("result", description="folder of the pictures that are drawn")
-    dtype: Union[DType, Literal["auto", "int8"]] = Field(
+    dtype: Literal[DType, "auto", "int8"] = Field(
         "auto", description="what frozen weights and activations are kept in: float32, float16, bfloat16 (see "
-        "styleblend/machine/precision.py), int8 (for drawing: matrices of a byte a number, the rest as auto; "
+        "styleblend/machine/precision.py), int8 (for drawing on a CPU: matrices of a byte a number, the rest as auto; "
         "int8-float32, int8-bfloat16: the rest as it says), or auto: bfloat16 for drawing on a CPU with matrix tiles, "
         "else float32")
     offload: bool = Field(False, description="on a GPU: draw with each network in the host's memory while another one "

@@ -1,8 +1,10 @@
 """Files of tensors: read as they were written, and whole or not there."""
 from __future__ import annotations
 
+import json
 import os
 import resource
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -21,6 +23,34 @@ def test_what_is_written_is_read_back(tmp_path):
     assert all(found[name].dtype == t.dtype and np.array_equal(found[name], t) for name, t in TENSORS.items())
     assert tensor_files.read_metadata(path) == {"format": "pt", "style": "tiny"}
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_is_stored_is_read_when_it_is_asked_for(tmp_path):
+    """The same numbers, whatever their type, and one tensor at a time in memory."""
+    path, narrow = tmp_path / "x.safetensors", np.array([1.5, -2, 0, 3e38], np.float32)
+    many = {f"large {i}": np.full(1_000_000, i, np.float32) for i in range(12)}
+    tensor_files.write_safetensors(path, {**TENSORS, **many, "whole": np.arange(4, dtype=np.int64)})
+    stored, read = tensor_files.stored_tensors(path), tensor_files.read_safetensors(path)
+    assert set(stored) == set(read)
+    for name, tensor in stored.items():
+        assert (tensor.shape, tensor.ndim, tensor.dtype) == (read[name].shape, read[name].ndim, read[name].dtype)
+        assert np.array_equal(np.asarray(tensor), read[name]) and np.asarray(tensor).dtype == tensor.dtype
+    del read, many
+    tracemalloc.start()
+    assert sum(float(np.asarray(stored[f"large {i}"])[0]) for i in range(12)) == 66
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 4e6 <= peak < 13e6  # of 48 million bytes
+    (tmp_path / "b.safetensors").write_bytes(bfloat16_file(narrow))
+    [wide] = tensor_files.stored_tensors(tmp_path / "b.safetensors").values()
+    assert wide.dtype == np.float32 and np.allclose(np.asarray(wide), narrow, rtol=2 ** -8)
+
+
+def bfloat16_file(numbers: np.ndarray) -> bytes:
+    """A safetensors file of one tensor whose numbers are cut to bfloat16."""
+    data = (numbers.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    header = json.dumps({"x": {"dtype": "BF16", "shape": list(numbers.shape), "data_offsets": [0, len(data)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from drawing import pictures, request
 from reference import seeded
 from styleblend import cli
 from styleblend.base import weights
@@ -14,15 +16,19 @@ from styleblend.base.base import load_base
 from styleblend.base.controlnets import load_controlnet
 from styleblend.cli.options import settings_of
 from styleblend.errors import StyleBlendError
-from styleblend.jobs.memory import table
+from styleblend.jobs.events import result_of
+from styleblend.jobs.memory import fitted, table, within
 from styleblend.kernels import bfloat16, int8
 from styleblend.machine.precision import rounded
 from styleblend.machine.runtime import jt
 from styleblend.models.layers import Conv2d, Linear
+from styleblend.pipeline import Pipeline
 from styleblend.record import changes, read_record
-from styleblend.settings import read_settings
+from styleblend.settings import ControlSettings, SamplingSettings, read_settings
+from test_memory import sd21  # noqa: F401 (a fixture that works by being here)
 
 MINI = Path(__file__).parents[2] / "checkpoints" / "mini" / "base"
+SAMPLING = SamplingSettings(width=64, height=64, steps=3, guidance=3.0, saved_size=None)
 COMPUTED = ("float32", "bfloat16")
 
 
@@ -76,6 +82,16 @@ def test_a_layer_computes_as_with_the_numbers_that_it_kept(layer, shape, compute
     assert np.array_equal(ours.float32().numpy(), theirs.float32().numpy())
 
 
+def test_what_is_loaded_anew_is_no_longer_int8():
+    layer, tensors = Linear(8, 4), {"weight": seeded.weight("weight", (4, 8)), "bias": seeded.weight("bias", (4,))}
+    x = jt.array(seeded.values("x", (2, 8)))
+    weights.load(layer, dict(tensors), "here", "int8-float32")
+    assert layer.int8
+    weights.load(layer, dict(tensors), "here")
+    assert layer.int8 is None and np.allclose(layer(x).numpy(), x.numpy() @ tensors["weight"].T + tensors["bias"],
+                                              atol=1e-6)
+
+
 # ---------------------------------------------------------------- networks and pictures
 
 @pytest.fixture(scope="module")
@@ -95,7 +111,8 @@ def test_what_becomes_int8(tiny_folder, tiny_base):
     few = [name for part in ("unet", "text_encoder") for name, kind in kinds[part].items() if kind == "int8"]
     assert "down_blocks.0.resnets.0.conv1.weight" in few and "text_model.encoder.layers.0.mlp.fc1.weight" in few
     assert all(name.endswith(".weight") for name in few)
-    assert (base.fingerprint(), base.decoder_fingerprint()) == (tiny_base.fingerprint(), tiny_base.decoder_fingerprint())
+    assert base.fingerprint() == tiny_base.fingerprint()
+    assert base.decoder_fingerprint() == tiny_base.decoder_fingerprint()
 
 
 @pytest.mark.parametrize("computed", COMPUTED)
@@ -112,9 +129,24 @@ def test_networks_are_within_a_hundredth(wide, computed):
     assert max(differences) <= 1e-2
 
 
-def test_a_controlnet_is_kept_as_its_base_is(tiny_folder, tiny_controlnet):
-    network = load_controlnet(tiny_controlnet, load_base(tiny_folder, "int8-float32"))
-    assert "int8" in {str(p.dtype) for p in weights.parameters(network).values()}
+@pytest.mark.parametrize("computed", COMPUTED)
+def test_a_style_and_a_controlnet_beside_it(tiny_folder, tiny_base, tiny_style, tiny_controlnet, computed):
+    """LoRAs of layers in int8, and a ControlNet, which is kept as its base is: near what float32 draws."""
+    def shown(base) -> np.ndarray:
+        pipeline = Pipeline(base)
+        plain = pictures(pipeline, request(["A cat"], [1], SAMPLING))
+        styled = pictures(pipeline, request(["A cat"], [1], SAMPLING, tiny_style))
+        steered = pictures(pipeline, request(["A cat"], [1], SAMPLING, control=(edges,)))
+        assert not np.array_equal(plain, styled) and not np.array_equal(plain, steered)
+        return np.stack([plain, styled, steered]).astype(float)
+
+    rng, path = np.random.default_rng(0), tiny_controlnet / "edges.png"
+    Image.fromarray(rng.integers(0, 2, (64, 64), np.uint8) * 255).save(path)
+    edges = ControlSettings(kind="canny", picture=str(path), network=str(tiny_controlnet))
+    base = load_base(tiny_folder, f"int8-{computed}")
+    assert "int8" in {str(p.dtype) for p in weights.parameters(load_controlnet(tiny_controlnet, base)).values()}
+    ours, theirs = shown(base), shown(tiny_base)
+    assert 0 < np.abs(ours - theirs).mean() < 4
 
 
 def test_a_picture_says_it_and_is_drawn_again(world, tmp_path, monkeypatch, capsys):
@@ -147,22 +179,50 @@ def test_on_a_gpu_it_is_refused(monkeypatch):
             bfloat16.drawn_as(dtype)
 
 
-def test_nothing_is_trained_with_it(world, tmp_path, capsys):
-    config = tmp_path / "int8.yaml"
-    config.write_text(f"{world.read_text()}\ndtype: int8\n")
-    assert cli.main(["train", "--config", str(config)]) == 2
-    assert "int8 weights are for drawing: train with --dtype float32" in capsys.readouterr().err
+@pytest.mark.parametrize("dtype", ["int4", "int8-", "int8-float16", "int8-int8", "half"])
+def test_a_type_that_is_none(dtype):
+    with pytest.raises(StyleBlendError, match="it is float32, float16, bfloat16, int8 or auto"):
+        bfloat16.drawn_as(dtype)
+
+
+def test_a_config_with_another_type_is_told_which_there_are(world, tmp_path, capsys):
+    config = tmp_path / "int4.yaml"
+    config.write_text(f"{world.read_text()}\ndtype: int4\n")
+    assert cli.main(["draw", "--config", str(config), "--prompt", "A cat"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("'int8'") == said.count("'auto'") == 1 and "literal" not in said
+
+
+def test_what_is_trained_is_float32(world, tmp_path, monkeypatch, capsys):
+    """As with auto; a config for a small machine need not be changed for it. The option is for drawing alone."""
+    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    settings = read_settings(world).model_copy(update={"dtype": "int8"})
+    said = []
+    assert result_of(within(settings, "training", None), said.append).dtype == "float32"
+    assert [event.sentence for event in said] == ["trained in float32: weights in int8 are for drawing"]
     with pytest.raises(SystemExit):
         cli.main(["train", "--config", str(world), "--dtype", "int8"])
 
 
-def test_an_estimate_is_of_drawing_alone(world, monkeypatch):
+def test_an_estimate_names_the_types(world, monkeypatch):
     monkeypatch.setenv(bfloat16.CHOICE, "float32")
     settings = read_settings(world)
     few, wide = (dict(table(Path(settings.base), settings.model_copy(update={"dtype": dtype})))
                  for dtype in ("int8", "float32"))
-    assert few["weights of the unet"] < 0.5 * wide["weights of the unet"]
-    assert few.keys() == {name for name in wide if not name.startswith("training")}
+    assert few["weights of the unet, int8-float32"] < 0.5 * wide["weights of the unet"]
+    assert few["training in float32: training step"] == wide["training: training step"]
+
+
+def test_what_takes_more_is_not_advised(sd21, monkeypatch):  # noqa: F811
+    """Without matrix tiles activations are float32 beside int8, and bfloat16 has half of them."""
+    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    settings = read_settings("sd21").model_copy(update={"dtype": "bfloat16"})
+    with pytest.raises(StyleBlendError, match="try --dtype int8, or a smaller"):
+        result_of(fitted(settings, sd21, "drawing", "1GB"), lambda event: None)
+    large = settings.sampling.model_copy(update={"width": 2048, "height": 2048})
+    many = settings.model_copy(update={"sampling": large})
+    with pytest.raises(StyleBlendError, match="try a smaller"):
+        result_of(fitted(many, sd21, "drawing", "1GB"), lambda event: None)
 
 
 def test_all_machines_of_a_cluster_compute_the_same(world, monkeypatch):

@@ -48,6 +48,7 @@ def main():
     looks = [art.info["styles"].index(style) for style in STYLE_WORDS]
     of_look = [np.flatnonzero((art.style == look) & (art.look == 0)) for look in looks]
     network = CLIPVisionModel(CLIPVisionConfig(**SIZES))
+    network.set_attn_implementation("eager")  # PyTorch's fused one is slow backwards: 2.5 s a step for 1.4
     head = TokenHead(args.tokens) if args.tokens else LookHead(SIZES["hidden_size"], len(looks))
     if args.start:
         network.load_state_dict(started(args.start))
