@@ -53,7 +53,7 @@ def encode(request: EncodeRequest) -> Job[Path]:
     ready_encoder(request.encoder or settings.encoder)
     refuse_unwritable(folder.parent)
     yield Progress(f"encoding {request.name}", 0, 2, "part", "base")
-    base = load_base(find_base(settings.base, settings.base_id))
+    base = load_base(find_base(settings.base, settings.base_id), settings.dtype)  # its numbers are not used
     yield Progress(f"encoding {request.name}", 1, 2, "part", "pictures")
     style = encoded_style(base, asked, settings)
     own = style.settings.model_copy(update={"source": said_of(asked.counted())})

@@ -44,7 +44,7 @@ def load_style_files(request: LoadRequest) -> Job[List[str]]:
     def progress(done: int, note: str = "") -> Progress:
         return Progress(f"loading {name}", done, total, "part", note)
 
-    loading, done, base = base_by_parts(find_base(settings.base, settings.base_id)), 0, None
+    loading, done, base = base_by_parts(find_base(settings.base, settings.base_id), settings.dtype), 0, None
     while base is None:
         try:
             yield progress(done, next(loading).replace("_", " "))
