@@ -105,9 +105,12 @@ class TokenHead(torch.nn.Linear):
         return torch.cdist(self(seen), self.words).argmin(1)
 
     def loss(self, seen, labels):
-        """The squared error, of which 1 is that of their mean."""
-        error = (self(seen) - self.words[labels]).square().mean()
-        return error / (self.words - self.words.mean(0)).square().mean(), self.told(seen)
+        """The absolute error, of which 1 is that of their mean.
+
+        Where a look is more likely than not, its own words have the least; of squares that is a mean of all likely ones.
+        """
+        error = (self(seen) - self.words[labels]).abs().mean()
+        return error / (self.words - self.words.mean(0)).abs().mean(), self.told(seen)
 
 
 def pooled(network, pictures, count):
