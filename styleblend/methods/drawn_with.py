@@ -6,6 +6,7 @@ from typing import Collection, Mapping, NamedTuple, Optional
 from styleblend.errors import StyleBlendError
 from styleblend.methods.method import Method
 from styleblend.methods.registry import METHODS
+from styleblend.methods.style_encoder import StyleEncoder
 from styleblend.settings import (MethodSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
                                  sampling_for, with_sampling)
 
@@ -20,8 +21,14 @@ class DrawnWith(NamedTuple):
 
 def drawn_with(config: RunSettings, own: StyleSettings, source: str,
                methods: Mapping[str, Method] = METHODS) -> DrawnWith:
-    """What a style that says `own` is drawn with. `source` begins the sentence of an error."""
-    return DrawnWith(own, sampling_for(config.sampling, own), methods[own.method].settings(config, own, source))
+    """What a style that says `own` is drawn with. `source` begins the sentence of an error.
+
+    A picture of Style Encoder is the plain one of a prompt with a word more, and has no negative prompt either, as
+    published.
+    """
+    sampling = sampling_for(config.sampling, own)
+    return DrawnWith(own, without_negatives(sampling) if own.method == StyleEncoder.name else sampling,
+                     methods[own.method].settings(config, own, source))
 
 
 def drawn_plain(config: RunSettings, method: Optional[Method] = None) -> DrawnWith:
@@ -30,8 +37,12 @@ def drawn_plain(config: RunSettings, method: Optional[Method] = None) -> DrawnWi
     The config's negative prompts are those of a style's branches: a plain picture has none, unless it is asked for.
     """
     own, method = StyleBlendStyle(), method or METHODS[StyleBlendStyle().method]
-    sampling = config.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""})
-    return DrawnWith(own, sampling, method.settings(config, own, "the config"))
+    return DrawnWith(own, without_negatives(config.sampling), method.settings(config, own, "the config"))
+
+
+def without_negatives(sampling: SamplingSettings) -> SamplingSettings:
+    """The settings without the negative prompts that are those of a style's branches."""
+    return sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""})
 
 
 def with_negative(sampling: SamplingSettings, parts: Collection[str], negative: Optional[str]) -> SamplingSettings:

@@ -101,10 +101,11 @@ def test_several_references_are_a_weighted_mean(seen, tmp_path, tiny_base):
 
 def test_style_guidance(seen, tmp_path):
     """None of it is the plain picture of the prompt without the style; more of it is further from there."""
-    plain = drawn(seen, tmp_path, "--prompt", "A cat", "--negative", "blur")
-    far = [np.abs(drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png",
-                        "--style-guidance", scale) - plain).mean() for scale in (0, 1, 4)]
-    assert far[0] == 0 and 0 < far[1] < far[2]
+    for negative in ((), ("--negative", "blur")):  # the config's is of StyleBlend's branches, and of no plain picture
+        plain = drawn(seen, tmp_path, "--prompt", "A cat", *negative)
+        far = [np.abs(drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "a.png", *negative,
+                            "--style-guidance", scale) - plain).mean() for scale in (0, 1, 4)]
+        assert far[0] == 0 and 0 < far[1] < far[2]
 
 
 def test_a_config_may_say_how_much_style(seen, tmp_path, capsys):
