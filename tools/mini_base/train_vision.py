@@ -107,7 +107,7 @@ class TokenHead(torch.nn.Linear):
     def loss(self, seen, labels):
         """The absolute error, of which 1 is that of their mean.
 
-        Where a look is more likely than not, its own words have the least; of squares that is a mean of all likely ones.
+        Where a look is more likely than not, its own words have the least; of squares a mean of all likely ones has.
         """
         error = (self(seen) - self.words[labels]).abs().mean()
         return error / (self.words - self.words.mean(0)).abs().mean(), self.told(seen)
