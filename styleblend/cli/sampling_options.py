@@ -7,9 +7,10 @@ from styleblend.diffusion.quality import BEST, QUALITIES
 
 OF_SAMPLING = ("steps", "guidance", "guidance_start", "guidance_end", "cache_interval", "cache_branch_id", "sampler",
                "width", "height")  # fields of it
+NEGATIVE = "the config's (sampling.fine_negative), of a plain picture and by style_encoder nothing"
 
 
-def add_sampling(drawing, negative: str = "the config's (sampling.fine_negative), of a plain picture nothing") -> None:
+def add_sampling(drawing, negative: str = NEGATIVE) -> None:
     """The options that are fields of the sampling settings, and --negative with its default."""
     drawing.add_argument("--negative", metavar="TEXT", help=f"what the picture should not show; default: {negative}")
     drawing.add_argument("--quality", choices=QUALITIES, default=BEST,

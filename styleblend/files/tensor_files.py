@@ -18,11 +18,10 @@ from styleblend.files import content
 from styleblend.files.limits import MAX_HEADER
 from styleblend.files.whole_files import write_bytes
 
-TYPES = ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 WIDE = ("F64", "I64", "U64")  # eight bytes a number
-# as NumPy calls them; BF16, which it does not have, is read as float32
-NUMPY_TYPES = {"BOOL": "bool", **{f"{letter}{8 * size}": f"{kind}{size}" for letter, kind in (("U", "u"), ("I", "i"))
-                                  for size in (1, 2, 4, 8)}, "F16": "f2", "F32": "f4", "F64": "f8"}
+# what is read, as NumPy calls it: it does not have BF16, which becomes float32
+TYPES = {"BOOL": "bool", "F16": "f2", "BF16": "f4", "F32": "f4", "F64": "f8",
+         **{f"{letter}{8 * size}": f"{letter.lower()}{size}" for letter in "UI" for size in (1, 2, 4, 8)}}
 
 
 @contextlib.contextmanager
@@ -87,14 +86,7 @@ def read_sizes(path: Path, names: Sequence[str]) -> Dict[str, int]:
 
 def read_safetensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
     """The tensors of a file, by name; None: all. bfloat16, which NumPy does not have, comes back as float32."""
-    path = Path(path)
-    with opened(path) as file:
-        names = list(file.keys()) if names is None else list(names)
-        kinds = kinds_of(path, file, names)
-        tensors = {name: file.get_tensor(name) for name in names if kinds[name] != "BF16"}
-        if len(tensors) < len(names):
-            tensors.update(read_bfloat16(path, [n for n in names if kinds[n] == "BF16"]))
-    return {name: tensors[name] for name in names}
+    return {name: np.asarray(tensor) for name, tensor in stored_tensors(path, names).items()}
 
 
 def kinds_of(path: Path, file, names: Sequence[str]) -> Dict[str, str]:
@@ -124,40 +116,36 @@ class StoredTensor:
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
-def stored_tensors(path: Path) -> Dict[str, StoredTensor]:
+def stored_tensors(path: Path, names: Optional[Sequence[str]] = None) -> Dict[str, StoredTensor]:
     """The tensors of a file as `read_safetensors` gives them, none of them read yet."""
     path = Path(path)
 
-    def read(name: str, narrow: bool) -> np.ndarray:
+    def read(name: str) -> np.ndarray:
         with explained(path):
-            return read_bfloat16(path, [name], header)[name] if narrow else file.get_tensor(name)
+            return file.get_tensor(name) if kinds[name] != "BF16" else read_bfloat16(data, header[name])
 
     with explained(path):
         file = mapped(path)  # open as long as one of its tensors is known to somebody
-        kinds = kinds_of(path, file, list(file.keys()))
-        header = header_of(path) if "BF16" in kinds.values() else None
-        return {name: StoredTensor(tuple(file.get_slice(name).get_shape()), np.dtype(NUMPY_TYPES.get(kind, "float32")),
-                                   partial(read, name, kind == "BF16")) for name, kind in kinds.items()}
+        kinds = kinds_of(path, file, list(file.keys()) if names is None else list(names))
+        data, header = numbers_of(path) if "BF16" in kinds.values() else (None, {})
+        return {name: StoredTensor(tuple(file.get_slice(name).get_shape()), np.dtype(TYPES[kind]), partial(read, name))
+                for name, kind in kinds.items()}
 
 
-def header_of(path: Path) -> Tuple[int, dict]:
-    """Where the numbers of a file begin, and its header, which the safetensors library has checked."""
+def numbers_of(path: Path) -> Tuple[np.memmap, dict]:
+    """The bytes of a file behind its header, and the header, which the safetensors library has checked."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        return 8 + size, json.loads(file.read(size))
+        header = json.loads(file.read(size))
+    return np.memmap(path, np.uint8, "r", offset=8 + size), header
 
 
-def read_bfloat16(path: Path, names: Sequence[str], known: Optional[Tuple[int, dict]] = None) -> Dict[str, np.ndarray]:
-    """bfloat16 is the upper half of a float32. `known`: what `header_of` says, where it was read already."""
-    begin_of_all, header = known or header_of(path)
-    data = np.memmap(path, np.uint8, "r", offset=begin_of_all)
-    found = {}
-    for name in names:
-        begin, end = header[name]["data_offsets"]
-        bits = data[begin:end].view(np.uint16).astype(np.uint32)
-        np.left_shift(bits, 16, out=bits)  # in place: a second copy would be as large again
-        found[name] = bits.view(np.float32).reshape(header[name]["shape"])
-    return found
+def read_bfloat16(data: np.memmap, about: dict) -> np.ndarray:
+    """bfloat16 is the upper half of a float32. `about`: what the header says of the tensor."""
+    begin, end = about["data_offsets"]
+    bits = data[begin:end].view(np.uint16).astype(np.uint32)
+    np.left_shift(bits, 16, out=bits)  # in place: a second copy would be as large again
+    return bits.view(np.float32).reshape(about["shape"])
 
 
 def read_rows(path: Path, name: str, rows: Sequence[int]) -> np.ndarray:

@@ -21,8 +21,8 @@ from styleblend.files.names import check_name
 from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.jobs.events import Job, Log
+from styleblend.jobs.memory import within
 from styleblend.jobs.train import as_event
-from styleblend.kernels.bfloat16 import chosen, trained_as
 from styleblend.models.configs import StyleEncoderConfig
 from styleblend.models.style_encoder import StyleEncoder
 from styleblend.settings import RunSettings
@@ -72,10 +72,7 @@ def train_encoder(request: EncoderRequest) -> Job[Optional[Path]]:
     yield Log(f"{len(corpus.entries)} pictures in {len(corpus.styles())} styles")
     if request.stage != STAGE and not is_trained(request):
         refuse_unready(request, corpus)
-    dtype = trained_as(settings.dtype)
-    sentence = chosen(settings.dtype, dtype)
-    if sentence:
-        yield Log(sentence)
+    dtype = (yield from within(settings, "training", None)).dtype
     base = load_base(find_base(settings.base, settings.base_id), dtype)
     work = tokens_stage if request.stage == STAGE else encoder_stage
     return (yield from work(request, base, corpus, folder))

@@ -19,6 +19,7 @@ from styleblend.jobs.events import Job, Log, Progress
 from styleblend.jobs.memory import beside, within
 from styleblend.jobs.missing_pictures import Wanted, missing_of, refuse_outputs
 from styleblend.jobs.plans import Plan, plan_for, with_options
+from styleblend.methods.drawn_with import without_negatives
 from styleblend.settings import ContentSettings, ControlSettings, RunSettings, Source, validated
 
 LOCK = ".transfer"  # in the output folder
@@ -103,7 +104,7 @@ def plan_of_transfer(request: TransferRequest) -> Plan:
     changes = {**request.sampling, **({} if request.seed is None else {"seed": request.seed})}
     plan = replace(with_options(plan, changes, request.negative), sources=request.sources)
     if request.negative is None:
-        plan = replace(plan, sampling=plan.sampling.model_copy(update={"fine_negative": "", "coarse_negative": ""}))
+        plan = replace(plan, sampling=without_negatives(plan.sampling))
     return plan
 
 

@@ -6,7 +6,6 @@ from typing import Collection, Mapping, NamedTuple, Optional
 from styleblend.errors import StyleBlendError
 from styleblend.methods.method import Method
 from styleblend.methods.registry import METHODS
-from styleblend.methods.style_encoder import StyleEncoder
 from styleblend.settings import (MethodSettings, RunSettings, SamplingSettings, StyleBlendStyle, StyleSettings,
                                  sampling_for, with_sampling)
 
@@ -21,14 +20,10 @@ class DrawnWith(NamedTuple):
 
 def drawn_with(config: RunSettings, own: StyleSettings, source: str,
                methods: Mapping[str, Method] = METHODS) -> DrawnWith:
-    """What a style that says `own` is drawn with. `source` begins the sentence of an error.
-
-    A picture of Style Encoder is the plain one of a prompt with a word more, and has no negative prompt either, as
-    published.
-    """
-    sampling = sampling_for(config.sampling, own)
-    return DrawnWith(own, without_negatives(sampling) if own.method == StyleEncoder.name else sampling,
-                     methods[own.method].settings(config, own, source))
+    """What a style that says `own` is drawn with. `source` begins the sentence of an error."""
+    method, sampling = methods[own.method], sampling_for(config.sampling, own)
+    return DrawnWith(own, sampling if method.negatives else without_negatives(sampling),
+                     method.settings(config, own, source))
 
 
 def drawn_plain(config: RunSettings, method: Optional[Method] = None) -> DrawnWith:

@@ -82,6 +82,7 @@ class DreamStyler:
     """See `styleblend.methods.method.Method`. Its tokens are those of the style: one or more for each stage."""
 
     name, tokens, parts, Settings = "dreamstyler", (), DREAMSTYLER, DreamStylerSettings
+    negatives = True
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> DreamStylerSettings:
         return validated(DreamStylerSettings, getattr(own, "dreamstyler", {}), source)

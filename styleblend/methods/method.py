@@ -64,6 +64,7 @@ class Method(Protocol):
     tokens: Tuple[str, ...]
     parts: Mapping[str, Part]  # what a style of it is made of
     Settings: type  # of one drawing
+    negatives: bool  # whether the config's negative prompts are also those of its pictures
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> Any:
         """The config's settings of this method with what the style itself says in their place.

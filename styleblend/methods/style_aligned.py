@@ -77,6 +77,7 @@ class StyleAligned:
     """See `styleblend.methods.method.Method`."""
 
     name, tokens, parts, Settings = "style_aligned", ("<C>", "<F>"), {}, AlignSettings
+    negatives = True
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> AlignSettings:
         return validated(AlignSettings, {**config.align.model_dump(), **getattr(own, "align", {})}, source)

@@ -60,6 +60,7 @@ class StyleEncoder:
     """See `styleblend.methods.method.Method`."""
 
     name, tokens, parts, Settings = "style_encoder", (WORD,), STYLE_ENCODER, StyleEncoderSettings
+    negatives = False  # as published; a plain picture, which it is but for a word, has none either
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> StyleEncoderSettings:
         said = {**config.style_encoder.model_dump(), **getattr(own, "style_encoder", {})}

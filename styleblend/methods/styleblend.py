@@ -39,6 +39,7 @@ class StyleBlend:
     """See `styleblend.methods.method.Method`."""
 
     name, tokens, parts, Settings = "styleblend", ("<C>", "<F>"), STYLEBLEND, BlendSettings
+    negatives = True
 
     def settings(self, config: RunSettings, own: StyleSettings, source: str) -> BlendSettings:
         return blend_for(config.blend, own, source)

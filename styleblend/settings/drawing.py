@@ -40,7 +40,7 @@ class SamplingSettings(Settings):
     saved_size: Optional[int] = Field(
         512, ge=0, le=LONGEST_SIDE, description="pixels of the saved picture's longer side; null: as drawn")
     coarse_negative: Words = ""
-    fine_negative: Words = "blur"
+    fine_negative: Words = Field("blur", description="of pictures in a style; not of plain ones, nor by style_encoder")
     batch: int = Field(1, ge=1, description="prompts drawn together")
     vae_strip: int = Field(0, ge=0, multiple_of=2, description="pixel rows that the decoder works on at a time: less "
                            "memory for the same picture; 0: all")
