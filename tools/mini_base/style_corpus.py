@@ -62,13 +62,13 @@ def held_out(folder):
 
 
 def write_tokens(folder, corpus):
-    """For each picture of a corpus the words of its look, over and over, so that they end where the tokens do: eight
-    embeddings of the base. What stands behind them in a prompt is then what stands behind the words."""
+    """For each picture of a corpus the words of its look, ".", end-of-text and padding, as its prompt would have them:
+    eight embeddings of the base."""
     tokenizer = Tokenizer(BASE / "tokenizer")
     weights = read_safetensors(BASE / "text_encoder" / "model.safetensors")
     embeddings = next(w for name, w in weights.items() if name.endswith("token_embedding.weight"))
     for entry in read_corpus(corpus).entries:
-        ids = (tokenizer.ids_of(STYLE_WORDS[entry.style]) * COUNT)[-COUNT:]
+        ids = tokenizer.encode([STYLE_WORDS[entry.style] + "."])[0, 1:1 + COUNT]
         write_safetensors(token_file(folder, entry), {TENSOR: embeddings[ids].astype(np.float32)}, {"made_of": "words"})
 
 
