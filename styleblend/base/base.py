@@ -18,7 +18,7 @@ from styleblend.models.clip_text import CLIPTextModel
 from styleblend.models.unet import UNet2DConditionModel
 from styleblend.models.vae import AutoencoderKL
 from styleblend.base.offload import Offloaded
-from styleblend.kernels.bfloat16 import chosen, drawn_as
+from styleblend.kernels.dtypes import chosen, drawn_as
 from styleblend.machine.precision import vae_type
 from styleblend.machine.runtime import device, say
 from styleblend.settings import RunSettings

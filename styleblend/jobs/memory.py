@@ -21,7 +21,8 @@ from styleblend.models.configs import ClipTextConfig, ControlNetConfig, UNetConf
 from styleblend.models.controlnet import ControlNetModel
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import Job, Log
-from styleblend.kernels.bfloat16 import chosen, drawn_as, multiplied, trained_as
+from styleblend.kernels.bfloat16 import multiplied
+from styleblend.kernels.dtypes import chosen, drawn_as, trained_as
 from styleblend.machine.precision import computed_as, vae_type
 from styleblend.machine.runtime import WORK_SPACE, device
 from styleblend.settings import ControlSettings, RunSettings, read_settings

@@ -42,7 +42,7 @@ class Plan:
         """The type that is drawn in."""
         if self.config.dtype not in ("auto", "int8"):
             return self.config.dtype
-        from styleblend.kernels.bfloat16 import drawn_as  # starts Jittor
+        from styleblend.kernels.dtypes import drawn_as  # starts Jittor
         return drawn_as(self.config.dtype)
 
     def record_of(self, prompt: Prompt, *hashes: str) -> Record:

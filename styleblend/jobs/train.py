@@ -24,7 +24,7 @@ from styleblend.files.output_files import refuse_unwritable
 from styleblend.files.shipped import adapters_of, data_of, holds_files
 from styleblend.files.whole_files import remove_unfinished
 from styleblend.files.claims import claim
-from styleblend.kernels.bfloat16 import trained_as
+from styleblend.kernels.dtypes import trained_as
 from styleblend.jobs.choices import check_pictures, styles_to_train
 from styleblend.jobs.events import Event, Job, Log, Progress, Written
 from styleblend.jobs.memory import Beside, within

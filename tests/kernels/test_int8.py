@@ -18,7 +18,7 @@ from styleblend.cli.options import settings_of
 from styleblend.errors import StyleBlendError
 from styleblend.jobs.events import result_of
 from styleblend.jobs.memory import fitted, table, within
-from styleblend.kernels import bfloat16, int8
+from styleblend.kernels import dtypes, int8
 from styleblend.machine.precision import rounded
 from styleblend.machine.runtime import jt
 from styleblend.models.layers import Conv2d, Linear
@@ -150,7 +150,7 @@ def test_a_style_and_a_controlnet_beside_it(tiny_folder, tiny_base, tiny_style, 
 
 
 def test_a_picture_says_it_and_is_drawn_again(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    monkeypatch.setenv(dtypes.CHOICE, "float32")
     first, again, plain = (tmp_path / f"{name}.png" for name in ("first", "again", "plain"))
     draw = ["draw", "--config", str(world), "--prompt", "A cat"]
     assert cli.main([*draw, "--dtype", "int8", "--output", str(first)]) == 0
@@ -168,21 +168,21 @@ def test_a_picture_says_it_and_is_drawn_again(world, tmp_path, monkeypatch, caps
                                          ("float16", "int8-float32")])
 def test_what_is_computed_beside_it_is_as_with_auto(monkeypatch, auto, dtype):
     """But for float16, which a CPU multiplies slowly."""
-    monkeypatch.setenv(bfloat16.CHOICE, auto)
-    assert bfloat16.drawn_as("int8") == bfloat16.drawn_as(dtype) == dtype
+    monkeypatch.setenv(dtypes.CHOICE, auto)
+    assert dtypes.drawn_as("int8") == dtypes.drawn_as(dtype) == dtype
 
 
 def test_on_a_gpu_it_is_refused(monkeypatch):
-    monkeypatch.setattr(bfloat16, "jt", type("Jittor", (), {"flags": type("Flags", (), {"use_cuda": 1})}))
+    monkeypatch.setattr(dtypes, "jt", type("Jittor", (), {"flags": type("Flags", (), {"use_cuda": 1})}))
     for dtype in ("int8", "int8-float32"):
         with pytest.raises(StyleBlendError, match="on a GPU give --dtype float16"):
-            bfloat16.drawn_as(dtype)
+            dtypes.drawn_as(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["int4", "int8-", "int8-float16", "int8-int8", "half"])
 def test_a_type_that_is_none(dtype):
     with pytest.raises(StyleBlendError, match="it is float32, float16, bfloat16, int8 or auto"):
-        bfloat16.drawn_as(dtype)
+        dtypes.drawn_as(dtype)
 
 
 def test_a_config_with_another_type_is_told_which_there_are(world, tmp_path, capsys):
@@ -195,7 +195,7 @@ def test_a_config_with_another_type_is_told_which_there_are(world, tmp_path, cap
 
 def test_what_is_trained_is_float32(world, tmp_path, monkeypatch, capsys):
     """As with auto; a config for a small machine need not be changed for it. The option is for drawing alone."""
-    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    monkeypatch.setenv(dtypes.CHOICE, "float32")
     settings = read_settings(world).model_copy(update={"dtype": "int8"})
     said = []
     assert result_of(within(settings, "training", None), said.append).dtype == "float32"
@@ -205,7 +205,7 @@ def test_what_is_trained_is_float32(world, tmp_path, monkeypatch, capsys):
 
 
 def test_an_estimate_names_the_types(world, monkeypatch):
-    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    monkeypatch.setenv(dtypes.CHOICE, "float32")
     settings = read_settings(world)
     few, wide = (dict(table(Path(settings.base), settings.model_copy(update={"dtype": dtype})))
                  for dtype in ("int8", "float32"))
@@ -215,7 +215,7 @@ def test_an_estimate_names_the_types(world, monkeypatch):
 
 def test_what_takes_more_is_not_advised(sd21, monkeypatch):  # noqa: F811
     """Without matrix tiles activations are float32 beside int8, and bfloat16 has half of them."""
-    monkeypatch.setenv(bfloat16.CHOICE, "float32")
+    monkeypatch.setenv(dtypes.CHOICE, "float32")
     settings = read_settings("sd21").model_copy(update={"dtype": "bfloat16"})
     with pytest.raises(StyleBlendError, match="try --dtype int8, or a smaller"):
         result_of(fitted(settings, sd21, "drawing", "1GB"), lambda event: None)
@@ -226,5 +226,5 @@ def test_what_takes_more_is_not_advised(sd21, monkeypatch):  # noqa: F811
 
 
 def test_all_machines_of_a_cluster_compute_the_same(world, monkeypatch):
-    monkeypatch.setenv(bfloat16.CHOICE, "bfloat16")
+    monkeypatch.setenv(dtypes.CHOICE, "bfloat16")
     assert settings_of(SimpleNamespace(config=world, cluster="auto", dtype="int8")).dtype == "int8-float32"
