@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,14 @@ from styleblend.jobs.memory import within
 from styleblend.jobs.train import as_event
 from styleblend.models.configs import StyleEncoderConfig
 from styleblend.models.style_encoder import StyleEncoder
+from styleblend.pipeline import Pipeline
 from styleblend.settings import RunSettings
 from styleblend.settings.style_encoder_training import EncoderNetworkSettings
 from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus
+from styleblend.training.encoder_grids import encoder_grids
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.style_encoder import Losses
-from styleblend.training.style_inversion import STAGE, invert_corpus, token_file
+from styleblend.training.style_inversion import STAGE, forget_tokens, invert_corpus, said_of, token_file
 
 NEW = "new"  # --start: random numbers
 BEFORE = {"encoder": (), "finetune": ("encoder",), "joint": ("finetune", "encoder")}  # where a stage begins
@@ -113,8 +116,7 @@ def tokens_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Pa
     settings, config = request.settings, request.settings.encoder_training
     tokens = folder / STAGE
     if request.overwrite:
-        with claim(folder, "overwrite"):
-            shutil.rmtree(tokens, ignore_errors=True)
+        forget_tokens(tokens, corpus.entries)
     cache = yield from cached(settings, base, corpus, folder, config.fit, config.network)
     base.vae = None  # its work is cached
     written = yield from events_of(invert_corpus(base, cache, corpus.entries, config.tokens, config.network.tokens,
@@ -150,6 +152,19 @@ def identity_of(base: Base, cache: CorpusCache) -> str:
     return f"{base.fingerprint()} {cache.fingerprint}"
 
 
+def tokens_of(request: EncoderRequest, base: Base, cache: CorpusCache) -> str:
+    """What the tokens that the stage `encoder` learns were made of; "" where they do not say it.
+
+    StyleBlendError where they are of other pictures.
+    """
+    folder = request.folder() / STAGE
+    said = said_of(folder)
+    if said and said["corpus"] != identity_of(base, cache):
+        raise StyleBlendError(f"the tokens in {folder} are of other pictures or captions, or of another base: learn "
+                              f"them again (--stage {STAGE} --overwrite), or choose another --name")
+    return json.dumps(said) if said else ""
+
+
 def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Path) -> Job[Path]:
     """A stage that trains the network; writes it as a folder that is drawn with."""
     settings, stage, product = request.settings, request.stage, folder / request.stage
@@ -167,15 +182,22 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
         encoder, begun = starting_encoder(request, base)
         yield Log(f"the stage {stage} begins with {begun}")
         cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config)
+        made_of = ""
+        if stage == "encoder":
+            made_of = tokens_of(request, base, cache)
+            if not made_of:
+                yield Log(f"the tokens in {folder / STAGE} do not say of which pictures they are: taken as they are")
         losses = Losses(base, base.tokenizer(), cache, corpus.entries, encoder)
+        grids, scored_by = encoder_grids(Pipeline(base, settings), settings, encoder, cache, corpus)
         loss_of = loss_of_stage(request, base, losses, folder)
         if settings.training.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
-        identity = f"{identity_of(base, cache)} {encoder_fingerprint(encoder)} {encoder.config}"
+        identity = f"{identity_of(base, cache)} {encoder_fingerprint(encoder)} {encoder.config}{made_of}"
         curve = folder / "training" / f"{stage}-loss.png"
         yield from events_of(train(stage, settings.training, parameters(encoder), loss_of, folder / "training",
-                                   identity, None, base.dtype, "", lambda log: loss_curve(curve, {stage: log}), own))
-        save_style_encoder(product, encoder)
+                                   identity, grids, base.dtype, scored_by, lambda log: loss_curve(curve, {stage: log}),
+                                   own))
+        save_style_encoder(product, encoder, card(request, corpus, encoder, begun))
         yield Log(f"the encoder is in {product}")
     return product
 
@@ -187,10 +209,28 @@ def loss_of_stage(request: EncoderRequest, base: Base, losses: Losses, folder: P
         return losses.regression(config.batch, folder / STAGE)
     base.vae.encoder = None  # its work is cached
     if request.stage == "finetune":
-        base.vae = None
+        if not request.settings.training.sample_every:  # only picture grids are decoded
+            base.vae = None
         return losses.finetune(config)
     frozen = None if config.as_published else copy_of(losses.encoder)
     return losses.joint(config, frozen)
+
+
+def card(request: EncoderRequest, corpus: Corpus, encoder: StyleEncoder, begun: str) -> str:
+    """The README.md of an encoder."""
+    own, about = getattr(request.settings.encoder_training, request.stage), encoder.config
+    return f"""# The style encoder {request.name}
+
+A picture becomes {about.tokens} style tokens of the width {about.width} (Chang 2025). It is drawn with by
+
+    styleblend draw --method style_encoder --encoder FOLDER --reference PICTURE --prompt "A rabbit"
+
+- **Base**: the one with the fingerprint {about.base}. Another one is refused.
+- **Training**: the stage {request.stage}, {own.steps} steps of {own.batch} pictures, beginning with {begun}. The corpus
+  had {len(corpus.entries)} pictures in {len(corpus.styles())} styles.
+- **Prompts**: {about.template}
+- **Licence**: to be written here. It depends on those of the base and of the pictures.
+"""
 
 
 def copy_of(encoder: StyleEncoder) -> StyleEncoder:

@@ -51,9 +51,14 @@ def encoded_style(base: Base, settings: StyleEncoderSettings, config: RunSetting
               for one in settings.counted()]
     tokens = np.concatenate([style_tokens(encoder, one[None]) for one in pixels])
     mean = sum(np.float32(weight) * one for weight, one in zip(settings.weights(), tokens))
-    own = {} if about.template == TEMPLATE else {"template": about.template}
-    says = validated(KINDS[StyleEncoder.name], {"method": StyleEncoder.name, "style_encoder": own}, str(path))
-    return Style("", {PART: mean}, says, {"encoder": encoder_hash(path)})
+    return style_of(mean, about.template, str(path), {"encoder": encoder_hash(path)})
+
+
+def style_of(tokens: np.ndarray, template: str, source: str, files: Mapping[str, str]) -> Style:
+    """The style that `tokens` (n, width) are, in prompts of the encoder's `template`."""
+    own = {} if template == TEMPLATE else {"template": template}
+    says = validated(KINDS[StyleEncoder.name], {"method": StyleEncoder.name, "style_encoder": own}, source)
+    return Style("", {PART: tokens}, says, dict(files))
 
 
 class StyleEncoder:

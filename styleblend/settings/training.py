@@ -110,6 +110,7 @@ class TrainingSettings(Settings):
                                         "(docs/scoring.md); null: not at all")
     fine_score: Optional[str] = Field(None, description="the same for both stages of fine training")
     dreamstyler_score: Optional[str] = Field(None, description="the same for DreamStyler's training")
+    encoder_score: Optional[str] = Field(None, description="the same for the trainings of a style encoder")
     keep_adapters: Literal["last", "best"] = Field("last", description="what becomes the adapters: the last step, or "
                                                    "the step whose grid has the best score")
 

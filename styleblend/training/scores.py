@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from styleblend.machine.runtime import say
 from styleblend.settings import RunSettings
 
 MANY = 0.25  # of a grid
-SOURCE = "coarse_score, fine_score or dreamstyler_score"  # the settings that ask for a score
+SOURCE = "coarse_score, fine_score, dreamstyler_score or encoder_score"  # the settings that ask for a score
 
 
 class Scorer:
@@ -74,7 +74,7 @@ def likeness_limit(contents: np.ndarray, held_out: Optional[float]) -> float:
 def scoring_files(settings: RunSettings) -> List[Path]:
     """The weights in the config's folder that the scores of both trainings need; nothing is fetched for the answer."""
     training, networks = settings.training, Networks(Path(settings.metrics.weights))
-    texts = (training.coarse_score, training.fine_score, training.dreamstyler_score)
+    texts = (training.coarse_score, training.fine_score, training.dreamstyler_score, training.encoder_score)
     scores = {score for text in texts if text and training.sample_every for score in parse_weights(text, SOURCE)}
     needs = {need for kind in metric_kinds().values() if scores & set(kind.higher_is_better) for need in kind.needs}
     found = []
@@ -123,26 +123,41 @@ def scores_at_hand(metrics: Sequence[Metric], weights: Dict[str, float], origina
 
 
 def scorer_for(settings: RunSettings, name: str, score: Optional[str]) -> Optional[Scorer]:
-    """None when the config asks for no score, draws no grids, or nothing of what it asks for can be had.
+    """Of the style `name` in the config's data; None where `scorers_for` has none."""
+    pictures = [picture.path for picture in style_pictures(data_of(settings.data, name))]
+    return next(iter(scorers_for(settings, {name: pictures}, score)), None)
 
-    What cannot be scored is said, and the rest is the score; StyleBlendError where the best step is to be
-    kept by it.
+
+def scorers_for(settings: RunSettings, styles: Mapping[str, Sequence[Path]], score: Optional[str]) -> List[Scorer]:
+    """One for the pictures of each style, all of the same scores.
+
+    None when the config asks for no score, draws no grids, or nothing of what it asks for can be had. What cannot be
+    scored is said, and the rest is the score; StyleBlendError where the best step is to be kept by it.
     """
-    sampling, training, reading = settings.sampling, settings.training, settings.pictures
+    training = settings.training
     if not score or not training.sample_every:
         if training.keep_adapters == "best":
             raise StyleBlendError(f"--keep best needs a score: set {SOURCE} and sample_every in the config")
-        return None
+        return []
     wanted = parse_weights(score, SOURCE)
-    metrics, gaps = metrics_for(settings, name, wanted)
-    arrays = [to_array(load_picture(p.path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
-              for p in style_pictures(data_of(settings.data, name))]
-    originals = [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]
-    found, more = scores_at_hand(metrics, wanted, originals, training.sample_prompts)
-    gaps += more
+    metrics, gaps = metrics_for(settings, next(iter(styles)), wanted)
+    own = {name: [JudgeMetric(one.judge, name) if isinstance(one, JudgeMetric) else one for one in metrics]
+           for name in styles}
+    originals, found = {name: as_drawn(settings, paths) for name, paths in styles.items()}, wanted
+    for name in styles:
+        found, more = scores_at_hand(own[name], found, originals[name], training.sample_prompts)
+        gaps += [gap for gap in more if gap not in gaps]
     if gaps and training.keep_adapters == "best":
         raise StyleBlendError(f"--keep best needs a score: {'; '.join(gaps)}")
     if gaps:
         say(f"the picture grids are scored by {described(found)} alone: {'; '.join(gaps)}"
             if found else f"the picture grids get no score: {'; '.join(gaps)}")
-    return Scorer(name, found, metrics, originals) if metrics else None
+    return [Scorer(name, found, own[name], originals[name]) for name in styles] if metrics else []
+
+
+def as_drawn(settings: RunSettings, paths: Sequence[Path]) -> List[Image.Image]:
+    """Pictures in the size that is drawn."""
+    sampling, reading = settings.sampling, settings.pictures
+    arrays = [to_array(load_picture(path, reading.max_pixels), sampling.width, sampling.height, reading.fit)
+              for path in paths]
+    return [Image.fromarray(((a.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)) for a in arrays]

@@ -5,9 +5,10 @@ claims the pictures that it works on. Pictures have nothing to do with each othe
 """
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Generator, List, Sequence, Tuple
+from typing import Generator, Optional, Sequence
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from styleblend.base.base import Base
 from styleblend.base.style_prompts import with_style_tokens
 from styleblend.base.tokens import Tokenizer
 from styleblend.errors import Busy, StyleBlendError
-from styleblend.files.claims import claim_files
+from styleblend.files.claims import claim_files, in_turn
 from styleblend.files.corpus import Entry
-from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
+from styleblend.files.tensor_files import read_safetensors, write_safetensors
+from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt
 from styleblend.settings.style_encoder_training import InversionSettings
@@ -28,6 +30,7 @@ from styleblend.training.optimiser import AdamW
 from styleblend.training.work import WorkDone
 
 STAGE, TENSOR = "tokens", "style_tokens"
+MADE_OF = "made_of.json"  # beside the tokens: what all of them were learned with
 
 
 def token_file(folder: Path, entry: Entry) -> Path:
@@ -39,67 +42,75 @@ def invert_corpus(base: Base, cache: CorpusCache, entries: Sequence[Entry], sett
                   seed: int, folder: Path, identity: str) -> Generator[WorkDone, None, int]:
     """Write `count` tokens of every picture that has none yet; returns how many this process wrote.
 
-    Those that another process works on are left to it. `identity` names what tokens depend on besides settings and
-    seed: tokens of something else in the folder are refused, not mixed.
+    Pictures are learned in groups of `settings.batch`, always the same ones: rounding differs with what stands beside a
+    picture, and grows with the steps. So a group of which a killed process wrote a part is learned again, with the same
+    result. Those that another process works on are left to it. `identity` names what tokens depend on besides settings
+    and seed: tokens of something else in the folder are refused, not mixed.
     """
     folder, tokenizer, written = Path(folder), base.tokenizer(), 0
-    made_of = f"{identity} {seed} {settings.model_dump_json(exclude={'batch'})}"
-    refuse_others(folder, entries, made_of)
-    while True:
-        done = sum(token_file(folder, entry).is_file() for entry in entries)
-        yield WorkDone("tokens", done, len(entries), "picture")
-        with ExitStack() as claims:
-            index = next_pictures(claims, folder, entries, settings.batch)
+    made_of = {"corpus": identity, "seed": seed, "settings": settings.model_dump()}
+    refuse_others(folder, made_of)
+    with ExitStack() as claims:
+        while True:
+            done = sum(token_file(folder, entry).is_file() for entry in entries)
+            yield WorkDone("tokens", done, len(entries), "picture")
+            # a group is let go when the next one is claimed: in between --overwrite would find nobody at work
+            before = claims.pop_all()
+            index = next_group(claims, folder, entries, settings.batch)
+            before.close()
             if not len(index):
                 return written
-            vectors, losses = yield from inverted(base, tokenizer, cache, index, settings, count, seed)
-            for place, own, loss in zip(index, vectors, losses):
-                write_safetensors(token_file(folder, entries[place]), {TENSOR: own},
-                                  {"made_of": made_of, "loss": f"{loss:.6f}"})
+            refuse_others(folder, made_of)
+            vectors = yield from inverted(base, tokenizer, cache, index, settings, count, seed)
+            note(folder, made_of)
+            for place, own in zip(index, vectors):
+                write_safetensors(token_file(folder, entries[place]), {TENSOR: own})
             written += len(index)
 
 
-def next_pictures(claims: ExitStack, folder: Path, entries: Sequence[Entry], batch: int) -> np.ndarray:
-    """The places of the first pictures without tokens that no other process works on, claimed: `batch` at most."""
-    found: List[int] = []
-    for place, entry in enumerate(entries):
-        if len(found) == batch:
-            break
-        if token_file(folder, entry).is_file():
+def next_group(claims: ExitStack, folder: Path, entries: Sequence[Entry], batch: int) -> np.ndarray:
+    """The places of the first group with a picture without tokens that no other process works on, claimed."""
+    for begin in range(0, len(entries), batch):
+        group = entries[begin:begin + batch]
+        if has_tokens(folder, group):
             continue
         own = ExitStack()
         try:
-            own.enter_context(claim_files(folder, STAGE, [entry.name], "or leave it to that one"))
+            own.enter_context(claim_files(folder, STAGE, [entry.name for entry in group], "or leave it to that one"))
         except Busy:
             continue
-        if token_file(folder, entry).is_file():  # written between the two looks
+        if has_tokens(folder, group):  # written between the two looks
             own.close()
         else:
             claims.push(own)
-            found.append(place)
-    return np.array(found, int)
+            return np.arange(begin, begin + len(group))
+    return np.array([], int)
+
+
+def has_tokens(folder: Path, entries: Sequence[Entry]) -> bool:
+    """Whether all of these pictures have tokens."""
+    return all(token_file(folder, entry).is_file() for entry in entries)
 
 
 def inverted(base: Base, tokenizer: Tokenizer, cache: CorpusCache, index: np.ndarray, settings: InversionSettings,
-             count: int, seed: int) -> Generator[WorkDone, None, Tuple[np.ndarray, List[float]]]:
-    """Tokens (B, count, width) of the pictures `index` after all steps, and the loss of the last steps (B,)."""
+             count: int, seed: int) -> Generator[WorkDone, None, np.ndarray]:
+    """Tokens (B, count, width) of the pictures `index` after all steps."""
     width = base.text_encoder.config.hidden_size
     start = [step_rng(seed, f"tokens of {place}", 0).standard_normal((count, width)) for place in index]
     vectors = jt.array((np.stack(start) * settings.spread).astype(np.float32))
     optimiser = AdamW({TENSOR: vectors}, settings, loss_scale(base.dtype))
     ids, _ = with_style_tokens(tokenizer, cache.ids(index), count)
-    losses = []
     for step in range(settings.steps):
         yield WorkDone("inversion", step, settings.steps, "step")
         loss = inversion_loss(base, own_noise(base, cache, index, seed, step), ids, vectors)
         optimiser.update(loss)
-        losses.append(float(loss.item()))  # also cuts the graph
-        if not np.isfinite(losses[-1]):
-            raise StyleBlendError(f"the loss of tokens became {losses[-1]} at step {step}: lower "
+        value = float(loss.item())  # also cuts the graph
+        if not np.isfinite(value):
+            raise StyleBlendError(f"the loss of tokens became {value} at step {step}: lower "
                                   "encoder_training.tokens.lr in the config")
     yield WorkDone("inversion", settings.steps, settings.steps, "step")
     jt.gc()
-    return vectors.numpy(), [float(np.mean(losses[-20:]))] * len(index)
+    return vectors.numpy()
 
 
 def own_noise(base: Base, cache: CorpusCache, index: np.ndarray, seed: int, step: int) -> Noisy:
@@ -118,15 +129,33 @@ def inversion_loss(base: Base, noisy: Noisy, ids: np.ndarray, vectors):
     return loss_of_noise(base, noisy, base.text_encoder(ids, vectors.reshape(-1, vectors.shape[-1])))
 
 
-def refuse_others(folder: Path, entries: Sequence[Entry], made_of: str) -> None:
-    """StyleBlendError where the folder has tokens that were learned with other settings, on another base or corpus."""
-    for entry in entries:
-        path = token_file(folder, entry)
-        if path.is_file():
-            if read_metadata(path).get("made_of") != made_of:
-                raise StyleBlendError(f"{path} was learned with other settings, captions or on another base: choose "
-                                      "another --name, or begin anew with --overwrite")
-            return
+def said_of(folder: Path) -> Optional[dict]:
+    """What the tokens in a folder were learned with, of which corpus; None where that is not said."""
+    path = Path(folder) / MADE_OF
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def refuse_others(folder: Path, made_of: dict) -> None:
+    """StyleBlendError where the folder has tokens that were learned with something else."""
+    said = said_of(folder)
+    if said != made_of and (said or any(Path(folder).rglob("*.safetensors"))):
+        raise StyleBlendError(f"the tokens in {folder} were learned with other settings, pictures or captions, or on "
+                              "another base: choose another --name, or begin anew with --overwrite")
+
+
+def note(folder: Path, made_of: dict) -> None:
+    """Write down what the tokens are learned with, before the first ones lie in the folder."""
+    with in_turn(folder):
+        if said_of(folder) is None:
+            write_bytes(folder / MADE_OF, (json.dumps(made_of, indent=1) + "\n").encode())
+        refuse_others(folder, made_of)
+
+
+def forget_tokens(folder: Path, entries: Sequence[Entry]) -> None:
+    """Remove all tokens. Busy: a process learns some of these pictures."""
+    with claim_files(folder, STAGE, [entry.name for entry in entries], "or leave out --overwrite to help it"):
+        for path in [*folder.rglob("*.safetensors"), folder / MADE_OF]:
+            path.unlink(missing_ok=True)
 
 
 def read_tokens(folder: Path, entries: Sequence[Entry], count: int, width: int) -> np.ndarray:

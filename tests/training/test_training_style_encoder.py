@@ -15,6 +15,7 @@ from processes import ROOT, children_may_be_killed, kill  # noqa: F401 (a fixtur
 from styleblend.adapters.style_encoders import load_style_encoder
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
+from styleblend.files.claims import claim_files
 from styleblend.files.corpus import read_corpus
 from styleblend.files.tensor_files import read_metadata, read_safetensors
 from styleblend.jobs.events import Progress, result_of
@@ -169,6 +170,63 @@ def test_a_stopped_run_goes_on_bit_for_bit(stage, config, corpus, tmp_path):
             folder = result_of(train_encoder(request))
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_a_group_that_was_written_in_part_is_learned_again(config, corpus, tmp_path):
+    """What stands beside a picture changes the rounding, and that grows from step to step."""
+    assert train(config, corpus, "tokens") == 0
+    files = sorted((tmp_path / "encoders" / "mine" / "tokens").rglob("*.safetensors"))
+    whole = [path.read_bytes() for path in files]
+    for lost in files:
+        lost.unlink()
+        assert train(config, corpus, "tokens") == 0
+        assert [path.read_bytes() for path in files] == whole
+
+
+def set_of(config, part, **own) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings[part] = {**settings.get(part, {}), **own}
+    config.write_text(yaml.safe_dump(settings))
+
+
+def test_tokens_of_something_else_are_refused(config, corpus, tmp_path, capsys):
+    """By the stage that writes them, by the one that learns them, and by one that has begun with others."""
+    assert train(config, corpus, "tokens") == 0
+    job = train_encoder(EncoderRequest(read_settings(config), corpus, "encoder", "mine"))
+    stopped_at(job, "encoder", 2)
+    set_of(config, "encoder_training", tokens=dict(steps=2, batch=2, lr=0.05))
+    assert train(config, corpus, "tokens") == 2
+    assert "were learned with other settings" in capsys.readouterr().err
+    assert train(config, corpus, "tokens", "--overwrite") == 0
+    assert train(config, corpus, "encoder") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    entries = entries_of(corpus)
+    entries[0]["caption"] = "A boat"
+    (corpus / "captions.json").write_text(json.dumps(entries))
+    assert train(config, corpus, "encoder", "--overwrite") == 2
+    assert "are of other pictures or captions" in capsys.readouterr().err
+
+
+def test_tokens_that_others_learn_are_not_overwritten(config, corpus, tmp_path, capsys):
+    assert train(config, corpus, "tokens") == 0
+    folder = tmp_path / "encoders" / "mine" / "tokens"
+    with claim_files(folder, "tokens", ["wax/fox.png"], ""):
+        assert train(config, corpus, "tokens", "--overwrite") == 2
+    assert "or leave out --overwrite to help it" in capsys.readouterr().err
+    assert len(list(folder.rglob("*.safetensors"))) == 3
+
+
+def test_grids_show_what_the_encoder_reads(config, corpus, tmp_path, capsys):
+    """A row for a picture of each style; and a card says how it was trained."""
+    set_of(config, "training", sample_every=2, sample_prompts=["Cat", "Owl"], encoder_score="both")
+    assert train(config, corpus, "finetune", "--start", "new") == 0
+    folder = tmp_path / "encoders" / "mine"
+    grids = [Image.open(folder / "training" / f"finetune-0000{step}.png") for step in (2, 4)]
+    assert grids[0].size == grids[1].size and grids[0].size[0] > grids[0].size[1]  # two rows of three
+    assert not np.array_equal(np.asarray(grids[0]), np.asarray(grids[1]))
+    assert "the picture grids get no score" in capsys.readouterr().err  # the judge knows neither ink nor wax
+    about = (folder / "finetune" / "README.md").read_text()
+    assert "4 steps of 2 pictures" in about and "3 pictures in 2 styles" in about
 
 
 def test_the_cache_is_written_once_and_follows_the_pictures(config, corpus, tmp_path):
