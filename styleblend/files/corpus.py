@@ -11,7 +11,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.limits import MAX_CAPTIONS, MAX_PIXELS
-from styleblend.files.names import composed, control_character
+from styleblend.files.names import composed, control_character, entry
 from styleblend.files.pictures import load_picture, opened
 
 CAPTIONS = "captions.json"
@@ -33,8 +33,8 @@ class Corpus(NamedTuple):
     entries: List[Entry]
     left_out: List[str]
 
-    def path(self, entry: Entry) -> Path:
-        return self.folder / entry.name
+    def path(self, picture: Entry) -> Path:
+        return entry(self.folder, picture.name)
 
     def styles(self) -> Dict[str, int]:
         """How many pictures each style has, the largest first."""
@@ -53,7 +53,7 @@ def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS)
         if name in kept:
             left_out.append(f"entry {number} names {printable(name)} a second time")
             continue
-        fault = fault_of(folder / name, whole, max_pixels)
+        fault = fault_of(entry(folder, name), whole, max_pixels)
         if fault:
             left_out.append(fault)
         else:

@@ -93,6 +93,17 @@ def test_a_style_that_is_null_is_not_known(corpus):
     assert [entry.style for entry in read_corpus(corpus).entries] == ["wax"]
 
 
+def test_a_corpus_from_a_mac(corpus):
+    """Its folders and files have names in the decomposed form, and captions.json may have them in the other."""
+    folder = corpus / "cafe\u0301"
+    (corpus / "ink").rename(folder)
+    (folder / "fox.png").rename(folder / "u\u0308ber.png")
+    (corpus / "captions.json").write_text(json.dumps([{"image_path": "caf\u00e9/\u00fcber.png", "caption": "A fox"}]))
+    read = read_corpus(corpus)
+    assert [(entry.name, entry.style) for entry in read.entries] == [("caf\u00e9/\u00fcber.png", "caf\u00e9")]
+    assert not read.left_out and read.path(read.entries[0]) == folder / "u\u0308ber.png"
+
+
 def test_no_captions(tmp_path):
     with pytest.raises(StyleBlendError, match="captions.json is missing"):
         read_corpus(tmp_path)
