@@ -16,6 +16,7 @@ from styleblend.files.pictures import load_picture, opened
 
 CAPTIONS = "captions.json"
 FORM = '[{"image_path": "ink/fox.png", "caption": "A fox"}, ...]'
+LONGEST = 255 - len(".safetensors")  # bytes of a name: file systems take 255, and that of a picture's tokens is longer
 
 
 class Entry(NamedTuple):
@@ -42,9 +43,10 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS) -> Corpus:
-    """The corpus in a folder. Entries whose picture is missing, unreadable or there twice are left out, which is said.
+    """The corpus in a folder.
 
-    The beginning of every picture is read, and with `whole` all of it. StyleBlendError where captions.json is not as
+    Entries whose picture is missing, unreadable, there twice or of too long a name are left out, which is said. The
+    beginning of every picture is read, and with `whole` all of it. StyleBlendError where captions.json is not as
     FORM says, or no entry is left.
     """
     folder = Path(folder)
@@ -53,7 +55,7 @@ def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS)
         if name in kept:
             left_out.append(f"entry {number} names {printable(name)} a second time")
             continue
-        fault = fault_of(entry(folder, name), whole, max_pixels)
+        fault = too_long(name) or fault_of(entry(folder, name), whole, max_pixels)
         if fault:
             left_out.append(fault)
         else:
@@ -62,6 +64,13 @@ def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS)
         raise StyleBlendError(f"no entry of {folder / CAPTIONS} has a picture that can be read"
                               + (f"; the first: {left_out[0]}" if left_out else ": it is empty"))
     return Corpus(folder, list(kept.values()), left_out)
+
+
+def too_long(name: str) -> Optional[str]:
+    """That a picture's name, or one of its folders', is too long; None: it is not."""
+    longest = max((len(part.encode("utf-8")) for part in PurePosixPath(name).parts), default=0)
+    return (f"the picture {printable(name)} has a name of {longest} bytes, more than {LONGEST}: make it, or its "
+            "folder's, shorter" if longest > LONGEST else None)
 
 
 def fault_of(path: Path, whole: bool, max_pixels: int) -> Optional[str]:

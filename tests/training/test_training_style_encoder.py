@@ -16,12 +16,12 @@ from styleblend.adapters.style_encoders import load_style_encoder
 from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.corpus import read_corpus
-from styleblend.files.tensor_files import read_metadata, read_safetensors
+from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 from styleblend.jobs.events import Progress, result_of
 from styleblend.jobs.train_encoder import EncoderRequest, train_encoder
 from styleblend.settings import read_settings
 from styleblend.training.corpus_cache import styled
-from styleblend.training.style_inversion import TENSOR
+from styleblend.training.style_inversion import TENSOR, token_file
 
 TINY = dict(network=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
                          image_size=32, patch_size=8),
@@ -91,6 +91,19 @@ def test_a_style_that_is_null_is_not_known(corpus):
     """Then it is that of the folder."""
     (corpus / "captions.json").write_text('[{"image_path": "wax/fox.png", "caption": "A fox", "style": null}]')
     assert [entry.style for entry in read_corpus(corpus).entries] == ["wax"]
+
+
+def test_a_name_that_is_too_long_for_the_file_of_its_tokens(corpus):
+    """A file system takes the picture itself. The longest that is taken can be learned: its tokens can be written."""
+    names = [f"ink/{'f' * (length - 4)}.png" for length in (243, 244)] + [f"{'d' * 300}/fox.png", "."]
+    for name in names[:2]:
+        (corpus / "ink" / "fox.png").with_name(Path(name).name).write_bytes((corpus / "ink" / "fox.png").read_bytes())
+    (corpus / "captions.json").write_text(json.dumps([{"image_path": name, "caption": "A fox"} for name in names]))
+    read = read_corpus(corpus)
+    assert [entry.name for entry in read.entries] == names[:1]
+    assert [sentence.split(" bytes")[0].rsplit(" ", 1)[1] for sentence in read.left_out[:2]] == ["244", "300"]
+    assert read.left_out[2].endswith("is a folder: name a picture in it")
+    write_safetensors(token_file(corpus, read.entries[0]), {TENSOR: np.zeros((8, 32), np.float32)})
 
 
 def test_a_corpus_from_a_mac(corpus):
@@ -231,7 +244,6 @@ def test_memory_is_flat_in_the_size_of_the_corpus(tmp_path):
     """A step of a corpus reads its own rows: so much for 20,000 pictures as for 200."""
     import tracemalloc
 
-    from styleblend.files.tensor_files import write_safetensors
     from styleblend.training.corpus_cache import SHARD, CorpusCache
     shard, rng = tmp_path / "shard.safetensors", np.random.default_rng(0)
     write_safetensors(shard, {name: np.zeros((SHARD, 4, 32, 32), np.float32) for name in ("mean", "deviation")})
