@@ -114,7 +114,8 @@ def entry_of(item: object, where: str) -> Tuple[str, str, str]:
         raise StyleBlendError(f"{where} should have an image_path and a caption: {FORM}")
     name, caption, style = (composed(text) for text in texts)
     place = PurePosixPath(name.replace("\\", "/"))
-    if place.is_absolute() or ".." in place.parts or control_character(name) or control_character(caption):
-        raise StyleBlendError(f"{where} has an image_path or caption that is not taken ({printable(name)}): paths lead "
-                              "from the corpus's folder into it, texts are one line")
+    if place.is_absolute() or ".." in place.parts or any(map(control_character, (name, caption, style))):
+        raise StyleBlendError(f"{where} has an image_path, caption or style that is not taken ({printable(name)}): "
+                              "paths lead from the corpus's folder into it, texts are one line without control "
+                              "characters")
     return place.as_posix(), caption.strip(), style or (place.parts[0] if len(place.parts) > 1 else "")

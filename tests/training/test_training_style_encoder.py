@@ -79,6 +79,8 @@ def test_a_corpus_says_what_is_wrong_with_it(config, corpus, capsys):
     ("{", "is no JSON"), ("{}", "should be a list"), ("[]", "it is empty"),
     ('[{"caption": "A"}]', "entry 1 should have"),
     ('[{"image_path": "../a.png", "caption": "A"}]', "paths lead from the corpus's folder into it"),
+    *[(json.dumps([{"image_path": "a.png", "caption": "A", "style": style}]), "style that is not taken")
+      for style in ("\ud800bad", "ink\x1b[2J", "ink\nwax")],
     ('[{"image_path": "a.png", "caption": 3}]', "entry 1 should have"),
     ('[{"image_path": "a.png", "caption": "A"}]', "no entry of")])
 def test_what_is_no_corpus(tmp_path, text, words):
