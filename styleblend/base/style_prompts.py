@@ -11,8 +11,6 @@ import numpy as np
 
 from styleblend.base.tokens import Tokenizer
 
-TAIL = ", in the style of sks."  # of the published captions
-
 
 def with_style_tokens(tokenizer: Tokenizer, rows: np.ndarray, count: int = 8) -> Tuple[np.ndarray, np.ndarray]:
     """Ids (B, 77) of captions with `count` style tokens each, and whether there was too little room (B,).

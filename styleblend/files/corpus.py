@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -17,6 +18,8 @@ from styleblend.files.pictures import load_picture, opened
 CAPTIONS = "captions.json"
 FORM = '[{"image_path": "ink/fox.png", "caption": "A fox"}, ...]'
 LONGEST = 255 - len(".safetensors")  # bytes of a name: file systems take 255, and that of a picture's tokens is longer
+WORD = "sks"  # stands in captions where style tokens will
+ENDING = re.compile(rf"\bin the style of {WORD}[.! ]*$", re.IGNORECASE)
 
 
 class Entry(NamedTuple):
@@ -110,8 +113,9 @@ def entry_of(item: object, where: str) -> Tuple[str, str, str]:
     texts = [item.get(key, "") for key in ("image_path", "caption", "style")] if isinstance(item, dict) else [None]
     if texts[1:] and texts[2] is None:  # a style that is not known
         texts[2] = ""
-    if not all(isinstance(text, str) for text in texts) or not texts[0] or not texts[1].strip():
-        raise StyleBlendError(f"{where} should have an image_path and a caption: {FORM}")
+    if not all(isinstance(text, str) for text in texts) or not texts[0] or not without_ending(texts[1]):
+        raise StyleBlendError(f"{where} should have an image_path and a caption that says what the picture shows: "
+                              f"{FORM}")
     name, caption, style = (composed(text) for text in texts)
     place = PurePosixPath(name.replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts or any(map(control_character, (name, caption, style))):
@@ -119,3 +123,8 @@ def entry_of(item: object, where: str) -> Tuple[str, str, str]:
                               "paths lead from the corpus's folder into it, texts are one line without control "
                               "characters")
     return place.as_posix(), caption.strip(), style or (place.parts[0] if len(place.parts) > 1 else "")
+
+
+def without_ending(caption: str) -> str:
+    """A caption without ", in the style of sks.", whose comma or period may not be there, and a period of its own."""
+    return ENDING.sub("", caption.strip()).rstrip("., ")

@@ -81,6 +81,8 @@ def test_a_corpus_says_what_is_wrong_with_it(config, corpus, capsys):
     ('[{"image_path": "../a.png", "caption": "A"}]', "paths lead from the corpus's folder into it"),
     *[(json.dumps([{"image_path": "a.png", "caption": "A", "style": style}]), "style that is not taken")
       for style in ("\ud800bad", "ink\x1b[2J", "ink\nwax")],
+    *[(json.dumps([{"image_path": "a.png", "caption": caption}]), "entry 1 should have an image_path and a caption")
+      for caption in (" ", ".", ", in the style of sks.", "in the style of sks")],
     ('[{"image_path": "a.png", "caption": 3}]', "entry 1 should have"),
     ('[{"image_path": "a.png", "caption": "A"}]', "no entry of")])
 def test_what_is_no_corpus(tmp_path, text, words):
@@ -126,9 +128,22 @@ def test_no_captions(tmp_path):
 
 def test_captions_in_their_template():
     published = "{prompt}, in the style of {}."
-    for caption in ("A fox", "A fox.", "A fox, in the style of sks."):
+    for caption in ("A fox", "A fox.", "A fox, in the style of sks.", "A fox, in the style of sks",
+                    "A fox in the style of sks.", "A fox in the style of sks", "A fox. In the style of SKS!"):
         assert styled(caption, published) == "A fox, in the style of sks."
         assert styled(caption, "{prompt} in the style of {}.") == "A fox in the style of sks."
+    assert styled("A style of sks. A fox", published) == "A style of sks. A fox, in the style of sks."
+
+
+def test_a_caption_that_ends_the_text(config, corpus, tmp_path, capsys):
+    """It is refused before anything is encoded: the tokens would stand in its middle."""
+    (corpus / "captions.json").write_text(json.dumps([
+        *entries_of(corpus)[:2], {"image_path": "wax/fox.png", "caption": "A fox <|EndOfText|> (in the snow)"}]))
+    assert main(["corpus", "check", str(corpus), "--config", str(config)]) == 2
+    assert "holds <|endoftext|>, which is put in where it belongs: leave it out" in capsys.readouterr().err
+    assert train(config, corpus, "tokens") == 2
+    assert "holds <|endoftext|>" in capsys.readouterr().err
+    assert not list((tmp_path / "encoders").rglob("*.safetensors"))
 
 
 def test_all_stages_one_after_the_other(config, corpus, tmp_path, tiny_base, capsys):
