@@ -249,7 +249,8 @@ def test_options_of_the_other_kind(config, corpus, capsys):
 @pytest.mark.parametrize("change, words", [
     (dict(network=dict(image_size=30, patch_size=8)), "must be a multiple of patch_size"),
     (dict(finetune=dict(rank=4)), "unknown key encoder_training.finetune.rank"),
-    (dict(network=dict(template="{prompt}")), "template"), (dict(tokens=dict(steps=0)), "greater than or equal to 1")])
+    *[(dict(network=dict(template=one)), "template") for one in ("{prompt}", "{prompt}{}", "{prompt} as {}..")],
+    (dict(tokens=dict(steps=0)), "greater than or equal to 1")])
 def test_settings_that_are_refused(change, words, config, corpus, capsys):
     settings = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**settings, "encoder_training": change}))
