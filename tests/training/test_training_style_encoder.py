@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +160,9 @@ def test_all_stages_one_after_the_other(config, corpus, tmp_path, tiny_base, cap
     found = {entry["image_path"]: folder / "tokens" / f"{entry['image_path']}.safetensors"
              for entry in entries_of(corpus)}
     assert all(read_safetensors(path)[TENSOR].shape == (8, 32) for path in found.values())
+    for name in found:  # as when the corpus is copied to another machine
+        os.utime(corpus / name, (0, 0))
+    assert train(config, corpus, "tokens") == 0
     weights = []
     for stage in ("encoder", "finetune", "joint"):
         assert train(config, corpus, stage) == 0
@@ -218,9 +223,12 @@ def test_the_cache_is_written_once_and_follows_the_pictures(config, corpus, tmp_
     result_of(train_encoder(request))
     shard = tmp_path / "encoders" / "mine" / "cache" / "shard-00000.safetensors"
     first, made_of = shard.stat().st_mtime_ns, read_metadata(shard)["made_of"]
-    result_of(train_encoder(EncoderRequest(settings, corpus, "finetune", "mine", "new", overwrite=True)))
+    copy = shutil.copytree(corpus, tmp_path / "copy", copy_function=shutil.copyfile)
+    result_of(train_encoder(EncoderRequest(settings, copy, "finetune", "mine", "new", overwrite=True)))
     assert shard.stat().st_mtime_ns == first
+    at = (corpus / "wax" / "fox.png").stat().st_mtime_ns
     Image.new("RGB", (40, 40), "red").save(corpus / "wax" / "fox.png")
+    os.utime(corpus / "wax" / "fox.png", ns=(at, at))
     result_of(train_encoder(EncoderRequest(settings, corpus, "finetune", "mine", "new", overwrite=True)))
     assert read_metadata(shard)["made_of"] != made_of
     assert (read_safetensors(shard)["pictures"][2] == (255, 0, 0)).all()
