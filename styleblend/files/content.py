@@ -1,6 +1,7 @@
 """What a file is by what it holds: its name may say anything. A download that went wrong is named for what it is."""
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 import zipfile
@@ -36,6 +37,15 @@ class Other(NamedTuple):
 def first_bytes(path: Path, count: int = FIRST) -> bytes:
     with open(path, "rb") as file:
         return file.read(count)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. The file need not fit into memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def is_safetensors(path: Path) -> bool:

@@ -5,17 +5,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from styleblend.errors import StyleBlendError, printable
 from styleblend.files.limits import MAX_CAPTIONS, MAX_PIXELS
-from styleblend.files.names import composed, control_character
+from styleblend.files.names import composed, control_character, entry
 from styleblend.files.pictures import load_picture, opened
 
 CAPTIONS = "captions.json"
 FORM = '[{"image_path": "ink/fox.png", "caption": "A fox"}, ...]'
+LONGEST = 255 - len(".safetensors")  # bytes of a name: file systems take 255, and that of a picture's tokens is longer
+WORD = "sks"  # stands in captions where style tokens will
+ENDING = re.compile(rf"\bin the style of {WORD}[.! ]*$", re.IGNORECASE)
 
 
 class Entry(NamedTuple):
@@ -33,8 +37,8 @@ class Corpus(NamedTuple):
     entries: List[Entry]
     left_out: List[str]
 
-    def path(self, entry: Entry) -> Path:
-        return self.folder / entry.name
+    def path(self, picture: Entry) -> Path:
+        return entry(self.folder, picture.name)
 
     def styles(self) -> Dict[str, int]:
         """How many pictures each style has, the largest first."""
@@ -42,9 +46,10 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS) -> Corpus:
-    """The corpus in a folder. Entries whose picture is missing, unreadable or there twice are left out, which is said.
+    """The corpus in a folder.
 
-    The beginning of every picture is read, and with `whole` all of it. StyleBlendError where captions.json is not as
+    Entries whose picture is missing, unreadable, there twice or of too long a name are left out, which is said. The
+    beginning of every picture is read, and with `whole` all of it. StyleBlendError where captions.json is not as
     FORM says, or no entry is left.
     """
     folder = Path(folder)
@@ -53,7 +58,7 @@ def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS)
         if name in kept:
             left_out.append(f"entry {number} names {printable(name)} a second time")
             continue
-        fault = fault_of(folder / name, whole, max_pixels)
+        fault = too_long(name) or fault_of(entry(folder, name), whole, max_pixels)
         if fault:
             left_out.append(fault)
         else:
@@ -62,6 +67,13 @@ def read_corpus(folder: Path, whole: bool = False, max_pixels: int = MAX_PIXELS)
         raise StyleBlendError(f"no entry of {folder / CAPTIONS} has a picture that can be read"
                               + (f"; the first: {left_out[0]}" if left_out else ": it is empty"))
     return Corpus(folder, list(kept.values()), left_out)
+
+
+def too_long(name: str) -> Optional[str]:
+    """That a picture's name, or one of its folders', is too long; None: it is not."""
+    longest = max((len(part.encode("utf-8")) for part in PurePosixPath(name).parts), default=0)
+    return (f"the picture {printable(name)} has a name of {longest} bytes, more than {LONGEST}: make it, or its "
+            "folder's, shorter" if longest > LONGEST else None)
 
 
 def fault_of(path: Path, whole: bool, max_pixels: int) -> Optional[str]:
@@ -101,11 +113,18 @@ def entry_of(item: object, where: str) -> Tuple[str, str, str]:
     texts = [item.get(key, "") for key in ("image_path", "caption", "style")] if isinstance(item, dict) else [None]
     if texts[1:] and texts[2] is None:  # a style that is not known
         texts[2] = ""
-    if not all(isinstance(text, str) for text in texts) or not texts[0] or not texts[1].strip():
-        raise StyleBlendError(f"{where} should have an image_path and a caption: {FORM}")
+    if not all(isinstance(text, str) for text in texts) or not texts[0] or not without_ending(texts[1]):
+        raise StyleBlendError(f"{where} should have an image_path and a caption that says what the picture shows: "
+                              f"{FORM}")
     name, caption, style = (composed(text) for text in texts)
     place = PurePosixPath(name.replace("\\", "/"))
-    if place.is_absolute() or ".." in place.parts or control_character(name) or control_character(caption):
-        raise StyleBlendError(f"{where} has an image_path or caption that is not taken ({printable(name)}): paths lead "
-                              "from the corpus's folder into it, texts are one line")
+    if place.is_absolute() or ".." in place.parts or any(map(control_character, (name, caption, style))):
+        raise StyleBlendError(f"{where} has an image_path, caption or style that is not taken ({printable(name)}): "
+                              "paths lead from the corpus's folder into it, texts are one line without control "
+                              "characters")
     return place.as_posix(), caption.strip(), style or (place.parts[0] if len(place.parts) > 1 else "")
+
+
+def without_ending(caption: str) -> str:
+    """A caption without ", in the style of sks.", whose comma or period may not be there, and a period of its own."""
+    return ENDING.sub("", caption.strip()).rstrip("., ")

@@ -1,7 +1,9 @@
 """Names that become files: they work on Linux, macOS and Windows, and are the same on all of them."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -95,8 +97,18 @@ def check_distinct(names: Sequence[str], source: str) -> None:
 
 
 def entry(folder: Path, name: str) -> Path:
-    """`folder / name`, or what is there under the same name in another Unicode form."""
-    path = Path(folder) / name
-    if not path.exists() and Path(folder).is_dir():
-        return next((p for p in Path(folder).iterdir() if composed(p.name) == composed(name)), path)
+    """`folder / name`, or what is there under the same name in another Unicode form, also of folders in the name."""
+    path = Path(folder)
+    for part in Path(name).parts:
+        path /= part if os.path.exists(path / part) else other_form(path, part)
     return path
+
+
+def other_form(folder: Path, name: str) -> str:
+    """A name that is not in the folder in the Unicode form in which it is; as it is where there is none."""
+    apart = unicodedata.normalize("NFD", name)  # that of macOS, so that a large folder need not be read for each name
+    if os.path.exists(folder / apart):
+        return apart
+    with contextlib.suppress(OSError):
+        return next((there for there in os.listdir(folder) if composed(there) == composed(name)), name)
+    return name

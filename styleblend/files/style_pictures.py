@@ -4,12 +4,17 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+LONG = 16  # short sides; of a longer picture the ends are cut off before it is made larger, which costs less memory
+
 
 def square(picture: Image.Image, side: int, fit: str) -> Image.Image:
     """The picture with `side` pixels each way. "squash" changes its proportions, "crop" takes its middle."""
     if fit == "squash":
         return picture.resize((side, side), Image.Resampling.BILINEAR)
     short = min(picture.size)
+    ends = tuple(max(0, length - LONG * short) // 2 for length in picture.size)
+    if any(ends):
+        picture = picture.crop((*ends, picture.width - ends[0], picture.height - ends[1]))
     picture = picture.resize(tuple(side * length // short for length in picture.size), Image.Resampling.BILINEAR)
     left, top = (round((length - side) / 2) for length in picture.size)
     return picture.crop((left, top, left + side, top + side))

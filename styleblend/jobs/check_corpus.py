@@ -11,7 +11,7 @@ from styleblend.files.base_folder import find_base
 from styleblend.files.corpus import read_corpus
 from styleblend.jobs.events import Job, Progress
 from styleblend.settings import RunSettings
-from styleblend.training.corpus_cache import styled
+from styleblend.training.corpus_cache import refuse_reserved, styled
 
 SHOWN = 10  # lines of each kind
 READ = 1000  # captions at once
@@ -47,7 +47,9 @@ def check_corpus(settings: RunSettings, folder: Path) -> Job[CorpusReport]:
     template, cut, clamped = settings.encoder_training.network.template, 0, 0
     for begin in range(0, len(corpus.entries), READ):
         yield Progress("captions", begin, len(corpus.entries), "caption")
-        texts = [tokenizer.ids(styled(entry.caption, template)) for entry in corpus.entries[begin:begin + READ]]
+        entries = corpus.entries[begin:begin + READ]
+        refuse_reserved(tokenizer, entries, template)
+        texts = [tokenizer.ids(styled(entry.caption, template)) for entry in entries]
         cut += sum(len(ids) > tokenizer.length for ids in texts)
         texts = [ids if len(ids) <= tokenizer.length else ids[:tokenizer.length - 1] + ids[-1:] for ids in texts]
         clamped += int(with_style_tokens(tokenizer, tokenizer.rows(texts))[1].sum())

@@ -1,7 +1,6 @@
 """The folder with the weights of the measuring networks, and the networks out of it, each loaded once."""
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from styleblend.adapters import pickles
 from styleblend.base import weights
 from styleblend.files import tensor_files
+from styleblend.files.content import sha256_of
 from styleblend.models.configs import ClipConfig, ClipTextConfig, ClipVisionConfig, Dinov2Config, ViTConfig, read_config
 from styleblend.errors import StyleBlendError
 from styleblend.files.hub import fetch
@@ -215,11 +215,7 @@ class Networks:
     def described(self, need: str) -> str:
         """Which file a network came from, for a report: two networks of one kind give other numbers."""
         path = self.path(need) if self.path(need).is_file() else self.weight_file(need)
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-        return f"{path} (sha256 {digest.hexdigest()[:10]})"
+        return f"{path} (sha256 {sha256_of(path)[:10]})"
 
     def config(self, kind: type, need: str, section: str = ""):
         """The sizes of a network, by the config.json beside its weights."""

@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 from styleblend.base.base import Base
-from styleblend.base.style_prompts import TAIL
+from styleblend.base.tokens import Tokenizer
 from styleblend.errors import Busy
 from styleblend.files.claims import claim
-from styleblend.files.corpus import Corpus, Entry
+from styleblend.files.content import sha256_of
+from styleblend.files.corpus import WORD, Corpus, Entry, without_ending
+from styleblend.files.emphasis import escaped
 from styleblend.files.pictures import load_picture
 from styleblend.files.style_pictures import square
 from styleblend.files.tensor_files import read_metadata, read_rows, read_safetensors, write_safetensors
@@ -27,7 +29,6 @@ from styleblend.files.whole_files import remove_unfinished
 from styleblend.machine.runtime import jt
 from styleblend.training.work import WorkDone
 
-WORD = "sks"  # that published captions have there
 SHARD = 256  # pictures in a file
 TITLE = "encoding the corpus"
 
@@ -88,9 +89,13 @@ class CorpusCache:
 
 
 def styled(caption: str, template: str) -> str:
-    """A caption in the template, with a word where style tokens will stand; of published captions without their end."""
-    bare = caption[:-len(TAIL)] if caption.endswith(TAIL) else caption.rstrip(". ")
-    return template.replace("{}", WORD).replace("{prompt}", bare)
+    """A caption in the template, with a word where style tokens will stand."""
+    return template.replace("{}", WORD).replace("{prompt}", without_ending(caption))
+
+
+def refuse_reserved(tokenizer: Tokenizer, entries: Sequence[Entry], template: str) -> None:
+    """StyleBlendError for a caption that holds the word that ends a text: tokens are placed by the first one."""
+    tokenizer.refuse_reserved([escaped(styled(entry.caption, template)) for entry in entries])
 
 
 def cache_corpus(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> Generator[WorkDone, None, CorpusCache]:
@@ -102,6 +107,10 @@ def cache_corpus(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> 
     parts = [corpus.entries[i:i + SHARD] for i in range(0, len(corpus.entries), SHARD)]
     shards = [Path(folder) / f"shard-{number:05d}.safetensors" for number in range(len(parts))]
     needed = [key_of(base, corpus, part, reading) for part in parts]
+    tokenizer = base.tokenizer()
+    for part, path, key in zip(parts, shards, needed):  # all, before hours go by
+        if written(path) != key:
+            refuse_reserved(tokenizer, part, reading.template)
     for wait in (False, True):  # first those that no other process writes
         for number, (part, path, key) in enumerate(zip(parts, shards, needed)):
             with suppress(Busy), claim(folder, path.stem, wait):
@@ -118,9 +127,9 @@ def written(path: Path) -> str:
 
 
 def key_of(base: Base, corpus: Corpus, part: Sequence[Entry], reading: Reading) -> str:
-    """Changes with all that a shard depends on. Of pictures with their size and time, not read anew at every start."""
-    stats = [(corpus.path(entry).stat().st_size, corpus.path(entry).stat().st_mtime_ns) for entry in part]
-    depends = [base.fingerprint(), base.vae.scale, vars(reading), stats, [[e.name, e.caption] for e in part]]
+    """Changes with all that a shard depends on. Pictures count by what is in them: a copied corpus is the same one."""
+    pictures = [sha256_of(corpus.path(entry)) for entry in part]
+    depends = [base.fingerprint(), base.vae.scale, vars(reading), pictures, [[e.name, e.caption] for e in part]]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 

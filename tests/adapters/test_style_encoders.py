@@ -155,5 +155,8 @@ def test_how_pictures_are_made_square():
         assert (found[:, :8] == 0).all() and (found[:, 12:] == 255).all()
     tall = picture.transpose(Image.Transpose.ROTATE_90)
     assert np.array_equal(np.asarray(square(tall, 20, "crop"))[:, :, 0], np.rot90(cropped))
+    thin = Image.fromarray(np.arange(60000, dtype=np.uint16).astype(np.uint8)[:, None])  # whole it would have 4 GiB
+    assert np.array_equal(np.asarray(square(thin, 256, "crop"))[:, 0],
+                          np.asarray(square(thin.crop((0, 29995, 1, 30005)), 256, "crop"))[:, 0])
     pixels = read_by_encoder(picture, 20, "squash")
     assert (pixels.dtype, pixels.shape, pixels.min(), pixels.max()) == (np.float32, (3, 20, 20), -1, 1)

@@ -182,6 +182,10 @@ def test_the_prompts_option_finds_names_and_takes_others(tmp_path):
 def test_a_folder_is_found_in_either_unicode_form(tmp_path):
     (tmp_path / "cafe\u0301").mkdir()
     assert entry(tmp_path, "caf\u00e9") == tmp_path / "cafe\u0301" and entry(tmp_path, "new") == tmp_path / "new"
+    inner = tmp_path / "cafe\u0301" / "\u212bland\u0301"  # in neither of the two forms
+    inner.mkdir()
+    assert entry(tmp_path, "caf\u00e9/\u00c5land\u0301/new") == inner / "new"
+    assert entry(tmp_path, "n" * 300) == tmp_path / ("n" * 300)
 
 
 # ---------------------------------------------------------------- what the text encoder is given

@@ -19,7 +19,7 @@ from drawing import request
 from styleblend.adapters.style import Style
 from styleblend.adapters.style_encoders import load_style_encoder, style_tokens
 from styleblend.base.base import load_base
-from styleblend.base.style_prompts import TAIL, with_style_tokens
+from styleblend.base.style_prompts import with_style_tokens
 from styleblend.diffusion.denoise import Denoiser, denoise, starting_latents
 from styleblend.files.style_pictures import read_by_encoder, square
 from styleblend.machine.runtime import jt
@@ -32,6 +32,7 @@ FOLDER = ROOT / "dreamstyler_and_style_encoder"
 HERE = "STYLEBLEND_GOLDEN" in os.environ and (FOLDER / "style_encoder").is_dir()
 pytestmark = pytest.mark.skipif(not HERE, reason="STYLEBLEND_GOLDEN names no folder with Style Encoder's arrays in it")
 
+TAIL = ", in the style of sks."  # of the published captions
 OURS = {"ddim": "ddim", "pndm": "pndm", "dpm": "dpmpp_2m", "unipc": "unipc", "euler": "euler"}  # their schedulers
 ROWS = {"negative": 0, "text": 1, "full": 2}  # in which row of theirs a condition is
 

@@ -132,13 +132,18 @@ def test_a_style_has_tokens_and_no_references():
 
 # ---------------------------------------------------------------- where the tokens stand
 
-def test_the_tokens_stand_where_the_published_assembly_has_them(pipeline):
-    """One word of eight vectors gives the ids of the assembly, wherever there is room."""
+@pytest.mark.parametrize("sign", [".", "!", ""])
+def test_the_tokens_stand_where_the_published_assembly_has_them(sign, pipeline):
+    """One word of eight vectors gives the ids of the assembly, wherever there is room, also without a sign."""
     tokenizer = pipeline.base.tokenizer()
     ours = pipeline.tokenizer("style_encoder", pipeline.applied(style_of()))
     for phrase in ("A fox in the snow", "Wow !? a cat", "A fox " + "in the snow " * 18):
-        rows, clamped = with_style_tokens(tokenizer, tokenizer.encode([f"{phrase}, in the style of sks."]))
-        assert not clamped[0] and np.array_equal(ours.encode([f"{phrase}, in the style of <E>."]), rows)
+        rows, clamped = with_style_tokens(tokenizer, tokenizer.encode([f"{phrase}, in the style of sks{sign}"]))
+        assert not clamped[0] and np.array_equal(ours.encode([f"{phrase}, in the style of <E>{sign}"]), rows)
+    for words in range(55, 65):  # the room ends among these
+        rows, clamped = with_style_tokens(tokenizer, tokenizer.encode([f"{'fox ' * words}, in the style of sks{sign}"]))
+        whole = ours.ids(f"{'fox ' * words}, in the style of <E>{sign}")
+        assert clamped[0] == (len(whole) > 77) and (clamped[0] or list(rows[0, :len(whole)]) == whole)
 
 
 def test_several_captions_have_tokens_of_their_own_and_gradients(pipeline):

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +19,12 @@ from styleblend.cli import main
 from styleblend.errors import StyleBlendError
 from styleblend.files.claims import claim_files
 from styleblend.files.corpus import read_corpus
-from styleblend.files.tensor_files import read_metadata, read_safetensors
+from styleblend.files.tensor_files import read_metadata, read_safetensors, write_safetensors
 from styleblend.jobs.events import Progress, result_of
 from styleblend.jobs.train_encoder import EncoderRequest, train_encoder
 from styleblend.settings import read_settings
 from styleblend.training.corpus_cache import styled
-from styleblend.training.style_inversion import TENSOR
+from styleblend.training.style_inversion import TENSOR, token_file
 
 TINY = dict(network=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
                          image_size=32, patch_size=8),
@@ -80,6 +82,10 @@ def test_a_corpus_says_what_is_wrong_with_it(config, corpus, capsys):
     ("{", "is no JSON"), ("{}", "should be a list"), ("[]", "it is empty"),
     ('[{"caption": "A"}]', "entry 1 should have"),
     ('[{"image_path": "../a.png", "caption": "A"}]', "paths lead from the corpus's folder into it"),
+    *[(json.dumps([{"image_path": "a.png", "caption": "A", "style": style}]), "style that is not taken")
+      for style in ("\ud800bad", "ink\x1b[2J", "ink\nwax")],
+    *[(json.dumps([{"image_path": "a.png", "caption": caption}]), "entry 1 should have an image_path and a caption")
+      for caption in (" ", ".", ", in the style of sks.", "in the style of sks")],
     ('[{"image_path": "a.png", "caption": 3}]', "entry 1 should have"),
     ('[{"image_path": "a.png", "caption": "A"}]', "no entry of")])
 def test_what_is_no_corpus(tmp_path, text, words):
@@ -94,6 +100,30 @@ def test_a_style_that_is_null_is_not_known(corpus):
     assert [entry.style for entry in read_corpus(corpus).entries] == ["wax"]
 
 
+def test_a_name_that_is_too_long_for_the_file_of_its_tokens(corpus):
+    """A file system takes the picture itself. The longest that is taken can be learned: its tokens can be written."""
+    names = [f"ink/{'f' * (length - 4)}.png" for length in (243, 244)] + [f"{'d' * 300}/fox.png", "."]
+    for name in names[:2]:
+        (corpus / "ink" / "fox.png").with_name(Path(name).name).write_bytes((corpus / "ink" / "fox.png").read_bytes())
+    (corpus / "captions.json").write_text(json.dumps([{"image_path": name, "caption": "A fox"} for name in names]))
+    read = read_corpus(corpus)
+    assert [entry.name for entry in read.entries] == names[:1]
+    assert [sentence.split(" bytes")[0].rsplit(" ", 1)[1] for sentence in read.left_out[:2]] == ["244", "300"]
+    assert read.left_out[2].endswith("is a folder: name a picture in it")
+    write_safetensors(token_file(corpus, read.entries[0]), {TENSOR: np.zeros((8, 32), np.float32)})
+
+
+def test_a_corpus_from_a_mac(corpus):
+    """Its folders and files have names in the decomposed form, and captions.json may have them in the other."""
+    folder = corpus / "cafe\u0301"
+    (corpus / "ink").rename(folder)
+    (folder / "fox.png").rename(folder / "u\u0308ber.png")
+    (corpus / "captions.json").write_text(json.dumps([{"image_path": "caf\u00e9/\u00fcber.png", "caption": "A fox"}]))
+    read = read_corpus(corpus)
+    assert [(entry.name, entry.style) for entry in read.entries] == [("caf\u00e9/\u00fcber.png", "caf\u00e9")]
+    assert not read.left_out and read.path(read.entries[0]) == folder / "u\u0308ber.png"
+
+
 def test_no_captions(tmp_path):
     with pytest.raises(StyleBlendError, match="captions.json is missing"):
         read_corpus(tmp_path)
@@ -101,9 +131,22 @@ def test_no_captions(tmp_path):
 
 def test_captions_in_their_template():
     published = "{prompt}, in the style of {}."
-    for caption in ("A fox", "A fox.", "A fox, in the style of sks."):
+    for caption in ("A fox", "A fox.", "A fox, in the style of sks.", "A fox, in the style of sks",
+                    "A fox in the style of sks.", "A fox in the style of sks", "A fox. In the style of SKS!"):
         assert styled(caption, published) == "A fox, in the style of sks."
         assert styled(caption, "{prompt} in the style of {}.") == "A fox in the style of sks."
+    assert styled("A style of sks. A fox", published) == "A style of sks. A fox, in the style of sks."
+
+
+def test_a_caption_that_ends_the_text(config, corpus, tmp_path, capsys):
+    """It is refused before anything is encoded: the tokens would stand in its middle."""
+    (corpus / "captions.json").write_text(json.dumps([
+        *entries_of(corpus)[:2], {"image_path": "wax/fox.png", "caption": "A fox <|EndOfText|> (in the snow)"}]))
+    assert main(["corpus", "check", str(corpus), "--config", str(config)]) == 2
+    assert "holds <|endoftext|>, which is put in where it belongs: leave it out" in capsys.readouterr().err
+    assert train(config, corpus, "tokens") == 2
+    assert "holds <|endoftext|>" in capsys.readouterr().err
+    assert not list((tmp_path / "encoders").rglob("*.safetensors"))
 
 
 def test_all_stages_one_after_the_other(config, corpus, tmp_path, tiny_base, capsys):
@@ -118,6 +161,9 @@ def test_all_stages_one_after_the_other(config, corpus, tmp_path, tiny_base, cap
     found = {entry["image_path"]: folder / "tokens" / f"{entry['image_path']}.safetensors"
              for entry in entries_of(corpus)}
     assert all(read_safetensors(path)[TENSOR].shape == (8, 32) for path in found.values())
+    for name in found:  # as when the corpus is copied to another machine
+        os.utime(corpus / name, (0, 0))
+    assert train(config, corpus, "tokens") == 0
     weights = []
     for stage in ("encoder", "finetune", "joint"):
         assert train(config, corpus, stage) == 0
@@ -235,9 +281,12 @@ def test_the_cache_is_written_once_and_follows_the_pictures(config, corpus, tmp_
     result_of(train_encoder(request))
     shard = tmp_path / "encoders" / "mine" / "cache" / "shard-00000.safetensors"
     first, made_of = shard.stat().st_mtime_ns, read_metadata(shard)["made_of"]
-    result_of(train_encoder(EncoderRequest(settings, corpus, "finetune", "mine", "new", overwrite=True)))
+    copy = shutil.copytree(corpus, tmp_path / "copy", copy_function=shutil.copyfile)
+    result_of(train_encoder(EncoderRequest(settings, copy, "finetune", "mine", "new", overwrite=True)))
     assert shard.stat().st_mtime_ns == first
+    at = (corpus / "wax" / "fox.png").stat().st_mtime_ns
     Image.new("RGB", (40, 40), "red").save(corpus / "wax" / "fox.png")
+    os.utime(corpus / "wax" / "fox.png", ns=(at, at))
     result_of(train_encoder(EncoderRequest(settings, corpus, "finetune", "mine", "new", overwrite=True)))
     assert read_metadata(shard)["made_of"] != made_of
     assert (read_safetensors(shard)["pictures"][2] == (255, 0, 0)).all()
@@ -266,7 +315,8 @@ def test_options_of_the_other_kind(config, corpus, capsys):
 @pytest.mark.parametrize("change, words", [
     (dict(network=dict(image_size=30, patch_size=8)), "must be a multiple of patch_size"),
     (dict(finetune=dict(rank=4)), "unknown key encoder_training.finetune.rank"),
-    (dict(network=dict(template="{prompt}")), "template"), (dict(tokens=dict(steps=0)), "greater than or equal to 1")])
+    *[(dict(network=dict(template=one)), "template") for one in ("{prompt}", "{prompt}{}", "{prompt} as {}..")],
+    (dict(tokens=dict(steps=0)), "greater than or equal to 1")])
 def test_settings_that_are_refused(change, words, config, corpus, capsys):
     settings = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({**settings, "encoder_training": change}))
@@ -278,7 +328,6 @@ def test_memory_is_flat_in_the_size_of_the_corpus(tmp_path):
     """A step of a corpus reads its own rows: so much for 20,000 pictures as for 200."""
     import tracemalloc
 
-    from styleblend.files.tensor_files import write_safetensors
     from styleblend.training.corpus_cache import SHARD, CorpusCache
     shard, rng = tmp_path / "shard.safetensors", np.random.default_rng(0)
     write_safetensors(shard, {name: np.zeros((SHARD, 4, 32, 32), np.float32) for name in ("mean", "deviation")})
