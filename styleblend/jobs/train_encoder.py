@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,12 @@ from styleblend.models.style_encoder import StyleEncoder
 from styleblend.pipeline import Pipeline
 from styleblend.settings import RunSettings
 from styleblend.settings.style_encoder_training import EncoderNetworkSettings
-from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus
+from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus, planned_cache
 from styleblend.training.encoder_grids import encoder_grids
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.style_encoder import Losses
-from styleblend.training.style_inversion import STAGE, forget_tokens, invert_corpus, said_of, token_file
+from styleblend.training.style_inversion import (STAGE, forget_tokens, invert_corpus, made_of_corpus, refuse_others,
+                                                  said_of, token_file)
 
 NEW = "new"  # --start: random numbers
 BEFORE = {"encoder": (), "finetune": ("encoder",), "joint": ("finetune", "encoder")}  # where a stage begins
@@ -82,12 +82,17 @@ def train_encoder(request: EncoderRequest) -> Job[Optional[Path]]:
 
 
 def cached(settings: RunSettings, base: Base, corpus: Corpus, folder: Path, fit: str,
-           config: Union[EncoderNetworkSettings, StyleEncoderConfig]) -> Generator:
-    """The corpus as it is trained on; says how many captions have too little room."""
+           config: Union[EncoderNetworkSettings, StyleEncoderConfig], check: Callable) -> Generator:
+    """The corpus as it is trained on; says how many captions have too little room.
+
+    `check(cache)` may refuse it, before hours of encoding and before the shards of another one are replaced.
+    """
     sampling = settings.sampling
     reading = Reading(config.image_size, fit, sampling.width, sampling.height, settings.pictures.max_pixels,
                       config.template)
-    cache = yield from events_of(cache_corpus(base, corpus, reading, folder / "cache"))
+    cache = planned_cache(base, corpus, reading, folder / "cache")
+    check(cache)
+    yield from events_of(cache_corpus(base, corpus, reading, cache))
     clamped = count_clamped(base, cache, config.tokens)
     if clamped:
         yield Log(f"{clamped} captions leave too little room for {config.tokens} style tokens: these stand where they "
@@ -117,10 +122,12 @@ def tokens_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Pa
     tokens = folder / STAGE
     if request.overwrite:
         forget_tokens(tokens, corpus.entries)
-    cache = yield from cached(settings, base, corpus, folder, config.fit, config.network)
+    seed = settings.training.seed
+    cache = yield from cached(settings, base, corpus, folder, config.fit, config.network, lambda cache: refuse_others(
+        tokens, made_of_corpus(base, cache, config.tokens, seed)))
     base.vae = None  # its work is cached
     written = yield from events_of(invert_corpus(base, cache, corpus.entries, config.tokens, config.network.tokens,
-                                                 settings.training.seed, tokens, identity_of(base, cache)))
+                                                 seed, tokens))
     missing = sum(not token_file(tokens, entry).is_file() for entry in corpus.entries)
     yield Log(f"{written} pictures learned here; tokens are in {tokens}"
               + (f"; {missing} pictures are left to other processes" if missing else ""))
@@ -148,21 +155,12 @@ def refuse_unready(request: EncoderRequest, corpus: Corpus) -> None:
         raise StyleBlendError("the stage joint needs at least two pictures: each gets the style of another")
 
 
-def identity_of(base: Base, cache: CorpusCache) -> str:
-    return f"{base.fingerprint()} {cache.fingerprint}"
-
-
-def tokens_of(request: EncoderRequest, base: Base, cache: CorpusCache) -> str:
-    """What the tokens that the stage `encoder` learns were made of; "" where they do not say it.
-
-    StyleBlendError where they are of other pictures.
-    """
-    folder = request.folder() / STAGE
-    said = said_of(folder)
-    if said and said["corpus"] != identity_of(base, cache):
-        raise StyleBlendError(f"the tokens in {folder} are of other pictures or captions, or of another base: learn "
-                              f"them again (--stage {STAGE} --overwrite), or choose another --name")
-    return json.dumps(said) if said else ""
+def refuse_tokens_of_others(request: EncoderRequest, cache: CorpusCache) -> None:
+    """StyleBlendError where the tokens that the stage `encoder` would learn are of other pictures."""
+    said = said_of(request.folder() / STAGE)
+    if request.stage == "encoder" and said and said.get("corpus") != cache.taught:
+        raise StyleBlendError(f"the tokens in {request.folder() / STAGE} are of other pictures or captions, or of "
+                              f"another base: learn them again (--stage {STAGE} --overwrite), or choose another --name")
 
 
 def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Path) -> Job[Path]:
@@ -181,18 +179,17 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
                 shutil.rmtree(old, ignore_errors=True)
         encoder, begun = starting_encoder(request, base)
         yield Log(f"the stage {stage} begins with {begun}")
-        cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config)
-        made_of = ""
-        if stage == "encoder":
-            made_of = tokens_of(request, base, cache)
-            if not made_of:
-                yield Log(f"the tokens in {folder / STAGE} do not say of which pictures they are: taken as they are")
+        cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config,
+                                  lambda cache: refuse_tokens_of_others(request, cache))
+        made_of = said_of(folder / STAGE) if stage == "encoder" else ""
+        if made_of is None:
+            yield Log(f"the tokens in {folder / STAGE} do not say of which pictures they are: taken as they are")
         losses = Losses(base, base.tokenizer(), cache, corpus.entries, encoder)
         grids, scored_by = encoder_grids(Pipeline(base, settings), settings, encoder, cache, corpus)
         loss_of = loss_of_stage(request, base, losses, folder)
         if settings.training.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
-        identity = f"{identity_of(base, cache)} {encoder_fingerprint(encoder)} {encoder.config}{made_of}"
+        identity = f"{base.fingerprint()} {cache.fingerprint} {encoder_fingerprint(encoder)} {encoder.config}{made_of}"
         curve = folder / "training" / f"{stage}-loss.png"
         yield from events_of(train(stage, settings.training, parameters(encoder), loss_of, folder / "training",
                                    identity, grids, base.dtype, scored_by, lambda log: loss_curve(curve, {stage: log}),

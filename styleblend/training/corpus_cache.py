@@ -50,12 +50,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class CorpusCache:
-    """The shards of a corpus; `scale` is the autoencoder's. A fingerprint says what they were made of."""
+    """The shards of a corpus, and what each is made of; `scale` is the autoencoder's.
+
+    `fingerprint` changes with all that they are made of, `taught` with latents and texts alone: how large the pictures
+    are that an encoder reads does not count there.
+    """
 
     shards: List[Path]
     count: int
     scale: float
     fingerprint: str
+    taught: str = ""
+    keys: Sequence[str] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -98,27 +104,37 @@ def refuse_reserved(tokenizer: Tokenizer, entries: Sequence[Entry], template: st
     tokenizer.refuse_reserved([escaped(styled(entry.caption, template)) for entry in entries])
 
 
-def cache_corpus(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> Generator[WorkDone, None, CorpusCache]:
-    """Write the shards that are not there yet, next to other processes that do so; returns the cache.
+def planned_cache(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> CorpusCache:
+    """The cache as `cache_corpus` will write it. Pictures are read, for their hashes, but nothing is written."""
+    parts = parts_of(corpus)
+    shards = [Path(folder) / f"shard-{number:05d}.safetensors" for number in range(len(parts))]
+    taught = [taught_by(base, corpus, part, reading) for part in parts]
+    keys = [hash_of([one, reading.side, reading.max_pixels]) for one in taught]
+    return CorpusCache(shards, len(corpus.entries), base.vae.scale, hash_of(keys)[:16], hash_of(taught)[:16], keys)
+
+
+def cache_corpus(base: Base, corpus: Corpus, reading: Reading, cache: CorpusCache) -> Generator[WorkDone, None, None]:
+    """Write the shards that are not there yet, next to other processes that do so.
 
     A shard of other pictures, captions or settings than these is written anew. Needs the base's VAE encoder.
     """
-    remove_unfinished(folder)
-    parts = [corpus.entries[i:i + SHARD] for i in range(0, len(corpus.entries), SHARD)]
-    shards = [Path(folder) / f"shard-{number:05d}.safetensors" for number in range(len(parts))]
-    needed = [key_of(base, corpus, part, reading) for part in parts]
-    tokenizer = base.tokenizer()
-    for part, path, key in zip(parts, shards, needed):  # all, before hours go by
+    if cache.shards:
+        remove_unfinished(cache.shards[0].parent)
+    tokenizer, parts = base.tokenizer(), parts_of(corpus)
+    for part, path, key in zip(parts, cache.shards, cache.keys):  # all, before hours go by
         if written(path) != key:
             refuse_reserved(tokenizer, part, reading.template)
     for wait in (False, True):  # first those that no other process writes
-        for number, (part, path, key) in enumerate(zip(parts, shards, needed)):
-            with suppress(Busy), claim(folder, path.stem, wait):
+        for number, (part, path, key) in enumerate(zip(parts, cache.shards, cache.keys)):
+            with suppress(Busy), claim(path.parent, path.stem, wait):
                 if written(path) != key:
                     tensors = yield from encoded(base, corpus, part, reading, number * SHARD)
                     write_safetensors(path, tensors, {"made_of": key})
-    whole = hashlib.sha256("".join(needed).encode()).hexdigest()[:16]
-    return CorpusCache(shards, len(corpus.entries), base.vae.scale, whole)
+
+
+def parts_of(corpus: Corpus) -> List[Sequence[Entry]]:
+    """The pictures of each shard."""
+    return [corpus.entries[begin:begin + SHARD] for begin in range(0, len(corpus.entries), SHARD)]
 
 
 def written(path: Path) -> str:
@@ -126,10 +142,15 @@ def written(path: Path) -> str:
     return read_metadata(path).get("made_of", "") if path.is_file() else ""
 
 
-def key_of(base: Base, corpus: Corpus, part: Sequence[Entry], reading: Reading) -> str:
-    """Changes with all that a shard depends on. Pictures count by what is in them: a copied corpus is the same one."""
+def taught_by(base: Base, corpus: Corpus, part: Sequence[Entry], reading: Reading) -> str:
+    """Changes with all that latents and texts depend on. Pictures count by what is in them: a copied corpus is the same
+    one."""
     pictures = [sha256_of(corpus.path(entry)) for entry in part]
-    depends = [base.fingerprint(), base.vae.scale, vars(reading), pictures, [[e.name, e.caption] for e in part]]
+    return hash_of([base.fingerprint(), base.vae.scale, reading.fit, reading.width, reading.height, reading.template,
+                    pictures, [[entry.name, entry.caption] for entry in part]])
+
+
+def hash_of(depends: list) -> str:
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -53,7 +53,8 @@ def encoder_grids(pipeline: Pipeline, settings: RunSettings, encoder: StyleEncod
         rows: List[List[Tuple[str, Image.Image]]] = []
         scores, done, total = [], 0, len(shown) * len(parts) * steps
         for number, (name, place) in enumerate(shown.items()):
-            style = style_encoder.style_of(style_tokens(encoder, cache.pictures(np.array([place])))[0], template, name, {})
+            tokens = style_tokens(encoder, cache.pictures(np.array([place])))[0]
+            style = style_encoder.style_of(tokens, template, name, {})
             pictures = []
             for part in parts:
                 request = pipeline.request(*map(with_article, part), style=style, seeds=SEED)

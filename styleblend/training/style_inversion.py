@@ -19,6 +19,7 @@ from styleblend.errors import Busy, StyleBlendError
 from styleblend.files.claims import claim_files, in_turn
 from styleblend.files.corpus import Entry
 from styleblend.files.tensor_files import read_safetensors, write_safetensors
+from styleblend.files.text import read_json
 from styleblend.files.whole_files import write_bytes
 from styleblend.machine.precision import loss_scale
 from styleblend.machine.runtime import jt
@@ -39,16 +40,16 @@ def token_file(folder: Path, entry: Entry) -> Path:
 
 
 def invert_corpus(base: Base, cache: CorpusCache, entries: Sequence[Entry], settings: InversionSettings, count: int,
-                  seed: int, folder: Path, identity: str) -> Generator[WorkDone, None, int]:
+                  seed: int, folder: Path) -> Generator[WorkDone, None, int]:
     """Write `count` tokens of every picture that has none yet; returns how many this process wrote.
 
     Pictures are learned in groups of `settings.batch`, always the same ones: rounding differs with what stands beside a
     picture, and grows with the steps. So a group of which a killed process wrote a part is learned again, with the same
-    result. Those that another process works on are left to it. `identity` names what tokens depend on besides settings
-    and seed: tokens of something else in the folder are refused, not mixed.
+    result. Those that another process works on are left to it. Tokens of something else in the folder are refused, not
+    mixed.
     """
     folder, tokenizer, written = Path(folder), base.tokenizer(), 0
-    made_of = {"corpus": identity, "seed": seed, "settings": settings.model_dump()}
+    made_of = made_of_corpus(base, cache, settings, seed)
     refuse_others(folder, made_of)
     with ExitStack() as claims:
         while True:
@@ -129,10 +130,15 @@ def inversion_loss(base: Base, noisy: Noisy, ids: np.ndarray, vectors):
     return loss_of_noise(base, noisy, base.text_encoder(ids, vectors.reshape(-1, vectors.shape[-1])))
 
 
+def made_of_corpus(base: Base, cache: CorpusCache, settings: InversionSettings, seed: int) -> dict:
+    """All that tokens depend on."""
+    return {"corpus": cache.taught, "dtype": base.dtype, "seed": seed, "settings": settings.model_dump()}
+
+
 def said_of(folder: Path) -> Optional[dict]:
     """What the tokens in a folder were learned with, of which corpus; None where that is not said."""
     path = Path(folder) / MADE_OF
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, "learn the tokens again (--stage tokens --overwrite)") if path.is_file() else None
 
 
 def refuse_others(folder: Path, made_of: dict) -> None:

@@ -253,6 +253,16 @@ def test_tokens_of_something_else_are_refused(config, corpus, tmp_path, capsys):
     assert "are of other pictures or captions" in capsys.readouterr().err
 
 
+def test_another_corpus_under_a_name_in_use_replaces_no_cache(config, corpus, tmp_path, capsys):
+    assert train(config, corpus, "tokens") == 0
+    shard = tmp_path / "encoders" / "mine" / "cache" / "shard-00000.safetensors"
+    before = shard.read_bytes()
+    (corpus / "captions.json").write_text(json.dumps(entries_of(corpus)[:2]))
+    assert train(config, corpus, "tokens") == 2
+    assert "were learned with other settings, pictures or captions" in capsys.readouterr().err
+    assert shard.read_bytes() == before
+
+
 def test_tokens_that_others_learn_are_not_overwritten(config, corpus, tmp_path, capsys):
     assert train(config, corpus, "tokens") == 0
     folder = tmp_path / "encoders" / "mine" / "tokens"
