@@ -261,3 +261,36 @@ def test_a_name_that_is_taken(seen, tmp_path, capsys):
     assert code == 2 and "holds a style of styleblend already" in said
     code, said = encode("a/b")
     assert code == 2 and not (tmp_path / "adapters" / "a").exists()
+
+
+def test_a_style_of_published_files_is_not_taken_over(seen, tmp_path, capsys):
+    """One whose parts end in .bin and that has no style.json."""
+    folder = tmp_path / "adapters" / "old"
+    folder.mkdir()
+    (folder / "old_unet_lora.bin").write_bytes(b"weights")
+    for more in ((), ("--overwrite",)):
+        assert main(["encode", str(tmp_path / "a.png"), "--name", "old", "--config", str(seen), *more]) == 2
+        assert "old holds a style of styleblend already" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["old_unet_lora.bin"]
+
+
+def test_another_picture_of_a_kept_style_leaves_its_settings(seen, tmp_path, tiny_encoder):
+    """But for the template, where another encoder read it, and also where the tokens before it are torn."""
+    def encode(*more):
+        assert main(["encode", str(tmp_path / "b.png"), "--name", "ink", "--config", str(seen), "--overwrite",
+                     *more]) == 0
+        return json.loads(said.read_text())
+
+    said = kept(seen, tmp_path, "ink", "a.png") / "style.json"
+    own = {"method": "style_encoder", "guidance": 4.0, "seeds": {"Cat": 7},
+           "style_encoder": {"style_guidance": 2.0, "template": "{}: {prompt}"}}
+    said.write_text(json.dumps(own))
+    assert encode() == {**own, "source": str(tmp_path / "b.png")}
+    other = shutil.copytree(tiny_encoder, tmp_path / "other")
+    about = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**about, "template": "{prompt} by {}"}))
+    for torn in (False, True):
+        if torn:
+            (said.parent / "ink_style_tokens.safetensors").write_bytes(b"torn")
+        now = encode("--encoder", str(other))
+        assert now["style_encoder"] == {"style_guidance": 2.0, "template": "{prompt} by {}"} and now["guidance"] == 4
