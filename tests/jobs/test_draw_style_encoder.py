@@ -234,6 +234,10 @@ def test_a_picture_is_not_drawn_again_by_another_reference_or_encoder(seen, tmp_
     write_safetensors(weights, {name: value * 2 for name, value in read_safetensors(weights).items()})
     seen.write_text(yaml.safe_dump({**settings, "encoder": str(tmp_path / "other")}))
     assert main(again) == 2 and "drawn with another style encoder" in capsys.readouterr().err
+    shutil.copytree(tiny_encoder, tmp_path / "other", dirs_exist_ok=True)
+    about = json.loads((tiny_encoder / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**about, "template": "{prompt} by {}"}))
+    assert main(again) == 2 and "drawn with another style encoder" in capsys.readouterr().err
     seen.write_text(yaml.safe_dump(settings))
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert main(again) == 2 and "drawn by another picture than" in capsys.readouterr().err
