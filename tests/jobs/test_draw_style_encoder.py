@@ -181,6 +181,8 @@ def refused(config, tmp_path, capsys, *more):
     (["--method", "style_encoder"], "there is no style to draw in: give a picture of it (--reference)"),
     (["--method", "style_encoder", "--reference", "aa.png"], "aa.png does not exist: did you mean a.png?"),
     (["--method", "style_encoder", "--reference", "words.png"], "words.png cannot be read"),
+    (["--method", "style_encoder", "--reference", "https://example.org/a.png:0.5"],
+     "https://example.org/a.png is an address, and pictures are files: download it"),
     (["--method", "style_encoder", "--reference", "a.png:much"], "behind a.png comes a weight, not 'much'"),
     (["--method", "style_encoder", "--reference", "a.png:0.5:2"],
      "--reference a.png:0.5:2: behind a.png comes a weight, and then another one"),
