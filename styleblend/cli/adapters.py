@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, Optional
 
-from styleblend.cli.options import MINI, add_command, add_config, named_folder, settings_of
+from styleblend.cli.options import MINI, add_command, add_config, command_to_draw, named_folder, settings_of
 from styleblend.cli.progress import tell
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError, nearest
@@ -81,7 +81,7 @@ def run_load(args) -> int:
         print(line)
     if shipped != output / name:
         tell(f"a style {name} comes with the program, too ({shipped}): from now on yours is drawn in this folder")
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
+    advice = f"; draw with it: {command_to_draw(args.config, name)}"
     print(f"{name} is in {output / name}" + ("" if args.output else advice))
     return 0
 

@@ -1,5 +1,6 @@
 """`styleblend draw --reference` and `styleblend encode`: the style of a picture, at once or kept; what is refused."""
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_tokens_that_are_kept_draw_what_the_picture_does(seen, tmp_path):
     record = read_record(tmp_path / "ink.png")
     assert (record.method, record.style, list(record.adapters)) == ("style_encoder", "ink", ["style_tokens"])
     assert np.array_equal(drawn(seen, tmp_path, "--from", tmp_path / "ink.png", name="again.png"), one)
+
+
+def test_the_command_that_draws_in_it_is_one_for_a_shell(seen, tmp_path, capsys):
+    kept(seen, tmp_path, "two words", "a.png")
+    advice = capsys.readouterr().out.strip().split("draw with it: python -m styleblend ")[1]
+    assert main([*shlex.split(advice), "--output", str(tmp_path / "picture.png")]) == 0
+    assert read_record(tmp_path / "picture.png").style == "two words"
 
 
 def test_several_references_are_a_weighted_mean(seen, tmp_path, tiny_base):
