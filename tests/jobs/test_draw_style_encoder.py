@@ -162,9 +162,12 @@ def test_kept_tokens_for_other_programs_and_for_a_branch_of_styleblend(seen, tmp
                        ("webui", "embeddings/ink.safetensors"), ("single", "ink.safetensors")):
         output = tmp_path / "out" / kind
         assert main(["export", str(folder), "--format", kind, "--output", str(output)]) == 0
-        [found] = read_safetensors(output / file).values()
+        [(token, found)] = read_safetensors(output / file).items()
         assert np.array_equal(found, tokens)
-    assert "in the style of ink" in capsys.readouterr().err
+        said = {"diffusers": "in diffusers write a painting of a fox in the style of <ink>.",
+                "single": ""}.get(kind, "in A1111 write a painting of a fox in the style of ink.")
+        assert said in capsys.readouterr().err and token == {"diffusers": "<ink>", "single": "emb.<E>"}.get(
+            kind, "emb_params")
     assert main(["load", str(tmp_path / "out" / "single" / "ink.safetensors"), "--name", "again", "--config",
                  str(seen)]) == 0
     same = [drawn(seen, tmp_path, "--prompt", "A cat", "--style", name) for name in ("ink", "again")]
