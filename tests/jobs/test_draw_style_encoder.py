@@ -215,6 +215,27 @@ def test_what_is_refused(seen, tmp_path, capsys, monkeypatch, options, words):
     assert words in refused(seen, tmp_path, capsys, *options)
 
 
+@pytest.mark.parametrize("options, words", [
+    (["--from", "by.png", "--style", "dots"], "by.png was drawn without --style: leave it out, or leave out --from"),
+    (["--from", "by.png", "--style", "ink"], "by.png was drawn without --style: leave it out, or leave out --from"),
+    (["--from", "plain.png", "--style", "dots"], "plain.png was drawn without --style"),
+    (["--from", "plain.png", "--method", "style_encoder", "--reference", "a.png"],
+     "plain.png was not drawn by style_encoder: leave out --method, or leave out --from"),
+    (["--from", "plain.png", "--reference", "a.png"], "--reference has no effect on a plain picture: leave it out"),
+    (["--from", "ink.png", "--reference", "a.png"],
+     "--reference has no effect on ink, which has its tokens: leave it out, or draw without the style"),
+    (["--method", "style_encoder", "--reference", "a.png", "--sty-gamma", "1"],
+     "--sty-gamma has no effect on a picture by style_encoder: leave it out, or name a --style of another method"),
+])
+def test_what_is_refused_names_what_was_given(seen, tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    kept(seen, tmp_path, "ink", "a.png")
+    for name, how in (("by", [*BY_PICTURE, "a.png"]), ("ink", ["--style", "ink"]), ("plain", [])):
+        if f"{name}.png" in options:
+            drawn(seen, tmp_path, "--prompt", "A cat", "--steps", 1, *how, name=f"{name}.png")
+    assert words in refused(seen, tmp_path, capsys, *options)
+
+
 def test_without_an_encoder_it_says_what_to_type(trained, tmp_path, capsys):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     options = (*BY_PICTURE, tmp_path / "a.png")
