@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional
 
@@ -52,13 +53,25 @@ def config_of(folder: Path) -> StyleEncoderConfig:
 
 
 def encoder_hash(path: Path) -> str:
-    """The first 16 digits of the SHA-256 of an encoder's weights."""
+    """The first 16 digits of the SHA-256 of an encoder's weights, and of what else of it pictures depend on."""
     digest = hashlib.sha256()
     for file in weight_files(path):
         with open(file, "rb") as opened:
             for block in iter(lambda: opened.read(1 << 20), b""):
                 digest.update(block)
+    digest.update(unusual(path).encode())
     return digest.hexdigest()[:16]
+
+
+def unusual(path: Path) -> str:
+    """What the config.json of an encoder says that is not usual, but for its base, of which a picture says more.
+
+    Nothing of a published one: its hash is that of its file.
+    """
+    folder = path if path.is_dir() else path.parent
+    said = asdict(config_of(folder)) if (folder / CONFIG).is_file() else {}
+    usual = asdict(StyleEncoderConfig(base=said.get("base", "")))
+    return "".join(f"{name}: {value!r}\n" for name, value in sorted(said.items()) if value != usual[name])
 
 
 def weight_files(path: Path) -> List[Path]:

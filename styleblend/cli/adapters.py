@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, Optional
 
-from styleblend.cli.options import MINI, add_command, add_config, named_folder, settings_of
+from styleblend.cli.options import MINI, add_command, add_config, command_to_draw, named_folder, settings_of
 from styleblend.cli.progress import tell
 from styleblend.cli.running import follow
 from styleblend.errors import StyleBlendError, nearest
@@ -81,7 +81,7 @@ def run_load(args) -> int:
         print(line)
     if shipped != output / name:
         tell(f"a style {name} comes with the program, too ({shipped}): from now on yours is drawn in this folder")
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
+    advice = f"; draw with it: {command_to_draw(args.config, name)}"
     print(f"{name} is in {output / name}" + ("" if args.output else advice))
     return 0
 
@@ -101,7 +101,7 @@ def run_export(args) -> int:
             tell(f"with --{option}-strength 0 the {'text encoder' if option == 'coarse' else 'UNet'}'s LoRA changes "
                  "nothing")
     if args.format != "single":
-        for sentence in what_is_lost(style):
+        for sentence in what_is_lost(style, args.format):
             tell(sentence)
     if args.format == "ldm" and not is_embedding(style):
         tell("ComfyUI reads these names of the UNet and not those of the text encoder: for both there, --format kohya")
@@ -131,8 +131,8 @@ def style_folder(text: str, config: Optional[str]) -> Path:
     return path if path.is_dir() and text not in style_names_in(adapters) else find_style(adapters, text)
 
 
-def what_is_lost(folder: Path) -> List[str]:
-    """What the style in `folder` does not do in other programs."""
+def what_is_lost(folder: Path, kind: str) -> List[str]:
+    """What the style in `folder` does not do in the programs that read this format, and how it is used there."""
     from styleblend.adapters.export import LOSS, has_stages, is_embedding, own_blend, own_settings, stages_in
     from styleblend.settings.style_encoder import PHRASE, TEMPLATE, TOKEN
     if has_stages(folder):
@@ -140,8 +140,9 @@ def what_is_lost(folder: Path) -> List[str]:
     if is_embedding(folder):
         name = folder.resolve().name
         template = getattr(own_settings(folder), "style_encoder", {}).get("template", TEMPLATE)
-        phrase = template.replace(PHRASE, "a painting of a fox").replace(TOKEN, name)
-        return [f"in A1111 write {phrase}", "the guidance of the style stays behind"]
+        program, word = ("diffusers", f"<{name.lower()}>") if kind == "diffusers" else ("A1111", name)
+        phrase = template.replace(PHRASE, "a painting of a fox").replace(TOKEN, word)
+        return [f"in {program} write {phrase}", "the guidance of the style stays behind"]
     blend, guidance = own_blend(folder), own_settings(folder).guidance
     said = [LOSS]
     if blend.fine_scale != 1:

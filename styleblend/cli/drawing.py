@@ -67,7 +67,8 @@ def add_references(parser) -> None:
     group.add_argument("--encoder", metavar="FOLDER", help="what reads them: a folder, or a published checkpoint; "
                        "default: the config's (encoder)")
     group.add_argument("--style-guidance", type=float, metavar="SCALE", help="more is more of the style: from the "
-                       "prompt without it on, beside --guidance; also of a style of styleblend encode; default: 1")
+                       "prompt without it on, beside --guidance; also of a style of styleblend encode; default: the "
+                       "style's own, else the config's (style_encoder.style_guidance)")
 
 
 def references_of(args) -> dict:

@@ -1,7 +1,7 @@
 """`encode`: the style of one picture or several, kept as a style. Nothing is trained."""
 from __future__ import annotations
 
-from styleblend.cli.options import add_command, add_config, named_folder, settings_of
+from styleblend.cli.options import add_command, add_config, command_to_draw, named_folder, settings_of
 from styleblend.cli.reference_pictures import references
 from styleblend.cli.running import follow
 
@@ -35,6 +35,6 @@ def run_encode(args) -> int:
     from styleblend.jobs.encode import EncodeRequest, encode
     output = named_folder(args.output)
     folder = follow(encode(EncodeRequest(settings, asked.references, name, args.encoder, output, args.overwrite)))
-    advice = f'; draw with it: python -m styleblend draw --config {args.config} --style {name} --prompt "A rabbit"'
+    advice = f"; draw with it: {command_to_draw(args.config, name)}"
     print(f"{name} is in {folder}" + ("" if output else advice))
     return 0

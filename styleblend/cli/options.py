@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import NoReturn, Optional
 
@@ -61,6 +62,11 @@ def add_config(parser) -> None:
     parser.add_argument("--config", metavar="NAME", default=MINI,
                         help="settings: mini (laptop), sd21 (Stable Diffusion 2.1), one of your own in configs/, or a "
                              "file")
+
+
+def command_to_draw(config: str, style: str) -> str:
+    """What draws in a style of a config, as a shell takes it."""
+    return f'python -m styleblend draw --config {shlex.quote(config)} --style {shlex.quote(style)} --prompt "A rabbit"'
 
 
 def add_styles(parser, default: str) -> None:

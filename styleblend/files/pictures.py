@@ -78,11 +78,15 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
             if image.width * image.height > max_pixels:
                 raise StyleBlendError(f"the picture {path} has {image.width} x {image.height} pixels, "
                                       f"more than {max_pixels:,}: make it smaller, "
-                                      "or raise pictures.max_pixels in the config (--max-pixels)")
+                                      "or raise pictures.max_pixels in the config")
             yield image
     except StyleBlendError:
         raise
     except FileNotFoundError:
+        address = re.match(r"(https?|ftp):/+", str(path))
+        if address:  # of which a path has one slash left
+            raise StyleBlendError(f"{address[1]}://{str(path)[address.end():]} is an address, and pictures are files: "
+                                  "download it, and name the file") from None
         raise StyleBlendError(f"the picture {path} does not exist" + near_by(Path(path))) from None
     except IsADirectoryError:
         raise StyleBlendError(f"{path} is a folder: name a picture in it") from None

@@ -113,6 +113,7 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     settings = settings.model_copy(update={"dtype": dtype}) if dtype else settings
     plan = plan_for(settings, style_name(request.style) if request.style else record and record.style, request.method)
     if record:
+        refuse_another_kind(request, record)
         own = plan.own if plan.own.method == record.method else KINDS[record.method]()
         own = own.model_copy(update={"preset": record.preset}) if hasattr(own, "preset") else own
         plan = replace(plan, own=own, sampling=record.sampling, settings=record.settings, control=record.control,
@@ -122,6 +123,15 @@ def planned(request: DrawRequest, record: Optional[Record]) -> Plan:
     plan = with_encoder(with_own(with_options(plan, request.sampling, request.negative), request.own))
     refuse_unused_guidance(plan, request)
     return with_strength(plan, request.strength)
+
+
+def refuse_another_kind(request: DrawRequest, record: Record) -> None:
+    """StyleBlendError for a style or a method beside a picture that was drawn without it."""
+    if request.style and not record.style:
+        raise StyleBlendError(f"{request.again} was drawn without --style: leave it out, or leave out --from")
+    if request.method and request.method != record.method:
+        raise StyleBlendError(f"{request.again} was not drawn by {request.method}: leave out --method, or leave out "
+                              "--from")
 
 
 def refuse_unused_guidance(plan: Plan, request: DrawRequest) -> None:

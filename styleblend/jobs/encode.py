@@ -7,7 +7,7 @@ from typing import Optional, Sequence
 
 from styleblend.adapters.encoder_files import ready_encoder
 from styleblend.adapters.parts import part_named
-from styleblend.adapters.style import save_part
+from styleblend.adapters.style import Style, save_part
 from styleblend.adapters.style_files import part_file, settings_in
 from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
@@ -15,11 +15,13 @@ from styleblend.files.base_folder import find_base
 from styleblend.files.claims import in_turn
 from styleblend.files.names import check_name
 from styleblend.files.output_files import refuse_unwritable
+from styleblend.files.shipped import holds_files
+from styleblend.files.tensor_files import read_metadata
 from styleblend.files.whole_files import write_bytes
 from styleblend.jobs.choices import ready_pictures
 from styleblend.jobs.events import Job, Progress
 from styleblend.methods.style_encoder import PART, encoded_style
-from styleblend.settings import EncodedPicture, RunSettings, StyleEncoderSettings
+from styleblend.settings import EncodedPicture, RunSettings, StyleEncoderSettings, StyleSettings
 from styleblend.settings.style_encoder import said_of
 
 METHOD = "style_encoder"
@@ -29,7 +31,8 @@ METHOD = "style_encoder"
 class EncodeRequest:
     """What becomes the style `name`: `pictures` with their weights, read by `encoder` (None: the config's).
 
-    It is written into `output` (None: the config's adapters). `overwrite` replaces tokens that are there.
+    It is written into `output` (None: the config's adapters). `overwrite` replaces tokens that are there, and
+    none of what else the style says of itself.
     """
 
     settings: RunSettings
@@ -56,9 +59,9 @@ def encode(request: EncodeRequest) -> Job[Path]:
     base = load_base(find_base(settings.base, settings.base_id), settings.dtype)  # its numbers are not used
     yield Progress(f"encoding {request.name}", 1, 2, "part", "pictures")
     style = encoded_style(base, asked, settings)
-    own = style.settings.model_copy(update={"source": said_of(asked.counted())})
     with in_turn(folder.parent):
         refuse_other_style(request)
+        own = settings_from_now_on(request, style).model_copy(update={"source": said_of(asked.counted())})
         write_bytes(folder / "style.json", own.model_dump_json(exclude_defaults=True, indent=2).encode("utf-8"))
         # last, since a style with this file counts as whole
         save_part(folder, request.name, PART, {part_named(PART).token: style.parts[PART]},
@@ -67,12 +70,29 @@ def encode(request: EncodeRequest) -> Job[Path]:
     return folder
 
 
+def settings_from_now_on(request: EncodeRequest, style: Style) -> StyleSettings:
+    """What the style says of itself: what stands there already, with the template of the encoder where it is another.
+
+    The template of the same encoder may have been changed by hand, and that of another one is not what it learned.
+    """
+    name, folder = request.name, request.folder()
+    before, file = settings_in(folder, name), part_file(folder, name, PART)
+    if before.method != METHOD:
+        return style.settings
+    try:
+        if file and read_metadata(file).get("encoder") == style.files["encoder"]:
+            return before
+    except StyleBlendError:
+        pass  # it is torn, and about to be replaced
+    kept = {key: value for key, value in before.style_encoder.items() if key != "template"}
+    return before.model_copy(update={"style_encoder": {**kept, **style.settings.style_encoder}})
+
+
 def refuse_other_style(request: EncodeRequest) -> None:
     """StyleBlendError where the name is no style's, or is taken."""
     name, folder = check_name(request.name), request.folder()
     before = settings_in(folder, name)
-    files = [path.name for path in folder.iterdir() if path.suffix == ".safetensors"] if folder.is_dir() else []
-    if files and before.method != METHOD:
+    if holds_files(folder) and before.method != METHOD:
         raise StyleBlendError(f"{folder} holds a style of {before.method} already: choose another --name")
     if part_file(folder, name, PART) and not request.overwrite:
         raise StyleBlendError(f"{folder} holds a style already: choose another --name, or --overwrite to replace it")

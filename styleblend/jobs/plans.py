@@ -12,7 +12,7 @@ from styleblend.files.prompts import Prompt
 from styleblend.files.shipped import adapters_of
 from styleblend.methods.drawn_with import DrawnWith, drawn_plain, drawn_with, with_negative
 from styleblend.record import Record, looked_at
-from styleblend.settings import (KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings,
+from styleblend.settings import (FIRST_METHOD, KINDS, ContentSettings, ControlSettings, MethodSettings, RunSettings,
                                  SamplingSettings, Source, StyleEncoderSettings, StyleSettings, own_settings,
                                  validated, with_sampling)
 
@@ -75,12 +75,21 @@ def with_own(plan: Plan, changes: Mapping[str, object]) -> Plan:
     """The plan with other settings of its method. StyleBlendError where they would have no effect."""
     if not changes:
         return plan
-    option = f"--{next(iter(changes)).replace('_', '-')}"
     kind = type(plan.settings)
-    if not set(changes) <= set(kind.model_fields):
-        what = f"{plan.name}, a style of {plan.own.method}" if plan.name else "a plain picture"
-        raise StyleBlendError(f"{option} has no effect on {what}: leave it out, or name a --style of another method")
+    unused = next((name for name in changes if name not in kind.model_fields), None)
+    if unused == "references":
+        raise StyleBlendError(f"--reference has no effect on {said_of(plan)}: leave it out")
+    if unused:
+        raise StyleBlendError(f"--{unused.replace('_', '-')} has no effect on {said_of(plan)}: leave it out, or name a "
+                              "--style of another method")
     return replace(plan, settings=validated(kind, {**plan.settings.model_dump(), **changes}, "the options"))
+
+
+def said_of(plan: Plan) -> str:
+    """What is drawn, in words."""
+    if plan.name:
+        return f"{plan.name}, a style of {plan.own.method}"
+    return "a plain picture" if plan.own.method == FIRST_METHOD else f"a picture by {plan.own.method}"
 
 
 def with_encoder(plan: Plan) -> Plan:
@@ -92,7 +101,7 @@ def with_encoder(plan: Plan) -> Plan:
         unused = "reference" if settings.references else "encoder" if settings.encoder else None
         if unused:
             raise StyleBlendError(f"--{unused} has no effect on {plan.name}, which has its tokens: leave it out, or "
-                                  "leave out --style")
+                                  "draw without the style")
         return plan
     if not settings.references:
         raise StyleBlendError("there is no style to draw in: give a picture of it (--reference), or name a --style "

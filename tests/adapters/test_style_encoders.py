@@ -1,6 +1,7 @@
 """Style encoders on disk: our folder, the image encoder with its map beside it, and the published checkpoint."""
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_an_image_encoder_with_its_map_beside_it(tiny_encoder, tiny_base, tokens
     write_safetensors(tmp_path / "mapping.safetensors", {"proj.weight": np.ones((256, 32), np.float32),
                                                          "proj.bias": np.ones(256, np.float32)})
     assert encoder_hash(tmp_path) != before
+
+
+def test_the_hash_is_of_the_weights_and_of_what_config_json_changes_in_pictures(tiny_encoder, tmp_path):
+    """Not of the base; and of a published checkpoint it is that of the file, as sha256sum prints it."""
+    folder = shutil.copytree(tiny_encoder, tmp_path / "copy")
+    config, weights = json.loads((folder / "config.json").read_text()), folder / "model.safetensors"
+    found = {}
+    for name, changes in (("same", {}), ("base", {"base": ""}), ("template", {"template": "{prompt} by {}"}),
+                          ("fit", {"fit": "crop"}), ("act", {"hidden_act": "gelu"})):
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        found[name] = encoder_hash(folder)
+        assert encoder_hash(weights) == found[name]
+    assert found["same"] == found["base"] == encoder_hash(tiny_encoder) and len(set(found.values())) == 4
+    (folder / "config.json").unlink()
+    assert encoder_hash(weights) == hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

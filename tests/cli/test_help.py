@@ -92,6 +92,11 @@ def test_the_axes_of_a_grid_are_those_that_there_are():
     assert f"{', '.join(AXES[:-1])} or {AXES[-1]}" in words and "negative_scale" in AXES
 
 
+def test_the_default_of_style_guidance_is_the_configs():
+    words = " ".join(help_of("draw").split())
+    assert "default: the style's own, else the config's (style_encoder.style_guidance)" in words
+
+
 def test_the_board_script_has_the_same_options():
     out = subprocess.run([sys.executable, "test.py", "--help"], cwd=ROOT,
                          stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """`styleblend draw --reference` and `styleblend encode`: the style of a picture, at once or kept; what is refused."""
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_tokens_that_are_kept_draw_what_the_picture_does(seen, tmp_path):
     assert np.array_equal(drawn(seen, tmp_path, "--from", tmp_path / "ink.png", name="again.png"), one)
 
 
+def test_the_command_that_draws_in_it_is_one_for_a_shell(seen, tmp_path, capsys):
+    kept(seen, tmp_path, "two words", "a.png")
+    advice = capsys.readouterr().out.strip().split("draw with it: python -m styleblend ")[1]
+    assert main([*shlex.split(advice), "--output", str(tmp_path / "picture.png")]) == 0
+    assert read_record(tmp_path / "picture.png").style == "two words"
+
+
 def test_several_references_are_a_weighted_mean(seen, tmp_path, tiny_base):
     """Weights are shares: one picture is its own mean, whatever its weight, and twice the same is once."""
     tokens = {}
@@ -154,9 +162,12 @@ def test_kept_tokens_for_other_programs_and_for_a_branch_of_styleblend(seen, tmp
                        ("webui", "embeddings/ink.safetensors"), ("single", "ink.safetensors")):
         output = tmp_path / "out" / kind
         assert main(["export", str(folder), "--format", kind, "--output", str(output)]) == 0
-        [found] = read_safetensors(output / file).values()
+        [(token, found)] = read_safetensors(output / file).items()
         assert np.array_equal(found, tokens)
-    assert "in the style of ink" in capsys.readouterr().err
+        said = {"diffusers": "in diffusers write a painting of a fox in the style of <ink>.",
+                "single": ""}.get(kind, "in A1111 write a painting of a fox in the style of ink.")
+        assert said in capsys.readouterr().err and token == {"diffusers": "<ink>", "single": "emb.<E>"}.get(
+            kind, "emb_params")
     assert main(["load", str(tmp_path / "out" / "single" / "ink.safetensors"), "--name", "again", "--config",
                  str(seen)]) == 0
     same = [drawn(seen, tmp_path, "--prompt", "A cat", "--style", name) for name in ("ink", "again")]
@@ -181,6 +192,8 @@ def refused(config, tmp_path, capsys, *more):
     (["--method", "style_encoder"], "there is no style to draw in: give a picture of it (--reference)"),
     (["--method", "style_encoder", "--reference", "aa.png"], "aa.png does not exist: did you mean a.png?"),
     (["--method", "style_encoder", "--reference", "words.png"], "words.png cannot be read"),
+    (["--method", "style_encoder", "--reference", "https://example.org/a.png:0.5"],
+     "https://example.org/a.png is an address, and pictures are files: download it"),
     (["--method", "style_encoder", "--reference", "a.png:much"], "behind a.png comes a weight, not 'much'"),
     (["--method", "style_encoder", "--reference", "a.png:0.5:2"],
      "--reference a.png:0.5:2: behind a.png comes a weight, and then another one"),
@@ -199,6 +212,27 @@ def test_what_is_refused(seen, tmp_path, capsys, monkeypatch, options, words):
     (tmp_path / "words.png").write_text("no picture")
     if "ink" in options:
         kept(seen, tmp_path, "ink", "a.png")
+    assert words in refused(seen, tmp_path, capsys, *options)
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--from", "by.png", "--style", "dots"], "by.png was drawn without --style: leave it out, or leave out --from"),
+    (["--from", "by.png", "--style", "ink"], "by.png was drawn without --style: leave it out, or leave out --from"),
+    (["--from", "plain.png", "--style", "dots"], "plain.png was drawn without --style"),
+    (["--from", "plain.png", "--method", "style_encoder", "--reference", "a.png"],
+     "plain.png was not drawn by style_encoder: leave out --method, or leave out --from"),
+    (["--from", "plain.png", "--reference", "a.png"], "--reference has no effect on a plain picture: leave it out"),
+    (["--from", "ink.png", "--reference", "a.png"],
+     "--reference has no effect on ink, which has its tokens: leave it out, or draw without the style"),
+    (["--method", "style_encoder", "--reference", "a.png", "--sty-gamma", "1"],
+     "--sty-gamma has no effect on a picture by style_encoder: leave it out, or name a --style of another method"),
+])
+def test_what_is_refused_names_what_was_given(seen, tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    kept(seen, tmp_path, "ink", "a.png")
+    for name, how in (("by", [*BY_PICTURE, "a.png"]), ("ink", ["--style", "ink"]), ("plain", [])):
+        if f"{name}.png" in options:
+            drawn(seen, tmp_path, "--prompt", "A cat", "--steps", 1, *how, name=f"{name}.png")
     assert words in refused(seen, tmp_path, capsys, *options)
 
 
@@ -234,6 +268,10 @@ def test_a_picture_is_not_drawn_again_by_another_reference_or_encoder(seen, tmp_
     write_safetensors(weights, {name: value * 2 for name, value in read_safetensors(weights).items()})
     seen.write_text(yaml.safe_dump({**settings, "encoder": str(tmp_path / "other")}))
     assert main(again) == 2 and "drawn with another style encoder" in capsys.readouterr().err
+    shutil.copytree(tiny_encoder, tmp_path / "other", dirs_exist_ok=True)
+    about = json.loads((tiny_encoder / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**about, "template": "{prompt} by {}"}))
+    assert main(again) == 2 and "drawn with another style encoder" in capsys.readouterr().err
     seen.write_text(yaml.safe_dump(settings))
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     assert main(again) == 2 and "drawn by another picture than" in capsys.readouterr().err
@@ -261,3 +299,36 @@ def test_a_name_that_is_taken(seen, tmp_path, capsys):
     assert code == 2 and "holds a style of styleblend already" in said
     code, said = encode("a/b")
     assert code == 2 and not (tmp_path / "adapters" / "a").exists()
+
+
+def test_a_style_of_published_files_is_not_taken_over(seen, tmp_path, capsys):
+    """One whose parts end in .bin and that has no style.json."""
+    folder = tmp_path / "adapters" / "old"
+    folder.mkdir()
+    (folder / "old_unet_lora.bin").write_bytes(b"weights")
+    for more in ((), ("--overwrite",)):
+        assert main(["encode", str(tmp_path / "a.png"), "--name", "old", "--config", str(seen), *more]) == 2
+        assert "old holds a style of styleblend already" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["old_unet_lora.bin"]
+
+
+def test_another_picture_of_a_kept_style_leaves_its_settings(seen, tmp_path, tiny_encoder):
+    """But for the template, where another encoder read it, and also where the tokens before it are torn."""
+    def encode(*more):
+        assert main(["encode", str(tmp_path / "b.png"), "--name", "ink", "--config", str(seen), "--overwrite",
+                     *more]) == 0
+        return json.loads(said.read_text())
+
+    said = kept(seen, tmp_path, "ink", "a.png") / "style.json"
+    own = {"method": "style_encoder", "guidance": 4.0, "seeds": {"Cat": 7},
+           "style_encoder": {"style_guidance": 2.0, "template": "{}: {prompt}"}}
+    said.write_text(json.dumps(own))
+    assert encode() == {**own, "source": str(tmp_path / "b.png")}
+    other = shutil.copytree(tiny_encoder, tmp_path / "other")
+    about = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**about, "template": "{prompt} by {}"}))
+    for torn in (False, True):
+        if torn:
+            (said.parent / "ink_style_tokens.safetensors").write_bytes(b"torn")
+        now = encode("--encoder", str(other))
+        assert now["style_encoder"] == {"style_guidance": 2.0, "template": "{prompt} by {}"} and now["guidance"] == 4
