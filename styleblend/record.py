@@ -63,12 +63,12 @@ class Record:
 
     def chunks(self) -> Dict[str, str]:
         """The texts in the picture's file (`files.saved_pictures`)."""
-        s, kind = self.sampling, KINDS[self.method]
+        s, kind, plain = self.sampling, KINDS[self.method], not self.style and self.method == FIRST_METHOD
         facts = {"Steps": s.steps, "Sampler": SAMPLERS[s.sampler].title, "CFG scale": s.guidance, "Seed": self.seed,
                  "Size": f"{s.width}x{s.height}", "RNG": "CPU", "Model hash": self.base[:10],
-                 **(self.facts_of_style() if self.style else {}), "Version": f"StyleBlend {self.version}"}
+                 **({} if plain else self.facts_of_style()), "Version": f"StyleBlend {self.version}"}
         line = ", ".join(f"{key}: {quoted(value)}" for key, value in facts.items())
-        prompt = (kind.shown_prompt if self.style else "{prompt}.").replace("{prompt}", self.prompt, 1)
+        prompt = ("{prompt}." if plain else kind.shown_prompt).replace("{prompt}", self.prompt, 1)
         negative = f"\nNegative prompt: {s.fine_negative}" if s.fine_negative else ""
         own = {**asdict(self), "sampling": s.model_dump(), "settings": self.settings.model_dump(),
                "control": [one.model_dump(exclude_defaults=True) for one in self.control],
@@ -81,9 +81,9 @@ class Record:
         return {"parameters": f"{prompt}{negative}\n{line}", CHUNK: json.dumps(own, ensure_ascii=False)}
 
     def facts_of_style(self) -> Dict[str, object]:
-        """What other programs are told of the style; of a plain picture there is nothing to tell."""
-        return {"StyleBlend style": self.style, "StyleBlend style hash": self.style_hash,
-                **{f"StyleBlend {name}": value for name, value in self.settings.facts().items()}}
+        """What other programs are told of the style, or of the method where pictures or words stand for one."""
+        named = {"style": self.style, "style hash": self.style_hash} if self.style else {"method": self.method}
+        return {f"StyleBlend {name}": value for name, value in {**named, **self.settings.facts()}.items()}
 
 
 def seen(said: Any, hashes: Mapping[str, str]) -> Any:

@@ -59,7 +59,8 @@ class StyleEncoderSettings(MethodSettings):
         return [one.picture for one in self.counted()]
 
     def facts(self) -> Dict[str, object]:
-        return {"style guidance": self.style_guidance}
+        return {**({"references": said_of(self.counted())} if self.references else {}),
+                "style guidance": self.style_guidance}
 
 
 def said_of(references: List[EncodedPicture]) -> str:

@@ -47,6 +47,10 @@ def test_a_reference_its_record_and_the_library(seen, tmp_path, tiny_base):
     record = read_record(tmp_path / "picture.png")
     assert (record.method, record.style, list(record.adapters)) == ("style_encoder", "", ["encoder"])
     assert list(record.pictures) == [str(tmp_path / "a.png")]
+    text = Image.open(tmp_path / "picture.png").info["parameters"]
+    assert text.startswith("A cat in the style of <E>\n") and (
+        f"StyleBlend method: style_encoder, StyleBlend references: {tmp_path / 'a.png'}, StyleBlend style guidance: 1"
+        in text)
     assert np.array_equal(drawn(seen, tmp_path, "--from", tmp_path / "picture.png", name="again.png"), found)
     settings = StyleEncoderSettings(references=[{"picture": str(tmp_path / "a.png")}])
     [picture] = Pipeline(tiny_base, read_settings(seen)).pictures("A cat", settings=settings)
