@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import List, Optional
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.content import PYTORCH, kind_of
 from styleblend.files.shipped import own_or_shipped
-from styleblend.files.tensor_files import read_names
+from styleblend.files.tensor_files import read_names, read_sizes
 from styleblend.models.configs import StyleEncoderConfig, read_config
 
 CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
@@ -59,6 +60,12 @@ def encoder_hash(path: Path) -> str:
             for block in iter(lambda: opened.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def encoder_size(path: Path) -> int:
+    """Bytes of an encoder's weights in memory, where they are float32, as they are in the published checkpoint."""
+    return sum(file.stat().st_size if kind_of(file) == PYTORCH else sum(read_sizes(file, read_names(file)).values())
+               for file in weight_files(path))
 
 
 def weight_files(path: Path) -> List[Path]:
