@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import List, Optional
 
 from styleblend.errors import StyleBlendError
+from styleblend.files.content import PYTORCH, kind_of
 from styleblend.files.shipped import own_or_shipped
-from styleblend.files.tensor_files import read_names
+from styleblend.files.tensor_files import read_names, read_sizes
 from styleblend.models.configs import StyleEncoderConfig, read_config
 
 CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
@@ -72,6 +73,12 @@ def unusual(path: Path) -> str:
     said = asdict(config_of(folder)) if (folder / CONFIG).is_file() else {}
     usual = asdict(StyleEncoderConfig(base=said.get("base", "")))
     return "".join(f"{name}: {value!r}\n" for name, value in sorted(said.items()) if value != usual[name])
+
+
+def encoder_size(path: Path) -> int:
+    """Bytes of an encoder's weights in memory, where they are float32, as they are in the published checkpoint."""
+    return sum(file.stat().st_size if kind_of(file) == PYTORCH else sum(read_sizes(file, read_names(file)).values())
+               for file in weight_files(path))
 
 
 def weight_files(path: Path) -> List[Path]:

@@ -11,7 +11,7 @@ from styleblend.adapters.encoder_files import ADVICE, MAPPING, WEIGHTS, config_o
 from styleblend.adapters.style_encoders import UNUSED, load_style_encoder
 from styleblend.base.base import Base
 from styleblend.base.weights import load, parameters
-from styleblend.files.tensor_files import read_names, read_safetensors
+from styleblend.files.tensor_files import read_names, stored_tensors
 from styleblend.models.configs import StyleEncoderConfig
 from styleblend.models.style_encoder import StyleEncoder
 from styleblend.settings.style_encoder_training import EncoderTrainingSettings
@@ -37,7 +37,7 @@ def started_style_encoder(base: Base, folder: Path, settings: EncoderTrainingSet
         return trainable(encoder)
     config = replace(config_of(folder), fit=settings.fit, base=base.fingerprint(), tokens=settings.network.tokens,
                      template=settings.network.template, width=base.text_encoder.config.hidden_size)
-    tensors = {name: tensor for name, tensor in read_safetensors(folder / WEIGHTS).items()
+    tensors = {name: tensor for name, tensor in stored_tensors(folder / WEIGHTS).items()
                if name.startswith("vision_model.") and name not in UNUSED}
     return trainable(filled(StyleEncoder(config), tensors, seed, str(folder / WEIGHTS)))
 

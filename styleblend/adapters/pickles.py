@@ -113,6 +113,7 @@ class Machine:
         if len(self.stack) != 1 or self.marks:
             raise ValueError("it ends in the middle")
         self.check(self.stack[0], 1)
+        self.calls.clear()  # they hold the machine, which would stay with all that it read until Python seeks cycles
         return self.stack[0]
 
     def step(self, name: str, arg: Any) -> None:
@@ -232,7 +233,7 @@ class Machine:
             wide = view.reshape(-1).astype(np.uint32)
             wide <<= 16  # where it is: files may be large
             return wide.view(np.float32).reshape(shape)
-        return np.array(view, order="C")
+        return np.require(view, requirements="CA")  # a copy only where it must be: files may be large
 
     def ordered(self, pairs=()) -> dict:
         """Python 2 gives an OrderedDict its pairs when it makes it, Python 3 afterwards."""

@@ -86,8 +86,9 @@ def compare_methods(request: CompareRequest, spread: Optional[Spread] = None) ->
     left_out += missing_metrics
     for sentence in left_out:
         yield Log(sentence)
+    encoder = next(filter(None, (one.plan.encoder() for one in study.compared)), None)  # all have the config's
     lean = yield from within(request.settings, "drawing", request.max_memory,
-                             beside(request.settings, (), request.study.references))
+                             beside(request.settings, (), request.study.references, encoder))
     paths = [path for one in study.compared for path in study.files(one)]
     pages = [study.folder / name for name in (SHEET, *REPORT_FILES)]
     refuse_outputs(paths, pages, study.folder / f"{LOCK}.lock", request.overwrite)

@@ -217,7 +217,7 @@ def draw(request: DrawRequest) -> Job[List[Path]]:
     # what makes a run leaner changes no picture, so the record says the settings as they were asked for
     lean = plan.config.model_copy(update={"sampling": plan.sampling.model_copy(update={"batch": batch})})
     lean = yield from within(lean, "drawing once" if single and not lean.offload else "drawing", request.max_memory,
-                             beside(lean, plan.control))
+                             beside(lean, plan.control, encoder=plan.encoder()))
     base = base_for_drawing(lean)
     style = load_named(lean.adapters, plan.name, base) if plan.name else None
     hashes = style_hash(style) if style else "", base.fingerprint(), base.decoder_fingerprint()

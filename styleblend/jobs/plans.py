@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Dict, Mapping, Optional, Tuple
 
 from styleblend.adapters.encoder_files import encoder_hash, ready_encoder
@@ -37,6 +38,11 @@ class Plan:
                       dtype=self.dtype(), preset=getattr(self.own, "preset", None), adapters=self.adapters,
                       decoder=decoder, control=self.control, content=self.content, sources=self.sources,
                       pictures=looked_at(self.settings, self.control, self.content))
+
+    def encoder(self) -> Optional[Path]:
+        """What reads its reference pictures; None: there are none. StyleBlendError where that is not whole."""
+        reads = isinstance(self.settings, StyleEncoderSettings) and self.settings.references and not self.name
+        return ready_encoder(self.settings.encoder or self.config.encoder) if reads else None
 
     def dtype(self) -> str:
         """The type that is drawn in."""
@@ -106,7 +112,7 @@ def with_encoder(plan: Plan) -> Plan:
     if not settings.references:
         raise StyleBlendError("there is no style to draw in: give a picture of it (--reference), or name a --style "
                               "that styleblend encode has written")
-    return replace(plan, adapters={"encoder": encoder_hash(ready_encoder(settings.encoder or plan.config.encoder))})
+    return replace(plan, adapters={"encoder": encoder_hash(plan.encoder())})
 
 
 def with_options(plan: Plan, changes: Mapping[str, object], negative: Optional[str]) -> Plan:

@@ -1,10 +1,12 @@
 """Pickled checkpoints: what PyTorch and Jittor write is read exactly."""
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
 import struct
+import weakref
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -146,6 +148,20 @@ def test_torch_strides_offsets_shared_storages_and_empty_tensors(tmp_path):
     assert found["one"].shape == () and found["one"] == 5 and found["jittors_one"] == 5
     found["t"][0, 0] = 7  # its own memory, and writable
     assert found["one"] == 5
+
+
+def test_a_file_is_in_memory_once_and_goes_when_it_is_read(tmp_path):
+    """Whole storages are not copied, and go with the last of their tensors, without waiting for Python's collector."""
+    program = mapping(w=tensor(), same=tensor(), t=tensor((3, 2), (1, 3)))
+    gc.disable()
+    try:
+        found = read(tmp_path, zip_file(program, _0=SIX.tobytes()))
+        assert np.shares_memory(found["w"], found["same"]) and not np.shares_memory(found["w"], found["t"])
+        kept = [weakref.ref(array) for array in found.values()]
+        del found
+        assert [one() for one in kept] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_torch_parameters_ordered_dicts_and_plain_values(tmp_path):

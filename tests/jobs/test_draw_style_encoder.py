@@ -1,5 +1,6 @@
 """`styleblend draw --reference` and `styleblend encode`: the style of a picture, at once or kept; what is refused."""
 import json
+import re
 import shlex
 import shutil
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from styleblend.adapters.style import load_style
 from styleblend.cli import main
-from styleblend.files.tensor_files import read_safetensors
+from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.pipeline import Pipeline
 from styleblend.record import read_record
 from styleblend.settings import StyleEncoderSettings, read_settings
@@ -58,6 +59,27 @@ def test_a_reference_its_record_and_the_library(seen, tmp_path, tiny_base):
     assert (picture.record.adapters, picture.record.style_hash) == (record.adapters, record.style_hash)
     other = drawn(seen, tmp_path, "--prompt", "A cat", *BY_PICTURE, tmp_path / "b.png")
     assert np.abs(other - found).max() > 3
+
+
+def test_max_memory_counts_the_encoder(seen, tmp_path, tiny_encoder, capsys):
+    """Where it reads a picture: refused before a base is loaded, and named; a plain picture has none."""
+    large = shutil.copytree(tiny_encoder, tmp_path / "large")
+    write_safetensors(large / "model.safetensors", {**read_safetensors(large / "model.safetensors"),
+                                                    "more": np.zeros(2 ** 24, np.float32)})
+    command = ["draw", "--config", str(seen), "--prompt", "A cat", "--max-memory", "240MB", "--output",
+               str(tmp_path / "p.png"), "--overwrite"]
+    for fits in ((), (*BY_PICTURE, str(tmp_path / "a.png"))):
+        assert main([*command, *fits]) == 0
+    seen.write_text(yaml.safe_dump({**yaml.safe_load(seen.read_text()), "encoder": str(large)}))
+    for refused in ([*command, *BY_PICTURE, str(tmp_path / "a.png")],
+                    ["compare", "--config", str(seen), "--styles", "dots", "--methods", "style_encoder,plain",
+                     "--max-memory", "240MB", "--output", str(tmp_path / "out")]):
+        capsys.readouterr()
+        assert main(refused) == 2
+        said = capsys.readouterr().err
+        assert "at the least, and --max-memory allows 229: try " in said and "a smaller style encoder" in said
+    assert main(["memory", "--config", str(seen)]) == 0
+    assert re.search(r"weights of the style encoder, where pictures are read +64 MiB", capsys.readouterr().out)
 
 
 def test_an_encoder_whose_template_has_no_place(seen, tmp_path, tiny_encoder, capsys):

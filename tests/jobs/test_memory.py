@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from styleblend import cli
+from styleblend.adapters.style_encoders import load_style_encoder
 from styleblend.base import weights
 from styleblend.base.base import load_base
 from styleblend.base.controlnets import load_controlnet
 from styleblend.models.configs import ClipTextConfig, ScheduleConfig, UNetConfig, VaeConfig
 from styleblend.errors import StyleBlendError
+from styleblend.files.tensor_files import read_safetensors, write_safetensors
 from styleblend.jobs import memory
 from styleblend.jobs.events import result_of
 from styleblend.jobs.memory import (CONTEXT, MIB, PHASES, PROCESS, Beside, Sizes, beside, drawing, fitted, needed,
@@ -111,6 +113,18 @@ def test_references_and_the_networks_of_control_pictures_are_counted(tiny_folder
     of_network = sum(p.nbytes for p in weights.parameters(network).values())
     of_one, of_two = (unet_step(n, Beside(controlnets=(tiny_controlnet,))) - unet_step(n) - of_network for n in (1, 2))
     assert of_two == 2 * of_one > 0
+
+
+@pytest.mark.parametrize("kind", ["drawing", "drawing once"])
+def test_the_encoder_of_reference_pictures_is_counted(sd21, tiny_encoder, tmp_path, kind):
+    """As it is in memory, where also the numbers of a file in half precision are float32."""
+    size = sum(p.nbytes for p in weights.parameters(load_style_encoder(tiny_encoder)).values())
+    tensors = read_safetensors(tiny_encoder / "model.safetensors")
+    write_safetensors(tmp_path / "half.safetensors", {name: x.astype("float16") for name, x in tensors.items()})
+    sizes, settings = Sizes(sd21, "float32"), read_settings(ROOT / "configs" / "sd21.yaml")
+    for encoder in (tiny_encoder, tmp_path / "half.safetensors"):
+        plain, read = (PHASES[kind](sizes, settings, more) for more in (Beside(), Beside(encoder=encoder)))
+        assert {read[name] - plain[name] for name in plain} == {size}
 
 
 def test_what_control_settings_bring(tiny_controlnet, tmp_path):
