@@ -14,8 +14,6 @@ from styleblend.models.configs import StyleEncoderConfig, read_config
 
 CONFIG, WEIGHTS, MAPPING, CARD = "config.json", "model.safetensors", "mapping.safetensors", "README.md"
 TRAIN = "python -m styleblend train encoder"
-
-
 ADVICE = f"Download the whole encoder again, or train it ({TRAIN})"
 
 
