@@ -1,14 +1,14 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own, which compute in float32, and a GPU its own attention. Everything else is plain, attention in
-chunks of queries.
+The CPU has its own, which compute in float32, and a GPU its own attention, and norms with gradients that Jittor does
+not derive. Everything else is plain, attention in chunks of queries.
 """
 from functools import lru_cache
 from typing import Optional, Sequence
 
 import numpy as np
 
-from styleblend.kernels import chunked, cpu, cuda, reference
+from styleblend.kernels import chunked, cpu, cuda, norms, reference
 from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt, say
 
@@ -18,10 +18,11 @@ __all__ = ["adain", "attention", "geglu", "group_norm", "layer_norm"]
 def best(x, *frozen):
     """The kernels for this device.
 
-    The CPU's compute no gradient of the `frozen` inputs: if one wants it, the plain ones.
+    They compute no gradient of the `frozen` inputs: if one wants it, the plain ones.
     """
-    plain = jt.flags.use_cuda or any(f is not None and not f.is_stop_grad() for f in frozen)
-    return reference if plain else cpu
+    if any(f is not None and not f.is_stop_grad() for f in frozen):
+        return reference
+    return norms if jt.flags.use_cuda else cpu
 
 
 def attention_core(x, heads: int, bias):
