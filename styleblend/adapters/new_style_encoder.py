@@ -14,7 +14,8 @@ from styleblend.base.weights import load, parameters
 from styleblend.files.tensor_files import read_names, stored_tensors
 from styleblend.models.configs import StyleEncoderConfig
 from styleblend.models.style_encoder import StyleEncoder
-from styleblend.settings.style_encoder_training import EncoderTrainingSettings
+from styleblend.settings import validated
+from styleblend.settings.style_encoder_training import EncoderNetworkSettings, EncoderTrainingSettings
 
 DEVIATION = 0.02  # of new weights, as in CLIP; new tokens begin as small as inverted ones do
 
@@ -33,6 +34,7 @@ def started_style_encoder(base: Base, folder: Path, settings: EncoderTrainingSet
         and "proj.weight" not in read_names(folder / WEIGHTS)
     if not alone:
         encoder = load_style_encoder(folder, base, "--start")
+        validated(EncoderNetworkSettings, {"template": encoder.config.template}, f"--start {folder}")
         encoder.config = replace(encoder.config, fit=settings.fit, base=base.fingerprint())
         return trainable(encoder)
     config = replace(config_of(folder), fit=settings.fit, base=base.fingerprint(), tokens=settings.network.tokens,

@@ -22,9 +22,9 @@ class EncoderNetworkSettings(Settings):
     patch_size: int = Field(14, ge=2, le=128)
     hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
     tokens: int = Field(8, ge=1, le=64, description="style tokens of a picture")
-    template: str = Field("{prompt}, in the style of {}.", pattern=r"^[^{}]*\{prompt\}[^{}]*[^{}\w]\{\}[.!]?$",
-                          description="of the captions; {} stands for the tokens, a word of its own, and one sign at "
-                          "most behind it")
+    template: str = Field("{prompt}, in the style of {}.", pattern=r"^[^{}]*\{prompt\}[^{}]*[^{}\w]\{\}[.!]$",
+                          description="of the captions; {} stands for the tokens, a word of its own, and one sign "
+                          "(. or !) behind it: there the published assembly looks for them")
 
     @model_validator(mode="after")
     def divides(self) -> EncoderNetworkSettings:

