@@ -1,13 +1,12 @@
 """Where the style encoder is, and its hash. Nothing here needs Jittor: what is missing is said before it starts."""
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional
 
 from styleblend.errors import StyleBlendError
-from styleblend.files.content import PYTORCH, kind_of
+from styleblend.files.content import PYTORCH, kind_of, sha256_of
 from styleblend.files.shipped import own_or_shipped
 from styleblend.files.tensor_files import read_names, read_sizes
 from styleblend.models.configs import StyleEncoderConfig, read_config
@@ -53,13 +52,7 @@ def config_of(folder: Path) -> StyleEncoderConfig:
 
 def encoder_hash(path: Path) -> str:
     """The first 16 digits of the SHA-256 of an encoder's weights, and of what else of it pictures depend on."""
-    digest = hashlib.sha256()
-    for file in weight_files(path):
-        with open(file, "rb") as opened:
-            for block in iter(lambda: opened.read(1 << 20), b""):
-                digest.update(block)
-    digest.update(unusual(path).encode())
-    return digest.hexdigest()[:16]
+    return sha256_of(*weight_files(path), behind=unusual(path).encode())[:16]
 
 
 def unusual(path: Path) -> str:

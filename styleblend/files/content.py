@@ -39,12 +39,14 @@ def first_bytes(path: Path, count: int = FIRST) -> bytes:
         return file.read(count)
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits. The file need not fit into memory."""
+def sha256_of(*paths: Path, behind: bytes = b"") -> str:
+    """The SHA-256 of files, and of what comes behind them, in hexadecimal digits. They need not fit into memory."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    digest.update(behind)
     return digest.hexdigest()
 
 
