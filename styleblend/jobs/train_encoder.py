@@ -32,8 +32,8 @@ from styleblend.training.corpus_cache import CorpusCache, Reading, cache_corpus,
 from styleblend.training.encoder_grids import encoder_grids
 from styleblend.training.loop import loss_curve, train
 from styleblend.training.style_encoder import Losses
-from styleblend.training.style_inversion import (STAGE, forget_tokens, invert_corpus, made_of_corpus, refuse_others,
-                                                  said_of, token_file)
+from styleblend.training.style_inversion import (STAGE, forget_tokens, invert_corpus, made_of_corpus, made_of_tokens,
+                                                  refuse_others, token_file)
 
 NEW = "new"  # --start: random numbers
 BEFORE = {"encoder": (), "finetune": ("encoder",), "joint": ("finetune", "encoder")}  # where a stage begins
@@ -90,7 +90,7 @@ def cached(settings: RunSettings, base: Base, corpus: Corpus, folder: Path, fit:
     sampling = settings.sampling
     reading = Reading(config.image_size, fit, sampling.width, sampling.height, settings.pictures.max_pixels,
                       config.template)
-    cache = planned_cache(base, corpus, reading, folder / "cache")
+    cache = yield from events_of(planned_cache(base, corpus, reading, folder / "cache"))
     check(cache)
     yield from events_of(cache_corpus(base, corpus, reading, cache))
     clamped = count_clamped(base, cache, config.tokens)
@@ -124,7 +124,7 @@ def tokens_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: Pa
         forget_tokens(tokens, corpus.entries)
     seed = settings.training.seed
     cache = yield from cached(settings, base, corpus, folder, config.fit, config.network, lambda cache: refuse_others(
-        tokens, made_of_corpus(base, cache, config.tokens, seed)))
+        tokens, made_of_corpus(base, cache, config.tokens, config.network.tokens, seed)))
     base.vae = None  # its work is cached
     written = yield from events_of(invert_corpus(base, cache, corpus.entries, config.tokens, config.network.tokens,
                                                  seed, tokens))
@@ -157,7 +157,7 @@ def refuse_unready(request: EncoderRequest, corpus: Corpus) -> None:
 
 def refuse_tokens_of_others(request: EncoderRequest, cache: CorpusCache) -> None:
     """StyleBlendError where the tokens that the stage `encoder` would learn are of other pictures."""
-    said = said_of(request.folder() / STAGE)
+    said = made_of_tokens(request.folder() / STAGE)
     if request.stage == "encoder" and said and said.get("corpus") != cache.taught:
         raise StyleBlendError(f"the tokens in {request.folder() / STAGE} are of other pictures or captions, or of "
                               f"another base: learn them again (--stage {STAGE} --overwrite), or choose another --name")
@@ -181,7 +181,7 @@ def encoder_stage(request: EncoderRequest, base: Base, corpus: Corpus, folder: P
         yield Log(f"the stage {stage} begins with {begun}")
         cache = yield from cached(settings, base, corpus, folder, encoder.config.fit, encoder.config,
                                   lambda cache: refuse_tokens_of_others(request, cache))
-        made_of = said_of(folder / STAGE) if stage == "encoder" else ""
+        made_of = made_of_tokens(folder / STAGE) if stage == "encoder" else ""
         if made_of is None:
             yield Log(f"the tokens in {folder / STAGE} do not say of which pictures they are: taken as they are")
         losses = Losses(base, base.tokenizer(), cache, corpus.entries, encoder)
@@ -218,7 +218,7 @@ def card(request: EncoderRequest, corpus: Corpus, encoder: StyleEncoder, begun: 
     own, about = getattr(request.settings.encoder_training, request.stage), encoder.config
     return f"""# The style encoder {request.name}
 
-A picture becomes {about.tokens} style tokens of the width {about.width} (Chang 2025). It is drawn with by
+A picture becomes {about.tokens} style tokens of the width {about.width} (Chang 2025). Draw with it:
 
     styleblend draw --method style_encoder --encoder FOLDER --reference PICTURE --prompt "A rabbit"
 

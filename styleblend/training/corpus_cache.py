@@ -104,11 +104,13 @@ def refuse_reserved(tokenizer: Tokenizer, entries: Sequence[Entry], template: st
     tokenizer.refuse_reserved([escaped(styled(entry.caption, template)) for entry in entries])
 
 
-def planned_cache(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> CorpusCache:
+def planned_cache(base: Base, corpus: Corpus, reading: Reading, folder: Path) -> Generator[WorkDone, None, CorpusCache]:
     """The cache as `cache_corpus` will write it. Pictures are read, for their hashes, but nothing is written."""
-    parts = parts_of(corpus)
+    parts, taught = parts_of(corpus), []
     shards = [Path(folder) / f"shard-{number:05d}.safetensors" for number in range(len(parts))]
-    taught = [taught_by(base, corpus, part, reading) for part in parts]
+    for number, part in enumerate(parts):
+        yield WorkDone("reading the corpus", number * SHARD, len(corpus.entries), "picture")
+        taught.append(taught_by(base, corpus, part, reading))
     keys = [hash_of([one, reading.side, reading.max_pixels]) for one in taught]
     return CorpusCache(shards, len(corpus.entries), base.vae.scale, hash_of(keys)[:16], hash_of(taught)[:16], keys)
 

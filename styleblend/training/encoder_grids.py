@@ -48,6 +48,7 @@ def encoder_grids(pipeline: Pipeline, settings: RunSettings, encoder: StyleEncod
     scorers = scorers_for(settings, paths, settings.training.encoder_score)
     parts = [prompts[begin:begin + batch] for begin in range(0, len(prompts), batch)]
     steps, template = settings.sampling.steps, encoder.config.template
+    originals = {name: as_drawn(settings, own)[0] for name, own in paths.items()}
 
     def write(path: Path) -> Generator[WorkDone, None, Optional[float]]:
         rows: List[List[Tuple[str, Image.Image]]] = []
@@ -65,7 +66,7 @@ def encoder_grids(pipeline: Pipeline, settings: RunSettings, encoder: StyleEncod
                         yield WorkDone(TITLE, done + event.done, total, "step")
                 done += steps
             scores += [scorers[number](pictures, prompts, path)] if scorers else []
-            rows.append([(name, as_drawn(settings, paths[name])[0]), *zip(prompts, pictures)])
+            rows.append([(name, originals[name]), *zip(prompts, pictures)])
         save_png(path, contact_sheet(rows))
         jt.gc()
         return float(np.mean(scores)) if scores and scorers[0].weights else None

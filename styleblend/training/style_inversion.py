@@ -49,7 +49,7 @@ def invert_corpus(base: Base, cache: CorpusCache, entries: Sequence[Entry], sett
     mixed.
     """
     folder, tokenizer, written = Path(folder), base.tokenizer(), 0
-    made_of = made_of_corpus(base, cache, settings, seed)
+    made_of = made_of_corpus(base, cache, settings, count, seed)
     refuse_others(folder, made_of)
     with ExitStack() as claims:
         while True:
@@ -130,12 +130,13 @@ def inversion_loss(base: Base, noisy: Noisy, ids: np.ndarray, vectors):
     return loss_of_noise(base, noisy, base.text_encoder(ids, vectors.reshape(-1, vectors.shape[-1])))
 
 
-def made_of_corpus(base: Base, cache: CorpusCache, settings: InversionSettings, seed: int) -> dict:
-    """All that tokens depend on."""
-    return {"corpus": cache.taught, "dtype": base.dtype, "seed": seed, "settings": settings.model_dump()}
+def made_of_corpus(base: Base, cache: CorpusCache, settings: InversionSettings, count: int, seed: int) -> dict:
+    """All that `count` tokens of each picture depend on."""
+    return {"corpus": cache.taught, "dtype": base.dtype, "tokens": count, "seed": seed,
+            "settings": settings.model_dump()}
 
 
-def said_of(folder: Path) -> Optional[dict]:
+def made_of_tokens(folder: Path) -> Optional[dict]:
     """What the tokens in a folder were learned with, of which corpus; None where that is not said."""
     path = Path(folder) / MADE_OF
     return read_json(path, "learn the tokens again (--stage tokens --overwrite)") if path.is_file() else None
@@ -143,7 +144,7 @@ def said_of(folder: Path) -> Optional[dict]:
 
 def refuse_others(folder: Path, made_of: dict) -> None:
     """StyleBlendError where the folder has tokens that were learned with something else."""
-    said = said_of(folder)
+    said = made_of_tokens(folder)
     if said != made_of and (said or any(Path(folder).rglob("*.safetensors"))):
         raise StyleBlendError(f"the tokens in {folder} were learned with other settings, pictures or captions, or on "
                               "another base: choose another --name, or begin anew with --overwrite")
@@ -152,7 +153,7 @@ def refuse_others(folder: Path, made_of: dict) -> None:
 def note(folder: Path, made_of: dict) -> None:
     """Write down what the tokens are learned with, before the first ones lie in the folder."""
     with in_turn(folder):
-        if said_of(folder) is None:
+        if made_of_tokens(folder) is None:
             write_bytes(folder / MADE_OF, (json.dumps(made_of, indent=1) + "\n").encode())
         refuse_others(folder, made_of)
 

@@ -315,6 +315,15 @@ def test_a_start_that_is_not_there(config, corpus, capsys):
     assert "--start nowhere: there is no such folder" in capsys.readouterr().err
 
 
+def test_a_start_with_a_template_that_is_not_trained_with(config, corpus, tmp_path, capsys):
+    """Such an encoder draws, but the published assembly would put the tokens in place of another word."""
+    assert train(config, corpus, "finetune", "--start", "new") == 0
+    about = tmp_path / "encoders" / "mine" / "finetune" / "config.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "template": "{prompt} in the style of {}"}))
+    assert train(config, corpus, "joint") == 2
+    assert "template" in capsys.readouterr().err
+
+
 def test_options_of_the_other_kind(config, corpus, capsys):
     assert main(["train", "coarse", "--config", str(config), "--corpus", str(corpus)]) == 2
     assert "--corpus is of train encoder" in capsys.readouterr().err
@@ -325,7 +334,8 @@ def test_options_of_the_other_kind(config, corpus, capsys):
 @pytest.mark.parametrize("change, words", [
     (dict(network=dict(image_size=30, patch_size=8)), "must be a multiple of patch_size"),
     (dict(finetune=dict(rank=4)), "unknown key encoder_training.finetune.rank"),
-    *[(dict(network=dict(template=one)), "template") for one in ("{prompt}", "{prompt}{}", "{prompt} as {}..")],
+    *[(dict(network=dict(template=one)), "template")
+      for one in ("{prompt}", "{prompt}{}.", "{prompt} as {}", "{prompt} as {}..")],
     (dict(tokens=dict(steps=0)), "greater than or equal to 1")])
 def test_settings_that_are_refused(change, words, config, corpus, capsys):
     settings = yaml.safe_load(config.read_text())
