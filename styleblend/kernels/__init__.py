@@ -1,14 +1,14 @@
 """Kernels with one interface for every device: attention, norms, the gated GELU. Each has a plain form in `reference`.
 
-The CPU has its own, which compute in float32, and a GPU its own attention, and norms with gradients that Jittor does
-not derive. Everything else is plain, attention in chunks of queries.
+The CPU and a GPU have their own, which compute in float32 (attention multiplies as its types say). Everything else is
+plain, attention in chunks of queries.
 """
 from functools import lru_cache
 from typing import Optional, Sequence
 
 import numpy as np
 
-from styleblend.kernels import chunked, cpu, cuda, norms, reference
+from styleblend.kernels import chunked, cpu, cuda, reference
 from styleblend.kernels.segments import Segment, reading
 from styleblend.machine.runtime import jt, say
 
@@ -22,7 +22,7 @@ def best(x, *frozen):
     """
     if any(f is not None and not f.is_stop_grad() for f in frozen):
         return reference
-    return norms if jt.flags.use_cuda else cpu
+    return cuda if jt.flags.use_cuda else cpu
 
 
 def attention_core(x, heads: int, bias):

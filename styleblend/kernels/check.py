@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ def operators() -> Iterator[tuple[str, str, Callable, np.ndarray]]:
     for dtype in ALLOWED:
         yield "attention", dtype, lambda dtype=dtype: kernels.attention(
             *(cast(jt.array(one), dtype) for one in (q, k, v)), 2), attention(q, k, v, 2)
+    weight, bias = np.linspace(0.5, 1.5, 16, dtype=np.float32), np.sin(np.arange(16, dtype=np.float32))
+    for dtype in ALLOWED:
+        yield "group norm", dtype, lambda dtype=dtype: kernels.group_norm(
+            cast(jt.array(x), dtype), *frozen(jt, weight, bias), 4, 1e-5, silu=True), group_norm(x, weight, bias, 4)
+        yield "layer norm", dtype, lambda dtype=dtype: kernels.layer_norm(
+            cast(jt.array(x.transpose(0, 2, 3, 1)), dtype), *frozen(jt, weight, bias), 1e-5), layer_norm(
+                x.transpose(0, 2, 3, 1), weight, bias)
+        yield "gated GELU", dtype, lambda dtype=dtype: kernels.geglu(cast(jt.array(a), dtype)), geglu(a)
     yield "sum", "float32", lambda: jt.array(x).sum((2, 3)), x.sum((2, 3))
     yield "softmax", "float32", lambda: jt.nn.softmax(jt.array(a), -1), softmax(a)
     yield "turned axes", "float32", lambda: jt.array(x).transpose(0, 2, 3, 1), x.transpose(0, 2, 3, 1)
@@ -40,6 +49,29 @@ def gradient_of_square(jt, numbers: np.ndarray):
     """The gradient of the sum of squares."""
     var = jt.array(numbers)
     return jt.grad((var * var).sum(), [var])[0]
+
+
+def frozen(jt, *arrays: np.ndarray) -> list:
+    """Weights that do not learn."""
+    return [jt.array(x).stop_grad() for x in arrays]
+
+
+def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
+    """And SiLU."""
+    its = x.reshape(len(x), groups, -1)
+    its = (its - its.mean(2, keepdims=True)) / np.sqrt(its.var(2, keepdims=True) + 1e-5)
+    y = its.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
+    return y / (1 + np.exp(-y))
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * weight + bias
+
+
+def geglu(x: np.ndarray) -> np.ndarray:
+    """Values, then gates."""
+    value, gate = np.split(x, 2, axis=-1)
+    return value * gate * (0.5 + 0.5 * np.vectorize(math.erf)(gate / math.sqrt(2)))
 
 
 def convolution(x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from styleblend.kernels import sources
 from styleblend.kernels.bfloat16 import TYPES, unit
+from styleblend.kernels.kernel import Kernel
 from styleblend.kernels.segments import Reading, Segment, reading
 from styleblend.machine.precision import cast
 from styleblend.machine.runtime import jt
@@ -87,35 +88,10 @@ def computed(dtype: str) -> str:
     return "bfloat16" if str(dtype) == "bfloat16" else "float32"
 
 
-class Kernel(jt.Function):
-    """A kernel of `norms_cpu.h`: sources of the forward and the backward pass; `numbers` are what they read as `data`.
-
-    In the sources T is the type of the input, the result and the gradients. The forward pass writes the result to out0,
-    and to out1 what the backward pass needs again besides the inputs, as float32. `wide`: the backward pass is all in
-    float32, since it keeps sums in its result on the way.
-    """
-
-    def __init__(self, forward: str, backward: str, shapes: list, numbers: dict, wide: bool = False):
-        self.forward, self.backward, self.shapes, self.numbers, self.wide = forward, backward, shapes, numbers, wide
-
-    def execute(self, *inputs):
-        self.inputs, self.kind = list(inputs), computed(inputs[0].dtype)
-        self.results = jt.code(self.shapes, [self.kind, "float32"][:len(self.shapes)], self.inputs, cpu_header=NORMS,
-                               cpu_src=typed(self.forward, self.kind), data=self.numbers)
-        return self.results[0]
-
-    def grad(self, gradient):
-        if gradient is None:
-            return (None,) * len(self.inputs)
-        x, kind = self.inputs[0], "float32" if self.wide else self.kind
-        kept = [cast(x, kind), *self.inputs[1:], *self.results[1:], cast(gradient, kind)]
-        found = jt.code(x.shape, kind, kept, cpu_header=NORMS, data=self.numbers, cpu_src=typed(self.backward, kind))
-        return (cast(found, self.kind),) + (None,) * (len(self.inputs) - 1)
-
-
-def typed(source: str, kind: str) -> str:
-    """The source with T as the type of a kernel's numbers."""
-    return f"typedef {TYPES[kind]} T;{source}"
+def code(shapes, types, inputs, source: str, numbers: dict):
+    """An operator of `norms_cpu.h`; T in the source is the type of the first input."""
+    return jt.code(shapes, types, inputs, cpu_header=NORMS, data=numbers,
+                   cpu_src=f"typedef {TYPES[str(inputs[0].dtype)]} T;{source}")
 
 
 GROUPS = """
@@ -133,9 +109,9 @@ def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, poo
     if pooling is not None:
         given = [cast(x, kind), weight, bias, jt.array(pooling)]
         source = GROUPS + f"styleblend::group_norm_pooled<{name}>(g, (T*)in0_p, in1_p, in2_p, in3_p, (T*)out0_p);"
-        return cast(jt.code(x.shape, kind, given, cpu_header=NORMS, cpu_src=typed(source, kind), data=numbers), x.dtype)
+        return cast(code(x.shape, kind, given, source, numbers), x.dtype)
     kernel = Kernel(
-        GROUPS + f"styleblend::group_norm_forward<{name}>(g, (T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);",
+        code, GROUPS + f"styleblend::group_norm_forward<{name}>(g, (T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);",
         GROUPS + f"styleblend::group_norm_backward<{name}>(g, in0_p, in1_p, in2_p, in3_p, in4_p, out0_p);",
         [x.shape, (x.shape[0], groups, 2)], numbers, wide=True)
     return cast(kernel(cast(x, kind), weight, bias), x.dtype)
@@ -145,7 +121,7 @@ def layer_norm(x, weight, bias, eps: float):
     """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
     tokens, size = int(np.prod(x.shape[:-1])), x.shape[-1]
     given = '(int)data["tokens"], (int)data["size"]'
-    kernel = Kernel(f'styleblend::layer_norm_forward({given}, (float)data["eps"], '
+    kernel = Kernel(code, f'styleblend::layer_norm_forward({given}, (float)data["eps"], '
                     f'(T*)in0_p, in1_p, in2_p, (T*)out0_p, out1_p);',
                     f'styleblend::layer_norm_backward({given}, (T*)in0_p, in1_p, in3_p, (T*)in4_p, (T*)out0_p);',
                     [x.shape, (tokens, 2)], {"tokens": tokens, "size": size, "eps": eps})
@@ -156,7 +132,7 @@ def geglu(x):
     """As `kernels.reference.geglu`."""
     shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
     given = '(int)data["tokens"], (int)data["size"]'
-    kernel = Kernel(f'styleblend::geglu_forward({given}, (T*)in0_p, (T*)out0_p);',
+    kernel = Kernel(code, f'styleblend::geglu_forward({given}, (T*)in0_p, (T*)out0_p);',
                     f'styleblend::geglu_backward({given}, (T*)in0_p, (T*)in1_p, (T*)out0_p);',
                     [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
     return cast(kernel(cast(x, computed(x.dtype))), x.dtype)

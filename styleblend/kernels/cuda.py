@@ -1,17 +1,21 @@
-"""The GPU's attention kernels (`attention_cuda.h`) as a Jittor operator with its gradient."""
+"""The GPU's kernels (`attention_cuda.h`, `norms_cuda.h`) as Jittor operators with their gradients."""
 from __future__ import annotations
 
 from typing import Optional, Sequence
 
-from styleblend.kernels import sources
+import numpy as np
+
+from styleblend.kernels import reference, sources
+from styleblend.kernels.kernel import Kernel
 from styleblend.kernels.segments import Reading, Segment, reading
 from styleblend.machine.cards import exact_product, shared_memory
+from styleblend.machine.precision import cast
 from styleblend.machine.runtime import jt
 
 TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 NEEDS = {"float32": 0, "float16": 75, "bfloat16": 80}  # compute capability, times ten
 LARGEST = 160  # head size: larger ones do not fit into the shared memory
-HEADER = '#include "helper_cuda.h"\n' + sources.source("attention_cuda.h")
+HEADER, NORMS = ('#include "helper_cuda.h"\n' + sources.source(name) for name in ("attention_cuda.h", "norms_cuda.h"))
 SHARED = "#define STYLEBLEND_SHARED {}\n"
 # inputs: 0 q, 1 k, 2 v, 3 and 4 `rows` and `factors` of a Reading, 5 the bias
 PROBLEM = """
@@ -93,3 +97,63 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     read = reading(q.shape[0], k.shape[0], q_rows, segments)
     bias = None if bias is None else bias.reshape(-1, bias.shape[-1]).float32()
     return Attention(heads, size, size ** -0.5 if scale is None else scale, causal, read, bias)(q, k, v)
+
+
+# ---------------------------------------------------------------- norms and the gated GELU
+
+NORM = """
+    styleblend::cuda::Norm<T> p{{}};
+    p.units = (int)data["units"]; p.count = (int)data["count"];
+    p.groups = (int)data["groups"]; p.pixels = (int)data["pixels"]; p.eps = (float)data["eps"];
+    p.x = in0_p; p.weight = in1_p; p.bias = in2_p; {arrays}
+    checkCudaErrors((styleblend::cuda::normed<T, {layer}, {silu}>(p, {backward})));
+"""
+GATED = """
+    styleblend::cuda::Gated<T> p{{}};
+    p.tokens = (int)data["tokens"]; p.size = (int)data["size"]; p.x = in0_p; {arrays}
+    checkCudaErrors(styleblend::cuda::geglu(p, {backward}));
+"""
+
+
+def code(shapes, types, inputs, source: str, numbers: dict):
+    """An operator of `norms_cuda.h`; T in the source is the type of the first input."""
+    return jt.code(shapes, types, inputs, cuda_header=NORMS, data=numbers,
+                   cuda_src=f"typedef {TYPES[str(inputs[0].dtype)]} T;{source}")
+
+
+def computed(x):
+    """x in a type that the kernels read and write."""
+    return x if str(x.dtype) in TYPES else cast(x, "float32")
+
+
+def norm(x, weight, bias, layer: bool, silu: bool, numbers: dict):
+    """A norm of units of neighbours in memory: see `Norm` in `norms_cuda.h`."""
+    names = {"layer": str(layer).lower(), "silu": str(silu).lower()}
+    forward = NORM.format(arrays="p.y = out0_p; p.statistics = out1_p;", backward="false", **names)
+    backward = NORM.format(arrays="p.statistics = in3_p; p.d_y = in4_p; p.d_x = out0_p;", backward="true", **names)
+    kernel = Kernel(code, forward, backward, [x.shape, (numbers["units"], 2)], numbers)
+    return cast(kernel(computed(x), weight.float32(), bias.float32()), x.dtype)
+
+
+def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
+    """As `kernels.reference.group_norm`; the gradients of `weight` and `bias` are not computed."""
+    if pooling is not None:
+        return reference.group_norm(x, weight, bias, groups, eps, silu, pooling)
+    pixels = int(np.prod(x.shape[2:]))
+    return norm(x, weight, bias, False, silu, {"units": x.shape[0] * groups, "count": x.shape[1] // groups * pixels,
+                                               "groups": groups, "pixels": pixels, "eps": eps})
+
+
+def layer_norm(x, weight, bias, eps: float):
+    """As `kernels.reference.layer_norm`; the gradients of `weight` and `bias` are not computed."""
+    return norm(x, weight, bias, True, False, {"units": int(np.prod(x.shape[:-1])), "count": x.shape[-1],
+                                               "groups": 1, "pixels": 1, "eps": eps})
+
+
+def geglu(x):
+    """As `kernels.reference.geglu`."""
+    shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
+    kernel = Kernel(code, GATED.format(arrays="p.y = out0_p;", backward="false"),
+                    GATED.format(arrays="p.d_y = in1_p; p.d_x = out0_p;", backward="true"),
+                    [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
+    return cast(kernel(computed(x)), x.dtype)

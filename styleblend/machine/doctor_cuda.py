@@ -24,6 +24,7 @@ FLAGS = ("-std=c++14", "-DIS_CUDA", "--use_fast_math", "-Xcompiler", "-fPIC", "-
 # of our kernels: type, how float32 is multiplied, least capability
 OURS = (("float", "FMA", 75), ("float", "SPLIT", 80), ("float", "TF32", 80), ("__half", "FMA", 75),
         ("__nv_bfloat16", "FMA", 80))
+TYPES = ("float", "__half", "__nv_bfloat16")
 
 
 def run_doctor_cuda() -> int:
@@ -92,7 +93,13 @@ def compile_problem(home: Path, capability: int) -> str | None:
     ours = "\n".join(f"template cudaError_t styleblend::cuda::attention_{way}<{kind}, 64, styleblend::cuda::"
                      f"{precision}>(const styleblend::cuda::Problem<{kind}>&);"
                      for kind, precision, least in OURS if capability >= least for way in ("forward", "backward"))
-    text = "\n".join([f'#include "{name}"' for name in (PROBE.name, "helper_cuda.h", "attention_cuda.h")] + [ours])
+    norms = "\n".join(f"template cudaError_t styleblend::cuda::normed<{kind}, {which}>"
+                      f"(const styleblend::cuda::Norm<{kind}>&, bool);"
+                      for kind in TYPES for which in ("false, false", "false, true", "true, false"))
+    gates = "\n".join(f"template cudaError_t styleblend::cuda::geglu(const styleblend::cuda::Gated<{kind}>&, bool);"
+                      for kind in TYPES)
+    headers = (PROBE.name, "helper_cuda.h", "attention_cuda.h", "norms_cuda.h")
+    text = "\n".join([f'#include "{name}"' for name in headers] + [ours, norms, gates])
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "probe.cu"
         program.write_text(text, encoding="utf-8")

@@ -103,10 +103,11 @@ def config(tmp_path):
 
 
 def is_of_a_card(report: Report) -> None:
-    """Nothing was refused; products, convolutions and attention were computed by what is there for a card."""
+    """Nothing was refused; products, convolutions, attention and norms were computed by what is there for a card."""
     assert report.wrong == []
     assert "cudnnConvolutionForward" in report.calls and any(name.startswith("cublas") for name in report.calls)
-    assert any("styleblend4cuda7forward" in name for name in report.kernels)
+    for kernel in ("7forward", "12norm_forward", "5gated"):
+        assert any(f"styleblend4cuda{kernel}" in name for name in report.kernels)
 
 
 @pytest.mark.parametrize("options", [(), ("--dtype", "float16"), ("--dtype", "bfloat16"), ("--offload",)], ids=str)
@@ -124,7 +125,8 @@ def test_a_training(run, config, method):
     """Backward passes, too: of attention, of convolutions, of the optimiser."""
     report = run("train", method, "--config", str(config))
     is_of_a_card(report)
-    assert any("styleblend4cuda8backward" in name for name in report.kernels)
+    for kernel in ("8backward", "13norm_backward"):
+        assert any(f"styleblend4cuda{kernel}" in name for name in report.kernels)
     assert "cudnnConvolutionBackwardData" in report.calls
 
 
