@@ -1,4 +1,4 @@
-"""The GPU's attention kernels without a GPU: registers, spills, shared memory, occupancy, and how fast a card could be.
+"""The GPU's kernels without a GPU: registers, spills, shared memory, occupancy, and how fast a card could be.
 
     python -m benchmarks.cuda_kernels                                   # heads of 64, five capabilities; minutes
     python -m benchmarks.cuda_kernels --size 160 --capabilities 75 90
@@ -20,7 +20,7 @@ from styleblend.cli.options import HelpFormatter
 from styleblend.errors import StyleBlendError
 from styleblend.machine.cards import exact_product, shared_memory
 from styleblend.machine.cuda_home import toolkits, wheel_folders
-from styleblend.machine.doctor_cuda import CAPABILITIES, KERNELS, OURS
+from styleblend.machine.doctor_cuda import CAPABILITIES, KERNELS, OURS, norms
 
 FLAGS = ("-std=c++17", "--use_fast_math", "-w", "-Xptxas", "-v", "-cubin")
 TYPES = {"f": "float32", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
@@ -48,7 +48,7 @@ MULTIPROCESSORS = {75: Multiprocessor(32, 16, 64, 0), 80: Multiprocessor(64, 32,
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ptxas says of one; `shared` is what a launch asks for, in bytes."""
+    """What ptxas says of one; `shared` is what a launch asks for, in bytes, and `warps` those of a thread block."""
 
     name: str
     dtype: str
@@ -56,17 +56,18 @@ class Kernel:
     registers: int
     spilled: int
     shared: int
+    warps: int = WARPS
 
     def blocks(self, capability: int) -> int:
         """How many thread blocks a multiprocessor holds at a time."""
         has = MULTIPROCESSORS[capability]
-        registers = WARPS * (-(-self.registers * 32 // 256) * 256)  # given out by the warp, 256 at a time
-        return min(has.blocks, has.warps // WARPS, 65536 // registers,
-                   has.shared * 1024 // (self.shared + has.reserved * 1024))
+        registers = self.warps * (-(-self.registers * 32 // 256) * 256)  # given out by the warp, 256 at a time
+        return min(has.blocks, has.warps // self.warps, 65536 // registers,
+                   has.shared * 1024 // max(self.shared + has.reserved * 1024, 1))
 
     def occupancy(self, capability: int) -> float:
         """The share of a multiprocessor's warps that are there."""
-        return self.blocks(capability) * WARPS / MULTIPROCESSORS[capability].warps
+        return self.blocks(capability) * self.warps / MULTIPROCESSORS[capability].warps
 
 
 def program(size: int, capability: int) -> str:
@@ -80,23 +81,43 @@ def program(size: int, capability: int) -> str:
     return "\n".join(text)
 
 
-def compiled(nvcc: Path, size: int, capability: int) -> Iterator[Kernel]:
-    """Each kernel with what ptxas says of it."""
+def compiled(nvcc: Path, text: str, capability: int) -> list[tuple[str, int, int]]:
+    """Of each kernel its mangled name, bytes that do not fit into registers, and registers."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernels.cu"
-        source.write_text(program(size, capability))
+        source.write_text(text)
         run = subprocess.run([str(nvcc), *FLAGS, f"-I{KERNELS}", f"-arch=sm_{capability}", "-o",
                               f"{folder}/kernels.cubin", str(source)],
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if run.returncode:
         raise StyleBlendError(f"{nvcc} does not compile the kernels for {capability / 10}: {run.stdout[-400:]}")
     of_each = re.compile(r"properties for (\S+)\s.*?(\d+) bytes spill stores.*?Used (\d+) registers", re.DOTALL)
-    for name, spilled, registers in of_each.findall(run.stdout):
+    return [(name, int(spilled), int(registers)) for name, spilled, registers in of_each.findall(run.stdout)]
+
+
+def attention_kernels(nvcc: Path, size: int, capability: int) -> Iterator[Kernel]:
+    for name, spilled, registers in compiled(nvcc, program(size, capability), capability):
         kind, precision, keys = re.search(r"(?:forward|backward)I(f|6__half|13__nv_bfloat16)Li\d+E"
                                           r"LNS0_9PrecisionE(\d)E(?:Lb(\d)E)?", name).groups()
         what = "forward" if keys is None else "gradient of k and v" if keys == "1" else "gradient of q"
-        yield Kernel(what, TYPES[kind], PRECISIONS[int(precision)], int(registers), int(spilled),
+        yield Kernel(what, TYPES[kind], PRECISIONS[int(precision)], registers, spilled,
                      shared_bytes(size, TYPES[kind], PRECISIONS[int(precision)], shared_memory(capability)))
+
+
+def norm_kernels(nvcc: Path, capability: int) -> Iterator[Kernel]:
+    """Those that read 16 bytes at once, as all of Stable Diffusion's sizes let them."""
+    for name, spilled, registers in compiled(nvcc, f'#include "norms_cuda.h"\n{norms()}', capability):
+        what, kind, run, one, other = re.search(r"(norm_forward|norm_backward|gated)I(f|6__half|13__nv_bfloat16)Li(\d)E"
+                                                r"Lb(\d)E(?:Lb(\d)E)?", name).groups()
+        if run == "1":
+            continue
+        if what == "gated":
+            yield Kernel("gated GELU" + ", gradient" * int(one), TYPES[kind], "", registers, spilled, 0, 8)
+        else:
+            of = "layer norm" if one == "1" else "group norm" + ", SiLU" * int(other)
+            warps = 4 if one == "1" else 32
+            yield Kernel(of + ", gradient" * (what == "norm_backward"), TYPES[kind], "", registers, spilled,
+                         8 * warps * (one == "0"), warps)
 
 
 def shared_bytes(size: int, dtype: str, precision: str, room: int) -> int:
@@ -148,9 +169,9 @@ def bounds(card: CardModel, dtype: str, precision: str, size: int, rows: int, he
             "memory": 4 * rows * heads * tokens * size * number / card.memory}
 
 
-def print_kernels(size: int, found: dict[int, list[Kernel]]) -> None:
-    print(f"Heads of {size}: registers / bytes spilled / KiB of shared memory / thread blocks on a multiprocessor "
-          "(share of its warps)\n")
+def print_kernels(of: str, found: dict[int, list[Kernel]]) -> None:
+    print(f"\n{of}: registers / bytes spilled / KiB of shared memory / thread blocks on a multiprocessor (share of its "
+          "warps)\n")
     names = sorted({(k.dtype, k.precision, k.name) for its in found.values() for k in its})
     print("| type | kernel | " + " | ".join(f"{c / 10:.1f}" for c in found) + " |")
     print("|" + "---|" * (2 + len(found)))
@@ -160,7 +181,7 @@ def print_kernels(size: int, found: dict[int, list[Kernel]]) -> None:
             k = next((k for k in its if (k.dtype, k.precision, k.name) == (dtype, precision, name)), None)
             cells.append(f"{k.registers} / {k.spilled} / {k.shared / 1024:.0f} / {k.blocks(capability)} "
                          f"({k.occupancy(capability):.0%})" if k else "")
-        kind = f"{dtype}, {precision}" if dtype == "float32" else dtype
+        kind = f"{dtype}, {precision}" if precision and dtype == "float32" else dtype
         print(f"| {kind} | {name} | " + " | ".join(cells) + " |")
 
 
@@ -193,7 +214,8 @@ def main() -> None:
     nvcc = args.nvcc or next((found.nvcc for found in toolkits(wheel_folders())), None)
     if nvcc is None:
         parser.error('there is no nvcc: pip install "styleblend-jittor[cuda13]" brings one')
-    print_kernels(args.size, {c: list(compiled(nvcc, args.size, c)) for c in args.capabilities})
+    print_kernels(f"Heads of {args.size}", {c: list(attention_kernels(nvcc, args.size, c)) for c in args.capabilities})
+    print_kernels("Norms", {c: list(norm_kernels(nvcc, c)) for c in args.capabilities})
     print_bounds(args.size, args.rows, args.heads)
 
 

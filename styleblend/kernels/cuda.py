@@ -113,6 +113,16 @@ GATED = """
     p.tokens = (int)data["tokens"]; p.size = (int)data["size"]; p.x = in0_p; {arrays}
     checkCudaErrors(styleblend::cuda::geglu(p, {backward}));
 """
+GEGLU = (GATED.format(arrays="p.y = out0_p;", backward="false"),
+         GATED.format(arrays="p.d_y = in1_p; p.d_x = out0_p;", backward="true"))
+
+
+def norm_sources(layer: bool, silu: bool) -> tuple[str, str]:
+    """Of the forward and the backward pass."""
+    arrays = {"false": "p.y = out0_p; p.statistics = out1_p;",
+              "true": "p.statistics = in3_p; p.d_y = in4_p; p.d_x = out0_p;"}
+    return tuple(NORM.format(arrays=its, backward=backward, layer=str(layer).lower(), silu=str(silu).lower())
+                 for backward, its in arrays.items())
 
 
 def code(shapes, types, inputs, source: str, numbers: dict):
@@ -128,10 +138,7 @@ def computed(x):
 
 def norm(x, weight, bias, layer: bool, silu: bool, numbers: dict):
     """A norm of units of neighbours in memory: see `Norm` in `norms_cuda.h`."""
-    names = {"layer": str(layer).lower(), "silu": str(silu).lower()}
-    forward = NORM.format(arrays="p.y = out0_p; p.statistics = out1_p;", backward="false", **names)
-    backward = NORM.format(arrays="p.statistics = in3_p; p.d_y = in4_p; p.d_x = out0_p;", backward="true", **names)
-    kernel = Kernel(code, forward, backward, [x.shape, (numbers["units"], 2)], numbers)
+    kernel = Kernel(code, *norm_sources(layer, silu), [x.shape, (numbers["units"], 2)], numbers)
     return cast(kernel(computed(x), weight.float32(), bias.float32()), x.dtype)
 
 
@@ -153,7 +160,5 @@ def layer_norm(x, weight, bias, eps: float):
 def geglu(x):
     """As `kernels.reference.geglu`."""
     shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
-    kernel = Kernel(code, GATED.format(arrays="p.y = out0_p;", backward="false"),
-                    GATED.format(arrays="p.d_y = in1_p; p.d_x = out0_p;", backward="true"),
-                    [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
+    kernel = Kernel(code, *GEGLU, [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
     return cast(kernel(computed(x)), x.dtype)

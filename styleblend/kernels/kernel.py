@@ -10,7 +10,8 @@ from styleblend.machine.runtime import jt
 class Kernel(jt.Function):
     """`code(shapes, types, inputs, source, numbers)` makes an operator of the device.
 
-    T in the sources is the type of the first input, the result and the gradients; `numbers` are what they read as `data`.
+    T in the sources is the type of the first input, the result and the gradients; `numbers` are what they read as
+    `data`.
     `forward` writes the result to out0, and to out1 what `backward` needs again besides the inputs, as float32. `wide`:
     the backward pass is all in float32, since it keeps sums in its result on the way.
     """

@@ -93,13 +93,8 @@ def compile_problem(home: Path, capability: int) -> str | None:
     ours = "\n".join(f"template cudaError_t styleblend::cuda::attention_{way}<{kind}, 64, styleblend::cuda::"
                      f"{precision}>(const styleblend::cuda::Problem<{kind}>&);"
                      for kind, precision, least in OURS if capability >= least for way in ("forward", "backward"))
-    norms = "\n".join(f"template cudaError_t styleblend::cuda::normed<{kind}, {which}>"
-                      f"(const styleblend::cuda::Norm<{kind}>&, bool);"
-                      for kind in TYPES for which in ("false, false", "false, true", "true, false"))
-    gates = "\n".join(f"template cudaError_t styleblend::cuda::geglu(const styleblend::cuda::Gated<{kind}>&, bool);"
-                      for kind in TYPES)
     headers = (PROBE.name, "helper_cuda.h", "attention_cuda.h", "norms_cuda.h")
-    text = "\n".join([f'#include "{name}"' for name in headers] + [ours, norms, gates])
+    text = "\n".join([f'#include "{name}"' for name in headers] + [ours, norms()])
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "probe.cu"
         program.write_text(text, encoding="utf-8")
@@ -113,6 +108,14 @@ def compile_problem(home: Path, capability: int) -> str | None:
         return None
     errors = re.findall(r"error.*", run.stdout) or run.stdout.strip().splitlines() or ["nvcc gave up"]
     return printable(errors[0], 160)
+
+
+def norms() -> str:
+    """Every kernel of `norms_cuda.h`."""
+    of_each = [f"normed<{kind}, {which}>(const styleblend::cuda::Norm<{kind}>&, bool);"
+               for kind in TYPES for which in ("false, false", "false, true", "true, false")]
+    of_each += [f"geglu(const styleblend::cuda::Gated<{kind}>&, bool);" for kind in TYPES]
+    return "\n".join(f"template cudaError_t styleblend::cuda::{one}" for one in of_each)
 
 
 def computing_lines(here: Sequence[Card]) -> Iterator[Line]:

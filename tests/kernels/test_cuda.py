@@ -1,4 +1,4 @@
-"""On a GPU: its attention kernels against plain Jittor operators.
+"""On a GPU: its kernels against plain Jittor operators.
 
 The first thing to run on a card that is new to the project.
 """
@@ -9,7 +9,7 @@ from styleblend import kernels
 from styleblend.kernels import chunked, cuda, reference
 from styleblend.kernels.segments import Segment
 from styleblend.machine.runtime import jt
-from test_kernels import CASES, error, setting
+from test_kernels import CASES, NORMS, error, frozen, setting
 
 pytestmark = pytest.mark.skipif(not jt.has_cuda, reason="Jittor has no GPU here")
 ALLOWED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 1e-2}
@@ -35,6 +35,23 @@ def test_kernels_agree_with_plain_operators(dtype, case):
     if not cuda.has_kernel(dtype, case[4]):
         pytest.skip(f"compute capability {cuda.capability() / 10} has no products of {dtype}")
     compare(dtype, case, ALLOWED[dtype])
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_agree_with_plain_operators(dtype, name):
+    """Result and gradient; the plain operators get the same numbers in float32."""
+    shape, run = NORMS[name]
+    rng = np.random.default_rng(3)
+    x = jt.array(rng.standard_normal(shape).astype(np.float32)).cast(dtype)
+    weight, bias = (lambda n: frozen(1 + 0.3 * np.sin(np.arange(n)))), (lambda n: frozen(np.cos(np.arange(n))))
+    results = []
+    for core, given in ((cuda, x), (reference, x.float32())):
+        out = run(core, given, weight, bias).float32()
+        direction = jt.array(np.random.default_rng(4).standard_normal(out.shape).astype(np.float32))
+        results.append([out.numpy(), jt.grad((out * direction).sum(), given).float32().numpy()])
+    for ours, theirs in zip(*results):
+        assert np.isfinite(ours).all() and error(ours, theirs) <= ALLOWED[dtype]
 
 
 def test_rough_products_are_as_rough_as_they_say():

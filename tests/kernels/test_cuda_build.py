@@ -43,14 +43,29 @@ def program(size: int, arch: int) -> str:
     return "#include <map>\n#include <string>\n" + header + "#define out out0\n" + "".join(functions)
 
 
-def compiled(folder, arch: int, size: int) -> dict:
-    """Compiles them for one compute capability.
+def norms() -> str:
+    """Every operator of norms and of the gated GELU in one file."""
+    functions = []
+    for dtype, kind in cuda.TYPES.items():
+        given = f"std::map<std::string, double> data, {kind} *in0_p, "
+        of_norm = f"{given}float *in1_p, float *in2_p, float *in3_p, {kind} *in4_p, {kind} *out0_p, float *out1_p"
+        for name, numbers in (("group", (False, False)), ("group_silu", (False, True)), ("layer", (True, False))):
+            for way, code in zip(("forward", "backward"), cuda.norm_sources(*numbers)):
+                functions.append(f"void {name}_{way}_{dtype}({of_norm}) {{ typedef {kind} T; {code} }}\n")
+        for way, code in zip(("forward", "backward"), cuda.GEGLU):
+            functions.append(f"void geglu_{way}_{dtype}({given}{kind} *in1_p, {kind} *out0_p) "
+                             f"{{ typedef {kind} T; {code} }}\n")
+    return "#include <map>\n#include <string>\n" + cuda.NORMS + "".join(functions)
+
+
+def compiled(folder, arch: int, source: str) -> dict:
+    """Compiles operators for one compute capability.
 
     Of each kernel (registers, bytes that do not fit into them) by its mangled name.
     """
     (folder / "helper_cuda.h").write_text(
         "inline void checkCudaErrors(cudaError_t error) { if (error != cudaSuccess) throw error; }\n")
-    (folder / "operators.cu").write_text(program(size, arch))
+    (folder / "operators.cu").write_text(source)
     result = subprocess.run([NVCC, *FLAGS, f"-arch=compute_{arch}", f"-code=sm_{arch}", "-Xptxas", "-v", "-c",
                              "-o", folder / "operators.o", folder / "operators.cu"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -67,8 +82,21 @@ def test_kernels_compile(tmp_path, arch, size):
 
     Heads of 64, Stable Diffusion 2.1's, stay in the registers, up to a few.
     """
-    kernels = compiled(tmp_path, arch, size)
+    kernels = compiled(tmp_path, arch, program(size, arch))
     assert len(kernels) == 3 * len(ways(arch))
     for name, (registers, spilled) in kernels.items():
         print(f"sm_{arch} {size}: {name} {registers} registers, {spilled} bytes spilled")
         assert size != 64 or spilled <= 64
+
+
+@pytest.mark.parametrize("arch", [90, *(pytest.param(arch, marks=pytest.mark.slow) for arch in (75, 80, 86, 89))])
+def test_norms_compile(tmp_path, arch):
+    """A norm's passes for group, group with SiLU and layer, the gate's two; each for long runs and for one number.
+
+    With 64 registers a block of 1,024 threads fits into a multiprocessor.
+    """
+    kernels = compiled(tmp_path, arch, norms())
+    assert len(kernels) == 3 * 2 * (3 * 2 + 2)
+    for name, (registers, spilled) in kernels.items():
+        print(f"sm_{arch}: {name} {registers} registers, {spilled} bytes spilled")
+        assert registers <= 64 and not spilled
