@@ -34,6 +34,9 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # operators with other flags (`styleblend.machine.precompiled_headers`), so that each of two programs in turns would do
 # it again.
 DEFAULTS = {"use_mpi": "0", "use_cutlass": "0", "FIX_TORCH_ERROR": "0", "gdb_path": "", "cache_name": "styleblend"}
+# Ends the name of Jittor's cache for a card. Jittor would keep what it compiles for it in a folder within the CPU's
+# cache, and look for its own core in the CPU's first: once that is there, a card could not be used any more.
+OF_CUDA = "-cuda"
 
 # Scripts empty a variable to unset it; Jittor would take the empty text for a path.
 UNSET_IF_EMPTY = ("HOME", "JITTOR_HOME", "cc_path", "python_config_path", "cache_name")
@@ -57,6 +60,8 @@ def prepare_environment() -> str | None:
     nvcc, reason = choose_nvcc()
     if nvcc is not None:
         os.environ["nvcc_path"] = nvcc
+    own = os.environ["cache_name"].removesuffix(OF_CUDA)  # a process that started this one may have had a card
+    os.environ["cache_name"] = own + (OF_CUDA if os.environ.get("nvcc_path", "cu") else "")
     return reason
 
 

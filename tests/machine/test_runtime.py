@@ -65,6 +65,20 @@ def test_an_empty_variable_is_none_at_all(tmp_path):
     assert run_python(code, **empty).stdout.strip() == os.path.expanduser("~" + getpass.getuser())
 
 
+@pytest.mark.parametrize("cuda, given, name", [
+    (False, {}, "styleblend"), (True, {}, "styleblend-cuda"), (False, {"cache_name": "styleblend-cuda"}, "styleblend"),
+    (True, {"cache_name": "styleblend-cuda"}, "styleblend-cuda"), (True, {"cache_name": "mine"}, "mine-cuda")], ids=str)
+def test_a_card_has_a_cache_of_its_own(tmp_path, cuda, given, name):
+    """Jittor would look for its core in the CPU's cache first, and no command could use the card any more.
+
+    A process may have been started by one that has the card.
+    """
+    nvcc = str(write_program(tmp_path / "nvcc", "")) if cuda else ""
+    code = ("from styleblend.machine.environment import prepare_environment; prepare_environment()\n"
+            "import os; print(os.environ['cache_name'])")
+    assert run_python(code, nvcc_path=nvcc, **given).stdout == name + "\n"
+
+
 def test_hidden_gpus_mean_cpu():
     result = run_python(COMPUTE, CUDA_VISIBLE_DEVICES="")
     assert (result.returncode, result.stdout) == (0, "cpu [2.0, 2.0]\n"), result.stderr
