@@ -53,6 +53,7 @@ class Attention(jt.Function):
     def grad(self, gradient):
         if gradient is None:
             return None, None, None, None
+        gradient = cast(gradient, self.q.dtype)
         d_q, d_k, d_v = [], jt.zeros(self.k.shape, "float32"), jt.zeros(self.v.shape, "float32")
         d_bias = None if self.bias is None else jt.zeros(self.bias.shape, "float32")
         with jt.no_grad():

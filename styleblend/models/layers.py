@@ -58,7 +58,8 @@ class Linear(Weighted):
             y = products.linear(x, self.matrix(kept, x), self.bias, kept if lora is None else "float32")
             return y if lora is None else cast(y + lora(x, lora_scale), kept)
         within = product_type(kept)
-        y = jt.nn.matmul_transpose(cast(x, within), self.matrix(within, x))
+        # in float32 from here on by a cast, whose gradient has the product's type again: cuBLAS multiplies no two types
+        y = cast(jt.nn.matmul_transpose(cast(x, within), self.matrix(within, x)), "float32")
         if self.bias is not None:
             y = y + self.bias
         if lora is not None:

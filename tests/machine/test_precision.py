@@ -15,6 +15,7 @@ from styleblend.base import weights
 from styleblend.base.base import load_base
 from styleblend.errors import StyleBlendError
 from styleblend.kernels import chunked, reference
+from styleblend.models import layers
 from styleblend.models.attention import AttentionContext
 from styleblend.models.layers import Conv2d, Linear
 from styleblend.models.rows import Rows
@@ -101,6 +102,34 @@ def test_products_add_up_in_float32(dtype):
     x = rounded(seeded.values("x", (1, 64, 5, 5)), dtype).astype(np.float32)
     exact = jt.nn.conv2d(jt.array(x), jt.array(array["weight"]), jt.array(array["bias"]), 1, 1).numpy()
     assert off(conv(cast(jt.array(x), dtype)).float32().numpy(), exact) <= EPS[dtype]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_factors_of_a_product_on_a_gpu_have_one_type(dtype, monkeypatch):
+    """There they are multiplied as they are kept, and a gradient of float32 beside a weight of float16 is refused.
+
+    So the gradient of a product must come back in its type, past the float32 of a bias, a LoRA and a softmax.
+    """
+    real = jt.nn.bmm
+
+    def bmm(a, b):
+        assert a.dtype == b.dtype
+        return real(a, b)
+
+    monkeypatch.setattr(jt.nn, "bmm", bmm)
+    for module in (layers, chunked):
+        monkeypatch.setattr(module, "product_type", str)
+    monkeypatch.setattr(layers, "multiplied", lambda kept: False)
+    linear = Linear(6, 8)
+    linear.weight = cast(jt.array(seeded.values("w", (8, 6))), dtype).stop_grad()
+    x = cast(jt.array(seeded.values("x", (2, 5, 6))), dtype)
+    added_to_it = lora.LoRA(seeded.values("down", (2, 6)), seeded.values("up", (8, 2)))
+    for loras in (None, added_to_it):
+        assert jt.grad(linear(x, loras).float32().sum(), x).dtype == dtype
+    q, k, v = (cast(jt.array(seeded.values(name, (2, 5, 8))), dtype) for name in "qkv")
+    weight = jt.array(seeded.values("weight", (2, 5, 8)))  # the gradient of what it multiplies is float32
+    found = jt.grad((chunked.attention(q, k, v, 2) * weight).sum(), [q, k, v])
+    assert [one.dtype for one in found] == [dtype] * 3
 
 
 @pytest.mark.parametrize("dtype", HALVES)
