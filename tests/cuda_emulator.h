@@ -210,8 +210,14 @@ template <class P>
 cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t bytes, int) {
     using namespace emulator;
     typedef typename std::remove_reference<P>::type Argument;
-    if (bytes > sizeof styleblend::cuda::memory) return cudaErrorLaunchFailure;
-    failure = nullptr; argument = arguments[0];
+    failure = nullptr;
+    size_t count = (size_t)block.x * block.y * block.z;
+    if (bytes > sizeof styleblend::cuda::memory || !count || count > 1024 || count % 32 || block.x != count ||
+        !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) {
+        failure = "a launch that a card refuses, or whose last warp is not whole";
+        return cudaErrorLaunchFailure;
+    }
+    argument = arguments[0];
     launched<P> = kernel;
     body = [](const void* p) { launched<P>(*(const Argument*)p); };
     threads.resize(block.x);

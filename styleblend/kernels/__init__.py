@@ -83,17 +83,28 @@ def attention(q, k, v, heads: int, bias=None, q_rows: Optional[Sequence[int]] = 
     return attention_core(q, heads, bias).attention(q, k, v, heads, bias, q_rows, segments, scale, causal)
 
 
+def check_norm(weight, bias, channels: int, groups: int = 1) -> None:
+    """ValueError for what does not go together: see `check`."""
+    if groups < 1 or channels % groups:
+        raise ValueError(f"{groups} groups do not share {channels} channels: a group has as many as another")
+    if list(weight.shape) != [channels] or list(bias.shape) != [channels]:
+        raise ValueError(f"a norm needs a weight for each of {channels} channels, and a bias, "
+                         f"not {list(weight.shape)} and {list(bias.shape)}")
+
+
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
     """Group norm of (rows, channels, height, width), with `silu` followed by x * sigmoid(x).
 
     `pooling`: whose values count in a row's mean and variance, as in `kernels.reference.group_norm`.
     """
+    check_norm(weight, bias, x.shape[1], groups)
     frozen = (weight, bias) if pooling is None else (weight, bias, x)
     return best(x, *frozen).group_norm(x, weight, bias, groups, eps, silu, pooling)
 
 
 def layer_norm(x, weight, bias, eps: float):
     """Layer norm over the last axis."""
+    check_norm(weight, bias, x.shape[-1])
     return best(x, weight, bias).layer_norm(x, weight, bias, eps)
 
 

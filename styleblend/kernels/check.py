@@ -43,6 +43,29 @@ def operators() -> Iterator[tuple[str, str, Callable, np.ndarray]]:
     yield "turned axes", "float32", lambda: jt.array(x).transpose(0, 2, 3, 1), x.transpose(0, 2, 3, 1)
     yield "order", "float32", lambda: jt.argsort(jt.array(a[0]))[1], np.sort(a[0])
     yield "gradient", "float32", lambda: gradient_of_square(jt, b), 2 * b
+    tokens = rng.standard_normal((2, 70, 128)).astype(np.float32)
+    yield from slopes(jt, "attention", tokens, lambda x: kernels.attention(x, x, x, 2),
+                      lambda x: attention(x, x, x, 2))
+    yield from slopes(jt, "group norm", x, lambda x: kernels.group_norm(
+        x, *frozen(jt, weight, bias), 4, 1e-5, silu=True), lambda x: group_norm(x, weight, bias, 4))
+    yield from slopes(jt, "layer norm", x.transpose(0, 2, 3, 1), lambda x: kernels.layer_norm(
+        x, *frozen(jt, weight, bias), 1e-5), lambda x: layer_norm(x, weight, bias))
+    yield from slopes(jt, "gated GELU", a, kernels.geglu, geglu)
+
+
+def slopes(jt, name: str, x: np.ndarray, call: Callable, exact: Callable) -> Iterator[tuple]:
+    """A gradient along one direction, against the difference quotient in float64."""
+    rng, step = np.random.default_rng(1), 1e-4
+    x, direction = np.ascontiguousarray(x), rng.standard_normal(x.shape)
+    ahead, behind = (exact(x + sign * step * direction) for sign in (1, -1))
+    weights = rng.standard_normal(ahead.shape)
+
+    def found():
+        var = jt.array(x)
+        gradient = jt.grad((call(var) * jt.array(weights.astype(np.float32))).sum(), [var])[0]
+        return (gradient * jt.array(direction.astype(np.float32))).sum()
+
+    yield f"gradient of {name}", "float32", found, np.array([(weights * (ahead - behind)).sum() / (2 * step)])
 
 
 def gradient_of_square(jt, numbers: np.ndarray):

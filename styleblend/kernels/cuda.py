@@ -131,15 +131,15 @@ def code(shapes, types, inputs, source: str, numbers: dict):
                    cuda_src=f"typedef {TYPES[str(inputs[0].dtype)]} T;{source}")
 
 
-def computed(x):
-    """x in a type that the kernels read and write."""
-    return x if str(x.dtype) in TYPES else cast(x, "float32")
+def computed(dtype) -> str:
+    """The type in which the kernels read and write what is kept as `dtype`."""
+    return str(dtype) if str(dtype) in TYPES else "float32"
 
 
 def norm(x, weight, bias, layer: bool, silu: bool, numbers: dict):
     """A norm of units of neighbours in memory: see `Norm` in `norms_cuda.h`."""
     kernel = Kernel(code, *norm_sources(layer, silu), [x.shape, (numbers["units"], 2)], numbers)
-    return cast(kernel(computed(x), weight.float32(), bias.float32()), x.dtype)
+    return cast(kernel(cast(x, computed(x.dtype)), weight.float32(), bias.float32()), x.dtype)
 
 
 def group_norm(x, weight, bias, groups: int, eps: float, silu: bool = False, pooling: Optional[np.ndarray] = None):
@@ -161,4 +161,4 @@ def geglu(x):
     """As `kernels.reference.geglu`."""
     shape = list(x.shape[:-1]) + [x.shape[-1] // 2]
     kernel = Kernel(code, *GEGLU, [shape], {"tokens": int(np.prod(shape[:-1])), "size": shape[-1]})
-    return cast(kernel(computed(x)), x.dtype)
+    return cast(kernel(cast(x, computed(x.dtype))), x.dtype)

@@ -10,8 +10,7 @@ from styleblend.machine.runtime import jt
 class Kernel(jt.Function):
     """`code(shapes, types, inputs, source, numbers)` makes an operator of the device.
 
-    T in the sources is the type of the first input, the result and the gradients; `numbers` are what they read as
-    `data`.
+    In the sources T is the type of the first input, the result and the gradients, and `data` are the `numbers`. Source
     `forward` writes the result to out0, and to out1 what `backward` needs again besides the inputs, as float32. `wide`:
     the backward pass is all in float32, since it keeps sums in its result on the way.
     """
@@ -22,14 +21,14 @@ class Kernel(jt.Function):
 
     def execute(self, *inputs):
         self.inputs, self.kind = list(inputs), str(inputs[0].dtype)
-        self.results = self.code(self.shapes, [self.kind, "float32"][:len(self.shapes)], self.inputs, self.forward,
-                                 self.numbers)
-        return self.results[0]
+        result, *self.kept = self.code(self.shapes, [self.kind, "float32"][:len(self.shapes)], self.inputs,
+                                       self.forward, self.numbers)
+        return result
 
     def grad(self, gradient):
         if gradient is None:
             return (None,) * len(self.inputs)
         x, kind = self.inputs[0], "float32" if self.wide else self.kind
-        kept = [cast(x, kind), *self.inputs[1:], *self.results[1:], cast(gradient, kind)]
-        found = self.code(x.shape, kind, kept, self.backward, self.numbers)
+        given = [cast(x, kind), *self.inputs[1:], *self.kept, cast(gradient, kind)]
+        found = self.code(x.shape, kind, given, self.backward, self.numbers)
         return (cast(found, self.kind),) + (None,) * (len(self.inputs) - 1)

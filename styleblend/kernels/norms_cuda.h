@@ -11,8 +11,8 @@ template <class T, int N> struct alignas(N * sizeof(T)) Run { T number[N]; };
 template <class T> constexpr int longest() { return 16 / sizeof(T); }
 
 // Whether arrays of `size` numbers a row can be read in the longest runs.
-template <class T> bool runs_fit(int size, const void* a, const void* b, const void* c, const void* d) {
-    return size % longest<T>() == 0 && ((size_t)a | (size_t)b | (size_t)c | (size_t)d) % 16 == 0;
+template <class T> bool runs_fit(int size, const void* a, const void* b, const void* c) {
+    return size % longest<T>() == 0 && ((size_t)a | (size_t)b | (size_t)c) % 16 == 0;
 }
 
 // ---------------------------------------------------------------- norms
@@ -29,7 +29,9 @@ template <class T> struct Norm {
     const T* d_y;       // from here on only the backward pass
     T* d_x;
     int threads;  // of a block; `launch_norm` says how many
-    __device__ int channel(int unit, int i) const { return unit % groups * (count / pixels) + i / pixels; }
+    template <bool LAYER> __device__ int channel(int unit, int i) const {
+        return LAYER ? i : unit % groups * (count / pixels) + i / pixels;
+    }
 };
 
 constexpr int MOST_THREADS = 1024, TOKENS_OF_A_BLOCK = 4;
@@ -49,7 +51,7 @@ template <bool LAYER> __device__ float2 sum_of_all(float2 x, int threads) {
     if (LAYER) return x;
     extern __shared__ float4 memory[];
     float2* of_warps = (float2*)memory;
-    __syncthreads();  // the sums of before are read
+    __syncthreads();  // all threads have read the sums of before
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = x;
     __syncthreads();
     float2 total = {0, 0};
@@ -60,7 +62,7 @@ template <bool LAYER> __device__ float2 sum_of_all(float2 x, int threads) {
 
 inline __device__ float sigmoid(float t) { return 1.f / (1.f + expf(-t)); }
 
-// The unit of this thread, and where it begins in it and how far it steps, in numbers.
+// The unit of this thread; which of its numbers the thread reads first, and how far it steps.
 template <bool LAYER, int N> struct Place {
     int unit, first, step;
     __device__ explicit Place(int threads) {
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(LAYER ? 32 * TOKENS_OF_A_BLOCK : MOST_THREADS)
     }
     for (int i = at.first; i < p.count; i += at.step) {
         Run<T, N> in = *(const Run<T, N>*)(x + i), out;
-        int channel = p.channel(at.unit, i);
+        int channel = p.template channel<LAYER>(at.unit, i);
         #pragma unroll
         for (int n = 0; n < N; n++) {
             int c = channel + (LAYER ? n : 0);
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(LAYER ? 32 * TOKENS_OF_A_BLOCK : MOST_THREADS)
         #pragma unroll 2
         for (int i = at.first; i < p.count; i += at.step) {
             Run<T, N> x = *(const Run<T, N>*)(p.x + begin + i), d_y = *(const Run<T, N>*)(p.d_y + begin + i);
-            int channel = p.channel(at.unit, i);
+            int channel = p.template channel<LAYER>(at.unit, i);
             float normal[N], d[N];
             #pragma unroll
             for (int n = 0; n < N; n++) {
@@ -149,11 +151,11 @@ __global__ void __launch_bounds__(LAYER ? 32 * TOKENS_OF_A_BLOCK : MOST_THREADS)
         for (int n = 0; n < N; n++) found = {found.x + d[n], found.y + d[n] * normal[n]};
     });
     found = sum_of_all<LAYER>(found, p.threads);
-    float level = found.x / p.count, slope = found.y / p.count;
+    float mean_of_d = found.x / p.count, slope = found.y / p.count;
     each([&](int i, const float* normal, const float* d) {
         Run<T, N> out;
         #pragma unroll
-        for (int n = 0; n < N; n++) out.number[n] = T((d[n] - level - normal[n] * slope) * inverse);
+        for (int n = 0; n < N; n++) out.number[n] = T((d[n] - mean_of_d - normal[n] * slope) * inverse);
         *(Run<T, N>*)(p.d_x + begin + i) = out;
     });
 }
@@ -167,8 +169,10 @@ template <class T, int N, bool LAYER> cudaError_t launch_norm(void (*kernel)(con
 }
 
 template <class T, bool LAYER, bool SILU> cudaError_t normed(const Norm<T>& p, bool backward) {
+    static_assert(!(LAYER && SILU), "each number of a layer norm has a bias of its own");
     constexpr int N = longest<T>();
-    bool whole = runs_fit<T>(LAYER ? p.count : p.pixels, p.x, backward ? p.d_y : p.x, backward ? p.d_x : p.y, nullptr);
+    if (p.units == 0 || p.count == 0) return cudaSuccess;
+    bool whole = runs_fit<T>(LAYER ? p.count : p.pixels, p.x, backward ? p.d_y : p.x, backward ? p.d_x : p.y);
     if (whole) return launch_norm<T, N, LAYER>(backward ? norm_backward<T, N, LAYER, SILU>
                                                         : norm_forward<T, N, LAYER, SILU>, p);
     return launch_norm<T, 1, LAYER>(backward ? norm_backward<T, 1, LAYER, SILU> : norm_forward<T, 1, LAYER, SILU>, p);
@@ -181,42 +185,44 @@ template <class T> struct Gated {
     int tokens, size;
     const T *x, *d_y;
     T *y, *d_x;
+    int threads;  // of a block, which has a token; `geglu` says how many
 };
 
 constexpr int GATED_THREADS = 256;
 
 template <class T, int N, bool BACKWARD> __global__ void __launch_bounds__(GATED_THREADS) gated(const Gated<T> p) {
     typedef Run<T, N> R;
-    size_t runs = p.size / N, number = (size_t)blockIdx.x * GATED_THREADS + threadIdx.x, token = number / runs;
-    if (token >= p.tokens) return;
-    size_t at = number % runs * N, of_value = token * 2 * p.size + at, of_result = token * p.size + at;
-    R values = *(const R*)(p.x + of_value), gates = *(const R*)(p.x + of_value + p.size), given, one, two;
-    if (BACKWARD) given = *(const R*)(p.d_y + of_result);
-    #pragma unroll
-    for (int n = 0; n < N; n++) {
-        float value = (float)values.number[n], gate = (float)gates.number[n];
-        float below = 0.5f + 0.5f * erff(gate * 0.70710678f);
-        if (BACKWARD) {
-            float density = 0.39894228f * expf(-0.5f * gate * gate), d = (float)given.number[n];
-            one.number[n] = T(d * gate * below);
-            two.number[n] = T(d * value * (below + gate * density));
-        } else {
-            one.number[n] = T(value * gate * below);
+    size_t result = (size_t)blockIdx.x * p.size, input = 2 * result;
+    for (int i = threadIdx.x * N; i < p.size; i += p.threads * N) {
+        R values = *(const R*)(p.x + input + i), gates = *(const R*)(p.x + input + p.size + i), given, one, two;
+        if (BACKWARD) given = *(const R*)(p.d_y + result + i);
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            float value = (float)values.number[n], gate = (float)gates.number[n];
+            float below = 0.5f + 0.5f * erff(gate * 0.70710678f);
+            if (BACKWARD) {
+                float density = 0.39894228f * expf(-0.5f * gate * gate), d = (float)given.number[n];
+                one.number[n] = T(d * gate * below);
+                two.number[n] = T(d * value * (below + gate * density));
+            } else {
+                one.number[n] = T(value * gate * below);
+            }
         }
+        *(R*)((BACKWARD ? p.d_x + input : p.y + result) + i) = one;
+        if (BACKWARD) *(R*)(p.d_x + input + p.size + i) = two;
     }
-    *(R*)((BACKWARD ? p.d_x + of_value : p.y + of_result)) = one;
-    if (BACKWARD) *(R*)(p.d_x + of_value + p.size) = two;
 }
 
-template <class T> cudaError_t geglu(const Gated<T>& p, bool backward) {
+template <class T> cudaError_t geglu(Gated<T> p, bool backward) {
     constexpr int N = longest<T>();
-    bool whole = runs_fit<T>(p.size, p.x, backward ? p.d_y : p.x, backward ? p.d_x : p.y, nullptr);
-    size_t runs = (size_t)p.tokens * (whole ? p.size / N : p.size);
+    if (p.tokens == 0 || p.size == 0) return cudaSuccess;
+    bool whole = runs_fit<T>(p.size, p.x, backward ? p.d_y : p.x, backward ? p.d_x : p.y);
+    int wanted = ((whole ? p.size / N : p.size) + 31) / 32 * 32;
+    p.threads = wanted < GATED_THREADS ? wanted : GATED_THREADS;
     void (*kernel)(const Gated<T>) = whole ? backward ? gated<T, N, true> : gated<T, N, false>
                                            : backward ? gated<T, 1, true> : gated<T, 1, false>;
     void* arguments[] = {(void*)&p};
-    return cudaLaunchKernel(kernel, dim3((runs + GATED_THREADS - 1) / GATED_THREADS), dim3(GATED_THREADS), arguments,
-                            0, 0);
+    return cudaLaunchKernel(kernel, dim3(p.tokens), dim3(p.threads), arguments, 0, 0);
 }
 
 } }  // namespace styleblend::cuda

@@ -21,7 +21,7 @@ CAPABILITIES = (75, 80, 86, 89, 90)  # Turing, Ampere (two), Ada, Hopper
 PROBE, KERNELS = Path(__file__).parent / "cuda_probe.cu", Path(__file__).parents[1] / "kernels"
 # as Jittor gives them (`jittor.compiler`)
 FLAGS = ("-std=c++14", "-DIS_CUDA", "--use_fast_math", "-Xcompiler", "-fPIC", "-w", "-x", "cu", "-c")
-# of our kernels: type, how float32 is multiplied, least capability
+# of the attention kernels: type, how float32 is multiplied, least capability
 OURS = (("float", "FMA", 75), ("float", "SPLIT", 80), ("float", "TF32", 80), ("__half", "FMA", 75),
         ("__nv_bfloat16", "FMA", 80))
 TYPES = ("float", "__half", "__nv_bfloat16")
@@ -40,7 +40,7 @@ def run_doctor_cuda() -> int:
     lines.append(Line("CUDA home", "ok", f"CUDA {toolkit.version[0]}.{toolkit.version[1]} of {toolkit.folder}, in "
                       f"{home}"))
     lines += compile_lines(home)
-    lines += computing_lines(here)
+    lines += computing_lines(here, home)
     failed = any(line.status == "fail" for line in lines)
     if failed:  # Jittor would end the process when it is imported
         shutil.rmtree(home)
@@ -71,7 +71,7 @@ def card_lines(here: Sequence[Card]) -> Iterator[Line]:
 
 
 def compile_lines(home: Path) -> Iterator[Line]:
-    """Whether what Jittor's operators include, and the attention kernels, compile for each kind of card."""
+    """Whether what Jittor's operators include, and our kernels, compile for each kind of card."""
     failed = {}
     for capability in CAPABILITIES:
         print(f"compiling for compute capability {capability / 10:.1f} ...", file=sys.stderr, flush=True)
@@ -114,17 +114,18 @@ def norms() -> str:
     """Every kernel of `norms_cuda.h`."""
     of_each = [f"normed<{kind}, {which}>(const styleblend::cuda::Norm<{kind}>&, bool);"
                for kind in TYPES for which in ("false, false", "false, true", "true, false")]
-    of_each += [f"geglu(const styleblend::cuda::Gated<{kind}>&, bool);" for kind in TYPES]
+    of_each += [f"geglu(styleblend::cuda::Gated<{kind}>, bool);" for kind in TYPES]
     return "\n".join(f"template cudaError_t styleblend::cuda::{one}" for one in of_each)
 
 
-def computing_lines(here: Sequence[Card]) -> Iterator[Line]:
+def computing_lines(here: Sequence[Card], home: Path) -> Iterator[Line]:
     """One operator of each kind on the card, against NumPy, and what fits into its memory."""
     if not here:
         return
     print("Jittor compiles itself for CUDA, then runs an operator of each kind: minutes, the first time ...",
           file=sys.stderr, flush=True)
-    run = in_a_process("-m", "styleblend.kernels.check")
+    # on the card, whatever the environment says
+    run = in_a_process("-m", "styleblend.kernels.check", use_cuda="1", nvcc_path=str(home / "bin" / "nvcc"))
     said = [line.split(" ", 1) for line in run.stdout.splitlines() if line.startswith(("ok ", "wrong "))]
     for status, what in said:
         yield Line("computes", "ok" if status == "ok" else "fail", what,
@@ -138,7 +139,7 @@ def computing_lines(here: Sequence[Card]) -> Iterator[Line]:
 def fitting_lines(memory: int) -> Iterator[Line]:
     """What of Stable Diffusion 2.1 fits into a card's memory, by estimate."""
     code = "import sys; from styleblend.jobs.memory import what_fits; print(*what_fits(int(sys.argv[1])), sep='\\n')"
-    run = in_a_process("-c", code, str(memory), nvcc_path="")
+    run = in_a_process("-c", code, str(memory), nvcc_path="", use_cuda="0")
     yield from (Line("fits", "info", line) for line in run.stdout.splitlines())
 
 

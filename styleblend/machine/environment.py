@@ -1,7 +1,7 @@
 """What Jittor needs from the machine: checks that name their own cure, and the variables that it reads at import.
 
 Nothing here imports Jittor, so that `styleblend.machine.doctor` can look at a machine on which Jittor does not import.
-Variables that the user has set are never overwritten.
+Variables that the user has set are left alone, but for the end of `cache_name` (`OF_CUDA`).
 """
 from __future__ import annotations
 
@@ -60,6 +60,9 @@ def prepare_environment() -> str | None:
     nvcc, reason = choose_nvcc()
     if nvcc is not None:
         os.environ["nvcc_path"] = nvcc
+    if os.environ.get("use_cuda", "0") not in ("", "0") and not os.environ.get("nvcc_path", "cu"):
+        raise StyleBlendError(f"use_cuda={printable(os.environ['use_cuda'])} asks for a card, and Jittor can use none "
+                              f"({reason or 'there is none'}): type `unset use_cuda`, or `styleblend doctor cuda`.")
     own = os.environ["cache_name"].removesuffix(OF_CUDA)  # a process that started this one may have had a card
     os.environ["cache_name"] = own + (OF_CUDA if os.environ.get("nvcc_path", "cu") else "")
     return reason

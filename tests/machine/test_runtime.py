@@ -74,6 +74,12 @@ def test_a_card_has_a_cache_of_its_own(tmp_path, cuda, given, name):
     assert run_python(code, nvcc_path=nvcc, **given).stdout == name + "\n"
 
 
+def test_who_asks_for_a_card_where_there_is_none_is_told():
+    """Jittor would end the process without a word that helps."""
+    said = run_python(COMPUTE, CUDA_VISIBLE_DEVICES="", use_cuda="1").stderr
+    assert "use_cuda=1 asks for a card, and Jittor can use none" in said and "unset use_cuda" in said
+
+
 def test_hidden_gpus_mean_cpu():
     result = run_python(COMPUTE, CUDA_VISIBLE_DEVICES="")
     assert (result.returncode, result.stdout) == (0, "cpu [2.0, 2.0]\n"), result.stderr
