@@ -5,7 +5,7 @@
     STYLEBLEND_TORCH_PYTHON=... python -m benchmarks.on_a_card  with PyTorch and diffusers on the same card
 
 Each step is a process of its own with a time limit; one that fails does not stop the next. OUTPUT has a log of each,
-what benchmarks wrote as JSON, and summary.md. What is there already is not run again: start it once more after a break.
+what benchmarks wrote as JSON, and summary.md. Started once more it runs what is missing or went wrong.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT
 from styleblend.cli.options import HelpFormatter
+from styleblend.machine.cards import cards
 
 PYTHON = sys.executable
 DTYPES = ("float32", "float16", "bfloat16")
@@ -129,18 +130,23 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the steps and their commands, run nothing")
     args = parser.parse_args()
     folder = args.output.resolve()
-    chosen = [step for step in steps(folder) if not args.only or step.name in args.only.split(",")]
-    if not chosen:
-        parser.error(f"--only {args.only} names no step: --list shows them")
+    names = [step.name for step in steps(folder)]
+    only = args.only.split(",") if args.only else names
+    wrong = [name for name in only if name not in names]
+    if wrong:
+        parser.error(f"there is no step {wrong[0]}: --list shows them")
+    chosen = [step for step in steps(folder) if step.name in only]
     if args.list:
         print("\n".join(f"{step.name}: {shlex.join(step.command)}" for step in chosen))
         return
+    if not cards():
+        parser.error("there is no NVIDIA driver or no card")
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder)
     record = folder / "steps.json"
     done = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     for number, step in enumerate(chosen, 1):
-        if step.name not in done:
+        if done.get(step.name, {"code": None})["code"] != 0:
             print(f"{number} of {len(chosen)}: {step.name} (at most {step.minutes:.0f} minutes)", flush=True)
             done[step.name] = run(step, folder)
             record.write_text(json.dumps(done, indent=1), encoding="utf-8")

@@ -73,6 +73,8 @@ def main() -> None:
         return save(args)
     theirs, _ = computed(args, given, nvcc_path="", use_cuda="0")
     ours, device = computed(args, given)
+    if device != "cuda":
+        raise SystemExit("there is no card that Jittor can use: type `styleblend doctor cuda`")
     off = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     fine = bool(np.isfinite(ours).all()) and off <= ALLOWED[args.dtype]
     print(f"{args.job}, {args.dtype}, on {device}: off by {off:.1e}, {ALLOWED[args.dtype]:.0e} is allowed: "

@@ -19,6 +19,8 @@ list_gpus() {
     local found
     found=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || return 0
     printf '%s\n' "$found" | grep -E '^[0-9]+$'  # some of its errors come on stdout
+  else  # as in many containers
+    "$PYTHON" -c 'from styleblend.machine.cards import cards; [print(n) for n in range(len(cards()))]' 2>/dev/null
   fi
 }
 

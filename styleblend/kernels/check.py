@@ -123,7 +123,8 @@ def reason_of(error: Exception) -> str:
 
 
 def check() -> int:
-    """A line an operator: whether it is right, its error, its time; the number of those that are not."""
+    """A line an operator: whether it is right, where, its error, its time; the number of those that are not."""
+    from styleblend.machine.runtime import device
     wrong = 0
     for name, dtype, call, expected in operators():
         try:
@@ -136,7 +137,7 @@ def check() -> int:
         except Exception as error:  # whatever Jittor and CUDA raise: the next operator is tried all the same
             fine, said = False, reason_of(error)
         wrong += not fine
-        print(f"{'ok' if fine else 'wrong'} {name} {dtype}: {said}", flush=True)
+        print(f"{'ok' if fine else 'wrong'} {name} {dtype} on {device()}: {said}", flush=True)
     return wrong
 
 

@@ -8,6 +8,8 @@ MAJOR, MINOR = 75, 76  # numbers of the driver's attributes of a card
 # Compute capabilities of which a multiprocessor has 164 KiB of shared memory and more, and multiplies TF32 eight times
 # as fast as float32: A100, H100. Others have 64 to 100, and TF32 is as fast as float32 there, or not there at all.
 LARGE = (80, 90)
+# what Jittor says of a full card: its allocator, and what looks how much is left
+FULL = ("Unable to alloc cuda device memory", "GPU memory is overflow")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def full_card(error: Exception, dtype: str | None, offload: bool | None) -> str 
 
     `dtype`, `offload`: what was asked for; None where a command has no such option.
     """
-    if "Unable to alloc cuda device memory" not in str(error):
+    if not any(words in str(error) for words in FULL):
         return None
     leaner = ["--offload"] if offload is False else []
     leaner += ["--dtype float16"] if dtype == "float32" else []

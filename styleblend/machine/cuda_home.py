@@ -204,11 +204,12 @@ def write_wrapper(path: Path, toolkit: Toolkit, capabilities: Sequence[int]) -> 
     """nvcc as Jittor may call it. It is no link, since Jittor follows links to find the home.
 
     Jittor asks for C++14; CUB and Thrust of CUDA 13 want C++17. For cards that are newer than those that Jittor
-    compiles for, the intermediate code (PTX) is kept in the file: the driver translates it.
+    compiles for, and where it is not known which there will be, the intermediate code (PTX) is kept in the file: the
+    driver translates it.
     """
     path.unlink(missing_ok=True)
     standard = '"${@/#-std=c++14/-std=c++17}"' if toolkit.version[0] >= 13 else '"$@"'
-    newer = f" -code=compute_{MOST_OF_JITTOR}" if any(card > MOST_OF_JITTOR for card in capabilities) else ""
+    newer = f" -code=compute_{MOST_OF_JITTOR}" if max(capabilities, default=120) > MOST_OF_JITTOR else ""
     lines = ["#!/bin/bash", "# Made by `styleblend doctor cuda`."]
     if newer:
         lines += [f'case " $* " in *" -code=sm_{MOST_OF_JITTOR} "*) exec "{toolkit.nvcc}" {standard}{newer} ;; esac']

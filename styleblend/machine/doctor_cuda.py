@@ -14,7 +14,7 @@ from pathlib import Path
 from styleblend.errors import StyleBlendError, printable
 from styleblend.machine import environment
 from styleblend.machine.cards import Card, cards, driver_version
-from styleblend.machine.cuda_home import MOST_OF_JITTOR, make_home
+from styleblend.machine.cuda_home import MOST_OF_JITTOR, home_folder_of, make_home
 from styleblend.machine.doctor import Line, show
 
 CAPABILITIES = (75, 80, 86, 89, 90)  # Turing, Ampere (two), Ada, Hopper
@@ -33,6 +33,7 @@ def run_doctor_cuda() -> int:
     lines = list(card_lines(here))
     try:
         home, toolkit = make_home(environment.own_cache(), [card.capability for card in here])
+        refuse_newer_than_driver(toolkit.version)
     except StyleBlendError as error:
         wrong, _, cure = str(error).partition("; ")
         show([*lines, Line("CUDA home", "fail" if here else "info", wrong, cure)])
@@ -47,6 +48,17 @@ def run_doctor_cuda() -> int:
         lines.append(Line("CUDA home", "warn", "taken away again: the program computes on the CPU, as before"))
     show(lines)
     return 2 if failed else 0
+
+
+def refuse_newer_than_driver(version: tuple[int, ...]) -> None:
+    """StyleBlendError where the driver is too old for a toolkit: it runs those of its own major version and older."""
+    runs = driver_version()
+    if runs and version[0] > int(runs.split(".")[0]):
+        shutil.rmtree(home_folder_of(environment.own_cache()))
+        found = ".".join(map(str, version))
+        raise StyleBlendError(f"the driver runs CUDA up to {runs}, and the toolkit found is CUDA {found}; update the "
+                              "driver (580 or newer for CUDA 13), or name an older toolkit: CUDA_HOME=/path/to/cuda "
+                              "styleblend doctor cuda")
 
 
 def card_lines(here: Sequence[Card]) -> Iterator[Line]:
@@ -64,8 +76,8 @@ def card_lines(here: Sequence[Card]) -> Iterator[Line]:
             yield Line("card", "warn", f"{found}: newer than Jittor 1.3.11 compiles for, so the driver translates code "
                        "of 9.0 when it is first used", "nothing is to be done; this was never tried on such a card")
         elif card.capability < CAPABILITIES[0]:
-            yield Line("card", "fail", f"{found}: too old for CUDA 13 and for the kernels here", "use a card of 7.5 "
-                       "(Turing, 2018) or newer, or the CPU")
+            yield Line("card", "fail", f"{found}: too old for the kernels here", "use a card of 7.5 (Turing, 2018) or "
+                       "newer, or the CPU; if there is one beside it, name that one by CUDA_VISIBLE_DEVICES")
         else:
             yield Line("card", "ok", found)
 
@@ -132,7 +144,8 @@ def computing_lines(here: Sequence[Card], home: Path) -> Iterator[Line]:
                    "" if status == "ok" else "compute on the CPU until it is mended: use_cuda=0")
     if run.returncode and not any(status == "wrong" for status, _ in said):
         last = (run.stderr.strip().splitlines() or [f"it ended with code {run.returncode}"])[-1]
-        yield Line("computes", "fail", printable(last, 200), "compute on the CPU until it is mended: use_cuda=0")
+        yield Line("computes", "fail", printable(re.sub("\x1b\\[[0-9;]*m", "", last), 200),
+                   "compute on the CPU until it is mended: use_cuda=0")
     yield from fitting_lines(min(card.memory for card in here))
 
 

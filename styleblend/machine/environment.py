@@ -339,13 +339,20 @@ def toolkit_problem(nvcc: str) -> str | None:
 def choose_nvcc() -> tuple[str | None, str | None]:
     """The value for Jittor's nvcc_path (None: leave it to Jittor) and, where a GPU or its driver stays unused, why.
 
-    Jittor aborts the whole process when it finds an nvcc but no GPU, or an nvcc without its libraries.
+    Jittor aborts the whole process when it finds an nvcc but no GPU, or an nvcc without its libraries. `use_cuda=0`
+    would keep it from computing with CUDA, but not from loading it.
     """
+    if os.environ.get("use_cuda") == "0":
+        return "", None
     if "nvcc_path" in os.environ:
         given = os.environ["nvcc_path"]
         if given and not os.path.isfile(given):
             raise StyleBlendError(f"nvcc_path names {given}, which is not a file: "
                                   "correct it, or type `unset nvcc_path`.")
+        problem = toolkit_problem(given) if given and own_cache() not in Path(given).parents else None
+        if problem:
+            raise StyleBlendError(f"Jittor cannot use the toolkit that nvcc_path names ({problem}): type `unset "
+                                  "nvcc_path`, then `styleblend doctor cuda`, which makes a CUDA home of it.")
         return None, None
     count, problem = gpus_found()
     if count == 0:

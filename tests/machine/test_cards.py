@@ -25,6 +25,7 @@ def test_products_and_shared_memory_by_capability():
 def test_a_full_card_names_leaner_settings(dtype, offload, leaner):
     said = full_card(FULL, dtype, offload)
     assert said.startswith("the card's memory is full; what is finished is kept. ") and leaner in said
+    assert full_card(RuntimeError("GPU memory is overflow, please reduce your batch_size"), dtype, offload) == said
     assert full_card(RuntimeError("something else"), dtype, offload) is None
 
 

@@ -68,10 +68,18 @@ def test_a_card_has_a_cache_of_its_own(tmp_path, cuda, given, name):
 
     A process may have been started by one that has the card.
     """
-    nvcc = str(write_program(tmp_path / "nvcc", "")) if cuda else ""
+    nvcc = str(write_program(tmp_path / ".cache" / "styleblend" / "cuda" / "bin" / "nvcc", "")) if cuda else ""
     code = ("from styleblend.machine.environment import prepare_environment; prepare_environment()\n"
             "import os; print(os.environ['cache_name'])")
-    assert run_python(code, nvcc_path=nvcc, **given).stdout == name + "\n"
+    variables = {"HOME": str(tmp_path), "JITTOR_HOME": str(tmp_path), **given}
+    assert run_python(code, nvcc_path=nvcc, **variables).stdout == name + "\n"
+
+
+def test_who_keeps_to_the_cpu_does_not_load_cuda(monkeypatch):
+    """What a home holds may not fit the driver."""
+    monkeypatch.setenv("use_cuda", "0")
+    monkeypatch.setenv("nvcc_path", "/nowhere/nvcc")
+    assert environment.choose_nvcc() == ("", None)
 
 
 def test_who_asks_for_a_card_where_there_is_none_is_told():
@@ -279,6 +287,16 @@ def test_the_users_nvcc_path_is_left_alone(monkeypatch):
     monkeypatch.setenv("nvcc_path", "/nowhere/nvcc")
     with pytest.raises(StyleBlendError):
         environment.choose_nvcc()
+
+
+def test_an_nvcc_path_that_jittor_cannot_use_is_refused(tmp_path, monkeypatch):
+    """It would be pages of a compiler's errors. A CUDA home's is what a process hands on to those that it starts."""
+    nvcc = write_program(tmp_path / "cuda" / "bin" / "nvcc", "")
+    monkeypatch.setenv("nvcc_path", str(nvcc))
+    with pytest.raises(StyleBlendError, match="unset nvcc_path.*doctor cuda"):
+        environment.choose_nvcc()
+    monkeypatch.setattr(environment, "own_cache", lambda: tmp_path)
+    assert environment.choose_nvcc() == (None, None)
 
 
 def test_versions_and_devices():
