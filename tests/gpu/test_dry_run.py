@@ -4,7 +4,7 @@ Every operator that a card would need is generated, compiled by nvcc, linked and
 figure of these runs means anything. What a card would refuse is refused: pointers, sizes, shapes, types, launches.
 
     pip install -e ".[cuda13]"
-    python -m pytest tests/gpu -m dry_run         40 minutes of two cores the first time, a quarter of it from then on
+    python -m pytest tests/gpu -m dry_run         40 minutes of two cores the first time
 
 What is compiled is kept in ~/.cache/styleblend-dry-run, or the folder that STYLEBLEND_DRY_RUN names.
 """

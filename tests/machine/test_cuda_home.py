@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from styleblend.errors import StyleBlendError
-from styleblend.machine import cuda_home, environment
+from styleblend.machine import cuda_home, doctor_cuda, environment
+from styleblend.machine.cards import Card
 from styleblend.machine.cuda_home import NOTE, kept_home, make_home
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +201,18 @@ def test_every_command_finds_the_home_without_a_variable(machine, driver, tmp_pa
     (tmp_path / "site/nvidia/cudnn/lib/libcudnn.so.9").unlink()
     said = said_by_python(code, **variables, **driver(89))
     assert said.startswith("('', ") and "is gone (`styleblend doctor cuda` makes a CUDA home" in said
+
+
+def test_a_driver_that_is_older_than_the_toolkit_is_named(machine, monkeypatch, capsys):
+    """CUDA's own error would come from within Jittor, and name no cure."""
+    cache = machine("13.0", CUDNN_9, cub="cccl/cub/cub.cuh")
+    monkeypatch.setattr(environment, "own_cache", lambda: cache)
+    monkeypatch.setattr(doctor_cuda, "cards", lambda: [Card("a card", 89, 8 << 30)])
+    monkeypatch.setattr(doctor_cuda, "driver_version", lambda: "12.4")
+    assert doctor_cuda.run_doctor_cuda() == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the driver runs CUDA up to 12.4, and the toolkit found is CUDA 13.0" in said and "580 or newer" in said
+    assert kept_home(cache) == (None, None)
 
 
 def test_one_operator_of_each_kind_against_numpy():

@@ -60,11 +60,11 @@ def digest(array: np.ndarray) -> str:
 
 
 def config(folder: Path, name: str, sampling: dict, **changes) -> Path:
-    """The mini config with absolute paths and these changes, as a file."""
+    """The mini config with absolute paths, the negative prompt that it had then, and these changes, as a file."""
     settings = yaml.safe_load((ROOT / "configs" / "mini.yaml").read_text(encoding="utf-8"))
     for key in ("base", "data", "adapters", "look_alikes"):
         settings[key] = str(ROOT / settings[key])
-    settings["sampling"].update(sampling)
+    settings["sampling"].update({"fine_negative": "blur", **sampling})
     for key, value in changes.items():
         settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     path = folder / f"{name}.yaml"
