@@ -116,18 +116,22 @@ def kept_home(cache: Path) -> tuple[Path | None, str | None]:
     return (None, f"{gone[0]}, of which the CUDA home was made, is gone") if gone else (home, None)
 
 
-def make_home(cache: Path, capabilities: Sequence[int] = (),
-              among: Iterable[Toolkit] | None = None) -> tuple[Path, Toolkit]:
+def make_home(cache: Path, capabilities: Sequence[int] = (), among: Iterable[Toolkit] | None = None,
+              driver: str = "") -> tuple[Path, Toolkit]:
     """Make the home anew, for cards of these compute capabilities (times ten), and return it with its toolkit.
 
-    The first toolkit with which it is whole is taken, `among` those of the machine. StyleBlendError names what is
-    missing.
+    The first toolkit with which it is whole is taken, `among` those of the machine. `driver`: the newest CUDA that it
+    runs, such as "12.4"; of the same major version it runs all. StyleBlendError names what is missing.
     """
     wheels, problems = wheel_folders(), []
     for toolkit in toolkits(wheels) if among is None else among:
         if not OLDEST <= toolkit.version <= NEWEST:
             problems.append(f"{toolkit.nvcc} is CUDA {toolkit.version[0]}.{toolkit.version[1]}, and 11.8 to 13 is "
                             "needed")
+            continue
+        if driver and toolkit.version[0] > int(driver.split(".")[0]):
+            problems.append(f"{toolkit.nvcc} is CUDA {toolkit.version[0]}, and the driver runs CUDA up to {driver}: "
+                            "update the driver (580 or newer for CUDA 13), or give CUDA_HOME an older toolkit")
             continue
         home = home_folder_of(cache)
         home.parent.mkdir(parents=True, exist_ok=True)

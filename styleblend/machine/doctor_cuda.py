@@ -14,7 +14,7 @@ from pathlib import Path
 from styleblend.errors import StyleBlendError, printable
 from styleblend.machine import environment
 from styleblend.machine.cards import Card, cards, driver_version
-from styleblend.machine.cuda_home import MOST_OF_JITTOR, home_folder_of, make_home
+from styleblend.machine.cuda_home import MOST_OF_JITTOR, make_home
 from styleblend.machine.doctor import Line, show
 
 CAPABILITIES = (75, 80, 86, 89, 90)  # Turing, Ampere (two), Ada, Hopper
@@ -32,8 +32,7 @@ def run_doctor_cuda() -> int:
     here = cards()
     lines = list(card_lines(here))
     try:
-        home, toolkit = make_home(environment.own_cache(), [card.capability for card in here])
-        refuse_newer_than_driver(toolkit.version)
+        home, toolkit = make_home(environment.own_cache(), [card.capability for card in here], driver=driver_version())
     except StyleBlendError as error:
         wrong, _, cure = str(error).partition("; ")
         show([*lines, Line("CUDA home", "fail" if here else "info", wrong, cure)])
@@ -48,17 +47,6 @@ def run_doctor_cuda() -> int:
         lines.append(Line("CUDA home", "warn", "taken away again: the program computes on the CPU, as before"))
     show(lines)
     return 2 if failed else 0
-
-
-def refuse_newer_than_driver(version: tuple[int, ...]) -> None:
-    """StyleBlendError where the driver is too old for a toolkit: it runs those of its own major version and older."""
-    runs = driver_version()
-    if runs and version[0] > int(runs.split(".")[0]):
-        shutil.rmtree(home_folder_of(environment.own_cache()))
-        found = ".".join(map(str, version))
-        raise StyleBlendError(f"the driver runs CUDA up to {runs}, and the toolkit found is CUDA {found}; update the "
-                              "driver (580 or newer for CUDA 13), or name an older toolkit: CUDA_HOME=/path/to/cuda "
-                              "styleblend doctor cuda")
 
 
 def card_lines(here: Sequence[Card]) -> Iterator[Line]:

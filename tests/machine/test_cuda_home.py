@@ -203,16 +203,21 @@ def test_every_command_finds_the_home_without_a_variable(machine, driver, tmp_pa
     assert said.startswith("('', ") and "is gone (`styleblend doctor cuda` makes a CUDA home" in said
 
 
-def test_a_driver_that_is_older_than_the_toolkit_is_named(machine, monkeypatch, capsys):
-    """CUDA's own error would come from within Jittor, and name no cure."""
+def test_a_toolkit_that_the_driver_does_not_run_is_passed_over(machine, tmp_path, monkeypatch, capsys):
+    """CUDA's own error would come from within Jittor, and name no cure. A home that is there stays."""
     cache = machine("13.0", CUDNN_9, cub="cccl/cub/cub.cuh")
+    older = cuda_home.toolkit_of(toolkit(tmp_path / "older", "12.2", "cub/cub.cuh") / "bin" / "nvcc")
+    newer = cuda_home.toolkit_of(tmp_path / "cuda" / "bin" / "nvcc")
+    home, taken = make_home(cache, among=[newer, older], driver="12.4")
+    assert taken == older
     monkeypatch.setattr(environment, "own_cache", lambda: cache)
     monkeypatch.setattr(doctor_cuda, "cards", lambda: [Card("a card", 89, 8 << 30)])
     monkeypatch.setattr(doctor_cuda, "driver_version", lambda: "12.4")
+    monkeypatch.setattr(cuda_home, "toolkits", lambda wheels: [newer])
     assert doctor_cuda.run_doctor_cuda() == 2
     said = " ".join(capsys.readouterr().out.split())
-    assert "the driver runs CUDA up to 12.4, and the toolkit found is CUDA 13.0" in said and "580 or newer" in said
-    assert kept_home(cache) == (None, None)
+    assert "CUDA 13, and the driver runs CUDA up to 12.4" in said and "580 or newer" in said
+    assert kept_home(cache) == (home, None)
 
 
 def test_one_operator_of_each_kind_against_numpy():
