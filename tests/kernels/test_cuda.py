@@ -10,16 +10,9 @@ from styleblend.kernels import chunked, cuda, reference
 from styleblend.kernels.segments import Segment
 from styleblend.machine.runtime import jt
 from test_kernels import CASES, error, setting
-from test_norms import NORMS, frozen
+from test_norms import LARGE, NORMS, found_by, numbers
 
 pytestmark = pytest.mark.skipif(not jt.has_cuda, reason="Jittor has no GPU here")
-LARGE = {  # as in Stable Diffusion 2.1's UNet and decoder
-    "group norm, UNet": ((2, 320, 96, 96),
-                         lambda core, x, w, b: core.group_norm(x, w(320), b(320), 32, 1e-5, silu=True)),
-    "group norm, decoder": ((1, 128, 512, 512), lambda core, x, w, b: core.group_norm(x, w(128), b(128), 32, 1e-6)),
-    "layer norm, UNet": ((2, 9216, 320), lambda core, x, w, b: core.layer_norm(x, w(320), b(320), 1e-5)),
-    "geglu, UNet": ((2, 4096, 2560), lambda core, x, w, b: core.geglu(x)),
-}
 ALLOWED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 1e-2}
 
 
@@ -49,16 +42,8 @@ def test_kernels_agree_with_plain_operators(dtype, case):
 @pytest.mark.parametrize("name", [*NORMS, *LARGE])
 def test_norms_agree_with_plain_operators(dtype, name):
     """Result and gradient; the plain operators get the same numbers in float32."""
-    shape, run = {**NORMS, **LARGE}[name]
-    rng = np.random.default_rng(3)
-    x = jt.array(rng.standard_normal(shape).astype(np.float32)).cast(dtype)
-    weight, bias = (lambda n: frozen(1 + 0.3 * np.sin(np.arange(n)))), (lambda n: frozen(np.cos(np.arange(n))))
-    results = []
-    for core, given in ((cuda, x), (reference, x.float32())):
-        out = run(core, given, weight, bias).float32()
-        direction = jt.array(np.random.default_rng(4).standard_normal(out.shape).astype(np.float32))
-        results.append([out.numpy(), jt.grad((out * direction).sum(), given).float32().numpy()])
-    for ours, theirs in zip(*results):
+    x = numbers(name).cast(dtype)
+    for ours, theirs in zip(found_by(cuda, name, x), found_by(reference, name, x.float32())):
         assert np.isfinite(ours).all() and error(ours, theirs) <= ALLOWED[dtype]
 
 

@@ -27,21 +27,35 @@ NORMS = {  # the input's shape, then the kernel of an input
 }
 
 
+LARGE = {  # for a card: as in Stable Diffusion 2.1's UNet and decoder
+    "group norm, UNet": ((2, 320, 96, 96),
+                         lambda core, x, w, b: core.group_norm(x, w(320), b(320), 32, 1e-5, silu=True)),
+    "group norm, decoder": ((1, 128, 512, 512), lambda core, x, w, b: core.group_norm(x, w(128), b(128), 32, 1e-6)),
+    "layer norm, UNet": ((2, 9216, 320), lambda core, x, w, b: core.layer_norm(x, w(320), b(320), 1e-5)),
+    "geglu, UNet": ((2, 4096, 2560), lambda core, x, w, b: core.geglu(x)),
+}
+
+
+def found_by(core, name: str, x) -> list:
+    """Result and gradient of x by the kernels of a module."""
+    weight, bias = (lambda n: frozen(1 + 0.3 * np.sin(np.arange(n)))), (lambda n: frozen(np.cos(np.arange(n))))
+    out = {**NORMS, **LARGE}[name][1](core, x, weight, bias).float32()
+    direction = jt.array(np.random.default_rng(4).standard_normal(out.shape).astype(np.float32))
+    return [out.numpy(), jt.grad((out * direction).sum(), x).float32().numpy()]
+
+
+def numbers(name: str, scale: float = 1, level: float = 0):
+    """The input of a case of NORMS or LARGE."""
+    shape, _ = {**NORMS, **LARGE}[name]
+    return jt.array((np.random.default_rng(3).standard_normal(shape) * scale + level).astype(np.float32))
+
+
 @pytest.mark.parametrize("scale, level", [(1, 0), (30, 0), (1, 1000)], ids=["normal", "large", "far from zero"])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_agree_with_plain_operators(name, scale, level):
     """Result and gradient. Far from zero a variance by E[x^2] - E[x]^2 would have no digit left."""
-    shape, run = NORMS[name]
-    rng = np.random.default_rng(3)
-    x, numbers = (jt.array((rng.standard_normal(shape) * scale + level).astype(np.float32)),
-                  rng.standard_normal(shape).astype(np.float32))
-    w, b = (lambda n: frozen(1 + 0.3 * np.sin(np.arange(n)))), (lambda n: frozen(np.cos(np.arange(n))))
-    results = []
-    for core in (cpu, reference):
-        out = run(core, x, w, b)
-        direction = jt.array(np.ascontiguousarray(numbers[..., :out.shape[-1]]))
-        results.append([out.numpy(), jt.grad((out * direction).sum(), x).numpy()])
-    for ours, theirs in zip(*results):
+    x = numbers(name, scale, level)
+    for ours, theirs in zip(*(found_by(core, name, x) for core in (cpu, reference))):
         assert np.isfinite(ours).all()
         # 1000 + noise: its own rounding is 6e-5 of the deviation
         assert error(ours, theirs) <= (1e-5 if not level else 2e-3)

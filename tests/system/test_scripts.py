@@ -78,6 +78,19 @@ def test_an_error_of_nvidia_smi_is_no_gpu(start, tmp_path, answer):
     assert sorted(line[:8] for line in out.splitlines()) == ["[1 of 3]", "[2 of 3]", "[3 of 3]"] and "gpu= " in out
 
 
+def test_without_nvidia_smi_the_driver_is_asked(start, tmp_path):
+    """As in many containers."""
+    source = tmp_path / "driver.cc"
+    rest = ("cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDeviceTotalMem_v2")
+    source.write_text('extern "C" {\nint cuInit(unsigned) { return 0; }\n'
+                      "int cuDeviceGetCount(int* n) { *n = 2; return 0; }\n"
+                      + "".join(f"int {name}(...) {{ return 1; }}\n" for name in rest) + "}")
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "libcuda.so.1")], check=True)
+    ask = f'if [ "$1" = -c ]; then case "$2" in *cards*) exec {sys.executable} "$@" ;; esac; exit 0; fi\n'
+    out, _ = start("test.sh", ask + ECHO, CUDA_VISIBLE_DEVICES=None, LD_LIBRARY_PATH=str(tmp_path)).communicate()
+    assert sorted(line.split("gpu=")[1].split(" in")[0] for line in out.splitlines()) == ["0", "1"]
+
+
 def test_gpus_that_jittor_cannot_use_are_cpu_workers(start, tmp_path):
     """Else there would be one process for each of them on the CPU, each with a thread for every core."""
     program(tmp_path / "bin" / "nvidia-smi", "echo 0; echo 1; echo 2")
